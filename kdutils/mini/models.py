@@ -152,7 +152,8 @@ def _rate(step, steps):
 def _batches(draw, keys, sentences, tokenizer, batch, pool=8):
     """Yield batches of rows of like length: `pool` batches are drawn, ordered by length, cut and shuffled."""
     while True:
-        rows = sorted((_row(draw, keys, sentences, tokenizer) for _ in range(pool * batch)), key=lambda row: len(row[0]))
+        rows = [_row(draw, keys, sentences, tokenizer) for _ in range(pool * batch)]
+        rows.sort(key=lambda row: len(row[0]))
         cut = [rows[start:start + batch] for start in range(0, len(rows), batch)]
         draw.shuffle(cut)
         yield from cut

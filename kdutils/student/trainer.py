@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kdutils.errors import StudyError
 from kdutils.runs import is_whole, mark_whole, write_text
@@ -26,11 +26,28 @@ from kdutils.student.collating import IGNORED, StepCollator, cut_step, pad_chunk
 
 def token_losses(model, chunk):
     """Return −log p of every target token of a chunk, (counted tokens,), and the row each belongs to."""
-    logits = model(input_ids=chunk["input_ids"], attention_mask=chunk["attention_mask"],
-                   decoder_input_ids=chunk["decoder_input_ids"], use_cache=False).logits
     counted = chunk["labels"] != IGNORED
-    losses = torch.nn.functional.cross_entropy(logits[counted].float(), chunk["labels"][counted], reduction="none")
+    with _head_on(model, counted):
+        logits = model(input_ids=chunk["input_ids"], attention_mask=chunk["attention_mask"],
+                       decoder_input_ids=chunk["decoder_input_ids"], use_cache=False).logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never a softmax in half precision
+    losses = torch.nn.functional.cross_entropy(logits, chunk["labels"][counted], reduction="none")
     return losses, counted.nonzero()[:, 0]
+
+
+@contextlib.contextmanager
+def _head_on(model, counted):
+    """Let the output layer see the counted positions alone: its logits come out as (counted tokens, vocabulary).
+
+    With a vocabulary of 30,000 the output layer is the dearest part of a small student, and padding is up to
+    half of a batch.
+    """
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][counted],))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def task_sums(model, chunk, tasks):
@@ -54,6 +71,7 @@ class StudyTrainer(Trainer):
         self.splits = 0  # how often a step was cut finer for want of memory
         self.tokens_seen = 0
         self.last_task_losses = {}
+        self.remove_callback(PrinterCallback)  # Progress says it in one line
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Run one step, chunk by chunk, and return its loss."""

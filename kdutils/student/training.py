@@ -109,10 +109,13 @@ def _train(folder, questions, rationales, method, seed, student, training, param
     import torch
     from transformers import set_seed
 
+    from transformers.utils import logging
+
     from kdutils.student import predicting, trainer
     from kdutils.student.collating import tokenize_rows
     from kdutils.student.models import load_student
 
+    logging.disable_progress_bar()
     model, tokenizer = load_student(**student, seed=seed)
     weights = task_weights(method, parameters)
     items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}

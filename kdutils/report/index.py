@@ -1,0 +1,217 @@
+"""The index page of an experiment: the answer, what failed, and a way to every page, table and number.
+
+    render_pages(folder, runs)
+    write_index(folder, runs, experiment)
+
+`runs` is a list of dicts with name, folder, kind, notebook, parameters and labels; `experiment` is a dict with
+name, about, needs and command.
+"""
+
+import json
+from pathlib import Path
+
+from kdutils.errors import StudyError
+from kdutils.report.html import TEMPLATES, environment, find_error, link_to, read_notebook, render_notebook, write_page
+from kdutils.runs import read_json, sha256, write_json
+
+KINDS = ("data", "explanations", "students", "evaluations", "comparison")
+LABELS = ("dataset", "teacher", "prompting", "method", "student", "seeds")
+TABLES = (".parquet", ".csv", ".tsv")
+KEY_METRICS = 4
+PAGE, NOTEBOOK, PAGES = "report.html", "notebook.ipynb", "pages.json"
+
+
+def state_of(folder):
+    """Return the state of the run in `folder`: done, failed, stopped (or still running) or waiting."""
+    return _state(Path(folder))[0]
+
+
+def _state(folder):
+    """Return (state, last line of the error of a failed run, what is wrong with the files)."""
+    if (folder / "metrics.json").is_file() and (folder / "manifest.json").is_file():
+        return "done", "", []
+    if not (folder / NOTEBOOK).is_file():
+        return "waiting", "", []
+    try:
+        error = find_error(read_notebook(folder / NOTEBOOK))
+    except StudyError:
+        return "stopped", "", [f"{NOTEBOOK} is not readable"]
+    return ("failed", error["line"], []) if error else ("stopped", "", [])
+
+
+def render_pages(folder, runs):
+    """Render the page of every executed notebook that needs it; return the paths of the pages written.
+
+    A page is rendered when it is missing, older than its notebook or the templates, or not the file whose SHA-256
+    stands in ``folder/pages.json``. A notebook that cannot be read keeps no page: the index says what is wrong with it.
+    """
+    folder = Path(folder)
+    known, written = _read(folder / PAGES, []), []
+    pages = {}
+    for run in runs:
+        page = Path(run["folder"]) / PAGE
+        key = link_to(page, folder / PAGES)
+        if _is_current(page, known.get(key)):
+            pages[key] = known[key]
+        elif _render(page, run, folder):
+            pages[key] = sha256(page)
+            written.append(page)
+    if pages != known:
+        write_json(folder / PAGES, pages)
+    return written
+
+
+def _is_current(page, digest):
+    notebook = page.with_name(NOTEBOOK)
+    if not page.is_file() or not notebook.is_file():
+        return False
+    made_from = [notebook, TEMPLATES.with_name("html.py"), *TEMPLATES.iterdir()]
+    return all(page.stat().st_mtime_ns >= file.stat().st_mtime_ns for file in made_from) and sha256(page) == digest
+
+
+def _render(page, run, folder):
+    """Render one page; False, and no page left behind, where there is no readable notebook."""
+    try:
+        render_notebook(page.with_name(NOTEBOOK), page, title=run["name"], home=link_to(folder / "index.html", page))
+    except StudyError:
+        page.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def write_index(folder, runs, experiment):
+    """Write ``folder/index.html`` over all `runs`, done or not, and return its path.
+
+    Missing and broken files of a run are named on the page; they raise nothing.
+    """
+    page = Path(folder) / "index.html"
+    views = [_view(run, page) for run in runs]
+    kinds = [*KINDS, *sorted({view["kind"] for view in views} - set(KINDS))]
+    body = environment().get_template("index.html.j2").render(
+        experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command")},
+        answers=[answer for view in views if (answer := _answer(view))],
+        failed=[view for view in views if view["state"] == "failed"],
+        counts=_counts(views),
+        groups=[_group(kind, views) for kind in kinds if any(view["kind"] == kind for view in views)])
+    return write_page(page, f"{experiment.get('name') or 'experiment'}: results", body)
+
+
+def _view(run, page):
+    """Return what the template shows of one run: texts and links, nothing to compute."""
+    folder = Path(run["folder"])
+    state, error, problems = _state(folder)
+    metrics = _read(folder / "metrics.json", problems)
+    manifest = _read(folder / "manifest.json", problems)
+    about = _read(folder / "run.json", problems)
+    links = [(text, link_to(folder / name, page)) for text, name in
+             (("page", PAGE), ("notebook", NOTEBOOK), ("metrics", "metrics.json"), ("parameters", "run.json"))
+             if (folder / name).is_file()]
+    return {
+        "name": run["name"], "kind": run["kind"], "notebook": run.get("notebook", ""),
+        "state": state, "error": error, "problems": problems, "links": links, "metrics": metrics,
+        "page": dict(links).get("page", ""), "time": _duration(about.get("seconds")),
+        "tables": [(name, link_to(folder / name, page)) for name in _tables(manifest, folder)],
+        "scalars": _scalars(metrics),
+        "labels": {name: _word(value) for name, value in (run.get("labels") or {}).items()},
+        "parameters": {name: _word(value) for name, value in (run.get("parameters") or {}).items()},
+    }
+
+
+def _read(path, problems):
+    """Return the JSON object at `path`; {} where there is none, with a line in `problems` where it is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        value = read_json(path)
+    except (ValueError, RecursionError, OSError):  # StudyError is a ValueError, as is a number of 5000 digits
+        problems.append(f"{path.name} is not readable JSON")
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"{path.name} is not a JSON object")
+        return {}
+    return value
+
+
+def _tables(manifest, folder):
+    """Return the tables that the manifest lists and that are there, inside the run's folder."""
+    inside = folder.resolve()
+    return [name for name in sorted(manifest) if name.endswith(TABLES) and name.isprintable()
+            and (folder / name).resolve().is_relative_to(inside) and (folder / name).is_file()]
+
+
+def _scalars(metrics):
+    """Return the first few single numbers among the metrics as (name, text): accuracies first, of those the mean."""
+    flat = {}
+    for name, value in metrics.items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        flat.update({f"{name} {key}".strip(): item for key, item in nested})
+    numbers = [(name, _number(value)) for name, value in flat.items()
+               if _is_number(value)]
+    return sorted(numbers, key=lambda item: ("accuracy" not in item[0], "mean" not in item[0]))[:KEY_METRICS]
+
+
+def _answer(view):
+    """Return sentences and accuracy rows of a finished comparison, None for every other run."""
+    if view["kind"] != "comparison" or view["state"] != "done":
+        return None
+    summary, accuracy = view["metrics"].get("summary") or [], view["metrics"].get("accuracy") or []
+    summary = summary if isinstance(summary, list) else [summary]
+    rows = [row for row in accuracy if isinstance(row, dict)] if isinstance(accuracy, list) else []
+    if not summary and not rows:
+        return None
+    return {"sentences": [_word(sentence) for sentence in summary], "rows": [_accuracy_row(row) for row in rows],
+            "page": view["page"]}
+
+
+def _accuracy_row(row):
+    """Return one row of the accuracy table as texts; keys that are missing become a dash."""
+    texts = {name: _word(row.get(name)) for name in ("dataset", "student", "prompting", "method", "n_seeds")}
+    low, high = _percent(row.get("low")), _percent(row.get("high"))
+    return texts | {"mean": _percent(row.get("mean")), "chance": _percent(row.get("chance")),
+                    "interval": f"{low} to {high}" if "–" not in (low, high) else "–"}
+
+
+def _counts(views):
+    states = [view["state"] for view in views]
+    parts = [f"{states.count(state)} {state}" for state in ("failed", "stopped", "waiting") if state in states]
+    return ", ".join([f"{states.count('done')} of {len(states)} runs done", *parts])
+
+
+def _group(kind, views):
+    """Return the runs of one kind and the labels that any of them carries, as columns."""
+    runs = [view for view in views if view["kind"] == kind]
+    used = {name for view in runs for name in view["labels"]}
+    order = [name for name in LABELS if name in used] + sorted(used - set(LABELS))
+    return {"kind": kind, "runs": runs, "labels": order}
+
+
+def _word(value):
+    """Return a label or parameter as text: words as they are, other values as JSON."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
+        return ", ".join(map(str, value)) or "[]"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_number(value):
+    """Say whether `value` is a number that can be shown: no truth value, NaN, infinity or absurd size."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _number(value):
+    return str(value) if isinstance(value, int) else f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.3g}"
+
+
+def _percent(value):
+    return f"{100 * value:.1f} %" if _is_number(value) else _word(value)
+
+
+def _duration(seconds):
+    """Return seconds as people say them: 41 s, 3 min 20 s, 2 h 05 min."""
+    if not _is_number(seconds):
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,250 @@
+"""Figures and tables for notebooks: one style, alternative texts, every name and cell shown as text.
+
+    figure = plots.accuracy_by_method(table, chance=0.2)
+    plots.show(figure, "Accuracy per method: multitask leads label_only by four points on both students.")
+"""
+
+import html
+import math
+from pathlib import Path
+
+from kdutils.errors import StudyError
+
+STYLE = Path(__file__).with_name("study.mplstyle")
+LINES = ("-", "--", ":", "-.")
+LONG_TEXT = 40  # characters from which a column gets the width of a text
+
+
+def show(figure, alt):
+    """Display `figure` in a notebook as PNG with the alternative text `alt`, and close it.
+
+    Raises ValueError when `alt` is empty: a page without it tells a blind reader nothing.
+    """
+    import base64
+    import io
+
+    from IPython.display import display
+
+    if not alt or not alt.strip():
+        raise ValueError("a figure needs an alternative text: say in a sentence or two what it shows")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    _pyplot().close(figure)
+    display({"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt},
+            metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def show_table(frame, caption="", decimals=None):
+    """Display a data frame as an HTML table: every cell, name and the caption escaped, long text wrapped.
+
+    All rows are shown (pass ``frame.head(20)`` for fewer); floats get `decimals` places, by default four
+    significant digits; missing values are a dash. The index is shown unless it only counts the rows.
+    """
+    from IPython.display import display
+
+    plain = frame.to_string(index=_has_index(frame), max_colwidth=60)
+    display({"text/html": table_html(frame, caption, decimals), "text/plain": f"{caption}\n{plain}".lstrip("\n")},
+            raw=True)
+
+
+def table_html(frame, caption="", decimals=None):
+    """Return the HTML of `frame` as show_table displays it."""
+    columns = [_Column(name, values, decimals) for name, values in _columns(frame)]
+    head = "".join(column.head() for column in columns)
+    rows = "\n".join("<tr>" + "".join(column.cell(row) for column in columns) + "</tr>" for row in range(len(frame)))
+    above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+
+
+class _Column:
+    """One column of a table: its cells as text, and whether they are numbers, words or long texts."""
+
+    def __init__(self, name, values, decimals):
+        self.name = " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+        self.texts = [_text(value, decimals) for value in values]
+        numbers = [_is_number(value) or _is_missing(value) for value in values]
+        self.kind = "number" if numbers and all(numbers) else (
+            "text" if any(len(text) > LONG_TEXT for text in self.texts) else "")
+
+    def head(self):
+        return f"<th{self._attributes()}>{html.escape(self.name)}</th>"
+
+    def cell(self, row):
+        return f"<td{self._attributes()}>{html.escape(self.texts[row])}</td>"
+
+    def _attributes(self):
+        name = f' class="{self.kind}"' if self.kind else ""
+        side = "right" if self.kind == "number" else "left"
+        return f'{name} style="text-align: {side}"'  # the style is for a notebook that is open in Jupyter
+
+
+def _has_index(frame):
+    import pandas as pd
+
+    return not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None)
+
+
+def _columns(frame):
+    """Return (name, list of values) of the index levels that say something and of every column, duplicates too."""
+    levels = range(frame.index.nlevels) if _has_index(frame) else ()
+    index = [(frame.index.names[level] or "", list(frame.index.get_level_values(level))) for level in levels]
+    return index + [(name, list(frame.iloc[:, place])) for place, name in enumerate(frame.columns)]
+
+
+def _is_number(value):
+    import numbers
+
+    return isinstance(value, numbers.Number) and not isinstance(value, bool)
+
+
+def _is_missing(value):
+    import pandas as pd
+
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value, decimals):
+    """Return a cell as text; the items of a list are set apart by semicolons."""
+    import numpy as np
+
+    if _is_missing(value):
+        return "–"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return "; ".join(_text(item, decimals) for item in value)
+    return str(value)
+
+
+def accuracy_by_method(table, chance):
+    """Return a figure of test accuracy: a dot per seed, the mean and its 95 % t-interval over seeds.
+
+    `table` has one row per run with columns method, student, dataset, prompting, seed and accuracy (0 to 1);
+    `chance` is the accuracy of guessing, a number or {dataset: number}. There is a panel per data set and
+    student; a single seed has no interval, and its label says so. Raises StudyError on a missing column or no rows.
+    """
+    _check(table, ("method", "student", "dataset", "prompting", "seed", "accuracy"))
+    panels = list(table.groupby(["dataset", "student"], sort=False))
+    groups = [list(rows.groupby(["method", "prompting"], sort=False, dropna=False)) for _, rows in panels]
+    heights = [0.36 * len(group) + 0.8 for group in groups]
+    figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, figsize=(8, sum(heights) + 0.4),
+                                      height_ratios=heights)
+    for axis, ((dataset, student), _), group in zip(axes[:, 0], panels, groups, strict=True):
+        for row, (_, runs) in enumerate(group):
+            _draw_seeds(axis, row, runs["accuracy"].dropna().astype(float).to_list())
+        _label_methods(axis, group, several=table["prompting"].nunique(dropna=False) > 1)
+        _draw_chance(axis, chance[dataset] if isinstance(chance, dict) else chance)
+        axis.set_title(f"{dataset} · {student}", pad=18)  # room for the label of chance
+    axes[-1, 0].set_xlabel("accuracy (dot: one seed; bar: mean with 95 % t-interval over seeds)")
+    axes[-1, 0].set_xlim(0, 1)
+    return figure
+
+
+def interval(values):
+    """Return half the width of the 95 % t-interval of the mean of `values`, None for fewer than two."""
+    import numpy as np
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return None
+    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _draw_seeds(axis, row, values):
+    if not values:
+        return
+    color = f"C{row % 7}"  # the eighth colour, yellow, is too pale for a dot
+    mean, half = sum(values) / len(values), interval(values)
+    axis.plot(values, [row + 0.2] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
+    axis.errorbar(mean, row - 0.08, xerr=half, fmt="|", color=color, markersize=13, markeredgewidth=2.4, capsize=4)
+
+
+def _label_methods(axis, group, several):
+    names = [method + (f" · {prompting}" if several and isinstance(prompting, str) and prompting else "")
+             for (method, prompting), _ in group]
+    counts = [int(runs["accuracy"].notna().sum()) for _, runs in group]
+    labels = [f"{name} (n = {count}{', no interval' if count < 2 else ''})"
+              for name, count in zip(names, counts, strict=True)]
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.grid(False, axis="y")
+
+
+def _draw_chance(axis, chance):
+    axis.axvline(chance, color="#5a6673", linestyle="--", linewidth=1.2)
+    axis.annotate(f"chance {chance:.2f}", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, 1),
+                  textcoords="offset points", fontsize=8.5, color="#5a6673",
+                  ha="left" if chance < 0.8 else "right", va="bottom")
+
+
+def learning_curves(table):
+    """Return a figure of dev accuracy and dev loss over optimiser steps, a line per seed.
+
+    `table` has columns seed, step, dev_accuracy and dev_loss; columns ``loss_<task>`` add a panel with the
+    training loss of each task. Raises StudyError on a missing column or no rows.
+    """
+    _check(table, ("seed", "step", "dev_accuracy", "dev_loss"))
+    tasks = [name for name in table.columns if str(name).startswith("loss_")]
+    figure, axes = _pyplot().subplots(1, 3 if tasks else 2, figsize=(9 if tasks else 8, 3.3))
+    for axis, column, title in zip(axes, ("dev_accuracy", "dev_loss"), ("dev accuracy", "dev loss"), strict=False):
+        _draw_curves(axis, table, [column], by_seed=True)
+        axis.set_title(title)
+    axes[0].set_ylim(0, 1)
+    if tasks:
+        _draw_curves(axes[2], table, tasks, by_seed=False)
+        axes[2].set_title("training loss per task")
+    for axis in axes:
+        axis.set_xlabel("optimiser step")
+    return figure
+
+
+def _draw_curves(axis, table, columns, by_seed):
+    """Draw each column once per seed; colours and line styles tell seeds apart, or tasks."""
+    for place, column in enumerate(columns):
+        for number, (seed, rows) in enumerate(table.groupby("seed", sort=True)):
+            rows = rows.dropna(subset=[column]).sort_values("step")
+            style = number if by_seed else place
+            label = f"seed {seed}" if by_seed else (column.removeprefix("loss_") if number == 0 else "_")
+            axis.plot(rows["step"], rows[column], color=f"C{style % 7}", linestyle=LINES[style // 7 % len(LINES)],
+                      marker="." if len(rows) < 30 else "", label=label)
+    if len(axis.get_lines()) and (not by_seed or table["seed"].nunique() <= 8):
+        axis.legend()
+
+
+def length_histogram(series, unit):
+    """Return a figure with one outlined histogram per entry of `series`, {name: lengths}; `unit` names the x axis.
+
+    All share the same bins; the legend gives the number and the median. Raises StudyError when all are empty.
+    """
+    import numpy as np
+
+    values = {name: np.asarray(list(lengths), dtype=float) for name, lengths in series.items()}
+    values = {name: lengths[np.isfinite(lengths)] for name, lengths in values.items()}
+    if not any(len(lengths) for lengths in values.values()):
+        raise StudyError("a histogram of lengths: there are no lengths")
+    bins = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=30)
+    figure, axis = _pyplot().subplots(figsize=(8, 3.4))
+    for place, (name, lengths) in enumerate(values.items()):
+        about = f"n = {len(lengths)}" + (f", median {np.median(lengths):.3g}" if len(lengths) else "")
+        axis.hist(lengths, bins=bins, histtype="step", linewidth=1.8, color=f"C{place % 7}",
+                  linestyle=LINES[place % len(LINES)], label=f"{name} ({about})")
+    axis.set_xlabel(unit)
+    axis.set_ylabel("count")
+    axis.legend()
+    return figure
+
+
+def _check(table, columns):
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise StudyError(f"a figure needs the column '{missing[0]}'; there are {', '.join(map(str, table.columns))}")
+    if not len(table):
+        raise StudyError("a figure needs at least one row; the table is empty")
+
+
+def _pyplot():
+    """Return pyplot with the style of the study; imported late, as it costs a second."""
+    import matplotlib.pyplot as plt
+
+    plt.style.use(STYLE)
+    return plt

@@ -1,0 +1,562 @@
+"""The pages: hostile text stays text, nothing runs, nothing is fetched, every link leads somewhere."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+
+from kdutils.errors import StudyError
+from kdutils.report import index, plots
+from kdutils.report.html import environment, render_notebook, sanitise_output, visible
+
+PNG = base64.b64encode(bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf"
+    "c0f01f0005000201a5f645400000000049454e44ae426082")).decode()
+RUN = "document.title='it ran';document.body.appendChild(document.createElement('it-ran'))"
+
+
+def payloads(server):
+    """Return hostile texts by name; those that fetch something fetch it from `server`."""
+    return {
+        "script": f"<script>{RUN};new Image().src='{server}/by-script'</script>",
+        "script_src": f'<script src="{server}/script.js"></script>',
+        "onerror": f'<img src="{server}/pixel.png" onerror="{RUN}">',
+        "svg": f'<svg onload="{RUN}"><image href="{server}/svg.png"/></svg>',
+        "cell_end": f"</td></tr></table></pre></details></div></section><script>{RUN}</script>",
+        "link": f'<a href="javascript:{RUN}" onclick="{RUN}">a</a> [b](javascript:alert) ![i]({server}/md.png)',
+        "frame": f'<iframe src="{server}/frame"></iframe><object data="{server}/object"></object>',
+        "style": f'<style>@import "{server}/import.css";</style><link rel="stylesheet" href="{server}/style.css">',
+        "inline_style": f'<div style="position:fixed;background:url({server}/background.png)">over everything</div>',
+        "media": f'<video src="{server}/video" autoplay></video><form action="{server}/form"><input autofocus></form>',
+        "jinja": "{{ 7 * 191 }} {% for x in y %} ${7*191}",
+        "bidi": "\u202egnp.exe\u202c \u2066שלום\u2069 مرحبا",
+        "long": "w" * 10_000,
+        "control": "a\x00b\x1b[31mc\x07d\x1b]8;;http://x\x07e\ud800f\x9b",
+    }
+
+
+REDIRECT = '<meta http-equiv="refresh" content="0;url={}/redirect"><base href="{}/">'
+
+
+def markdown(text):
+    return {"cell_type": "markdown", "id": _id(), "metadata": {}, "source": text}
+
+
+def code(source, *outputs, tags=(), **metadata):
+    return {"cell_type": "code", "id": _id(), "metadata": {"tags": list(tags), **metadata}, "source": source,
+            "execution_count": 1, "outputs": list(outputs)}
+
+
+def _id(counter=iter(range(10**6))):  # noqa: B008  (one counter for the module)
+    return f"c{next(counter)}"
+
+
+def shown(metadata=None, **data):
+    data = {name.replace("__", "/").replace("svg", "svg+xml"): value for name, value in data.items()}
+    return {"output_type": "display_data", "metadata": metadata or {}, "data": data}
+
+
+def stream(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def error(value, name="StudyError", traceback=("Traceback", "StudyError")):
+    return {"output_type": "error", "ename": name, "evalue": value, "traceback": list(traceback)}
+
+
+def write_notebook(path, *cells, **metadata):
+    """Write a notebook as papermill leaves it; escaped JSON, so that a broken character survives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)}))
+    return path
+
+
+def hostile_notebook(path, server):
+    texts = list(payloads(server).values()) + [REDIRECT.format(server, server)]
+    everything = "\n\n".join(texts)
+    frame = pd.DataFrame({"explanation": texts[:-3], texts[0]: texts[:-3]})
+    return write_notebook(
+        path,
+        markdown(f"# {texts[0]}\n\n{everything}"), markdown(f"## {texts[2]}"),
+        code("note = ''  # free text", tags=["parameters"]),
+        code(f"note = {everything!r}", tags=["injected-parameters"]),
+        code(f"# {everything}", stream(everything), stream(everything, "stderr"), shown(text__html=everything),
+             shown(text__html=plots.table_html(frame, caption=texts[0])), shown(text__html=frame.to_html()),
+             shown(text__markdown=everything), shown(text__plain=everything),
+             shown({"image/png": {"alt": f'"><script>{RUN}</script>'}}, image__png=PNG),
+             shown(image__svg=f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}">{texts[0]}{texts[3]}</svg>'),
+             shown(application__javascript=RUN, text__plain="a script"),
+             shown(**{"application__vnd.jupyter.widget-view+json": {"model_id": "x"}, "text__plain": "a widget"}),
+             error(everything, name=texts[0], traceback=[everything])))
+
+
+class Page(HTMLParser):
+    """What a test asks of a page: its tags with attributes, its text, its ids and links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.inside = [], [], ""
+        self.feed(text)
+        self.text = "".join(self.words)
+        self.ids = [value["id"] for _, value in self.tags if "id" in value]
+        self.links = [value["href"] for tag, value in self.tags if tag == "a" and "href" in value]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data):
+        if self.inside != "style":
+            self.words.append(data)
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read_page(path):
+    return Page(Path(path).read_text(encoding="utf-8"))
+
+
+def assert_harmless(page):
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "iframe", "object", "embed", "svg", "video", "audio", "link", "base", "form", "input"}
+    assert len(page.named("style")) == 1 and len(page.named("meta")) == 4  # those of the template
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in ("srcset", "ping", "formaction")]
+        assert re.fullmatch(r"(text-align:\s*\w+;?)?", attributes.get("style", ""))
+        assert attributes.get("src", "data:image/png;").startswith(("data:image/png;", "data:image/svg+xml;"))
+        assert re.match(r"https?://|#|[^:]*$", attributes.get("href", ""))
+    policy = [value["content"] for value in page.named("meta") if "http-equiv" in value]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+                      "form-action 'none'"]
+
+
+# Hostile text -----------------------------------------------------------------------------------------------------
+
+
+def test_a_hostile_notebook_becomes_a_harmless_page(tmp_path):
+    texts = payloads("http://127.0.0.1:9")
+    page = read_page(render_notebook(hostile_notebook(tmp_path / "n.ipynb", "http://127.0.0.1:9"), tmp_path / "n.html"))
+    assert_harmless(page)
+    for name in ("script", "onerror", "svg", "cell_end", "frame", "inline_style", "jinja", "bidi", "long"):
+        # parameters show it as a Python text; code, stdout, stderr, plain text, error, own table and pandas as it is
+        assert page.text.count(texts[name]) >= 6, name
+    assert "1337" not in page.text
+    assert page.text.count("a␀bc␇de\ufffdf\ufffd") >= 5
+    assert "a script" in page.text and "a widget" in page.text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", (tmp_path / "n.html").read_text(encoding="utf-8"))
+
+
+def test_html_in_markdown_is_text(tmp_path):
+    html = "<b>bold</b> <script>x()</script> <details>d</details>"
+    notebook = write_notebook(tmp_path / "n.ipynb", markdown(f"# {html}\n\n{html}\n\n{html}"),
+                              code("1", shown(text__markdown=html)))
+    page = read_page(render_notebook(notebook, tmp_path / "n.html"))
+    assert page.text.count(html) == 5 and not page.named("b")  # title, heading, two paragraphs and the output
+
+
+def test_an_output_cannot_leave_its_box(tmp_path):
+    cells = [code("1", shown(text__html='</div></section></main><p id="x" class="alarm">fake <table><td>cell')),
+             code("2", stream("after"))]
+    render_notebook(write_notebook(tmp_path / "n.ipynb", *cells), tmp_path / "n.html")
+    text = (tmp_path / "n.html").read_text(encoding="utf-8")
+    first = text[text.index('id="cell.0"'):text.index('id="cell.1"')]
+    assert "fake" in first and first.count("</section>") == 1 and first.count("<div") == first.count("</div>")
+    page = Page(text)
+    assert "x" not in page.ids and not [value for value in page.named("p") if value.get("class") == "alarm"]
+
+
+@pytest.mark.parametrize("link, kept", [
+    ("https://example.org/a", True), ("#part", True), ("../index.html", True), ("data.csv", True),
+    ("javascript:alert(1)", False), ("JaVaScRiPt:alert(1)", False), ("java\tscript:alert(1)", False),
+    (" javascript:alert(1)", False), ("data:text/html,x", False), ("//example.org/x", False),
+    ("\\\\example.org\\x", False), ("/\t/example.org", False), ("file:///etc/passwd", False), ("vbscript:x", False)])
+def test_links(link, kept):
+    assert ("href" in sanitise_output(f'<a href="{link}">x</a>')) == kept
+
+
+@pytest.mark.parametrize("source, kept", [
+    (f"data:image/png;base64,{PNG}", True), ("https://example.org/a.png", False), ("a.png", False),
+    ("data:text/html;base64,PHA+", False), ("data:image/svg+xml,<svg onload=alert(1)>", False), ("//x/a.png", False)])
+def test_images(source, kept):
+    assert ("src" in sanitise_output(f'<img src="{source}" alt="x">')) == kept
+
+
+def test_tables_keep_their_parts():
+    table = ('<table class="dataframe evil"><caption>c</caption><thead><tr><th colspan="2" scope="col">h</th></tr>'
+             '</thead><tbody><tr><td rowspan="2" style="text-align: right;color:red">1</td></tr></tbody></table>')
+    clean = sanitise_output(table)
+    assert '<table class="dataframe">' in clean and "<caption>c</caption>" in clean and 'colspan="2"' in clean
+    assert 'rowspan="2"' in clean and "text-align" in clean and "color" not in clean
+
+
+def test_visible():
+    assert visible("\x1b[1;31mred\x1b[0m\r\nnext\tend\x00\x7f\udcff") == "red\nnext\tend␀␡\ufffd"
+
+
+# In a browser -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening():
+    """A server on this machine that keeps the paths it was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def browse(page, profile):
+    """Return the document of `page` as it stands after its scripts, had it any, have run."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not browser:
+        pytest.skip("no Chromium found: put chromium, chromium-browser or google-chrome on the PATH")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", "--no-first-run", "--virtual-time-budget=3000"]
+    done = subprocess.run([browser, f"--user-data-dir={profile}", *options, "--dump-dom", page.as_uri()],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "<body" in done.stdout, done.stderr[-2000:]
+    return Page(done.stdout)
+
+
+def title(page):
+    return next((word for word in page.words if word.strip()), "").strip()
+
+
+def test_nothing_runs_and_nothing_is_fetched_in_a_browser(tmp_path):
+    with listening() as (server, asked):
+        texts = payloads(server)
+        bait = "".join(texts[name] for name in ("script", "script_src", "onerror", "svg", "style", "frame"))
+
+        control = tmp_path / "control.html"
+        control.write_text(f"<!doctype html><title>quiet</title><body>{bait}", encoding="utf-8")
+        page = browse(control, tmp_path / "profile")
+        assert title(page) == "it ran" and page.named("it-ran"), "the control must run: else this test proves nothing"
+        assert {"/by-script", "/script.js", "/pixel.png", "/frame", "/style.css"} <= set(asked)
+
+        asked.clear()
+        policy_alone = tmp_path / "policy.html"
+        policy_alone.write_text(environment().get_template("page.html.j2").render(title="quiet", css="", body=bait))
+        page = browse(policy_alone, tmp_path / "profile")
+        assert page.named("script") and title(page) == "quiet" and not page.named("it-ran")
+        assert asked == [], "the policy alone must hold, should something slip through the sanitiser"
+
+        notebook = hostile_notebook(tmp_path / "a" / "notebook.ipynb", server)
+        render_notebook(notebook, tmp_path / "a" / "report.html", title="quiet", home="../index.html")
+        hostile_index(tmp_path, server)
+        for path in (tmp_path / "a" / "report.html", tmp_path / "index.html"):
+            page = browse(path, tmp_path / "profile")
+            assert title(page).startswith("quiet") and not page.named("it-ran")
+            assert_harmless(page)
+            assert asked == []
+
+
+# The page of a notebook -------------------------------------------------------------------------------------------
+
+
+def test_contents_alternative_texts_parameters_and_collapsed_code(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "n.ipynb",
+        markdown("# The title\n\n| a | b |\n|--|--:|\n| 1 | 2 |"),
+        code("alpha = 0.5  # weight of predict\nseeds = [0, 1]  # students\nname = 'x # y'  # a text",
+             tags=["parameters"]),
+        code("# Parameters\nalpha = 0.25\n", tags=["injected-parameters"]),
+        markdown("## Same"), markdown("## Same\n\n### Cell.3\n\n#### too deep"),
+        code("print('hello')", shown({"image/png": {"alt": "a rising line"}}, image__png=PNG), shown(image__png=PNG),
+             stream("10%\r50%"), stream("\r100%\ndone\n"), stream("careful", "stderr")),
+        papermill={"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 61.2})
+    page = read_page(render_notebook(notebook, tmp_path / "n.html", home="index.html"))
+    assert title(page) == "The title"
+    assert len(page.ids) == len(set(page.ids))
+    anchors = [link[1:] for link in page.links if link.startswith("#")]
+    assert anchors == ["same", "same-2", "cell-3"] and set(anchors) <= set(page.ids)
+    assert [image["alt"] for image in page.named("img")] == ["a rising line", "figure without a description"]
+    assert page.named("details") and all("open" not in value for value in page.named("details"))
+    words = " ".join(" ".join(page.words).split())
+    assert "Parameters of this run name value meaning alpha 0.25 (not the default) weight of predict" in words
+    assert "seeds [0, 1] students" in words and "name 'x # y' a text" in words
+    assert [value["class"] for value in page.named("pre") if "class" in value] == ["output stdout", "output stderr"]
+    assert "100%\ndone" in page.text and "50%" not in page.text
+    assert "executed 2026-01-02 03:04 · 61 s" in words and "index.html" in page.links
+
+
+def test_a_failed_notebook_says_so_at_the_top_and_links_to_the_cell(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "n.ipynb", markdown("# Title"), code("fine"),
+        code("bad", error("first\nq.parquet: row 3 is <empty>\n", traceback=["\x1b[31mTraceback\x1b[0m", "end"])))
+    page = read_page(render_notebook(notebook, tmp_path / "n.html"))
+    assert page.text.index("This run failed.") < page.text.rindex("Title")
+    assert "StudyError: q.parquet: row 3 is <empty>" in page.text and "Traceback\nend" in page.text
+    assert "#cell.2" in page.links and "cell.2" in page.ids
+
+
+def test_an_unfinished_notebook_says_so(tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", code("done", papermill={"status": "completed"}),
+                              code("next", papermill={"status": "pending"}))
+    page = read_page(render_notebook(notebook, tmp_path / "n.html"))
+    assert "did not run to its end" in page.text and "#cell.1" in page.links
+
+
+def test_a_run_without_other_parameters_shows_its_defaults(tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", code("seeds: list = [1]  # students", tags=["parameters"]))
+    assert "Parameters of this run" in read_page(render_notebook(notebook, tmp_path / "n.html")).text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 3}', '{"nbformat": 4, "metadata": {}, "cells": [{}]}'])
+def test_a_broken_notebook_is_an_error_a_person_can_read(tmp_path, text):
+    (tmp_path / "n.ipynb").write_text(text)
+    with pytest.raises(StudyError, match="n.ipynb: not a readable notebook"):
+        render_notebook(tmp_path / "n.ipynb", tmp_path / "n.html")
+    with pytest.raises(StudyError, match="no such file"):
+        render_notebook(tmp_path / "none.ipynb", tmp_path / "n.html")
+    assert not (tmp_path / "n.html").exists()
+
+
+# The index --------------------------------------------------------------------------------------------------------
+
+
+def make_run(root, name, *cells, kind="students", metrics=None, files=(), labels=None, parameters=None, **metadata):
+    """Make a run folder as a notebook leaves it and return what the index is told about it."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    if cells:
+        write_notebook(folder / "notebook.ipynb", *cells, **metadata)
+    if metrics is not None:
+        for file in files:
+            (folder / file).write_text("x")
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "run.json").write_text(json.dumps({"seconds": 200.4}))
+        (folder / "manifest.json").write_text(json.dumps({file: {} for file in ("metrics.json", *files)}))
+    return {"name": name, "folder": folder, "kind": kind, "notebook": "12_train_multitask",
+            "parameters": parameters or {}, "labels": labels or {}}
+
+
+def hostile_index(root, server):
+    everything = "\n".join(payloads(server).values())
+    comparison = {"summary": [everything, 3, None], "accuracy": [{"method": everything, "mean": everything}, 7, {}]}
+    runs = [make_run(root, "comparison", code("1"), kind="comparison", metrics=comparison),
+            make_run(root, "bad", code("1", error(everything, name=everything))),
+            make_run(root, "odd", code("1"), kind=everything, metrics={everything: 1.5, "x": everything},
+                     labels={everything: everything, "seeds": [everything]}, parameters={everything: everything})]
+    (root / "odd" / "manifest.json").write_text(json.dumps(
+        {everything + ".csv": {}, "../outside.csv": {}, "/etc/x.csv": {}, "javascript:alert(1)//.csv": {}}))
+    (root / "outside.csv").write_text("not of this run")
+    runs.append({**make_run(root, "named", code("1")), "name": everything, "notebook": everything})
+    index.render_pages(root, runs)
+    return index.write_index(root, runs, {"name": "quiet", "about": everything, "needs": everything,
+                                          "command": everything})
+
+
+def test_hostile_labels_metrics_and_errors_are_text_on_the_index(tmp_path):
+    texts = payloads("http://127.0.0.1:9")
+    page = read_page(hostile_index(tmp_path, "http://127.0.0.1:9"))
+    assert_harmless(page)
+    for name in ("script", "onerror", "svg", "cell_end", "frame", "jinja", "bidi", "long"):
+        assert page.text.count(texts[name]) >= 8, name
+    assert "1337" not in page.text and not [link for link in page.links if ".csv" in link]
+    for path in tmp_path.rglob("report.html"):
+        assert_harmless(read_page(path))
+
+
+def some_runs(root):
+    return [
+        make_run(root, "data/mini", code("1", stream("x")), kind="data", metrics={"rows": 300},
+                 files=["questions.parquet"], labels={"dataset": "mini"}),
+        make_run(root, "students/a b#1%20ü", markdown("# Train\n\n## Part"), kind="students",
+                 metrics={"loss": 2.5, "accuracy": {"mean": 0.6123}, "text": "no"}, files=["c u#rves.csv", "model.bin"],
+                 labels={"method": "multitask", "seeds": [0, 1]}, parameters={"alpha": 0.25}),
+        make_run(root, "students/failed", code("1", error("row 3: field 'answer' is empty"))),
+        make_run(root, "students/killed", code("1"), papermill={"exception": True}),
+        make_run(root, "students/stopped", code("1")),
+        make_run(root, "students/waiting"),
+        make_run(root, "comparison", code("1"), kind="comparison", metrics={
+            "summary": ["Multitask leads by 4 points."],
+            "accuracy": [{"dataset": "mini", "student": "t5", "prompting": "few_shot", "method": "multitask",
+                          "mean": 0.612, "low": 0.58, "high": 0.64, "n_seeds": 5, "chance": 0.2},
+                         {"dataset": "mini", "method": "label_only", "mean": 0.55, "low": None, "n_seeds": 1}]}),
+    ]
+
+
+def test_states(tmp_path):
+    states = {Path(run["folder"]).name: index.state_of(run["folder"]) for run in some_runs(tmp_path)}
+    assert states == {"mini": "done", "a b#1%20ü": "done", "failed": "failed", "killed": "failed",
+                      "stopped": "stopped", "waiting": "waiting", "comparison": "done"}
+
+
+def test_the_index_leads_to_everything(tmp_path):
+    runs = some_runs(tmp_path)
+    assert len(index.render_pages(tmp_path, runs)) == 6
+    path = index.write_index(tmp_path, runs, {"name": "mini", "about": "Which way?", "needs": "nothing",
+                                              "command": "./run_all.sh mini"})
+    page = read_page(path)
+    assert_harmless(page)
+    words = " ".join(" ".join(page.words).split())
+    assert "3 of 7 runs done, 2 failed, 1 stopped, 1 waiting." in words and "./run_all.sh mini" in words
+    assert "StudyError: row 3: field 'answer' is empty" in words and "students/failed/report.html" in page.links
+    assert "the kernel was stopped or killed" in words
+    assert "Multitask leads by 4 points." in words and "multitask 61.2 % 58.0 % to 64.0 % 5 20.0 %" in words
+    assert "label_only 55.0 % – 1 –" in words
+    assert "accuracy mean 0.612" in words and "3 min 20 s" in words and "alpha 0.25" in words and "0, 1" in words
+    linked = {unquote(link) for link in page.links}
+    assert {"data/mini/questions.parquet", "students/a b#1%20ü/c u#rves.csv", "data/mini/run.json",
+            "data/mini/metrics.json", "data/mini/notebook.ipynb"} <= linked
+    assert "students/a b#1%20ü/model.bin" not in linked
+    for target in [path, *tmp_path.rglob("report.html")]:
+        assert_links_resolve(target)
+
+
+def assert_links_resolve(path):
+    page = read_page(path)
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        elif not link.startswith("http"):
+            assert (path.parent / unquote(link)).is_file(), link
+
+
+def test_pages_are_rendered_again_only_where_needed(tmp_path):
+    runs = some_runs(tmp_path)[:3]
+    pages = [Path(run["folder"]) / "report.html" for run in runs]
+    assert index.render_pages(tmp_path, runs) == pages
+    assert index.render_pages(tmp_path, runs) == []
+    pages[0].write_text(pages[0].read_text() + "altered")
+    pages[1].unlink()
+    assert index.render_pages(tmp_path, runs) == pages[:2]
+    assert "altered" not in pages[0].read_text()
+    later = pages[2].stat().st_mtime + 10
+    os.utime(pages[2].with_name("notebook.ipynb"), (later, later))
+    assert index.render_pages(tmp_path, runs) == pages[2:]
+    long_ago = 1_000_000_000  # before the templates were written
+    for page in pages[:2]:
+        os.utime(page.with_name("notebook.ipynb"), (long_ago - 9, long_ago - 9))
+        os.utime(page, (long_ago, long_ago))
+    os.utime(pages[2], (later, later))
+    assert index.render_pages(tmp_path, runs) == pages[:2]
+    (tmp_path / "pages.json").write_text("{broken")
+    assert index.render_pages(tmp_path, runs) == pages
+
+
+def test_an_index_without_runs(tmp_path):
+    page = read_page(index.write_index(tmp_path / "new", [], {"name": "mini"}))
+    assert "There are no runs" in page.text and "0 of 0 runs done" in page.text
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]", "", "\x00", "9" * 5000])
+def test_broken_files_are_named_and_stop_nothing(tmp_path, broken):
+    run = make_run(tmp_path, "comparison", code("1"), kind="comparison", metrics={})
+    for name in ("metrics.json", "manifest.json", "run.json"):
+        (run["folder"] / name).write_text(broken)
+    torn = make_run(tmp_path, "torn", code("1"))
+    (torn["folder"] / "notebook.ipynb").write_text(broken)
+    index.render_pages(tmp_path, [run, torn])
+    page = read_page(index.write_index(tmp_path, [run, torn], {"name": "mini"}))
+    for name in ("metrics.json", "manifest.json", "run.json", "notebook.ipynb"):
+        assert f"{name} is not" in page.text, name
+    assert index.state_of(torn["folder"]) == "stopped" and not (torn["folder"] / "report.html").exists()
+
+
+# Figures and tables -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a notebook would be sent: a list of (data, metadata)."""
+    import IPython.display
+    import matplotlib
+
+    matplotlib.use("Agg")
+    sent = []
+
+    def display(data, metadata=None, raw=False):
+        sent.append((data, metadata))
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    return sent
+
+
+def accuracies():
+    rows = [("multitask", "few_shot", seed, 0.6 + 0.01 * seed) for seed in range(5)] + [("a$b^$", "", 0, 0.5)]
+    return pd.DataFrame([{"method": method, "student": "t5", "dataset": "mini", "prompting": prompting, "seed": seed,
+                          "accuracy": accuracy} for method, prompting, seed, accuracy in rows])
+
+
+def test_a_figure_needs_an_alternative_text_and_stays_small(displayed):
+    import matplotlib.pyplot as plt
+
+    figure = plots.accuracy_by_method(accuracies(), chance={"mini": 0.2})
+    for alt in ("", "  ", None):
+        with pytest.raises(ValueError, match="alternative text"):
+            plots.show(figure, alt)
+    plots.show(figure, "multitask leads")
+    curves = pd.DataFrame([{"seed": seed, "step": step, "dev_accuracy": step / 100, "dev_loss": 1 / (1 + step),
+                            "loss_predict": 1.0, "loss_explain": None if step % 2 else 2.0}
+                           for seed in range(5) for step in range(50)])
+    plots.show(plots.learning_curves(curves), "curves")
+    plots.show(plots.length_histogram({"rationale": range(90), "revision": []}, "words"), "lengths")
+    for data, metadata in displayed:
+        assert metadata["image/png"]["alt"] == data["text/plain"] != ""
+        assert 5_000 < len(base64.b64decode(data["image/png"])) < 100_000
+    assert not plt.get_fignums()
+
+
+def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
+    axis = plots.accuracy_by_method(accuracies(), chance=0.2).axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["multitask · few_shot (n = 5)", "a$b^$ (n = 1, no interval)"]
+    assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
+    dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [5, 1]
+    assert plots.interval([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
+    assert plots.interval([0.6]) is None
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: plots.accuracy_by_method(accuracies().drop(columns="seed"), 0.2),
+    lambda: plots.accuracy_by_method(accuracies()[:0], 0.2),
+    lambda: plots.learning_curves(pd.DataFrame({"seed": [1]})), lambda: plots.length_histogram({"a": []}, "words")])
+def test_figures_without_data_are_errors_a_person_can_read(draw):
+    with pytest.raises(StudyError):
+        draw()
+
+
+def test_show_table_escapes_every_place_and_falls_back_to_plain_text(displayed):
+    bad = "<script>x</script>"
+    frame = pd.DataFrame([[bad, 0.123456, None, ["a", bad]], ["w" * 99, 2.0, 3, []]], columns=[bad, "n", "n", "list"],
+                         index=pd.Index([bad, "b"], name=bad))
+    plots.show_table(frame, caption=bad, decimals=2)
+    data, _ = displayed[0]
+    assert "<script" not in data["text/html"] and data["text/html"].count("&lt;script&gt;") == 6
+    page = Page(sanitise_output(data["text/html"]))
+    assert page.text.count(bad) == 6 and "0.12" in page.text and "–" in page.text and f"a; {bad}" in page.text
+    assert {value.get("class") for value in page.named("td")} == {None, "number", "text"}
+    assert data["text/plain"].startswith(bad)
+    plots.show_table(frame[:0])
+    assert "<tbody>" in displayed[1][0]["text/html"]
