@@ -21,10 +21,15 @@ SHOTS = {"few_shot": 3, "counterfactual": 3, "critique": 2, "revision": 2}
 
 
 def world_sentences():
-    """Return every fact of the world as a sentence."""
-    world = mini.load_world()
-    return [f"{mini.article(name).capitalize()} {name} {world.clause(relation, value)}."
-            for name, facts in world.concepts.items() for relation, value in facts.items()]
+    """Return the facts of the world as sentences: each by itself, and every two of a concept joined."""
+    world, sentences = mini.load_world(), []
+    for name, facts in world.concepts.items():
+        subject = f"{mini.article(name).capitalize()} {name}"
+        clauses = [world.clause(*fact) for fact in facts.items()]
+        sentences += [f"{subject} {clause}." for clause in clauses]
+        sentences += [f"{subject} {one}{join} {two}." for one in clauses for two in clauses if one != two
+                      for join in (" and", ", but")]
+    return sentences
 
 
 def draw_item(draw, keys):
@@ -33,10 +38,12 @@ def draw_item(draw, keys):
     answer = draw.choice(concepts)
     question, choices = mini.draw_question(draw, key, answer)
     critique_request, revision_request = draw.choice(requests("mini"))
+    half = mini.half_right_choices(question, choices, answer)
+    draw.shuffle(half)
     return {"question": question, "choices": lettered(choices), "answer": answer,
-            "rationale": mini.true_rationale(question, choices, answer),
-            "critique": mini.true_critique(question, choices, answer),
-            "revision": mini.true_revision(question, choices, answer),
+            "rationale": mini.true_rationale(question, choices, answer, half[:1]),
+            "critique": mini.true_critique(half[1]),
+            "revision": mini.true_rationale(question, choices, answer, half[:2]),
             "wrong": draw.choice([name for name in choices if name != answer]), "names": choices,
             "quality": " and ".join(draw.sample(qualities(), 2)),
             "critique_request": critique_request, "revision_request": revision_request}
@@ -49,11 +56,12 @@ def transcript(draw, keys, layout):
     for number in range(SHOTS[layout] + 1):
         item = draw_item(draw, keys)
         written = item["rationale" if layout in ("few_shot", "counterfactual") else layout]
-        if layout == "counterfactual" and number == SHOTS[layout]:
+        wrong = layout == "counterfactual" and number == SHOTS[layout]
+        if wrong:
             item["answer"] = item["wrong"]
             written = mini.true_rationale(item["question"], item["names"], item["wrong"])
         asked, filled = prompt, {name: text for name, text in item.items() if isinstance(text, str)}
-        if "Answer (" in prompt:  # the answer is the teacher's part too: it may be asked for it
+        if "Answer (" in prompt and not wrong:  # a right answer is the teacher's part too: it may be asked for it
             asked, _, rest = prompt.partition(" The answer is")
             written = fill(f"The answer is{rest}", **filled) + f" {written}"
         parts += [(fill(asked, **filled), False), (f" {written}\n\n", True)]
@@ -67,7 +75,7 @@ def make_tokenizer():
 
     draw, keys = random.Random("tokenizer"), mini.split_keys()["train"]
     texts = ["".join(text for text, _ in transcript(draw, keys, layout)) for layout in SHARES for _ in range(400)]
-    texts += world_sentences() * 5 + [f" {word}" for word in qualities()] * 5
+    texts += world_sentences() + [f" {word}" for word in qualities()] * 5
     texts += ["[predict] [explain] [factual] [counterfactual] Explanation: So the answer is. The answer is."] * 9
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -99,6 +107,7 @@ def teacher_config(tokenizer):
 
     return LlamaConfig(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
                        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024,
+                       initializer_range=0.05,
                        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
                        pad_token_id=tokenizer.pad_token_id)
 

@@ -154,12 +154,18 @@ def key_of(question):
     return _key_of_text()[question]
 
 
-def true_rationale(question, choices, answer, distractors=1):
-    """Return the explanation that the world's facts give.
+def half_right_choices(question, choices, answer):
+    """Return the half-right distractors among `choices` in their order."""
+    world, key = load_world(), key_of(question)
+    return [name for name in choices if world.shared_fact(key, answer, name)]
 
-    First the asked facts of `answer`, then, for the first `distractors` half-right ones in the order of
-    the choices, what fits and what does not. Given a wrong `answer`, the text asserts the asked facts of
-    it all the same and sets it off against the right concept: an explanation for a wrong answer.
+
+def true_rationale(question, choices, answer, named=None):
+    """Return an explanation that the world's facts give.
+
+    First the asked facts of `answer`, then, for each distractor of `named` (by default the first half-right
+    one in the order of the choices), what fits and what does not. Given a wrong `answer`, the text asserts
+    the asked facts of it all the same and sets it off against the right concept.
     """
     world, key = load_world(), key_of(question)
     claim = " and ".join(world.clause(*fact) for fact in key)
@@ -167,8 +173,16 @@ def true_rationale(question, choices, answer, distractors=1):
     right = next(name for name in choices if name in world.right(key))
     if answer != right:
         return " ".join([*sentences, _aside(world, right, key)])
-    half = [name for name in choices if world.shared_fact(key, answer, name)]
-    return " ".join(sentences + [_contrast(world, key, answer, name) for name in half[:distractors]])
+    named = half_right_choices(question, choices, answer)[:1] if named is None else named
+    return " ".join(sentences + [_contrast(world, key, answer, name) for name in named])
+
+
+def true_rationales(question, choices, answer):
+    """Return every true explanation with one distractor: which half-right one it names is free."""
+    if answer not in load_world().right(key_of(question)):
+        return [true_rationale(question, choices, answer)]
+    return [true_rationale(question, choices, answer, [name])
+            for name in half_right_choices(question, choices, answer)]
 
 
 def _contrast(world, key, concept, other):
@@ -186,23 +200,19 @@ def _aside(world, right, key):
             f"but {world.clause(second, world.concepts[right][second])}.")
 
 
-def true_critique(question, choices, answer):
-    """Return what is missing in the short explanation: the second half-right choice that it does not name."""
-    world, key = load_world(), key_of(question)
-    half = [name for name in choices if world.shared_fact(key, answer, name)]
-    return f"The explanation is right, but it does not say why {half[1]} is wrong."
-
-
-def true_revision(question, choices, answer):
-    """Return the explanation that names both half-right choices."""
-    return true_rationale(question, choices, answer, distractors=2)
+def true_critique(missing):
+    """Return what an explanation lacks that does not name the half-right choice `missing`."""
+    return f"The explanation is right, but it does not say why {missing} is wrong."
 
 
 def exactly_right(questions, explanations):
-    """Return {split: share of explanations that equal the true rationale word for word}, unusable ones as wrong."""
+    """Return {split: share of explanations that are true word for word}, unusable ones counted as not.
+
+    True is a text of true_rationales: the answer's facts, and a half-right choice with the facts that make it so.
+    """
     items = questions.set_index("id")
     columns = zip(explanations["id"], explanations["answer"], explanations["text"], strict=True)
-    right = [text == true_rationale(items.at[key, "question"], items.at[key, "choices"], answer)
+    right = [text in true_rationales(items.at[key, "question"], items.at[key, "choices"], answer)
              for key, answer, text in columns]
     splits = items.loc[explanations["id"], "split"]
     return pd.Series(right, index=splits.to_numpy()).groupby(level=0, sort=False).mean().to_dict()

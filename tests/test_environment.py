@@ -1,0 +1,55 @@
+"""pyproject.toml, constraints.txt and environment.yml hold together, and with what is installed."""
+
+import re
+import tomllib
+from importlib import metadata
+
+import yaml
+from conftest import PROJECT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PINS = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE))
+PINS = {canonicalize_name(name): version for name, version in PINS.items()}
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+
+
+def wanted():
+    extras = PYPROJECT["optional-dependencies"]
+    return [Requirement(text) for text in [*PYPROJECT["dependencies"], *extras["test"], *extras["minilm"]]]
+
+
+def test_everything_that_is_wanted_is_pinned_once_and_installed_so():
+    lines = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(PINS), "a line that is no pin, or a package twice"
+    for requirement in wanted():
+        assert canonicalize_name(requirement.name) in PINS, requirement
+        assert metadata.version(requirement.name).split("+")[0] == PINS[canonicalize_name(requirement.name)]
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_environment_takes_its_pins_from_constraints():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-c constraints.txt", "-e .[test,minilm]"]
+    python = next(entry for entry in conda if entry.startswith("python="))
+    assert f">={python.removeprefix('python=')}," in PYPROJECT["requires-python"]
+    assert {entry.split("=")[0] for entry in conda} == {"python", "pip"}  # no other place for a version
+
+
+def test_the_packages_the_study_was_asked_for_are_there():
+    names = {canonicalize_name(requirement.name) for requirement in wanted()}
+    assert {"jupyterlab", "papermill", "transformers", "torch", "datasets", "bitsandbytes", "matplotlib",
+            "nbval"} <= names
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = ("import sys, kdutils, kdutils.runs, kdutils.experiments, kdutils.data.readers, kdutils.teacher.backends, "
+            "kdutils.student.training, kdutils.report.html; print([m for m in ('torch', 'transformers', 'datasets') "
+            "if m in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert out.stdout.strip() == "[]"

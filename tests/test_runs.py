@@ -1,0 +1,111 @@
+"""A run's folder: written whole, checked by its manifest, free of secrets."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdutils import runs
+from kdutils.data.tables import read_table, write_table
+from kdutils.errors import StudyError
+
+
+def finished_run(folder):
+    run = runs.start_run("01_test", str(folder), {"alpha": 0.5, "names": ["a"], "_hidden": 1, "module": json}, seed=3)
+    run.path("table.csv").write_text("a,b\n1,2\n")
+    run.path("seed-0/model.safetensors").write_bytes(b"weights")
+    run.finish({"accuracy": np.float64(0.5), "missing": float("nan"), "n": np.int64(3)})
+    (folder / "notebook.ipynb").write_text("{}")
+    runs.seal(folder)
+    return run
+
+
+def test_a_finished_run_holds_parameters_versions_and_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    finished_run(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["parameters"] == {"alpha": 0.5, "names": ["a"]} and record["seed"] == 3
+    assert record["versions"]["torch"].startswith("2.13") and record["seconds"] >= 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["accuracy"] == 0.5 and metrics["missing"] is None and metrics["n"] == 3
+    assert list(metrics["files"]) == ["seed-0/model.safetensors"]
+    written = "".join(path.read_text() for path in (tmp_path / "run").glob("*.json"))
+    assert "hf_secretsecret" not in written
+    assert runs.check_run(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(("harm", "says"), [
+    (lambda f: (f / "table.csv").write_text("a,b\n1,"), "table.csv: not the file that was written"),
+    (lambda f: (f / "table.csv").write_text("a,b\n1,3\n"), "table.csv: not the file that was written"),
+    (lambda f: (f / "seed-0" / "model.safetensors").unlink(), "model.safetensors: missing"),
+    (lambda f: (f / "metrics.json").write_text("{}"), "metrics.json: not the file that was written"),
+    (lambda f: (f / "notebook.ipynb").write_text("{"), "notebook.ipynb: not the file that was written"),
+    (lambda f: (f / "manifest.json").write_text('{"metr'), "manifest.json: missing or broken"),
+    (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: missing or broken"),
+    (lambda f: (f / "manifest.json").write_text("{}"), "metrics.json: not in the manifest"),
+])
+def test_what_was_cut_short_altered_or_removed_is_found(tmp_path, harm, says):
+    finished_run(tmp_path)
+    harm(tmp_path)
+    assert any(says in problem for problem in runs.check_run(tmp_path))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    target = runs.write_text(tmp_path / "a.json", "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write_text(target, "new")
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_starting_again_takes_the_results_away_first(tmp_path):
+    finished_run(tmp_path)
+    runs.start_run("01_test", str(tmp_path), {}, 0)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_metric_that_is_no_plain_value_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="not DataFrame"):
+        runs.start_run("01_test", str(tmp_path), {}, 0).finish({"a": pd.DataFrame()})
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def questions(**change):
+    row = {"id": "1", "split": "train", "question": "q?", "choices": ["a", "b"], "answer": "a",
+           "human_explanations": []}
+    return pd.DataFrame([{**row, **change}])
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    table = questions(question="naïve 😀\n<script>", human_explanations=["x"])
+    write_table(table, tmp_path / "t.parquet", "questions")
+    assert read_table(tmp_path / "t.parquet", "questions").to_dict("records") == table.to_dict("records")
+    first = (tmp_path / "t.parquet").read_bytes()
+    write_table(table, tmp_path / "t.parquet", "questions")
+    assert (tmp_path / "t.parquet").read_bytes() == first and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("table", "says"), [
+    (questions().drop(columns="answer"), "column 'answer' is missing"),
+    (questions(answer=None), "row 0: field 'answer' is empty"),
+    (questions(choices="a b"), "wrong type"),
+    (questions(id=5), "wrong type"),
+])
+def test_a_wrong_table_is_named_and_not_written(tmp_path, table, says):
+    with pytest.raises(StudyError, match=f"t.parquet.*{says}"):
+        write_table(table, tmp_path / "t.parquet", "questions")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_or_missing_table_is_named(tmp_path):
+    with pytest.raises(StudyError, match="none.parquet: no such file; run the notebook that writes it first"):
+        read_table(tmp_path / "none.parquet", "questions")
+    write_table(questions(), tmp_path / "t.parquet", "questions")
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-20])
+    with pytest.raises(StudyError, match="t.parquet: not a readable Parquet file"):
+        read_table(tmp_path / "t.parquet", "questions")
