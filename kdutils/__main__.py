@@ -93,7 +93,9 @@ def run_experiment(options):
                   "or stop it first", file=sys.stderr)
             return 3
         stop_orphans(experiment)
-        mend(experiment)
+        # One by one and before the rest: what builds on a file that comes back the same is then left alone.
+        for folder in mend(experiment):
+            _snakemake(experiment, options, f"{folder}/metrics.json")
         code = _snakemake(experiment, options)
         page = write_pages(experiment)
     _report(experiment, code, page)
@@ -143,7 +145,8 @@ def _environment(process):
 
 
 def mend(experiment):
-    """Make unfinished again every run whose files are not those that its manifest lists."""
+    """Make unfinished again every run whose files are not those that its manifest lists; return their folders."""
+    mended = []
     for job in experiment.jobs:
         folder = experiment.folder / job.folder
         if not (folder / "metrics.json").is_file():
@@ -152,14 +155,16 @@ def mend(experiment):
         if problems:
             print(f"to be made again: {problems[0]}", flush=True)
             (folder / "metrics.json").unlink()
+            mended.append(job.folder)
+    return mended
 
 
-def _command(experiment, options, *more):
+def _command(experiment, options, *more, targets=()):
     settings = experiment.settings
     config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}"]
     if str(options.experiment).endswith((".yaml", ".yml")):
         config[0] = f"experiment={Path(options.experiment).resolve()}"
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
+    return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--config", *config,
             "--rerun-incomplete", "--keep-going", *(["--forceall"] if options.force else []), *options.snakemake, *more]
 
@@ -188,13 +193,13 @@ def _environ(experiment):
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def _snakemake(experiment, options):
-    """Run Snakemake with its output in snakemake.log, showing which runs start, finish and fail."""
+def _snakemake(experiment, options, *targets):
+    """Run Snakemake with its output in snakemake.log, showing which runs finish and fail; return the exit code."""
     environment = _environ(experiment)
     if any((experiment.folder / ".snakemake" / "locks").glob("*")):
         subprocess.run(_command(experiment, options, "--unlock"), env=environment, capture_output=True)
     with open(experiment.folder / "snakemake.log", "w") as log:
-        process = subprocess.Popen(_command(experiment, options), stdout=log, stderr=subprocess.STDOUT,
+        process = subprocess.Popen(_command(experiment, options, targets=targets), stdout=log, stderr=subprocess.STDOUT,
                                    env=environment)
         try:
             _follow(experiment, process)

@@ -82,7 +82,8 @@ def test_a_prompt_is_the_shots_and_then_the_item(prompts):
 
 
 def test_braces_in_a_question_are_text_and_not_slots():
-    assert fill("Q: {question} A: {answer}", question="{answer} {0} {{x}}", answer="42") == "Q: {answer} {0} {{x}} A: 42"
+    filled = fill("Q: {question} A: {answer}", question="{answer} {0} {{x}}", answer="42")
+    assert filled == "Q: {answer} {0} {{x}} A: 42"
     with pytest.raises(StudyError, match="no value for the slot {answer}"):
         fill("{answer}")
 

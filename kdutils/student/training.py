@@ -108,7 +108,6 @@ def _same_training(checkpoints, wanted):
 def _train(folder, questions, rationales, method, seed, student, training, parameters, progress):
     import torch
     from transformers import set_seed
-
     from transformers.utils import logging
 
     from kdutils.student import predicting, trainer

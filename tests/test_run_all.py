@@ -1,0 +1,142 @@
+"""The whole study on a handful of questions: finished, repeated, killed, altered, failed."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+TINY = {
+    "about": "a test", "needs": "nothing", "datasets": {"mini": {"limits": {"train": 24, "dev": 8, "test": 8}}},
+    "teachers": {"mini-llama": {"model": "kdutils/mini/teacher", "max_new_tokens": 24}},
+    "promptings": {"few_shot": {}}, "methods": {"standard": {}, "multitask": {"alpha": 0.5}},
+    "students": {"t5": {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 32, "d_kv": 8}}},
+    "seeds": [0, 1], "seeds_per_job": 2, "evaluation": {"max_explanation_tokens": 12},
+    "training": {"epochs": 2, "questions_per_step": 8, "dev_evaluations": 2},
+}
+
+
+def results(folder):
+    """Return the bytes of everything that has to be equal between two runs of the same experiment."""
+    root = folder / "outputs" / "tiny"
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*"))
+            if path.name in ("metrics.json", "model.safetensors") or path.suffix in (".parquet", ".csv")
+            and path.name != "costs.csv"}
+
+
+def write_experiment(folder, settings):
+    (folder / "notebooks" / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < end, "it never came"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def finished(copy_of_project):
+    folder, run = copy_of_project("undisturbed")
+    write_experiment(folder, TINY)
+    done = run("run", "tiny", "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, run, done
+
+
+def test_a_run_ends_with_every_folder_whole_and_says_where_the_report_is(finished):
+    folder, _, done = finished
+    root = folder / "outputs" / "tiny"
+    assert done.stdout.splitlines()[-1] == f"report: {root / 'index.html'}"
+    assert "[7/7] done   comparison" in done.stdout
+    runs = [path.parent for path in root.rglob("metrics.json")]
+    assert len(runs) == 7
+    for run in runs:
+        assert {"manifest.json", "run.json", "notebook.ipynb", "report.html"} <= {path.name for path in run.iterdir()}
+        record = json.loads((run / "run.json").read_text())
+        assert record["seconds"] > 0 and record["versions"]["python"] and record["parameters"]["output"]
+    page = (root / "index.html").read_text()
+    assert "comparison/report.html" in page and "chance" in page
+
+
+def test_a_second_call_runs_nothing(finished):
+    folder, run, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
+    again = run("run", "tiny", "--cores", "2")
+    assert again.returncode == 0 and "7 of 7 runs are finished already" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
+
+
+def test_killed_twice_it_goes_on_and_ends_with_equal_results(finished, copy_of_project):
+    """First the whole process group goes, notebook kernels excepted; then the first process alone."""
+    folder, run = copy_of_project("killed")
+    write_experiment(folder, TINY)
+    root = folder / "outputs" / "tiny"
+
+    first = run("run", "tiny", "--cores", "2", wait=False)
+    wait_for((root / "explanations/mini/mini-llama/few_shot/notebook.ipynb").is_file, first)
+    refused = run("run", "tiny")
+    assert refused.returncode == 3 and f"already being run by process {first.pid}" in refused.stderr
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+    second = run("run", "tiny", "--cores", "2", wait=False)
+    wait_for(lambda: any(root.glob("students/**/progress.txt")), second)
+    second.kill()
+    second.wait()
+
+    third = run("run", "tiny", "--cores", "2")
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert "processes that an interrupted call had left" in third.stdout
+    assert results(folder) == results(finished[0])
+
+
+def test_files_cut_short_or_altered_are_found_and_made_again(finished):
+    folder, run, _ = finished
+    before = results(folder)
+    untouched = [path for path in (folder / "outputs").rglob("notebook.ipynb")
+                 if "data" not in path.parts and "standard" not in path.parts]
+    times = [path.stat().st_mtime_ns for path in untouched]
+    table = folder / "outputs/tiny/data/mini/questions.parquet"
+    student = next((folder / "outputs/tiny/students").rglob("standard/**/seed-1/model.safetensors"))
+    for path in (table, student):
+        path.write_bytes(path.read_bytes()[:-7])
+    done = run("run", "tiny", "--cores", "2")
+    assert done.returncode == 0 and done.stdout.count("to be made again") == 2, done.stdout + done.stderr
+    assert results(folder) == before
+    assert len(untouched) == 4 and times == [path.stat().st_mtime_ns for path in untouched]
+
+
+def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(finished):
+    folder, run, _ = finished
+    broken = {"model": "kdutils/mini/student", "random_weights": True, "config": {"num_layers": -1}}
+    write_experiment(folder, {**TINY, "students": {"broken": broken, **TINY["students"]},
+                              "methods": {"multitask": {"alpha": 0.5}, "standard": {}}})
+    kept = results(folder)
+    done = run("run", "tiny", "--cores", "2")
+    assert done.returncode == 1 and "FAILED students/mini/mini-llama/few_shot/standard/broken" in done.stdout
+    assert "runs are not finished; what went wrong stands in the report" in done.stderr
+    failed = folder / "outputs/tiny/students/mini/mini-llama/few_shot/standard/broken/seeds-0-1"
+    notebook = json.loads((failed / "notebook.ipynb").read_text())
+    assert any(output["output_type"] == "error" for cell in notebook["cells"] for output in cell.get("outputs", []))
+    page = (folder / "outputs/tiny/index.html").read_text()
+    assert "failed" in page and "standard/broken/seeds-0-1/report.html" in page and (failed / "report.html").is_file()
+    students = {name: data for name, data in kept.items() if name.startswith("students/")}
+    assert students.items() <= results(folder).items()
+
+
+def test_the_shell_command_helps_lists_and_refuses_nonsense():
+    import subprocess
+
+    def shell(*words):
+        return subprocess.run(["./run_all.sh", *words], cwd=PROJECT, capture_output=True, text=True)
+
+    assert "usage: ./run_all.sh" in shell("--help").stdout
+    listed = shell("--list")
+    assert "mini: " in listed.stdout and "published-cqa: " in listed.stdout and "needs: " in listed.stdout
+    assert shell("mini", "--cores", "none").returncode == 2
+    assert shell("nothing").returncode == 2
