@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -221,7 +222,8 @@ def _follow(experiment, process):
             outcome = _outcome(experiment, job, begun if job.folder not in ended else time.time() + 1)
             if outcome and job.folder not in ended:
                 ended.add(job.folder)
-                print(f"\r[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} {job.folder}", flush=True)
+                clear = "\r\033[K" if sys.stdout.isatty() else ""
+                print(f"{clear}[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} {job.folder}", flush=True)
         if over:
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
@@ -246,11 +248,17 @@ def _outcome(experiment, job, since):
 
 
 def _show_running(experiment, begun, ended):
+    """Show the progress lines of the runs at work: one line that is written over in a terminal, else one each."""
+    lines = []
     for job in experiment.jobs:
         progress = experiment.folder / job.folder / "progress.txt"
         if job.folder not in ended and progress.is_file() and progress.stat().st_mtime >= begun:
-            end = "\r" if sys.stdout.isatty() else "\n"
-            print(f"    {progress.read_text().strip()}"[:160], end=end, flush=True)
+            lines.append(progress.read_text().strip())
+    if lines and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
+    elif lines:
+        print("\n".join(f"    {line}" for line in lines), flush=True)
 
 
 def write_pages(experiment):

@@ -30,8 +30,8 @@ EVALUATION = "21_evaluate_student"
 COMPARISON = "31_compare_methods"
 
 # Parameters that the study sets from the grid; an experiment may not set them itself.
-SET_BY_STUDY = {"output", "questions", "explanations", "seeds", "labels", "students", "evaluations", "trainings",
-                "experiment"}
+SET_BY_STUDY = {"output", "dataset", "questions", "explanations", "seeds", "labels", "students", "evaluations",
+                "trainings", "experiment"}
 KEYS = {  # key: (type, needed)
     "about": (str, True), "needs": (str, True), "took": (str, False), "datasets": (dict, True),
     "teachers": (dict, True), "promptings": (dict, True), "methods": (dict, True), "students": (dict, True),
@@ -229,7 +229,9 @@ def _groups(seeds, size):
 
 def _explain_job(root, settings, data, teacher, prompting):
     folder = f"explanations/{data.labels['dataset']}/{teacher}/{prompting}"
-    parameters = {"dataset": data.parameters["dataset"], **settings["teachers"][teacher],
+    reader = data.parameters.get("reader", "")
+    name = data.labels["dataset"] if reader in ("", "table") else reader  # whose prompts and published files
+    parameters = {"dataset": name, **settings["teachers"][teacher],
                   **settings["promptings"][prompting], "questions": f"{root}/{data.folder}/questions.parquet",
                   "output": f"{root}/{folder}"}
     return Job("explanations", folder, PROMPTINGS[prompting], parameters, (data.folder,),

@@ -19,8 +19,13 @@ def bootstrap_mean(correct, resamples=2000, confidence=0.95, seed=0):
 
     Percentile bootstrap: every resample draws seeds and questions with replacement, so the interval holds
     for other questions of the kind and other seeds; with few seeds it understates the part of the seeds.
+    Where every answer is right, or every one wrong, no resample differs: then the exact binomial interval
+    (Clopper and Pearson 1934) over the questions takes its place.
     """
     correct = np.asarray(correct, dtype=float)
+    if correct.min() == correct.max():
+        exact = stats.binomtest(round(correct[0].sum()), correct.shape[1]).proportion_ci(confidence, method="exact")
+        return float(correct.mean()), float(exact.low), float(exact.high)
     means = [_resampled(correct, *_draw(correct.shape, generator)).mean()
              for generator in [np.random.default_rng(seed)] for _ in range(resamples)]
     return float(correct.mean()), *_percentiles(means, confidence)

@@ -121,3 +121,33 @@ def test_the_table_keeps_raw_text_and_states_what_is_unusable():
 def test_an_answer_is_named_as_whole_words():
     assert names_answer("The CAR stops.", "car") and not names_answer("A card.", "car")
     assert names_answer("in the u.s. today", "u.s.") and not names_answer("", "car")
+
+
+@pytest.mark.parametrize(("dataset", "shots"), [("mini", 3), ("cqa", 7), ("esnli", 3), ("strategyqa", 3)])
+def test_every_data_set_has_its_shots_in_the_layout_of_the_item(dataset, shots):
+    head, item = template(dataset, "few_shot")
+    blocks = head.strip().split("\n\n")
+    assert len(blocks) == shots
+    for block in blocks:
+        question, choices, answer = block.splitlines()
+        filled = fill(item, question=question.removeprefix("Question: "), choices=choices.removeprefix("Choices: "),
+                      quality=answer.split("(", 1)[1].split(")")[0],
+                      answer=answer.split("The answer is ", 1)[1].split(". ")[0])
+        assert block.startswith(filled), "a shot that is laid out otherwise than the item"
+        assert filled.split("The answer is ")[1][:-1] in choices
+
+
+@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa"])
+def test_shots_share_no_question_with_any_split(dataset):
+    import os
+    from pathlib import Path
+
+    from kdutils.data.readers import content_key, read_questions
+
+    folder = os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    if not (Path(folder) / "cqa").is_dir():
+        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds it")
+    asked = set(map(content_key, read_questions(dataset, str(folder))["question"]))
+    shots = [line.removeprefix("Question: ") for line in template(dataset, "few_shot")[0].splitlines()
+             if line.startswith("Question: ")]
+    assert shots and not asked & set(map(content_key, shots))

@@ -2,18 +2,21 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
 from kdutils.errors import StudyError
+from kdutils.runs import write_text
 from kdutils.teacher.cleaning import clean
 
 
-def write_explanations(questions, dataset, backend, prompts, given_answer, settings, published):
+def write_explanations(questions, dataset, backend, prompts, given_answer, settings, published, progress=None):
     """Return the explanations of `questions` from a backend, a frame of tables.EXPLANATIONS with attrs["notes"].
 
     `settings` (backend hf): model, quantization, token_budget, max_new_tokens, stop. `published` (backend
-    published): teacher and folder. Raises StudyError for an unknown backend.
+    published): teacher and folder. `progress`: a file for one line on how far it is. Raises StudyError for an
+    unknown backend.
     """
     if backend == "published":
         from kdutils.teacher.published import published_explanations
@@ -24,7 +27,8 @@ def write_explanations(questions, dataset, backend, prompts, given_answer, setti
     from kdutils.teacher.backends import HfTeacher
 
     teacher = HfTeacher(settings["model"], settings["quantization"], settings["token_budget"])
-    done = teacher.complete(prompts, settings["max_new_tokens"], settings["stop"])
+    report = partial(_say, progress) if progress else None
+    done = teacher.complete(prompts, settings["max_new_tokens"], settings["stop"], report)
     answers = list(questions["answer"])
     if not given_answer:
         answers, done = split_answer(done)
@@ -33,6 +37,12 @@ def write_explanations(questions, dataset, backend, prompts, given_answer, setti
                             "written tokens": sum(one.completion_tokens for one in done),
                             "cut off at max_new_tokens": sum(one.finish_reason == "length" for one in done)}
     return table
+
+
+def _say(path, done, total):
+    line = f"explained {done} of {total} questions"
+    write_text(path, line + "\n")
+    print(f"\r{line}", end="", flush=True)
 
 
 def explanations_table(questions, answers, completions, stage):
