@@ -82,7 +82,7 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
-    from kdutils.experiments import load_experiment
+    from kdutils.experiments import comparison_of_finished, load_experiment
 
     experiment = load_experiment(options.experiment)
     if options.dry_run:
@@ -98,6 +98,8 @@ def run_experiment(options):
         for folder in mend(experiment):
             _snakemake(experiment, options, f"{folder}/metrics.json")
         code = _snakemake(experiment, options)
+        if code and comparison_of_finished(experiment):
+            _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
         page = write_pages(experiment)
     _report(experiment, code, page)
     return code
@@ -160,9 +162,10 @@ def mend(experiment):
     return mended
 
 
-def _command(experiment, options, *more, targets=()):
+def _command(experiment, options, *more, targets=(), finished_only=0):
     settings = experiment.settings
     config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}"]
+    config += ["finished_only=1"] if finished_only else []
     if str(options.experiment).endswith((".yaml", ".yml")):
         config[0] = f"experiment={Path(options.experiment).resolve()}"
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
@@ -194,32 +197,34 @@ def _environ(experiment):
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def _snakemake(experiment, options, *targets):
+def _snakemake(experiment, options, *targets, finished_only=0):
     """Run Snakemake with its output in snakemake.log, showing which runs finish and fail; return the exit code."""
     environment = _environ(experiment)
     if any((experiment.folder / ".snakemake" / "locks").glob("*")):
         subprocess.run(_command(experiment, options, "--unlock"), env=environment, capture_output=True)
+    command = _command(experiment, options, targets=targets, finished_only=finished_only)
     with open(experiment.folder / "snakemake.log", "w") as log:
-        process = subprocess.Popen(_command(experiment, options, targets=targets), stdout=log, stderr=subprocess.STDOUT,
-                                   env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            _follow(experiment, process)
+            _follow(experiment, process, say_finished=not targets)
         except KeyboardInterrupt:
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
     return 0 if process.returncode == 0 else 1
 
 
-def _follow(experiment, process):
+def _follow(experiment, process, say_finished):
     """Print a line for every job that ends and, in a terminal, the progress of those that run."""
     begun, total = time.time(), len(experiment.jobs)
     ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)}
-    if ended:
+    if ended and say_finished:
         print(f"{len(ended)} of {total} runs are finished already", flush=True)
     shown = 0.0
     while True:
         over = process.poll() is not None
         for job in experiment.jobs:
-            outcome = _outcome(experiment, job, begun if job.folder not in ended else time.time() + 1)
+            outcome = _outcome(experiment, job, begun)
+            if not outcome and not (experiment.folder / job.folder / "metrics.json").is_file():
+                ended.discard(job.folder)  # it is being made again
             if outcome and job.folder not in ended:
                 ended.add(job.folder)
                 clear = "\r\033[K" if sys.stdout.isatty() else ""

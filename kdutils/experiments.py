@@ -8,7 +8,7 @@ A job is one notebook with its parameters; its folder below ``outputs/<experimen
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +31,7 @@ COMPARISON = "31_compare_methods"
 
 # Parameters that the study sets from the grid; an experiment may not set them itself.
 SET_BY_STUDY = {"output", "dataset", "questions", "explanations", "seeds", "labels", "students", "evaluations",
-                "trainings", "experiment"}
+                "trainings", "experiment", "missing"}
 KEYS = {  # key: (type, needed)
     "about": (str, True), "needs": (str, True), "took": (str, False), "datasets": (dict, True),
     "teachers": (dict, True), "promptings": (dict, True), "methods": (dict, True), "students": (dict, True),
@@ -215,8 +215,23 @@ def make_jobs(name, settings):
     yield Job("comparison", "comparison", COMPARISON, {
         **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison",
         "trainings": [f"{root}/{train.folder}" for train, _ in cells],
-        "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells],
+        "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
     }, tuple(job.folder for cell in cells for job in cell))
+
+
+def comparison_of_finished(experiment):
+    """Return the comparison job over the evaluations that are finished, the others named as missing.
+
+    None where no evaluation is finished. For an experiment in which a run failed: its report is not withheld.
+    """
+    comparison = experiment.jobs[-1]
+    cells = zip(comparison.parameters["trainings"], comparison.parameters["evaluations"], strict=True)
+    there = [cell for cell in cells if (PROJECT / cell[1] / "metrics.json").is_file()]
+    missing = sorted(set(comparison.parameters["evaluations"]) - {evaluation for _, evaluation in there})
+    parameters = {**comparison.parameters, "trainings": [train for train, _ in there],
+                  "evaluations": [evaluation for _, evaluation in there], "missing": missing}
+    needs = tuple(path.removeprefix(f"outputs/{experiment.name}/") for cell in there for path in cell)
+    return replace(comparison, parameters=parameters, needs=needs) if there else None
 
 
 def _pairs(first, second):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import PROJECT
 
+SECRET = "hf_thisIsNoRealTokenButLooksLikeOne"
 TINY = {
     "about": "a test", "needs": "nothing", "datasets": {"mini": {"limits": {"train": 24, "dev": 8, "test": 8}}},
     "teachers": {"mini-llama": {"model": "kdutils/mini/teacher", "max_new_tokens": 24}},
@@ -43,7 +44,7 @@ def wait_for(condition, process, seconds=240):
 def finished(copy_of_project):
     folder, run = copy_of_project("undisturbed")
     write_experiment(folder, TINY)
-    done = run("run", "tiny", "--cores", "2")
+    done = run("run", "tiny", "--cores", "2", HF_TOKEN=SECRET, OPENAI_API_KEY=SECRET)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, run, done
 
@@ -61,6 +62,13 @@ def test_a_run_ends_with_every_folder_whole_and_says_where_the_report_is(finishe
         assert record["seconds"] > 0 and record["versions"]["python"] and record["parameters"]["output"]
     page = (root / "index.html").read_text()
     assert "comparison/report.html" in page and "chance" in page
+
+
+def test_no_secret_of_the_environment_is_written_anywhere(finished):
+    folder, _, done = finished
+    assert SECRET not in done.stdout + done.stderr
+    files = [path for path in (folder / "outputs").rglob("*") if path.is_file()]
+    assert len(files) > 50 and not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 def test_a_second_call_runs_nothing(finished):
@@ -125,6 +133,9 @@ def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(fin
     assert any(output["output_type"] == "error" for cell in notebook["cells"] for output in cell.get("outputs", []))
     page = (folder / "outputs/tiny/index.html").read_text()
     assert "failed" in page and "standard/broken/seeds-0-1/report.html" in page and (failed / "report.html").is_file()
+    compared = json.loads((folder / "outputs/tiny/comparison/metrics.json").read_text())
+    assert len(compared["accuracy"]) == 2 and [name.split("/")[-3] for name in compared["missing"]] == \
+        ["multitask", "standard"]
     students = {name: data for name, data in kept.items() if name.startswith("students/")}
     assert students.items() <= results(folder).items()
 
