@@ -18,7 +18,10 @@ MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment:
 
 def main(arguments=None):
     """Run one command; return the exit code: 0 done, 1 a run failed, 2 the input is wrong, 3 already running."""
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    options = parser().parse_args(words[:cut])
+    options.snakemake = words[cut + 1:]
     try:
         return options.command(options)
     except StudyError as error:
@@ -35,12 +38,12 @@ def parser():
         added.set_defaults(command=function)
         return added
 
-    run = command("run", run_experiment, "run an experiment to its end, or go on where it was")
+    run = command("run", run_experiment, "run an experiment to its end, or go on where it was; "
+                                         "what follows -- goes to snakemake")
     run.add_argument("experiment", nargs="?", default="mini")
     run.add_argument("--cores", type=_cores, default=os.cpu_count(), help="jobs at a time (default: all cores)")
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
-    run.add_argument("snakemake", nargs="*", help="after --: options for snakemake, say --executor slurm")
     command("list", list_experiments, "list the experiments, what each needs and how long it took")
     pages = command("index", index_experiment, "write the pages of an experiment as far as it has come")
     pages.add_argument("experiment")

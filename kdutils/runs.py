@@ -20,6 +20,7 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,7 @@ def start_run(notebook, output, variables, seed=0):
     parameters = {name: value for name, value in variables.items()
                   if isinstance(value, (str, int, float, bool, list, dict))
                   and not name.startswith("_") and name not in ("In", "Out")}
+    warnings.filterwarnings("ignore", message="IProgress not found")  # progress is plain text here
     random.seed(seed)
     np.random.seed(seed)
     return Run(notebook, project_path(output), parameters, seed)

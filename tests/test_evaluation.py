@@ -27,7 +27,8 @@ def predictions(*seeds, **more):
 
 
 def cell(**more):
-    return {"dataset": "d", "teacher": "t", "prompting": "p", "student": "s", "method": "m", "chance": 0.2, **more}
+    return {"dataset": "d", "teacher": "t", "prompting": "p", "student": "s", "method": "m", "chance": 0.2,
+            "no_choice": 0.25, **more}
 
 
 def test_t_interval_by_hand():
@@ -86,9 +87,10 @@ def test_chance_counts_the_choices_of_each_question():
 def test_accuracy_per_seed_and_cell():
     table = predictions([1, 1, 0, 0], [1, 0, 0, 0])
     assert correct_matrix(table).tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
-    per_seed = accuracy_of_seeds(table)
-    assert per_seed[0]["accuracy"] == 0.5 and per_seed[1]["accuracy"] == 0.25 and per_seed[0]["unread"] == 0
-    questions = pd.DataFrame({"id": [f"q{i}" for i in range(5)], "choices": [["a", "b"]] * 5})
+    questions = pd.DataFrame({"id": [f"q{i}" for i in range(5)], "choices": [["a", "b"]] * 3 + [["a", "c"], []]})
+    per_seed = accuracy_of_seeds(table, questions)
+    assert per_seed[0] == {"accuracy": 0.5, "exact": 0.5, "unread": 0.0, "no_choice": 0.25}
+    assert per_seed[1]["accuracy"] == 0.25
     found = cell_accuracy(table, questions)
     assert found["mean"] == 0.375 and found["chance"] == 0.5 and found["n_questions"] == 4 and found["n_seeds"] == 2
 
@@ -105,9 +107,9 @@ def test_sentences_say_only_what_the_intervals_allow():
                        predictions([1] * 22 + [0] * 78, **cell(method="three"))])
     said = sentences(accuracy_table(table), method_differences(table))
     assert len(said) == 3 + 3
-    assert "one (s, d, p): 90.0% accuracy" in said[0] and said[0].endswith("above chance (20.0%).")
-    assert said[1].endswith("below chance (20.0%).")
-    assert said[2].endswith("not to be told from chance (20.0%).")
+    assert "one (s, d, p): 90.0 % accuracy" in said[0] and said[0].endswith("above chance (20.0 %).")
+    assert said[1].endswith("below chance (20.0 %): 25.0 % of its answers are none of the choices.")
+    assert "not to be told from chance (20.0 %): 25.0 %" in said[2]
     assert said[3].startswith("one is ahead of two (s, d, p): one minus two is +80.0 points")
     assert said[5].startswith("three is ahead of two") or said[5].startswith("two and three are not told apart")
 

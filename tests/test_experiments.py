@@ -80,6 +80,12 @@ def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch
     assert f"{len(experiment.jobs)} jobs" in out and "comparison" in out
 
 
+def test_what_follows_two_dashes_goes_to_snakemake(capsys):
+    assert main(["run", "mini", "--dry-run", "--", "--until", "execute"]) == 0
+    assert main(["run", "mini", "--dry-run", "--", "--no-such-option"]) == 1
+    assert "no-such-option" in capsys.readouterr().err
+
+
 def test_the_grid_is_complete_and_in_order():
     settings = {**MINI, "seeds": [0, 1, 2, 3, 4], "seeds_per_job": 2}
     from kdutils.experiments import make_jobs

@@ -1,6 +1,7 @@
 """Answer accuracy of one cell of the grid: per seed, and over seeds and questions."""
 
 import numpy as np
+import pandas as pd
 
 from kdutils.errors import StudyError
 from kdutils.stats import bootstrap_mean
@@ -24,10 +25,19 @@ def correct_matrix(predictions):
     return table.to_numpy(dtype=float)
 
 
-def accuracy_of_seeds(predictions):
-    """Return {seed: {"accuracy", "exact", "unread"}}: right answers, equal strings, texts without an answer."""
+def accuracy_of_seeds(predictions, questions):
+    """Return {seed: {"accuracy", "exact", "unread", "no_choice"}} as shares of the questions.
+
+    Right answers; texts equal to the target string; texts in which no answer was found; answers that are
+    none of the question's choices (0 for free text), unread ones among them: a student that writes those
+    can be below blind guessing.
+    """
+    choices = dict(zip(questions["id"], map(set, questions["choices"]), strict=True))
+    outside = pd.Series([bool(choices[key]) and answer not in choices[key] for key, answer
+                         in zip(predictions["id"], predictions["predicted"], strict=True)], index=predictions.index)
     return {int(seed): {"accuracy": float(group["correct"].mean()), "exact": float(group["exact"].mean()),
-                        "unread": float((group["predicted"] == "").mean())}
+                        "unread": float((group["predicted"] == "").mean()),
+                        "no_choice": float(outside[group.index].mean())}
             for seed, group in predictions.groupby("seed")}
 
 

@@ -15,8 +15,8 @@ CELL = ["dataset", "teacher", "prompting", "student", "method"]
 def read_evaluations(folders):
     """Return (seed table, predictions) of evaluation folders.
 
-    The seed table has one row per run: CELL, seed, accuracy, exact, unread. The predictions are a frame of
-    tables.PREDICTIONS with the columns of CELL added.
+    The seed table has one row per run: CELL, seed and what accuracy_of_seeds returns. The predictions are a
+    frame of tables.PREDICTIONS with the columns of CELL, chance and no_choice (mean over seeds) added.
     """
     seeds, predictions = [], []
     for folder in map(project_path, folders):
@@ -24,18 +24,19 @@ def read_evaluations(folders):
         cell = {key: metrics["labels"].get(key, "-") for key in CELL}
         seeds += [{**cell, "seed": int(seed), **values} for seed, values in metrics["seeds"].items()]
         table = read_table(folder / "predictions.parquet", "predictions")
-        predictions.append(table.assign(**cell, chance=metrics["accuracy"]["chance"]))
+        outside = sum(values["no_choice"] for values in metrics["seeds"].values()) / len(metrics["seeds"])
+        predictions.append(table.assign(**cell, chance=metrics["accuracy"]["chance"], no_choice=outside))
     return pd.DataFrame(seeds), pd.concat(predictions, ignore_index=True)
 
 
 def accuracy_table(predictions):
-    """Return one row per cell: CELL, mean, low and high (bootstrap over seeds and questions), n_seeds, chance."""
+    """Return one row per cell: CELL, mean, low and high (bootstrap over seeds and questions), n_seeds, chance …"""
     rows = []
     for cell, group in predictions.groupby(CELL, sort=False):
         mean, low, high = bootstrap_mean(correct_matrix(group))
         rows.append({**dict(zip(CELL, cell, strict=True)), "mean": mean, "low": low, "high": high,
                      "n_seeds": group["seed"].nunique(), "n_questions": group["id"].nunique(),
-                     "chance": group["chance"].iloc[0]})
+                     "chance": group["chance"].iloc[0], "no_choice": group["no_choice"].mean()})
     return pd.DataFrame(rows)
 
 
@@ -62,13 +63,17 @@ def sentences(accuracies, differences):
 
 def _level(row):
     where = f"{row['method']} ({row['student']}, {row['dataset']}, {row['prompting']})"
-    span = (f"{row['mean']:.1%} accuracy, 95 % interval {row['low']:.1%} to {row['high']:.1%}, "
+    span = (f"{_percent(row['mean'])} accuracy, 95 % interval {_percent(row['low'])} to {_percent(row['high'])}, "
             f"{row['n_seeds']} seed{'s' if row['n_seeds'] > 1 else ''}, {row['n_questions']} questions")
     if row["low"] > row["chance"]:
-        return f"{where}: {span}; above chance ({row['chance']:.1%})."
-    if row["high"] < row["chance"]:
-        return f"{where}: {span}; below chance ({row['chance']:.1%})."
-    return f"{where}: {span}; not to be told from chance ({row['chance']:.1%})."
+        return f"{where}: {span}; above chance ({_percent(row['chance'])})."
+    level = "below" if row["high"] < row["chance"] else "not to be told from"
+    return (f"{where}: {span}; {level} chance ({_percent(row['chance'])}): "
+            f"{_percent(row['no_choice'])} of its answers are none of the choices.")
+
+
+def _percent(share):
+    return f"{100 * share:.1f} %"
 
 
 def _difference(row):

@@ -181,7 +181,7 @@ def learning_curves(table):
     """Return a figure of dev accuracy and dev loss over optimiser steps, a line per seed.
 
     `table` has columns seed, step, dev_accuracy and dev_loss; columns ``loss_<task>`` add a panel with the
-    training loss of each task. Raises StudyError on a missing column or no rows.
+    dev loss of each task. Raises StudyError on a missing column or no rows.
     """
     _check(table, ("seed", "step", "dev_accuracy", "dev_loss"))
     tasks = [name for name in table.columns if str(name).startswith("loss_")]
@@ -192,7 +192,7 @@ def learning_curves(table):
     axes[0].set_ylim(0, 1)
     if tasks:
         _draw_curves(axes[2], table, tasks, by_seed=False)
-        axes[2].set_title("training loss per task")
+        axes[2].set_title("dev loss per task")
     for axis in axes:
         axis.set_xlabel("optimiser step")
     return figure

@@ -115,6 +115,7 @@ def _train(folder, questions, rationales, method, seed, student, training, param
     from kdutils.student.models import load_student
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # tied weights are reported as missing whenever a checkpoint is read back
     model, tokenizer = load_student(**student, seed=seed)
     weights = task_weights(method, parameters)
     items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}
