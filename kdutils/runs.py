@@ -11,6 +11,7 @@ A run is one execution of one notebook. Its folder holds
 ``metrics.json`` is written last: a folder without it is unfinished.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -170,20 +171,29 @@ def _entry(path):
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def write_text(path, text):
-    """Write `text` to `path` under a temporary name and rename it: the file is whole or not there."""
+@contextlib.contextmanager
+def written_whole(path):
+    """Yield a temporary path beside `path`; what is written there takes its name once all of it is on disk.
+
+    Whatever happens in between (an error, a full disk, a kill), `path` is the old file or the new one, never a part.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
+
+
+def write_text(path, text):
+    """Write `text` to `path`, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def write_json(path, value):

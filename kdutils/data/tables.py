@@ -4,7 +4,6 @@ Every table is one Parquet file. Its schema is checked when it is written and wh
 missing or mistyped column is found where it enters and not three notebooks later.
 """
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdutils.errors import StudyError
+from kdutils.runs import written_whole
 
 _TEXTS = pa.list_(pa.string())
 
@@ -63,15 +63,8 @@ def write_table(frame, path, kind):
     """Write `frame` to `path` as a table of `kind` (a key of SCHEMAS), whole or not at all."""
     path = Path(path)
     table = _as_table(frame, kind, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         pq.write_table(table, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

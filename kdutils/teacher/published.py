@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from kdutils.data.readers import READERS, content_key, read_arrow_stream, read_records, to_question
 from kdutils.data.tables import EXPLANATIONS
 from kdutils.errors import StudyError
-from kdutils.runs import project_path
+from kdutils.runs import project_path, written_whole
 from kdutils.teacher.cleaning import Cleaned, clean, count_changes
 
 COMMIT = "c31e830512e352e6fa3e3f2f0ce728913d783a2b"
@@ -174,7 +174,8 @@ def _from_cache(name, base_url):
     if name in CONTENT and found != CONTENT[name]:
         raise StudyError(f"{base_url}/{name}: not the published content (SHA-256 of the rows is {found}, expected "
                          f"{CONTENT[name]}); nothing was kept")
-    _write_parquet(table.replace_schema_metadata(None), path)
+    with written_whole(path) as temporary:  # another run may read the cache at the same time
+        pq.write_table(table.replace_schema_metadata(None), temporary)
     return table.to_pylist()
 
 
@@ -203,17 +204,6 @@ def _joined(shards, where):
         return pa.concat_tables(shards)
     except pa.ArrowException as error:
         raise StudyError(f"{where}: the shards have different columns ({error}); nothing was kept") from error
-
-
-def _write_parquet(table, path):
-    """Write a table whole or not at all: another run may read the cache at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _content_state(name, records):
