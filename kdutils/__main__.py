@@ -1,6 +1,7 @@
 """The command line behind run_all.sh: ``python -m kdutils --help``."""
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, check_run, seal
+from kdutils.runs import PROJECT, check_run, read_json, seal
 
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
@@ -90,6 +91,7 @@ def run_experiment(options):
     experiment = load_experiment(options.experiment)
     if options.dry_run:
         return _dry_run(experiment, options)
+    begun = time.time()
     experiment.folder.mkdir(parents=True, exist_ok=True)
     with open(experiment.folder / ".lock", "a+") as lock:
         if not _take(lock):
@@ -104,7 +106,7 @@ def run_experiment(options):
         if code and comparison_of_finished(experiment):
             _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
         page = write_pages(experiment)
-    _report(experiment, code, page)
+    _report(experiment, code, page, time.time() - begun)
     return code
 
 
@@ -282,13 +284,17 @@ def write_pages(experiment):
         "command": f"./run_all.sh {experiment.name}"})
 
 
-def _report(experiment, code, page):
+def _report(experiment, code, page, seconds):
+    """Print what can be said, what is missing, how long this call took, and where the report is."""
+    with contextlib.suppress(StudyError):
+        for sentence in read_json(experiment.folder / "comparison" / "metrics.json")["summary"]:
+            print(sentence)
     if code:
         log = experiment.folder / "snakemake.log"
         missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
         print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; what went wrong stands in the report "
               f"and in {log}", file=sys.stderr)
-    print(f"report: {page}", flush=True)
+    print(f"{seconds:.0f} s\nreport: {page}", flush=True)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,12 @@ class Run:
         return metrics
 
     def _inputs(self):
-        """SHA-256 of every parameter that names an existing Parquet file."""
+        """SHA-256 of every Parquet file, and of the metrics.json of every run, that a parameter names."""
         texts = [v for value in self.parameters.values() for v in (value if isinstance(value, list) else [value])]
-        paths = [text for text in texts if isinstance(text, str) and text.endswith(".parquet")]
-        return {path: sha256(project_path(path)) for path in paths if project_path(path).is_file()}
+        names = [text for text in texts if isinstance(text, str) and text.endswith(".parquet")]
+        names += [f"{text}/metrics.json" for text in texts if isinstance(text, str) and "/" in text]
+        return {name: sha256(project_path(name)) for name in names
+                if project_path(name).is_file() and project_path(name).parent != self.folder}
 
 
 def seal(folder):

@@ -63,6 +63,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatc
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
+def test_what_a_run_read_is_recorded_with_its_checksum(tmp_path):
+    finished_run(tmp_path / "earlier")
+    write_table(questions(), tmp_path / "t.parquet", "questions")
+    run = runs.start_run("31", str(tmp_path / "later"), {"table": str(tmp_path / "t.parquet"), "text": "a / b\n",
+                                                         "runs": [str(tmp_path / "earlier")]}, 0)
+    run.finish({})
+    assert json.loads((tmp_path / "later" / "run.json").read_text())["inputs"] == {
+        str(tmp_path / "t.parquet"): runs.sha256(tmp_path / "t.parquet"),
+        f"{tmp_path}/earlier/metrics.json": runs.sha256(tmp_path / "earlier" / "metrics.json")}
+
+
 def test_starting_again_takes_the_results_away_first(tmp_path):
     finished_run(tmp_path)
     runs.start_run("01_test", str(tmp_path), {}, 0)
