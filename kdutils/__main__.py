@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
-    from kdutils.experiments import comparison_of_finished, load_experiment
+    from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
 
     experiment = load_experiment(options.experiment)
     if options.dry_run:
@@ -99,12 +100,16 @@ def run_experiment(options):
                   "or stop it first", file=sys.stderr)
             return 3
         stop_orphans(experiment)
+        for job in experiment.jobs if options.force else []:
+            shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in mend(experiment):
             _snakemake(experiment, options, f"{folder}/metrics.json")
         code = _snakemake(experiment, options)
-        if code and comparison_of_finished(experiment):
-            _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
+        if code == 1:
+            unfinish_downstream(experiment)
+            if comparison_of_finished(experiment):
+                _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
         page = write_pages(experiment)
     _report(experiment, code, page, time.time() - begun)
     return code
@@ -175,24 +180,25 @@ def _command(experiment, options, *more, targets=(), finished_only=0):
         config[0] = f"experiment={Path(options.experiment).resolve()}"
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--config", *config,
-            "--rerun-incomplete", "--keep-going", *(["--forceall"] if options.force else []), *options.snakemake, *more]
+            "--rerun-incomplete", "--keep-going", *options.snakemake, *more]
 
 
 def _dry_run(experiment, options):
-    """List the jobs and let Snakemake check the graph, in a folder that is removed again."""
+    """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
-        command = _command(experiment, options, "--dry-run", "--quiet")
-        command[command.index("--directory") + 1] = scratch
+        command = _command(experiment, options, "--dry-run")
+        if options.force or not experiment.folder.is_dir():
+            command[command.index("--directory") + 1] = scratch
         done = subprocess.run(command, capture_output=True, text=True, env=_environ(experiment))
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return 1
-    finished = [job for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()]
+    planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
     for job in experiment.jobs:
-        print(f"{'done ' if job in finished else 'to do'}  {job.notebook:<28} {job.folder}")
-    print(f"{len(experiment.jobs)} jobs, {len(finished)} of them finished; nothing was run")
+        print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
+    print(f"{len(experiment.jobs)} jobs, {len(planned)} of them to do; nothing was run")
     return 0
 
 
@@ -214,6 +220,7 @@ def _snakemake(experiment, options, *targets, finished_only=0):
             _follow(experiment, process, say_finished=not targets)
         except KeyboardInterrupt:
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
+            return 130
     return 0 if process.returncode == 0 else 1
 
 
@@ -249,8 +256,7 @@ def _outcome(experiment, job, since):
         manifest = folder / "manifest.json"
         if (folder / "metrics.json").is_file() and manifest.stat().st_mtime >= since:
             return "done" if "notebook.ipynb" in json.loads(manifest.read_text()) else ""
-        log = folder / "papermill.log"
-        if since and log.stat().st_mtime >= since and "PapermillExecutionError" in log.read_text(errors="replace"):
+        if since and (folder / "error.txt").stat().st_mtime >= since:
             return "FAILED"
     except (OSError, ValueError):
         pass

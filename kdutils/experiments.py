@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from kdutils.data.questions import SPLITS
 from kdutils.data.sources import is_path
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, project_path
@@ -39,6 +40,9 @@ KEYS = {  # key: (type, needed)
     "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False),
 }
 PATHS = {"folder", "published_folder", "model", "tokenizer"}  # parameters that may name a local path
+NAMES = {"backend": ("hf", "published"), "quantization": ("none", "int8", "nf4"),
+         "published_teacher": ("llama", "qwen")}
+SHARES = {"alpha"}  # parameters between 0 and 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -140,6 +144,7 @@ def _check_parameters(settings, path):
     explains, trains = [PROMPTINGS[p] for p in settings["promptings"]], [METHODS[m] for m in settings["methods"]]
     for name, values in settings["datasets"].items():
         _check_values(values, [DATA], f"datasets.{name}", path)
+        _check_reader(name, values, path)
         _check_files(values, f"datasets.{name}", path)
     for name, values in settings["teachers"].items():
         _check_values(values, explains, f"teachers.{name}", path)
@@ -167,8 +172,32 @@ def _check_values(values, notebooks, where, path):
                                  f"{', '.join(sorted(set(known) - SET_BY_STUDY))}")
             if not _has_type(value, known[key]):
                 raise StudyError(f"{label}: {value!r} is not of type {known[key]}")
+        _check_meaning(key, value, label)
         if key in PATHS and value and is_path(value) and not project_path(value).exists():
             raise StudyError(f"{label}: {value}: no such file or folder")
+
+
+def _check_meaning(key, value, label):
+    """Check the values that a type does not: names out of a list, shares, splits."""
+    if key in NAMES and value not in NAMES[key]:
+        raise StudyError(f"{label}: unknown '{value}'; known are {', '.join(NAMES[key])}")
+    if key in SHARES and not 0 <= value <= 1:
+        raise StudyError(f"{label}: {value} is not between 0 and 1")
+    if key in ("limits", "files"):
+        for split in value:
+            if split not in (*SPLITS, "all"):
+                raise StudyError(f"{label}: unknown split '{split}'; known are {', '.join(SPLITS)}")
+    if key == "limits" and not all(isinstance(limit, int) and limit >= -1 for limit in value.values()):
+        raise StudyError(f"{label}: {value}: whole numbers please, -1 for all")
+
+
+def _check_reader(name, values, path):
+    from kdutils.data.readers import READERS
+
+    reader = values.get("reader") or name
+    if reader not in READERS:
+        raise StudyError(f"{path}: key 'datasets.{name}': no reader '{reader}'; known are {', '.join(sorted(READERS))} "
+                         "(key 'reader')")
 
 
 def _check_files(values, where, path):
@@ -219,6 +248,33 @@ def make_jobs(name, settings):
     }, tuple(job.folder for cell in cells for job in cell))
 
 
+def local_inputs(job):
+    """Return the files outside the experiment that a job reads: data, published tables, models in local folders."""
+    from kdutils.data.readers import READERS
+
+    given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
+    found = [path for key in ("model", "tokenizer") if given.get(key)
+             for path in project_path(given[key]).glob("*")]
+    if job.kind == "data" and (given.get("folder") or data):
+        reader = READERS[given.get("reader") or given["dataset"]]
+        files = given.get("files") or reader.local
+        found += [project_path(given.get("folder") or data) / file for file in files.values()]
+    if given.get("backend") == "published" and (given.get("published_folder") or data):
+        folder = project_path(given.get("published_folder") or f"{data}/teacher_llama")
+        found += folder.glob(f"{given['dataset']}-{given.get('published_teacher', 'llama')}-*.parquet")
+    return sorted(str(path) for path in found if path.is_file())
+
+
+def unfinish_downstream(experiment):
+    """Make unfinished again every run that builds on an unfinished one: its results are of something else."""
+    unfinished = set()
+    for job in experiment.jobs:
+        metrics = experiment.folder / job.folder / "metrics.json"
+        if not metrics.is_file() or unfinished & set(job.needs):
+            unfinished.add(job.folder)
+            metrics.unlink(missing_ok=True)
+
+
 def comparison_of_finished(experiment):
     """Return the comparison job over the evaluations that are finished, the others named as missing.
 
@@ -226,7 +282,7 @@ def comparison_of_finished(experiment):
     """
     comparison = experiment.jobs[-1]
     cells = zip(comparison.parameters["trainings"], comparison.parameters["evaluations"], strict=True)
-    there = [cell for cell in cells if (PROJECT / cell[1] / "metrics.json").is_file()]
+    there = [cell for cell in cells if all((PROJECT / folder / "metrics.json").is_file() for folder in cell)]
     missing = sorted(set(comparison.parameters["evaluations"]) - {evaluation for _, evaluation in there})
     parameters = {**comparison.parameters, "trainings": [train for train, _ in there],
                   "evaluations": [evaluation for _, evaluation in there], "missing": missing}

@@ -33,7 +33,7 @@ from kdutils.errors import StudyError
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
             "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "papermill")
-UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt"}
+UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
 
 def project_path(path):

@@ -53,7 +53,8 @@ def start(folder, *words, wait=True, **environment):
     process = subprocess.Popen(
         [sys.executable, "-m", "kdutils", *words], cwd=folder, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(folder), "KDUTILS_DATA": "", **environment})
+        env={**os.environ, "PYTHONPATH": str(folder), "KDUTILS_DATA": "", "PYTHONDONTWRITEBYTECODE": "",
+             **environment})
     if not wait:
         return process
     out, err = process.communicate(timeout=600)

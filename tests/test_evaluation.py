@@ -103,14 +103,17 @@ def test_a_seed_that_lacks_a_question_is_named():
 
 def test_sentences_say_only_what_the_intervals_allow():
     good, bad = [1] * 90 + [0] * 10, [0] * 90 + [1] * 10
-    table = pd.concat([predictions(good, **cell(method="one")), predictions(bad, **cell(method="two")),
-                       predictions([1] * 22 + [0] * 78, **cell(method="three"))])
+    middle = [1] * 22 + [0] * 78
+    table = pd.concat([predictions(good, good, **cell(method="one")), predictions(bad, bad, **cell(method="two")),
+                       predictions(middle, middle, **cell(method="three"))])
     said = sentences(accuracy_table(table), method_differences(table))
     assert len(said) == 3 + 3
     assert "one (s, d, p): 90.0 % accuracy" in said[0] and said[0].endswith("above chance (20.0 %).")
     assert said[1].endswith("below chance (20.0 %): 25.0 % of its answers are none of the choices.")
     assert "not to be told from chance (20.0 %): 25.0 %" in said[2]
     assert said[3].startswith("one is ahead of two (s, d, p): one minus two is +80.0 points")
+    alone = sentences(accuracy_table(table), method_differences(table[table["seed"] == 0]))
+    assert alone[3].startswith("One seed of one and two") and alone[3].endswith("nothing follows for the methods.")
     assert said[5].startswith("three is ahead of two") or said[5].startswith("two and three are not told apart")
 
 

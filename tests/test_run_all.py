@@ -140,6 +140,32 @@ def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(fin
     assert students.items() <= results(folder).items()
 
 
+def test_forced_everything_is_made_anew_and_comes_out_equal(finished):
+    folder, run, _ = finished
+    write_experiment(folder, TINY)
+    assert run("run", "tiny", "--cores", "2").returncode == 0
+    before = results(folder)
+    students = {path: path.stat().st_mtime_ns for path in (folder / "outputs/tiny/students").rglob("t5/**/record.json")}
+    done = run("run", "tiny", "--cores", "2", "--force")
+    assert done.returncode == 0 and done.stdout.count(" done ") == 7, done.stdout + done.stderr
+    assert len(students) == 4 and all(path.stat().st_mtime_ns > time for path, time in students.items())
+    assert results(folder) == before
+
+
+def test_a_kernel_that_dies_is_a_failure_and_takes_the_old_comparison_with_it(finished):
+    folder, run, _ = finished
+    path = folder / "notebooks" / "21_evaluate_student.ipynb"
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code[-1]["source"] = ["import os, signal\n", "os.kill(os.getpid(), signal.SIGKILL)"]
+    path.write_text(json.dumps(notebook))
+    done = run("run", "tiny", "--cores", "2")
+    assert done.returncode == 1 and done.stdout.count("FAILED evaluations/") == 2, done.stdout + done.stderr
+    assert not (folder / "outputs/tiny/comparison/metrics.json").exists()
+    page = (folder / "outputs/tiny/index.html").read_text()
+    assert "DeadKernelError" in page and "above chance" not in page
+
+
 def test_the_shell_command_helps_lists_and_refuses_nonsense():
     import subprocess
 

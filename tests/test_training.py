@@ -68,14 +68,20 @@ def test_an_interrupted_training_ends_with_the_same_weights(undisturbed, questio
     assert not (folder / "checkpoints").exists()
 
 
-def test_a_checkpoint_cut_short_is_passed_over(undisturbed, questions, tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", ["newest", "best"])
+def test_a_checkpoint_cut_short_is_passed_over(undisturbed, questions, tmp_path, monkeypatch, which):
+    """The best one counts too: it is what the training goes back to at its end."""
     class Killed(BaseException):
         pass
 
     def kill(self, args, state, control, **kwargs):
-        if state.global_step == 10:
-            for path in (tmp_path / "seed-0" / "checkpoints").glob("checkpoint-8/model.safetensors"):
-                path.write_bytes(path.read_bytes()[:1000])
+        if state.global_step == 14:
+            folder = tmp_path / "seed-0" / "checkpoints"
+            step = 12 if which == "newest" else state.best_global_step
+            weights = folder / f"checkpoint-{step}" / "model.safetensors"
+            broken = weights.read_bytes()[:-100] + bytes(100)
+            weights.unlink()
+            weights.write_bytes(broken)
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -83,6 +89,36 @@ def test_a_checkpoint_cut_short_is_passed_over(undisturbed, questions, tmp_path,
         train(tmp_path / "seed-0", questions, progress=tmp_path / "progress.txt")
     train(tmp_path / "seed-0", questions)
     assert same(weights(tmp_path / "seed-0"), weights(undisturbed[0]))
+
+
+@pytest.mark.parametrize("function", ["rmtree", "mark_whole"])
+def test_a_kill_at_the_very_end_costs_no_training(undisturbed, questions, tmp_path, monkeypatch, function):
+    from kdutils.student import training
+
+    class Killed(BaseException):
+        pass
+
+    place = training.shutil if function == "rmtree" else training
+    whole = getattr(place, function)
+
+    def kill(path, *more, **options):
+        if (tmp_path / "seed-0" / "student.json").is_file():
+            raise Killed
+        return whole(path, *more, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(place, function, kill)
+        train(tmp_path / "seed-0", questions)
+    steps = []
+    monkeypatch.setattr(Progress, "on_step_end", lambda self, args, state, control, **_: steps.append(1))
+    train(tmp_path / "seed-0", questions, progress=tmp_path / "progress.txt")
+    assert steps == [] and same(weights(tmp_path / "seed-0"), weights(undisturbed[0]))
+    assert not (tmp_path / "seed-0" / "checkpoints").exists()
+
+
+def test_an_answer_that_a_student_could_never_write_is_named(questions, tmp_path):
+    with pytest.raises(StudyError, match=r"max_target_tokens: the answer of question 'mini-0-train-\d+' takes"):
+        train(tmp_path / "seed-0", (questions[0].assign(answer=questions[0]["answer"] * 9), {}), max_target_tokens=9)
 
 
 def test_a_whole_student_is_not_trained_again_and_an_altered_one_is(questions, tmp_path, monkeypatch):

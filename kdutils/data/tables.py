@@ -50,7 +50,7 @@ PREDICTIONS = pa.schema(
         ("generated", pa.string()),  # what the student wrote when asked for the answer
         ("predicted", pa.string()),  # the answer read from it, "" where there is none
         ("correct", pa.bool_()),  # normalised predicted answer equals the gold one
-        ("exact", pa.bool_()),  # the whole generated string equals the target string
+        ("exact", pa.bool_()),  # what was generated equals the target string (its answer where an explanation follows)
         ("explanation", pa.string()),  # "" where the method writes none
     ]
 )

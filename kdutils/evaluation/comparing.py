@@ -43,7 +43,8 @@ def accuracy_table(predictions):
 def method_differences(predictions):
     """Return the difference of every two methods within the same data set, teacher, prompting and student.
 
-    Columns: those of CELL but the method, first, second, difference (first minus second), low, high.
+    Columns: those of CELL but the method, first, second, difference (first minus second), low, high, n_seeds
+    (of the method that has fewer).
     """
     rows = []
     for cell, group in predictions.groupby(CELL[:-1], sort=False):
@@ -51,7 +52,8 @@ def method_differences(predictions):
             matrices = [correct_matrix(group[group["method"] == method]) for method in (first, second)]
             difference, low, high = bootstrap_difference(*matrices)
             rows.append({**dict(zip(CELL[:-1], cell, strict=True)), "first": first, "second": second,
-                         "difference": difference, "low": low, "high": high})
+                         "difference": difference, "low": low, "high": high,
+                         "n_seeds": min(len(matrix) for matrix in matrices)})
     return pd.DataFrame(rows)
 
 
@@ -79,6 +81,9 @@ def _percent(share):
 def _difference(row):
     where = f"({row['student']}, {row['dataset']}, {row['prompting']})"
     points = f"{100 * row['difference']:+.1f} points, 95 % interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    if row["n_seeds"] < 2:  # the spread over seeds is unknown: what is told apart is two students, not two methods
+        return (f"One seed of {row['first']} and {row['second']} {where}: {points} over questions alone; "
+                "nothing follows for the methods.")
     if row["low"] <= 0 <= row["high"]:
         return f"{row['first']} and {row['second']} are not told apart by these runs {where}: {points}."
     better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])

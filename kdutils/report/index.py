@@ -36,7 +36,10 @@ def _state(folder):
         error = find_error(read_notebook(folder / NOTEBOOK))
     except StudyError:
         return "stopped", "", [f"{NOTEBOOK} is not readable"]
-    return ("failed", error["line"], []) if error else ("stopped", "", [])
+    if error:
+        return "failed", error["line"], []
+    dead = folder / "error.txt"  # a kernel that died leaves no error in its notebook
+    return ("failed", dead.read_text(errors="replace").strip(), []) if dead.is_file() else ("stopped", "", [])
 
 
 def render_pages(folder, runs):

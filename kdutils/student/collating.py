@@ -7,7 +7,7 @@ under a budget of padded tokens. How a step is cut changes its cost and never it
 from dataclasses import dataclass
 
 from kdutils.errors import StudyError
-from kdutils.student.methods import rows_of, task_weights
+from kdutils.student.methods import answered, rows_of, task_weights
 
 IGNORED = -100  # the label that no loss counts
 
@@ -34,10 +34,19 @@ def tokenize_rows(tokenizer, method, parameters, items, rationales, max_source, 
     sources = tokenizer([row.source for row in flat])["input_ids"]
     targets = tokenizer(text_target=[row.target for row in flat])["input_ids"]
     cuts = {"sources": 0, "targets": 0}
+    _check_answers(tokenizer, items, max_target)
     encoded = iter([TokenRow(tasks.index(row.task), _cut(source, max_source, cuts, "sources"),
                              _cut(_target_ids(target, tokenizer), max_target, cuts, "targets"))
                     for row, source, target in zip(flat, sources, targets, strict=True)])
     return [[next(encoded) for _ in group] for group in rows], cuts
+
+
+def _check_answers(tokenizer, items, limit):
+    lengths = tokenizer(text_target=[answered(item["answer"]) for item in items])["input_ids"]
+    for item, ids in zip(items, lengths, strict=True):
+        if len(_target_ids(ids, tokenizer)) > limit:
+            raise StudyError(f"max_target_tokens: the answer of question {item['id']!r} takes {len(ids)} tokens, "
+                             f"more than {limit}; a student could never write it")
 
 
 def _target_ids(ids, tokenizer):

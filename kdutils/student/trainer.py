@@ -20,7 +20,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kdutils.errors import StudyError
-from kdutils.runs import is_whole, mark_whole, write_text
+from kdutils.runs import is_whole, mark_whole, read_json, write_text
 from kdutils.student.collating import IGNORED, StepCollator, cut_step, pad_chunk
 
 
@@ -187,10 +187,16 @@ def newest_whole_checkpoint(folder):
     """Return the newest checkpoint below `folder` whose files are all as written; broken ones are removed."""
     found = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for path in found:
-        if is_whole(path):
+        if is_whole(path) and is_whole(_best_of(path)):
             return path
         shutil.rmtree(path)
     return None
+
+
+def _best_of(checkpoint):
+    """Return the folder of the best checkpoint so far, which the end of the training goes back to."""
+    best = read_json(checkpoint / "trainer_state.json").get("best_global_step")
+    return checkpoint.with_name(f"checkpoint-{best}") if best else checkpoint
 
 
 def training_arguments(folder, seed, epochs, questions_per_step, learning_rate, warmup_steps, steps_per_epoch,
@@ -212,7 +218,7 @@ def training_arguments(folder, seed, epochs, questions_per_step, learning_rate, 
         per_device_train_batch_size=questions_per_step // processes, learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=warmup_steps, weight_decay=0.0, max_grad_norm=1.0, optim="adamw_torch",
-        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1,
+        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_score", greater_is_better=True,
         logging_steps=max(1, every // 5), report_to="none", disable_tqdm=True, remove_unused_columns=False,
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, dataloader_num_workers=0,

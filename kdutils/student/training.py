@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, is_whole, mark_whole, read_json, sha256, versions, write_json
+from kdutils.runs import PROJECT, is_whole, mark_whole, project_path, read_json, sha256, versions, write_json
 from kdutils.student.methods import task_weights
 
 CODE = ("student", "data")  # the folders of kdutils that decide what a student becomes
@@ -68,9 +68,10 @@ def train_student(folder, questions, rationales, method, seed, student, training
     """
     folder = Path(folder)
     wanted = fingerprint(questions, rationales, method, seed, student, training, parameters)
-    if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
-        return read_json(folder / "record.json")
     checkpoints = folder / "checkpoints"
+    if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return read_json(folder / "record.json")
     if not _same_training(checkpoints, wanted):
         shutil.rmtree(folder, ignore_errors=True)
         write_json(checkpoints / "fingerprint.json", wanted)
@@ -81,20 +82,23 @@ def train_student(folder, questions, rationales, method, seed, student, training
     write_json(folder / "record.json", record)
     write_json(folder / "student.json", {"method": method, "seed": seed, "parameters": parameters, "student": student,
                                          "training": training, "fingerprint": wanted})
-    shutil.rmtree(checkpoints)
     mark_whole(folder)
+    shutil.rmtree(checkpoints)
     return record
 
 
 def fingerprint(questions, rationales, method, seed, student, training, parameters):
-    """Return what decides the trained weights: all settings, the data, package versions and the code itself."""
+    """Return what decides the trained weights: settings, data, a local model's files, package versions, the code."""
     import hashlib
     import json
 
     data = json.dumps([questions.to_dict("records"), sorted(rationales.items())], ensure_ascii=False)
     code = {path.relative_to(PROJECT).as_posix(): sha256(path)
             for part in CODE for path in sorted((PROJECT / "kdutils" / part).glob("*.py"))}
-    return {"method": method, "seed": seed, "student": student, "training": training, "parameters": parameters,
+    base = project_path(student["model"])
+    files = {path.name: sha256(path) for path in sorted(base.glob("*")) if path.is_file()}
+    return {"method": method, "seed": seed, "student": student, "model_files": files,
+            "training": training, "parameters": parameters,
             "data": hashlib.sha256(data.encode()).hexdigest(), "versions": versions(), "code": code}
 
 
@@ -148,7 +152,7 @@ def _train(folder, questions, rationales, method, seed, student, training, param
     record = {
         "curve": curve, "best_step": study.state.best_global_step, "steps": study.state.max_steps,
         "questions": len(rows), "effective_batch": training["questions_per_step"],
-        "epochs": study.state.max_steps * training["questions_per_step"] / len(rows),
+        "epochs": study.state.max_steps / -(-len(rows) // training["questions_per_step"]),
         "rows": sum(len(group) for group in rows), "cut_texts": cuts,
         "without_explanation": sum(item["id"] not in rationales for item in items["train"]),
         "target_tokens": sum(len(row.target) for group in rows for row in group),
