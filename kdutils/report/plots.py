@@ -142,12 +142,10 @@ def accuracy_by_method(table, chance):
 
 def interval(values):
     """Return half the width of the 95 % t-interval of the mean of `values`, None for fewer than two."""
-    import numpy as np
-    from scipy.stats import t
+    from kdutils.stats import mean_interval
 
-    if len(values) < 2:
-        return None
-    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    mean, _, high = mean_interval(list(values))
+    return None if math.isnan(high) else high - mean
 
 
 def _draw_seeds(axis, row, values):
