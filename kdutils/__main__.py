@@ -15,11 +15,12 @@ from pathlib import Path
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, check_run, read_json, seal
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
 
 def main(arguments=None):
-    """Run one command; return the exit code: 0 done, 1 a run failed, 2 the input is wrong, 3 already running."""
+    """Run one command; return the exit code: 0 done, 1 a run failed, 2 wrong input, 3 already running, 130 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
     options = parser().parse_args(words[:cut])
@@ -104,7 +105,8 @@ def run_experiment(options):
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in mend(experiment):
-            _snakemake(experiment, options, f"{folder}/metrics.json")
+            if _snakemake(experiment, options, f"{folder}/metrics.json") == INTERRUPTED:
+                return INTERRUPTED
         code = _snakemake(experiment, options)
         if code == 1:
             unfinish_downstream(experiment)
@@ -220,7 +222,7 @@ def _snakemake(experiment, options, *targets, finished_only=0):
             _follow(experiment, process, say_finished=not targets)
         except KeyboardInterrupt:
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
-            return 130
+            return INTERRUPTED
     return 0 if process.returncode == 0 else 1
 
 

@@ -129,7 +129,7 @@ def test_a_whole_student_is_not_trained_again_and_an_altered_one_is(questions, t
     assert read_json(folder / "student.json")["method"] == "multitask"
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").write_bytes(b"cut short")
-    assert train(folder, questions, epochs=1)["cost"] != record["cost"] or same(weights(folder), before)
+    train(folder, questions, epochs=1)
     assert same(weights(folder), before)
     assert train(folder, questions, epochs=2)["steps"] == 8  # other settings: another student
 
