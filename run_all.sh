@@ -5,9 +5,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--force] [-- snakemake options]
+usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- snakemake options]
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
+       ./run_all.sh --bench teacher|training [--smoke]   how fast, against the plain way, in one run
        ./run_all.sh --help
 
 EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
@@ -59,6 +60,14 @@ case "${1:-}" in
     set_up
     "$PYTHON" -m ruff check .
     exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 "$@"
+    ;;
+  --bench)
+    set_up
+    case "${2:-}" in
+      teacher) exec "$PYTHON" -m kdutils.teacher.benchmark "${@:3}" ;;
+      training) exec "$PYTHON" -m kdutils.student.benchmark "${@:3}" ;;
+      *) echo "error: --bench needs a name: teacher or training" >&2; exit 2 ;;
+    esac
     ;;
   *) set_up; exec "$PYTHON" -m kdutils run "$@" ;;
 esac

@@ -47,6 +47,7 @@ def parser():
     run.add_argument("--cores", type=_cores, default=os.cpu_count(), help="jobs at a time (default: all cores)")
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
+    run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
     command("list", list_experiments, "list the experiments, what each needs and how long it took")
     pages = command("index", index_experiment, "write the pages of an experiment as far as it has come")
     pages.add_argument("experiment")
@@ -90,7 +91,7 @@ def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
     from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
 
-    experiment = load_experiment(options.experiment)
+    experiment = load_experiment(options.experiment, options.tiny)
     if options.dry_run:
         return _dry_run(experiment, options)
     begun = time.time()
@@ -103,6 +104,8 @@ def run_experiment(options):
         stop_orphans(experiment)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+        say_costs(experiment, [job for job in experiment.jobs
+                               if not (experiment.folder / job.folder / "metrics.json").is_file()])
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in mend(experiment):
             if _snakemake(experiment, options, f"{folder}/metrics.json") == INTERRUPTED:
@@ -176,7 +179,8 @@ def mend(experiment):
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
     settings = experiment.settings
-    config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}"]
+    config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}",
+              f"tiny={int(options.tiny)}"]
     config += ["finished_only=1"] if finished_only else []
     if str(options.experiment).endswith((".yaml", ".yml")):
         config[0] = f"experiment={Path(options.experiment).resolve()}"
@@ -200,8 +204,24 @@ def _dry_run(experiment, options):
     planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
     for job in experiment.jobs:
         print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
+    say_costs(experiment, [job for job in experiment.jobs if job.folder in planned])
     print(f"{len(experiment.jobs)} jobs, {len(planned)} of them to do; nothing was run")
     return 0
+
+
+def say_costs(experiment, jobs):
+    """Print, per explaining job, how many completions the store has and what asking for the rest would cost."""
+    from kdutils.experiments import planned_cost
+
+    for job in jobs:
+        if job.kind != "explanations":
+            continue
+        try:
+            cost = planned_cost(experiment, job)
+        except StudyError as error:  # the job itself will stop at it, with the same line
+            cost = f"cannot be told: {error}"
+        if cost:
+            print(f"{job.folder}: {cost}", flush=True)
 
 
 def _environ(experiment):

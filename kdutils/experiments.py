@@ -1,11 +1,20 @@
 """Experiments: a YAML file that names a grid of runs, checked before anything runs, and the jobs it makes.
 
 A job is one notebook with its parameters; its folder below ``outputs/<experiment>/`` says what it is:
-``data/<data set>``, ``explanations/<data set>/<teacher>/<prompting>``,
+``data/<data set>``, ``teachers/<data set>/<teacher>`` (one that the study fine-tunes itself),
+``explanations/<data set>/<teacher>/<prompting>``, ``report``,
 ``students/<data set>/<teacher>/<prompting>/<method>/<student>/seeds-<…>``, the same below
-``evaluations/``, and ``comparison``.
+``evaluations/``, and below ``transfers/<other data set>/`` where the key `transfer` names data sets to test on, too;
+``human_study`` and ``human_ratings`` (where the experiment has a key `human_study`), and
+``comparison``.
+
+Every teacher is asked with every prompting and every method trained on each, unless an entry of ``teachers`` or
+``methods`` says under ``promptings`` with which. Explanations of wrong answers train no student by themselves: they
+go to the methods that need them. A method that needs no explanation is trained once. A prompting or method that is
+there in several forms has names of its own, each saying under ``as`` what it is.
 """
 
+import ast
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -25,23 +34,39 @@ OUTPUTS = PROJECT / "outputs"
 
 # What each step of the grid runs. A new prompting or method is one entry here.
 DATA = "01_look_at_the_data"
-PROMPTINGS = {"few_shot": "02_explain_few_shot"}
-METHODS = {"standard": "11_train_standard", "multitask": "12_train_multitask"}
+TUNING = "10_train_label_only"  # of a teacher with the key `finetune`
+PROMPTINGS = {"few_shot": "02_explain_few_shot", "critique_revision": "03_explain_critique_revision",
+              "counterfactual": "04_explain_counterfactual", "tokens": "05_explain_tokens",
+              "contrastive": "06_explain_contrastive"}
+ONE_EACH = {"few_shot", "critique_revision", "tokens", "contrastive"}  # what a student can learn from by itself
+REPORT = "07_judge_explanations"
+PEOPLE, RATINGS = "22_make_human_study", "23_analyse_human_study"
+METHODS = {"label_only": "10_train_label_only", "standard": "11_train_standard", "multitask": "12_train_multitask",
+           "counterfactual": "13_train_counterfactual", "combined": "14_train_combined",
+           "token_rationale": "15_train_token_rationale", "shuffled": "16_train_shuffled",
+           "random_tokens": "17_train_random_tokens", "untagged": "18_train_untagged"}
+UNEXPLAINED = {"label_only"}  # methods that read no explanation
+CONTRARY = {"counterfactual", "combined", "untagged"}  # methods that read explanations of wrong answers, too
 EVALUATION = "21_evaluate_student"
 COMPARISON = "31_compare_methods"
 
 # Parameters that the study sets from the grid; an experiment may not set them itself.
 SET_BY_STUDY = {"output", "dataset", "questions", "explanations", "seeds", "labels", "students", "evaluations",
-                "trainings", "experiment", "missing"}
+                "trainings", "experiment", "missing", "explained", "counterfactuals", "method", "plan"}
+OF_THE_GRID = {"teachers": {"promptings": list, "finetune": dict}, "promptings": {"as": str},
+               "methods": {"promptings": list, "as": str},
+               "human_study": {"methods": list, "promptings": list}}  # keys of an entry that are no parameters
 KEYS = {  # key: (type, needed)
     "about": (str, True), "needs": (str, True), "took": (str, False), "datasets": (dict, True),
     "teachers": (dict, True), "promptings": (dict, True), "methods": (dict, True), "students": (dict, True),
     "seeds": (list, True), "seeds_per_job": (int, False), "threads_per_job": (int, False),
-    "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False),
+    "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False), "report": (dict, False),
+    "human_study": (dict, False), "human_ratings": (dict, False), "transfer": (list, False),
 }
 PATHS = {"folder", "published_folder", "model", "tokenizer"}  # parameters that may name a local path
-NAMES = {"backend": ("hf", "published"), "quantization": ("none", "int8", "nf4"),
-         "published_teacher": ("llama", "qwen")}
+NAMES = {"backend": ("hf", "openai", "published"), "quantization": ("none", "int8", "nf4"),
+         "published_teacher": ("llama", "qwen", "palm"), "against": ("wrong", "empty"),
+         "attribution": ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")}
 SHARES = {"alpha"}  # parameters between 0 and 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
@@ -88,8 +113,11 @@ def experiment_names():
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_experiment(name):
-    """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key."""
+def load_experiment(name, tiny=False):
+    """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
+
+    `tiny`: with tiny models and few questions (tiny.py), under a name of its own.
+    """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise StudyError(f"{path}: no such experiment; there are: {', '.join(experiment_names())}")
@@ -102,7 +130,12 @@ def load_experiment(name):
     _check_parameters(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: a file name of letters, digits, '.', '_' and '-' please: it names a folder")
-    return Experiment(path.stem, settings, list(make_jobs(path.stem, settings)))
+    name = path.stem
+    if tiny:
+        from kdutils.tiny import tiny as made_tiny
+
+        name, settings = f"{name}-tiny", made_tiny(settings)
+    return Experiment(name, settings, list(make_jobs(name, settings)))
 
 
 def _check_keys(settings, path):
@@ -128,35 +161,103 @@ def _check_grid(settings, path):
     for key in ("seeds_per_job", "threads_per_job"):
         if settings.get(key, 1) < 1:
             raise StudyError(f"{path}: key '{key}': {settings[key]} is less than 1")
-    for key, known in {"promptings": PROMPTINGS, "methods": METHODS}.items():
-        for name in settings[key]:
-            if name not in known:
-                raise StudyError(f"{path}: key '{key}.{name}': unknown; known are {', '.join(known)}")
     for key in ("datasets", "teachers", "promptings", "methods", "students"):
         for name, value in settings[key].items():
             if not NAME.fullmatch(str(name)):
                 raise StudyError(f"{path}: key '{key}.{name}': a name of letters, digits, '.', '_' and '-' please")
             if not isinstance(value, dict):
                 raise StudyError(f"{path}: key '{key}.{name}': parameters as a mapping please, {{}} for none")
+            _check_choice(key, name, value, settings["promptings"], path)
+    for key, known in {"promptings": PROMPTINGS, "methods": METHODS}.items():
+        for name in settings[key]:
+            if kind_of(settings, key, name) not in known:
+                raise StudyError(f"{path}: key '{key}.{name}': unknown; known are {', '.join(known)} (or one of them "
+                                 "under the key 'as')")
+    for name in settings.get("transfer", []):
+        if name not in settings["datasets"]:
+            raise StudyError(f"{path}: key 'transfer': '{name}' is not among this experiment's data sets: "
+                             f"{', '.join(settings['datasets'])}")
+    _check_cells(settings, path)
+
+
+def _check_cells(settings, path):
+    """Check that every method has something to learn from."""
+    for method in settings["methods"]:
+        kind = kind_of(settings, "methods", method)
+        cells = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
+        if kind not in UNEXPLAINED and not cells:
+            raise StudyError(f"{path}: key 'methods.{method}': no teacher has explanations for it; ask one "
+                             f"with a prompting of the kind {', '.join(sorted(ONE_EACH))}")
+        for teacher in cells if kind in CONTRARY else []:
+            if not _contrary_prompting(settings, teacher):
+                raise StudyError(f"{path}: key 'methods.{method}': it needs explanations of wrong answers; ask teacher "
+                                 f"'{teacher}' with the prompting counterfactual, too, or say with `promptings` on "
+                                 "which texts to train")
+
+
+def kind_of(settings, key, name):
+    """Return what an entry of promptings or methods is: its name, or what it says under `as`."""
+    return settings[key][name].get("as", name)
+
+
+def _contrary_prompting(settings, teacher):
+    """Return the prompting by which `teacher` explains wrong answers, "" for none."""
+    return next((prompting for prompting in promptings_of(settings, teacher)
+                 if kind_of(settings, "promptings", prompting) == "counterfactual"), "")
+
+
+def _check_choice(key, name, value, promptings, path):
+    """Check the entries of a teacher or method that are no parameters but say where in the grid it stands."""
+    for word, wanted in OF_THE_GRID.get(key, {}).items():
+        if word in value and not isinstance(value[word], wanted):
+            raise StudyError(f"{path}: key '{key}.{name}.{word}': {value[word]!r} is not of type {wanted.__name__}")
+    for prompting in value.get("promptings", []):
+        if prompting not in promptings:
+            raise StudyError(f"{path}: key '{key}.{name}.promptings': '{prompting}' is not among this experiment's "
+                             f"promptings: {', '.join(promptings)}")
+
+
+def promptings_of(settings, teacher, method=None):
+    """Return the promptings with which `teacher` is asked, or of those the ones on which `method` is trained."""
+    asked = settings["teachers"][teacher].get("promptings", list(settings["promptings"]))
+    if method is None:
+        return asked
+    trained = settings["methods"][method].get("promptings", list(settings["promptings"]))
+    if kind_of(settings, "methods", method) in UNEXPLAINED:
+        return []
+    return [prompting for prompting in asked
+            if prompting in trained and kind_of(settings, "promptings", prompting) in ONE_EACH]
+
+
+def _parameters(entry, key):
+    """Return the parameters of an entry: what OF_THE_GRID does not name."""
+    return {name: value for name, value in entry.items() if name not in OF_THE_GRID.get(key, {})}
 
 
 def _check_parameters(settings, path):
-    explains, trains = [PROMPTINGS[p] for p in settings["promptings"]], [METHODS[m] for m in settings["methods"]]
+    trains = {method: METHODS[kind_of(settings, "methods", method)] for method in settings["methods"]}
+    explains = {name: PROMPTINGS[kind_of(settings, "promptings", name)] for name in settings["promptings"]}
     for name, values in settings["datasets"].items():
         _check_values(values, [DATA], f"datasets.{name}", path)
         _check_reader(name, values, path)
         _check_files(values, f"datasets.{name}", path)
     for name, values in settings["teachers"].items():
-        _check_values(values, explains, f"teachers.{name}", path)
+        asked = [explains[prompting] for prompting in promptings_of(settings, name)]
+        _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path)
+        _check_values(values.get("finetune", {}), [TUNING], f"teachers.{name}.finetune", path)
     for name, values in settings["promptings"].items():
-        _check_values(values, [PROMPTINGS[name]], f"promptings.{name}", path)
+        _check_values(_parameters(values, "promptings"), [explains[name]], f"promptings.{name}", path)
     for name, values in settings["methods"].items():
-        _check_values(values, [METHODS[name]], f"methods.{name}", path)
+        _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
-        _check_values(values, trains, f"students.{name}", path)
-    _check_values(settings.get("training", {}), trains, "training", path)
+        _check_values(values, trains.values(), f"students.{name}", path)
+    _check_values(settings.get("training", {}), trains.values(), "training", path)
     _check_values(settings.get("evaluation", {}), [EVALUATION], "evaluation", path)
     _check_values(settings.get("comparison", {}), [COMPARISON], "comparison", path)
+    _check_values(settings.get("report", {}), [REPORT], "report", path)
+    _check_choice("human_study", "", settings.get("human_study", {}), settings["promptings"], path)
+    _check_values(_parameters(settings.get("human_study", {}), "human_study"), [PEOPLE], "human_study", path)
+    _check_values(settings.get("human_ratings", {}), [RATINGS], "human_ratings", path)
 
 
 def _check_values(values, notebooks, where, path):
@@ -224,28 +325,77 @@ def notebook_parameters(notebook):
             inspect_notebook(str(NOTEBOOKS / f"{notebook}.ipynb")).items()}
 
 
+@cache
+def notebook_defaults(notebook):
+    """Return {parameter: value} of a notebook's parameters cell."""
+    from papermill import inspect_notebook
+
+    return {name: ast.literal_eval(entry["default"]) for name, entry in
+            inspect_notebook(str(NOTEBOOKS / f"{notebook}.ipynb")).items()}
+
+
+def planned_cost(experiment, job):
+    """Return what the explaining `job` would cost now as a store.Plan, or None where nobody is asked.
+
+    The questions are those of the data job's table, or read anew where it has not run yet.
+    """
+    from kdutils.data.readers import limit_questions, read_questions
+    from kdutils.data.tables import read_table
+    from kdutils.teacher.explaining import PROMPTED, plan
+
+    parameters = {**notebook_defaults(job.notebook), **job.parameters}
+    prompting = next(kind for kind, notebook in PROMPTINGS.items() if notebook == job.notebook)
+    if prompting not in PROMPTED or parameters["backend"] == "published":
+        return None
+    path = project_path(parameters["questions"])
+    if path.is_file():
+        questions = read_table(path, "questions")
+    else:
+        data = next(one for one in experiment.jobs if one.folder in job.needs and one.kind == "data")
+        given = {**notebook_defaults(DATA), **data.parameters}
+        source = given["reader"] or given["dataset"], given["folder"], given["files"], given["seed"]
+        questions = limit_questions(read_questions(*source), given["limits"], given["seed"])
+    questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
+    return plan(questions, prompting, parameters)
+
+
 def make_jobs(name, settings):
     """Yield the jobs of an experiment, each after those it needs."""
     root = f"outputs/{name}"
-    cells = []
-    for dataset, values in settings["datasets"].items():
-        data = Job("data", f"data/{dataset}", DATA,
-                   {"dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
-        yield data
-        for teacher, prompting in _pairs(settings["teachers"], settings["promptings"]):
-            explain = _explain_job(root, settings, data, teacher, prompting)
-            yield explain
-            for method, student in _pairs(settings["methods"], settings["students"]):
-                for seeds in _groups(settings["seeds"], settings.get("seeds_per_job", len(settings["seeds"]))):
-                    train = _train_job(root, settings, data, explain, method, student, seeds)
-                    evaluate = _evaluate_job(root, settings, data, explain, train)
-                    cells.append((train, evaluate))
-                    yield from (train, evaluate)
+    cells, explained = [], []
+    tables = {dataset: Job("data", f"data/{dataset}", DATA, {
+        "dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
+        for dataset, values in settings["datasets"].items()}
+    yield from tables.values()
+    for data in tables.values():
+        for teacher in settings["teachers"]:
+            explanations = list(_explain_jobs(root, settings, data, teacher))
+            yield from explanations
+            explanations = {job.labels["prompting"]: job for job in explanations if job.kind == "explanations"}
+            explained += explanations.values()
+            contrary = explanations.get(_contrary_prompting(settings, teacher))
+            for method in settings["methods"]:
+                for prompting in promptings_of(settings, teacher, method):
+                    cells += (found := _cells(root, settings, data, method, explanations[prompting], contrary))
+                    yield from (job for cell in found for job in cell)
+        for method in settings["methods"]:
+            if kind_of(settings, "methods", method) in UNEXPLAINED:
+                cells += (found := _cells(root, settings, data, method))
+                yield from (job for cell in found for job in cell)
+    cells += (found := [(train, _transfer(root, settings, train, evaluate, tables[other])) for train, evaluate in cells
+                        for other in settings.get("transfer", []) if other != train.labels["dataset"]])
+    yield from (job for _, job in found)
+    yield Job("report", "report", REPORT, {
+        **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained],
+        "output": f"{root}/report"}, tuple(job.folder for job in explained))
+    if "human_study" in settings:
+        yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])
     yield Job("comparison", "comparison", COMPARISON, {
         **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison",
-        "trainings": [f"{root}/{train.folder}" for train, _ in cells],
+        "trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
         "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
-    }, tuple(job.folder for cell in cells for job in cell))
+        "explained": [f"{root}/{job.folder}" for job in explained],
+    }, tuple(dict.fromkeys(job.folder for cell in [explained, *cells] for job in cell)))
 
 
 def local_inputs(job):
@@ -260,9 +410,19 @@ def local_inputs(job):
         files = given.get("files") or reader.local
         found += [project_path(given.get("folder") or data) / file for file in files.values()]
     if given.get("backend") == "published" and (given.get("published_folder") or data):
-        folder = project_path(given.get("published_folder") or f"{data}/teacher_llama")
-        found += folder.glob(f"{given['dataset']}-{given.get('published_teacher', 'llama')}-*.parquet")
+        found += published_files(given["dataset"], given.get("published_teacher", "llama"),
+                                 given.get("published_folder") or data, bool(given.get("published_folder")))
     return sorted(str(path) for path in found if path.is_file())
+
+
+def published_files(dataset, teacher, folder, own):
+    """Return the published files of a teacher on a data set; `own`: `folder` holds them itself, else a folder of it."""
+    if teacher == "palm":
+        from kdutils.teacher.published import PALM_SPLITS
+
+        below = project_path(folder) / ("" if own else "palm540b_dss")
+        return below.glob(f"{PALM_SPLITS[dataset][0]}_*.parquet") if dataset in PALM_SPLITS else []
+    return (project_path(folder) / ("" if own else "teacher_llama")).rglob(f"*{dataset}-{teacher}-*.parquet")
 
 
 def unfinish_downstream(experiment):
@@ -280,50 +440,108 @@ def comparison_of_finished(experiment):
 
     None where no evaluation is finished. For an experiment in which a run failed: its report is not withheld.
     """
-    comparison = experiment.jobs[-1]
-    cells = zip(comparison.parameters["trainings"], comparison.parameters["evaluations"], strict=True)
-    there = [cell for cell in cells if all((PROJECT / folder / "metrics.json").is_file() for folder in cell)]
-    missing = sorted(set(comparison.parameters["evaluations"]) - {evaluation for _, evaluation in there})
-    parameters = {**comparison.parameters, "trainings": [train for train, _ in there],
-                  "evaluations": [evaluation for _, evaluation in there], "missing": missing}
-    needs = tuple(path.removeprefix(f"outputs/{experiment.name}/") for cell in there for path in cell)
-    return replace(comparison, parameters=parameters, needs=needs) if there else None
-
-
-def _pairs(first, second):
-    return [(one, two) for one in first for two in second]
+    comparison, finished = experiment.jobs[-1], {
+        job.folder for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()}
+    asked = [job for job in experiment.jobs if job.kind == "evaluations"]
+    there = [job for job in asked if job.folder in finished and finished.issuperset(job.needs)]
+    if not there:
+        return None
+    trained = list(dict.fromkeys(job.parameters["students"] for job in there))
+    texts = [job for job in experiment.jobs if job.kind == "explanations" and job.folder in finished]
+    needs = (*(path.removeprefix(f"outputs/{experiment.name}/") for path in trained),
+             *(job.folder for job in (*there, *texts)))
+    return replace(comparison, needs=needs, parameters={
+        **comparison.parameters, "trainings": trained, "explained": [job.parameters["output"] for job in texts],
+        "evaluations": [job.parameters["output"] for job in there],
+        "missing": sorted(job.parameters["output"] for job in asked if job not in there)})
 
 
 def _groups(seeds, size):
     return [seeds[start:start + size] for start in range(0, len(seeds), size)]
 
 
-def _explain_job(root, settings, data, teacher, prompting):
-    folder = f"explanations/{data.labels['dataset']}/{teacher}/{prompting}"
+def _explain_jobs(root, settings, data, teacher):
+    """Yield the jobs of one teacher on one data set: its own training where the study fine-tunes it, then its texts."""
+    entry, needs = settings["teachers"][teacher], (data.folder,)
+    questions = f"{root}/{data.folder}/questions.parquet"
     reader = data.parameters.get("reader", "")
     name = data.labels["dataset"] if reader in ("", "table") else reader  # whose prompts and published files
-    parameters = {"dataset": name, **settings["teachers"][teacher],
-                  **settings["promptings"][prompting], "questions": f"{root}/{data.folder}/questions.parquet",
-                  "output": f"{root}/{folder}"}
-    return Job("explanations", folder, PROMPTINGS[prompting], parameters, (data.folder,),
-               {**data.labels, "teacher": teacher, "prompting": prompting})
+    given = _parameters(entry, "teachers")
+    if "finetune" in entry:
+        folder, labels = f"teachers/{data.labels['dataset']}/{teacher}", {**data.labels, "teacher": teacher}
+        yield Job("teachers", folder, TUNING, {**entry["finetune"], "questions": questions, "labels": labels,
+                                               "seeds": [0], "output": f"{root}/{folder}"}, needs, labels)
+        given, needs = {**given, "model": f"{root}/{folder}/seed-0"}, (*needs, folder)
+    order = {prompting: list(PROMPTINGS).index(kind_of(settings, "promptings", prompting))
+             for prompting in promptings_of(settings, teacher)}
+    for prompting in sorted(order, key=order.get):
+        folder = f"explanations/{data.labels['dataset']}/{teacher}/{prompting}"
+        labels = {**data.labels, "teacher": teacher, "prompting": prompting}
+        kind = kind_of(settings, "promptings", prompting)
+        # After the rationales: a revision starts from the same ones, and then finds them in the store.
+        first = f"explanations/{data.labels['dataset']}/{teacher}/few_shot"
+        after = (first,) if kind == "critique_revision" and "few_shot" in promptings_of(settings, teacher) else ()
+        yield Job("explanations", folder, PROMPTINGS[kind],
+                  {"dataset": name, **given, **_parameters(settings["promptings"][prompting], "promptings"),
+                   "questions": questions,
+                   "labels": labels, "output": f"{root}/{folder}"}, needs + after, labels)
 
 
-def _train_job(root, settings, data, explain, method, student, seeds):
-    folder = f"students/{explain.folder.partition('/')[2]}/{method}/{student}/seeds-{'-'.join(map(str, seeds))}"
-    parameters = {**settings.get("training", {}), **settings["methods"][method], **settings["students"][student],
-                  "questions": f"{root}/{data.folder}/questions.parquet",
-                  "explanations": f"{root}/{explain.folder}/explanations.parquet",
-                  "output": f"{root}/{folder}", "seeds": seeds}
-    parameters["labels"] = {**explain.labels, "method": method, "student": student}
-    return Job("students", folder, METHODS[method], parameters, (data.folder, explain.folder),
-               {**parameters["labels"], "seeds": ", ".join(map(str, seeds))})
+def _cells(root, settings, data, method, explain=None, contrary=None):
+    """Return the (training, evaluation) jobs of a method on one set of explanations, or on none.
+
+    `contrary`: the job that explains wrong answers, for methods that read them and for the probes of the evaluation.
+    """
+    kind = kind_of(settings, "methods", method)
+    labels = explain.labels if explain else {**data.labels, "teacher": "-", "prompting": "-"}
+    questions = {"questions": f"{root}/{data.folder}/questions.parquet"}
+    texts = {"explanations": f"{root}/{explain.folder}/explanations.parquet"} if explain else {}
+    wrong = {"counterfactuals": f"{root}/{contrary.folder}/explanations.parquet"} if contrary else {}
+    found = []
+    for student in settings["students"]:
+        for seeds in _groups(settings["seeds"], settings.get("seeds_per_job", len(settings["seeds"]))):
+            below = f"{explain.folder.partition('/')[2] if explain else data.labels['dataset']}/{method}/{student}"
+            below += f"/seeds-{'-'.join(map(str, seeds))}"
+            own = {"labels": {**labels, "method": method, "student": student}, "seeds": seeds}
+            shown = {**own["labels"], "seeds": ", ".join(map(str, seeds))}
+            needs = tuple(job.folder for job in (data, explain, contrary if kind in CONTRARY else None) if job)
+            train = Job("students", f"students/{below}", METHODS[kind], {
+                **settings.get("training", {}), **_parameters(settings["methods"][method], "methods"),
+                **settings["students"][student], **questions, **texts, **(wrong if kind in CONTRARY else {}), **own,
+                "output": f"{root}/students/{below}"}, needs, shown)
+            needs = tuple(job.folder for job in (data, explain, contrary, train) if job)
+            evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
+                **settings.get("evaluation", {}), **questions, "explanations": "", **texts, **wrong, **own,
+                "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, shown)
+            found.append((train, evaluate))
+    return found
 
 
-def _evaluate_job(root, settings, data, explain, train):
-    folder = f"evaluations/{train.folder.partition('/')[2]}"
-    parameters = {**settings.get("evaluation", {}), "questions": f"{root}/{data.folder}/questions.parquet",
-                  "explanations": f"{root}/{explain.folder}/explanations.parquet",
-                  "students": f"{root}/{train.folder}", "seeds": train.parameters["seeds"],
-                  "labels": train.parameters["labels"], "output": f"{root}/{folder}"}
-    return Job("evaluations", folder, EVALUATION, parameters, (data.folder, explain.folder, train.folder), train.labels)
+def _transfer(root, settings, train, evaluate, data):
+    """Return the evaluation of a trained student on the questions of another data set, which nobody has explained."""
+    folder = f"transfers/{data.labels['dataset']}/{evaluate.folder.partition('/')[2]}"
+    labels = {**evaluate.parameters["labels"], "tested_on": data.labels["dataset"]}
+    return Job("evaluations", folder, EVALUATION, {
+        **settings.get("evaluation", {}), "questions": f"{root}/{data.folder}/questions.parquet", "explanations": "",
+        "labels": labels, "seeds": train.parameters["seeds"], "students": f"{root}/{train.folder}",
+        "output": f"{root}/{folder}"}, (data.folder, train.folder), {**evaluate.labels, **labels})
+
+
+def _people_jobs(root, settings, evaluations):
+    """Yield the jobs that make a study with people and analyse its ratings (simulated ones until there are any).
+
+    Compared are the evaluations of the methods and promptings that the key `human_study` names, else all.
+    """
+    entry = settings["human_study"]
+    shown = [job for job in evaluations if all(
+        job.labels[label] in entry.get(key, [job.labels[label]])
+        for key, label in (("methods", "method"), ("promptings", "prompting")))]
+    data = sorted({job.needs[0] for job in shown})
+    yield Job("human_study", "human_study", PEOPLE, {
+        "explanations": "", **_parameters(entry, "human_study"),
+        "evaluations": [f"{root}/{job.folder}" for job in shown],
+        "questions": [f"{root}/{folder}/questions.parquet" for folder in data], "output": f"{root}/human_study"},
+        (*data, *(job.folder for job in shown)))
+    yield Job("human_study", "human_ratings", RATINGS, {
+        **settings.get("human_ratings", {}), "plan": f"{root}/human_study/key/plan.parquet",
+        "output": f"{root}/human_ratings"}, ("human_study",))

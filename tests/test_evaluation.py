@@ -7,14 +7,8 @@ from scipy import stats as scipy_stats
 
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import accuracy_of_seeds, cell_accuracy, chance_level, correct_matrix
-from kdutils.evaluation.comparing import (
-    accuracy_table,
-    method_differences,
-    read_evaluations,
-    sentences,
-    side_by_side,
-    unfair_cells,
-)
+from kdutils.evaluation.comparing import side_by_side
+from kdutils.evaluation.reading import read_evaluations, read_inputs
 from kdutils.stats import bootstrap_difference, bootstrap_mean, mean_interval
 
 
@@ -24,11 +18,6 @@ def predictions(*seeds, **more):
              "predicted": "a" if right else "b", "correct": bool(right), "exact": bool(right), "explanation": ""}
             for seed, answers in enumerate(seeds) for i, right in enumerate(answers)]
     return pd.DataFrame(rows).assign(**more)
-
-
-def cell(**more):
-    return {"dataset": "d", "teacher": "t", "prompting": "p", "student": "s", "method": "m", "chance": 0.2,
-            "no_choice": 0.25, **more}
 
 
 def test_t_interval_by_hand():
@@ -101,32 +90,9 @@ def test_a_seed_that_lacks_a_question_is_named():
         correct_matrix(table)
 
 
-def test_sentences_say_only_what_the_intervals_allow():
-    good, bad = [1] * 90 + [0] * 10, [0] * 90 + [1] * 10
-    middle = [1] * 22 + [0] * 78
-    table = pd.concat([predictions(good, good, **cell(method="one")), predictions(bad, bad, **cell(method="two")),
-                       predictions(middle, middle, **cell(method="three"))])
-    said = sentences(accuracy_table(table), method_differences(table))
-    assert len(said) == 3 + 3
-    assert "one (s, d, p): 90.0 % accuracy" in said[0] and said[0].endswith("above chance (20.0 %).")
-    assert said[1].endswith("below chance (20.0 %): 25.0 % of its answers are none of the choices.")
-    assert "not to be told from chance (20.0 %): 25.0 %" in said[2]
-    assert said[3].startswith("one is ahead of two (s, d, p): one minus two is +80.0 points")
-    alone = sentences(accuracy_table(table), method_differences(table[table["seed"] == 0]))
-    assert alone[3].startswith("One seed of one and two") and alone[3].endswith("nothing follows for the methods.")
-    assert said[5].startswith("three is ahead of two") or said[5].startswith("two and three are not told apart")
-
-
-def test_methods_that_saw_different_amounts_are_named():
-    costs = pd.DataFrame([cell(effective_batch=48, questions=10, epochs=2.0),
-                          cell(effective_batch=12, questions=10, epochs=2.0)])
-    assert unfair_cells(costs) == "effective_batch of d, s"
-    assert unfair_cells(costs.assign(effective_batch=48)) == ""
-
-
 def test_the_shipped_example_can_be_compared():
-    folder = "kdutils/mini/example/evaluations"
-    seeds, table = read_evaluations([folder])
-    assert len(seeds) == 1 and len(table) == 32 and set(table["method"]) == {"multitask"}
-    side = side_by_side([folder], table, 2)
-    assert len(side) == 4 and side["who"].str.startswith("teacher").sum() == 2
+    folders = ["kdutils/mini/example/evaluations"]
+    runs, table = read_evaluations(folders, ["kdutils/mini/example/students"])
+    assert len(runs) == 1 and len(table) == 32 and set(table["method"]) == {"multitask"}
+    side = side_by_side(read_inputs(folders), {}, table, 2)
+    assert len(side) == 2 and side["who"].str.startswith("-, multitask").all()

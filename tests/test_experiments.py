@@ -32,9 +32,9 @@ BAD = {
     "wrong seed": (changed("seeds", [0, "one"]), "key 'seeds'"),
     "seed twice": (changed("seeds", [1, 1]), "holds a seed twice"),
     "no seed at a time": (changed("seeds_per_job", 0), "key 'seeds_per_job': 0 is less than 1"),
-    "unknown method": (changed("methods/magic", {}), "key 'methods.magic': unknown; known are standard, "),
+    "unknown method": (changed("methods/magic", {}), "key 'methods.magic': unknown; known are label_only, "),
     "unknown prompting": (changed("promptings/guess", {}), "key 'promptings.guess': unknown"),
-    "unknown parameter": (changed("training/epoch", 3), "key 'training.epoch': 12_train_multitask has no such"),
+    "unknown parameter": (changed("training/epoch", 3), "has no such parameter; it has"),
     "parameter of one method": (changed("methods/standard/alpha", 0.5), "key 'methods.standard.alpha': 11_train"),
     "wrongly typed parameter": (changed("training/epochs", "ten"), "key 'training.epochs': 'ten' is not of type float"),
     "bool for a number": (changed("training/epochs", True), "key 'training.epochs': True is not of type float"),
@@ -43,7 +43,15 @@ BAD = {
     "unknown reader": (changed("datasets/typo", {}), "key 'datasets.typo': no reader 'typo'"),
     "unknown split": (changed("datasets/mini/limits", {"tran": 5}), "key 'datasets.mini.limits': unknown split 'tran'"),
     "limit that is none": (changed("datasets/mini/limits", {"train": "all"}), "whole numbers please"),
-    "unknown backend": (changed("teachers/mini-llama/backend", "magic"), "unknown 'magic'; known are hf, published"),
+    "unknown backend": (changed("teachers/mini-llama/backend", "magic"),
+                        "unknown 'magic'; known are hf, openai, published"),
+    "transfer to nowhere": (changed("transfer", ["moon"]), "key 'transfer': 'moon' is not among"),
+    "promptings that are no list": (changed("teachers/mini-llama/promptings", "few_shot"), "is not of type list"),
+    "prompting of another experiment": (changed("methods/standard/promptings", ["contrastive"]),
+                                        "key 'methods.standard.promptings': 'contrastive' is not among"),
+    "unknown parameter of a teacher's training": (changed("teachers/mini-t5-tuned/finetune/alpha", 0.5),
+                                                  "key 'teachers.mini-t5-tuned.finetune.alpha': 10_train_label_only"),
+    "parameter of another prompting": (changed("promptings/few_shot/rounds", 2), "02_explain_few_shot has no such"),
     "unknown quantization": (changed("teachers/mini-llama/quantization", "nf5"), "unknown 'nf5'"),
     "share above one": (changed("methods/multitask/alpha", 7.0), "7.0 is not between 0 and 1"),
     "path that is not there": (changed("students/mini-t5/model", "./nowhere"),
@@ -102,17 +110,81 @@ def test_the_grid_is_complete_and_in_order():
         assert set(job.needs) <= seen
         assert set(job.parameters) <= set(notebook_parameters(job.notebook))
         seen.add(job.folder)
-    trained = [(job.labels["method"], seed) for job in jobs if job.kind == "students"
+    trained = [(job.labels["method"], job.labels["prompting"], seed) for job in jobs if job.kind == "students"
                for seed in job.parameters["seeds"]]
-    assert sorted(trained) == [(method, seed) for method in ("multitask", "standard") for seed in range(5)]
-    assert jobs[-1].notebook == "31_compare_methods" and len(jobs[-1].parameters["evaluations"]) == 6
+    cells = {(method, prompting) for method in MINI["methods"]
+             for prompting in MINI["methods"][method].get("promptings", ["-"])}
+    assert sorted(trained) == sorted((*cell, seed) for cell in cells for seed in range(5))
+    assert jobs[-1].notebook == "31_compare_methods" and len(jobs[-1].parameters["evaluations"]) == 3 * len(cells)
+    explained = [job.folder for job in jobs if job.kind == "explanations"]
+    report = next(job for job in jobs if job.kind == "report")
+    assert [path.removeprefix("outputs/mini/") for path in report.parameters["explained"]] == explained
+    assert len(explained) == len(MINI["promptings"]), "each by the teachers that are asked for it, and by no other"
 
 
-def test_published_cqa_names_the_published_students_and_five_seeds():
+def test_a_teacher_that_the_study_fine_tunes_is_trained_first_and_then_attributed():
+    jobs = {job.folder: job for job in load_experiment("mini").jobs}
+    tokens = jobs["explanations/mini/mini-t5-tuned/tokens"]
+    assert "teachers/mini/mini-t5-tuned" in tokens.needs
+    assert tokens.parameters["model"] == "outputs/mini/teachers/mini/mini-t5-tuned/seed-0"
+    assert jobs["teachers/mini/mini-t5-tuned"].notebook == "10_train_label_only"
+
+
+@pytest.mark.parametrize(("promptings", "method", "says"), [
+    ({"counterfactual": {}}, "multitask", "'methods.multitask': no teacher has explanations for it"),
+    ({"few_shot": {}}, "combined", "'methods.combined': it needs explanations of wrong answers"),
+])
+def test_a_method_without_what_it_learns_from_is_refused(promptings, method, says, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    small = {key: value for key, value in MINI.items() if key != "human_study"}
+    path.write_text(yaml.safe_dump({**small, "teachers": {"mini-llama": {}}, "promptings": promptings,
+                                    "methods": {method: {}}}))
+    with pytest.raises(StudyError, match=says):
+        load_experiment(path)
+
+
+def test_methods_get_the_explanations_that_they_read():
+    jobs = {job.folder: job for job in load_experiment("mini").jobs}
+    plain = jobs["students/mini/label_only/mini-t5/seeds-0-1-2"]
+    assert "explanations" not in plain.parameters and plain.labels["prompting"] == "-"
+    wrong = "outputs/mini/explanations/mini/mini-llama/counterfactual/explanations.parquet"
+    for folder, job in jobs.items():
+        if job.kind == "students" and job.labels["method"] in ("counterfactual", "combined", "untagged"):
+            assert job.parameters["counterfactuals"] == wrong and job.parameters["explanations"] != wrong, folder
+            assert job.parameters["explanations"].endswith(f"{job.labels['prompting']}/explanations.parquet")
+        elif job.kind == "students":
+            assert "counterfactuals" not in job.parameters, folder
+
+
+def test_one_prompting_in_several_forms_has_a_name_for_each(tmp_path):
+    jobs = {job.folder: job for job in load_experiment("tokens-ablation").jobs}
+    three = jobs["explanations/cqa/flan-t5-xl/saliency-3"]
+    assert three.notebook == "05_explain_tokens" and three.parameters["k"] == 3 and "as" not in three.parameters
+    assert jobs["explanations/cqa/flan-t5-xl/random-5"].parameters["attribution"] == "random"
+
+
+def test_tiny_keeps_the_grid_and_changes_models_and_sizes(monkeypatch):
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    for name in experiment_names():
+        whole, small = load_experiment(name), load_experiment(name, tiny=True)
+        assert small.name == f"{name}-tiny" and small.folder != whole.folder
+        cells = [{(job.kind, job.notebook, *sorted((key, value) for key, value in job.labels.items() if key != "seeds"))
+                  for job in one.jobs} for one in (whole, small)]
+        assert cells[0] == cells[1], name
+        for job in small.jobs:
+            model = job.parameters.get("model", "")
+            assert not model or "tiny-models" in model or model.startswith(("kdutils/mini", "outputs/")), model
+
+
+def test_published_cqa_names_the_published_students_cells_and_five_seeds():
     settings = load_experiment("published-cqa").settings
     assert {student["model"] for student in settings["students"].values()} == \
         {"google/t5-v1_1-base", "google/t5-v1_1-large"}
     assert len(settings["seeds"]) == 5
+    cells = {(job.labels["method"], job.labels["prompting"]) for job in load_experiment("published-cqa").jobs
+             if job.kind == "students"}
+    assert {(method, prompting) for method in ("multitask", "counterfactual", "combined")
+            for prompting in ("few_shot", "critique_revision")} <= cells
 
 
 def test_notebooks_have_parameters_that_papermill_can_read():

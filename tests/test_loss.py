@@ -7,106 +7,214 @@ import pytest
 import torch
 
 from kdutils.errors import StudyError
-from kdutils.student.collating import IGNORED, TokenRow, cut_step, pad_chunk, tokenize_rows
-from kdutils.student.methods import METHODS, task_weights
-from kdutils.student.trainer import StudyTrainer, task_sums, training_arguments
+from kdutils.mini.world import true_rationale
+from kdutils.student import trainer as trainer_module
+from kdutils.student.collating import IGNORED, ChoiceRow, EpochRows, TokenRow, pad_chunk, tokenize_rows
+from kdutils.student.methods import METHODS, Explained, controlled, task_weights
+from kdutils.student.models import load_student, model_kind
+from kdutils.student.trainer import (
+    Diverged,
+    HeadLoss,
+    QuickDropout,
+    StudyTrainer,
+    cut_rows,
+    last_layer,
+    quicken,
+    step_loss,
+    training_arguments,
+)
+from kdutils.student.training import worked_loss
+
+PARAMETERS = {"alpha": 0.3, "beta": 0.4, "gamma": 0.6}
+TWO, TOKENS = {"predict": 0.3, "explain": 0.7}, {"predict": 0.3, "tokens": 0.7}
+BOTH = {"factual": 0.4, "counterfactual": 0.6}
+WEIGHTS = {  # of PARAMETERS, worked out by hand
+    "label_only": {"predict": 1.0}, "standard": {"predict": 1.0}, "multitask": TWO, "counterfactual": BOTH,
+    "combined": {"predict": 0.18, "explain": 0.42, "factual": 0.16, "counterfactual": 0.24},
+    "token_rationale": TOKENS, "shuffled": TWO, "random_tokens": TOKENS, "untagged": BOTH,
+}
+DECODER = {"counterfactual_style": "decoder"}
+CASES = [(method, {}) for method in METHODS]
+CASES += [(method, DECODER) for method in ("counterfactual", "combined", "untagged")]
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPES = {
+    "causal": {"model_type": "llama", "num_key_value_heads": 2, **SMALL},
+    "scaled": {"model_type": "granite", "num_key_value_heads": 2, "logits_scaling": 3.0, **SMALL},
+    "warm-started": {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **SMALL},
+    "classifier": {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **SMALL},
+}
 
 
-def rows_for(tiny, questions, method, count=6, parameters=None):
-    table, rationales = questions
-    items = table[table["split"] == "train"].head(count).to_dict("records")
-    groups, _ = tokenize_rows(tiny[1], method, parameters or {}, items, rationales, 128, 128)
-    return groups
+@pytest.fixture(scope="module")
+def students(tiny):
+    """One model in float64 of each kind and of each way that its logits are made, and the tokenizer."""
+    made = {name: load_student("", "kdutils/mini/student", random_weights=True, config=shape, seed=2,
+                               kind="classifier" if name == "classifier" else "")[0].double()
+            for name, shape in SHAPES.items()}
+    return {"seq2seq": tiny[0], **made}, tiny[1]
+
+
+@pytest.fixture(scope="module")
+def explained(questions):
+    """What a teacher wrote: a rationale for the answer and for two wrong ones; the last question has none."""
+    found = {}
+    for item in questions[0].to_dict("records"):
+        wrong = [choice for choice in item["choices"] if choice != item["answer"]][:2]
+        found[item["id"]] = Explained(questions[1][item["id"]], {
+            choice: true_rationale(item["question"], item["choices"], choice) for choice in wrong})
+    return found
+
+
+def rows_for(students, questions, explained, method, parameters=None, kind="seq2seq", count=6):
+    items = questions[0][questions[0]["split"] == "train"].head(count).to_dict("records")
+    explained = {**explained, items[-1]["id"]: Explained()}
+    entries, _ = tokenize_rows(students[1], method, parameters or {}, items,
+                               controlled(method, parameters or {}, items, explained, 0), 128, 128, kind)
+    return [EpochRows(entries, [item["id"] for item in items], 0)[i] for i in range(count)]
 
 
 def loss_by_hand(model, groups, weights):
-    """Σ_t w_t · mean over the task's target tokens of −log p: row by row, no padding, plain log-softmax."""
+    """Σ_t w_t · mean over the task's counted target tokens of −log p: row by row, no padding, plain log-softmax."""
     nll, count = [0.0] * len(weights), [0] * len(weights)
     for row in (row for group in groups for row in group):
-        decoder = torch.tensor([[model.config.decoder_start_token_id, *row.target[:-1]]])
-        logits = model(input_ids=torch.tensor([row.source]), decoder_input_ids=decoder).logits[0]
-        for position, token in enumerate(row.target):
+        if isinstance(row, ChoiceRow):
+            scores = torch.cat([model(input_ids=torch.tensor([pair])).logits[0] for pair in row.pairs])
+            nll[row.task] = nll[row.task] - (scores[row.gold] - torch.logsumexp(scores, 0))
+            count[row.task] += 1
+            continue
+        if model_kind(model) == "causal":
+            logits = model(input_ids=torch.tensor([row.source + row.target])).logits[0, len(row.source) - 1:]
+        else:
+            decoder = torch.tensor([[model.config.decoder_start_token_id, *row.target[:-1]]])
+            logits = model(input_ids=torch.tensor([row.source]), decoder_input_ids=decoder).logits[0]
+        for position in range(row.given, len(row.target)):
+            token = row.target[position]
             nll[row.task] = nll[row.task] - (logits[position][token] - torch.logsumexp(logits[position], 0))
             count[row.task] += 1
     return sum(w * n / c for w, n, c in zip(weights, nll, count, strict=True))
 
 
-def step_with_trainer(model, groups, method, tmp_path, budget, parameters=None, trainer_class=StudyTrainer):
-    """Return (loss, gradients, trainer) of one training step of the real trainer."""
-    weights = task_weights(method, parameters or {})
+def step_with_trainer(model, groups, weights, tmp_path, budget, trainer_class=StudyTrainer):
+    """Return (loss, gradients, trainer) of one training step of the real trainer; `weights`: {task: weight}."""
     model.zero_grad()
     trainer = trainer_class(
         model=model, args=training_arguments(tmp_path, 0, 1, len(groups), 1e-3, 0, 1, 1), train_dataset=groups,
-        eval_dataset=groups, weights=list(weights.values()), tasks=list(weights), token_budget=budget, dev_rows=[],
-        dev_accuracy=None, start=model.config.decoder_start_token_id, pad=model.config.pad_token_id)
+        weights=list(weights.values()), tasks=list(weights), token_budget=budget, dev_rows=[], dev_accuracy=None,
+        start=getattr(model.config, "decoder_start_token_id", None), pad=model.config.pad_token_id)
     trainer.create_optimizer_and_scheduler(10)
     loss = trainer.training_step(model, trainer.data_collator(groups))
-    return float(loss), {name: weight.grad.clone() for name, weight in model.named_parameters()}, trainer
+    exact = (trainer.step["means"] * torch.tensor(list(weights.values()), dtype=torch.float64)).sum()
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-6, nan_ok=True)
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    trainer._clip_grad_norm(model)
+    return exact.item(), gradients, trainer
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_loss_and_gradients_equal_a_computation_by_hand(tiny, questions, method, tmp_path):
-    model = tiny[0]
-    groups, parameters = rows_for(tiny, questions, method), {"alpha": 0.3}
-    model.zero_grad()
-    expected = loss_by_hand(model, groups, list(task_weights(method, parameters).values()))
-    expected.backward()
-    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters()}
-    loss, gradients, _ = step_with_trainer(model, groups, method, tmp_path, 3000, parameters)
-    assert loss == pytest.approx(expected.item(), rel=1e-6)
+def assert_equal(gradients, wanted):
+    assert gradients.keys() == wanted.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-8, atol=1e-11)
 
 
-def test_cutting_a_step_changes_neither_loss_nor_gradients(tiny, questions, tmp_path):
-    groups = rows_for(tiny, questions, "multitask")
+def assert_as_by_hand(model, groups, weights, tmp_path, budget=700):
+    model.zero_grad()
+    expected = loss_by_hand(model, groups, list(weights.values()))
+    expected.backward()
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    loss, gradients, _ = step_with_trainer(model, groups, weights, tmp_path, budget)
+    assert loss == pytest.approx(expected.item(), rel=1e-10)
+    assert_equal(gradients, wanted)
+
+
+@pytest.mark.parametrize(("method", "style"), CASES, ids=lambda value: value if isinstance(value, str) else
+                         value.get("counterfactual_style", "encoder"))
+def test_loss_and_gradients_equal_a_computation_by_hand(students, questions, explained, method, style, tmp_path):
+    parameters = {**PARAMETERS, **style}
+    groups = rows_for(students, questions, explained, method, parameters)
+    assert task_weights(method, parameters) == pytest.approx(WEIGHTS[method])
+    given = [row.given for group in groups for row in group]
+    assert any(given) is (style == DECODER)
+    assert_as_by_hand(students[0]["seq2seq"], groups, WEIGHTS[method], tmp_path)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_loss_and_gradients_of_the_other_students_equal_one_by_hand(students, questions, explained, name, tmp_path):
+    model, method = students[0][name], "label_only" if name == "classifier" else "combined"
+    groups = rows_for(students, questions, explained, method, {**PARAMETERS, **DECODER}, model_kind(model))
+    chunk = pad_chunk(groups[0], model.config.pad_token_id, 0, model_kind(model) == "causal")
+    assert (last_layer(model, chunk) is not None) is (name in ("causal", "warm-started"))
+    assert_as_by_hand(model, groups, WEIGHTS[method], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "causal", "classifier"])
+def test_a_step_in_one_two_or_four_chunks_is_the_same_step(students, questions, explained, kind, tmp_path):
+    model, method = students[0][kind], "label_only" if kind == "classifier" else "combined"
+    groups = rows_for(students, questions, explained, method, PARAMETERS, kind)
     rows = [row for group in groups for row in group]
-    sizes = {budget: len(cut_step(rows, budget)) for budget in (10**6, 700, 300, 1)}
-    assert sizes[10**6] == 1 and sizes[1] == len(rows) and len(set(sizes.values())) == 4
-    whole_loss, whole, _ = step_with_trainer(tiny[0], groups, "multitask", tmp_path, 10**6)
-    for budget in (700, 300, 1):
-        loss, gradients, _ = step_with_trainer(tiny[0], groups, "multitask", tmp_path, budget)
+    budgets = {}
+    for budget in range(10**4, 0, -10):
+        budgets.setdefault(len(cut_rows(rows, budget, kind == "causal")), budget)
+    budgets[1] = 10**6
+    whole_loss, whole, _ = step_with_trainer(model, groups, WEIGHTS[method], tmp_path, budgets[1])
+    for chunks in (2, 4, len(rows)):
+        loss, gradients, _ = step_with_trainer(model, groups, WEIGHTS[method], tmp_path, budgets[chunks])
         assert loss == pytest.approx(whole_loss, rel=1e-12)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12)
+        assert_equal(gradients, whole)
 
 
-def test_running_out_of_memory_splits_the_step_and_does_not_change_it(tiny, questions, tmp_path):
+def test_running_out_of_memory_splits_the_step_and_does_not_change_it(students, questions, explained, tmp_path):
     class SmallMachine(StudyTrainer):
+        room = 500
+
         def _to_device(self, chunk):
-            if chunk["input_ids"].numel() + chunk["labels"].numel() > 500:
+            if chunk["input_ids"].numel() + chunk["labels"].numel() > self.room:
                 raise torch.OutOfMemoryError("simulated")
             return super()._to_device(chunk)
 
-    groups = rows_for(tiny, questions, "multitask")
-    loss, gradients, _ = step_with_trainer(tiny[0], groups, "multitask", tmp_path, 10**6)
-    small_loss, small, trainer = step_with_trainer(tiny[0], groups, "multitask", tmp_path, 10**4,
-                                                   trainer_class=SmallMachine)
+    class NoMachine(SmallMachine):
+        room = 0
+
+    model, groups = students[0]["seq2seq"], rows_for(students, questions, explained, "multitask")
+    loss, gradients, _ = step_with_trainer(model, groups, TWO, tmp_path, 10**6)
+    small_loss, small, trainer = step_with_trainer(model, groups, TWO, tmp_path, 10**4, SmallMachine)
     assert trainer.splits > 0 and trainer.token_budget < 10**4
     assert small_loss == pytest.approx(loss, rel=1e-12)
-    for name, gradient in small.items():
-        torch.testing.assert_close(gradient, gradients[name], rtol=1e-9, atol=1e-12)
+    assert_equal(small, gradients)
+    with pytest.raises(StudyError, match="out of memory with one row at a time"):
+        step_with_trainer(model, groups, TWO, tmp_path, 100, NoMachine)
 
 
 def test_every_row_is_in_one_chunk_and_no_chunk_exceeds_the_budget():
     rows = [TokenRow(i % 2, [1] * (5 + i % 7), [2] * (3 + (i * i) % 11)) for i in range(50)]
-    chunks = cut_step(rows, 120)
-    assert sorted(id(row) for chunk in chunks for row in chunk) == sorted(map(id, rows))
-    for chunk in chunks:
-        padded = len(chunk) * (max(len(r.source) for r in chunk) + max(len(r.target) for r in chunk))
-        assert padded <= 120
-    assert cut_step([], 100) == []
-    assert [len(chunk) for chunk in cut_step(rows[:1], 1)] == [1]
+    for causal in (False, True):
+        chunks = cut_rows(rows, 120, causal)
+        assert sorted(id(row) for chunk in chunks for row in chunk) == sorted(map(id, rows))
+        for chunk in chunks:
+            longest = (max(len(r.source) + len(r.target) for r in chunk) if causal else
+                       max(len(r.source) for r in chunk) + max(len(r.target) for r in chunk))
+            assert len(chunk) * longest <= 120
+        assert chunks == cut_rows(rows, 120, causal)
+    assert cut_rows([], 100) == []
+    assert [len(chunk) for chunk in cut_rows(rows[:1], 1)] == [1]
+
+
+def test_rows_of_like_length_run_together_whatever_their_task():
+    """Short and long targets with short and long sources: four groups, which a sort by target alone would mix."""
+    rows = [TokenRow(i % 3, [1] * (20 if i % 2 else 90), [2] * (8 if i % 4 < 2 else 120)) for i in range(40)]
+    chunks = cut_rows(rows, 10**4)
+    assert len(chunks) == 4
+    assert all(len({(len(row.source), len(row.target)) for row in chunk}) == 1 for chunk in chunks)
 
 
 def test_padding_has_no_part_in_the_loss(tiny):
-    model = tiny[0]
+    model, one = tiny[0], torch.ones(1, dtype=torch.float64)
     short, long = TokenRow(0, [5, 6, 1], [7, 1]), TokenRow(0, [8] * 30, [9] * 40)
-    alone = task_sums(model, pad_chunk([short], 0, 0), 1)
     chunk = pad_chunk([short, long], 0, 0)
     assert (chunk["labels"][0] == IGNORED).sum() == 38
-    together = task_sums(model, chunk, 1) - task_sums(model, pad_chunk([long], 0, 0), 1)
-    assert together.item() == pytest.approx(alone.item(), rel=1e-9)
+    alone, other = (step_loss(model, pad_chunk([row], 0, 0), one) for row in (short, long))
+    together = step_loss(model, chunk, one)
+    for part in (0, 1):
+        assert together[part].item() == pytest.approx(alone[part].item() + other[part].item(), rel=1e-12)
 
 
 def test_labels_are_moved_right_by_one_behind_the_start_token():
@@ -117,8 +225,80 @@ def test_labels_are_moved_right_by_one_behind_the_start_token():
     assert chunk["task"].tolist() == [1, 0]
 
 
-def test_a_loss_that_is_not_a_number_stops_with_step_task_and_rate(tiny, questions, tmp_path):
-    broken = copy.deepcopy(tiny[0])
+@pytest.mark.parametrize("slice_of", [1, 3, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_loss_in_slices_equals_the_librarys_cross_entropy(monkeypatch, slice_of, with_bias):
+    """Also where one logit is so far ahead that the probability of all others is 0 in floating point."""
+    torch.manual_seed(0)
+    monkeypatch.setitem(trainer_module.LOGITS, "cpu", slice_of * 11)
+    hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+                            for shape in ((7, 5), (11, 5), (11,)))
+    with torch.no_grad():
+        hidden[2] *= 1e5
+    tokens, weights = torch.randint(0, 11, (7,)), torch.rand(7, dtype=torch.float64)
+    inputs = [hidden, weight, bias][: 3 if with_bias else 2]
+    bias = bias if with_bias else None
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    wanted = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+    gradients = torch.autograd.grad(3 * (wanted * weights).sum(), inputs)
+    total, losses = HeadLoss.apply(hidden, weight, bias, tokens, weights, True)
+    torch.testing.assert_close(losses, wanted.detach())
+    torch.testing.assert_close(total, (wanted * weights).sum())
+    for found, expected in zip(torch.autograd.grad(3 * total, inputs), gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_faster_dropout_drops_as_many_and_keeps_the_mean():
+    torch.manual_seed(0)
+    numbers = torch.ones(1000, 999)
+    out = QuickDropout(0.1)(numbers)
+    assert (out == 0).float().mean().item() == pytest.approx(0.1, abs=0.002)
+    assert out[out != 0].unique().tolist() == pytest.approx([1 / 0.9], rel=1e-4)
+    assert out.mean().item() == pytest.approx(1, abs=0.002)
+    rows, columns = ((out == 0).float().mean(dim).std().item() for dim in (1, 0))
+    assert max(rows, columns) < 1.2 * math.sqrt(0.1 * 0.9 / 999)  # independent draws, in both directions
+    assert QuickDropout(0.1).eval()(numbers) is numbers and QuickDropout(0)(numbers) is numbers
+
+
+def test_the_faster_equivalents_compute_the_same(students):
+    model = load_student("", "kdutils/mini/student", random_weights=True, seed=2, config={
+        "model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+        "feed_forward_proj": "gated-gelu"})[0].double().eval()
+    ids = torch.randint(0, 100, (2, 9))
+    before = model(input_ids=ids, decoder_input_ids=ids).logits
+    names = {type(module).__name__ for module in quicken(model).modules()}
+    assert {"GELU", "QuickDropout"} <= names and not {"NewGELUActivation", "Dropout"} & names
+    torch.testing.assert_close(model(input_ids=ids, decoder_input_ids=ids).logits, before, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "family"), [("multitask", "t5"), ("combined", "t5"), ("combined", "causal"),
+                                                ("label_only", "classifier")])
+def test_the_worked_loss_is_that_of_the_trainer(questions, explained, method, family):
+    student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 48, "d_kv": 12}}
+    if family != "t5":
+        student = {"model": "", "tokenizer": "kdutils/mini/student", "random_weights": True, "config": SHAPES[family],
+                   "kind": family}
+    rows, total, loss = worked_loss(student, method, {**PARAMETERS, **DECODER}, questions[0].iloc[0].to_dict(),
+                                    explained, 0)
+    assert dict(zip(rows["task"], rows["weight"], strict=True)) == pytest.approx(WEIGHTS[method])
+    assert total == pytest.approx(rows["weight · mean"].sum()) and total == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_step_task_and_rate(students, questions, explained, tmp_path):
+    broken = copy.deepcopy(students[0]["seq2seq"])
     torch.nn.init.constant_(broken.get_output_embeddings().weight, math.nan)
-    with pytest.raises(StudyError, match=r"became nan at step 1, task 'predict', learning rate"):
-        step_with_trainer(broken, rows_for(tiny, questions, "multitask", count=2), "multitask", tmp_path, 1000)
+    with pytest.raises(Diverged, match=r"the loss became nan at step 1, task 'predict', learning rate 0\.001; try"):
+        step_with_trainer(broken, rows_for(students, questions, explained, "multitask"), TWO, tmp_path, 1000)
+
+
+def test_a_gradient_that_is_not_a_number_stops_and_its_task_is_found(students, questions, explained, tmp_path,
+                                                                     monkeypatch):
+    def steep(model, chunk, scale):
+        total, sums = step_loss(model, chunk, scale)
+        zero = next(model.parameters()).sum() * 0
+        return total + (zero.sqrt() if (chunk["task"] == 1).any() else 0), sums  # 0, with a slope of infinity times 0
+
+    monkeypatch.setattr(trainer_module, "step_loss", steep)
+    with pytest.raises(Diverged, match=r"the gradient's norm became nan at step 1, task 'explain', learning rate"):
+        step_with_trainer(students[0]["seq2seq"], rows_for(students, questions, explained, "multitask"), TWO, tmp_path,
+                          1000)

@@ -1,35 +1,194 @@
-"""What a question becomes for a method, and how an answer is read back."""
+"""What a question becomes for a method, what the teacher's tables become, and how an answer is read back."""
 
+import random
+
+import pandas as pd
 import pytest
 
 from kdutils.errors import StudyError
-from kdutils.student.methods import is_right, match_choice, normalise, parse_answer, rows_of, task_weights
+from kdutils.student.methods import (
+    METHODS,
+    WORDS,
+    Explained,
+    Row,
+    controlled,
+    explained_of,
+    is_right,
+    match_choice,
+    normalise,
+    number,
+    parse_answer,
+    rows_of,
+    task_weights,
+)
 
-ITEM = {"id": "1", "question": "What is wet?", "choices": ["the sun", "water"], "answer": "water"}
+ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
+        "answer": "water"}
+SOURCE = "Question: What is wet?\nChoices: (a) the sun (b) water (c) sand"
+FULL = Explained("It flows.", {"the sun": "It shines.", "sand": "It trickles."})
 
 
-def test_rows_of_the_methods():
-    source = "[predict] Question: What is wet?\nChoices: (a) the sun (b) water"
-    assert [(r.source, r.target) for r in rows_of("standard", {}, ITEM, "It flows.")] == \
-        [(source, "The answer is water. Explanation: It flows.")]
-    assert [(r.task, r.source, r.target) for r in rows_of("multitask", {}, ITEM, "It flows.")] == [
-        ("predict", source, "The answer is water."),
-        ("explain", source.replace("predict", "explain"), "It flows.")]
-    assert len(rows_of("label_only", {}, ITEM, "It flows.")) == 1
+def texts(method, explained=FULL, item=ITEM, **parameters):
+    return [(row.task, row.source, row.target, row.target_prefix)
+            for row in rows_of(method, parameters, item, explained)]
+
+
+def test_rows_of_the_methods_that_answer_first():
+    predict = ("predict", f"[predict] {SOURCE}", "The answer is water.", "")
+    assert texts("label_only") == [predict]
+    assert texts("standard") == [(*predict[:2], "The answer is water. Explanation: It flows.", "")]
+    assert texts("multitask") == texts("shuffled") == [predict, ("explain", f"[explain] {SOURCE}", "It flows.", "")]
+    tokens = ("tokens", f"[tokens] {SOURCE}", "wet water", "")
+    assert texts("token_rationale", "wet water") == texts("random_tokens", "wet water") == [predict, tokens]
+
+
+def test_rows_of_a_counterfactual_in_both_styles():
+    factual = ("factual", f"[factual] {SOURCE}", "It flows. So the answer is water.", "")
+    asked, sun, sand = f"[counterfactual] {SOURCE}", "So the answer is the sun.", "So the answer is sand."
+    assert texts("counterfactual") == [factual, ("counterfactual", f"{asked}\nRationale: It shines.", sun, ""),
+                                       ("counterfactual", f"{asked}\nRationale: It trickles.", sand, "")]
+    assert texts("counterfactual", counterfactual_style="decoder") == [
+        factual, ("counterfactual", asked, sun, "It shines."), ("counterfactual", asked, sand, "It trickles.")]
+    assert texts("counterfactual", wrong_answers="first") == texts("counterfactual")[:2]
+    only = Explained("It flows.", {"sand": "It trickles."})
+    assert texts("counterfactual", only, wrong_answers="first")[1][2] == sand  # the first that has a text
+    assert texts("combined") == texts("multitask") + texts("counterfactual")
+
+
+@pytest.mark.parametrize("style", ["encoder", "decoder"])
+def test_without_tags_the_rationale_alone_can_drive_the_answer(style):
+    tagged = texts("counterfactual", counterfactual_style=style)
+    assert texts("untagged", counterfactual_style=style) == [
+        (task, source.removeprefix(f"[{task}] "), *rest) for task, source, *rest in tagged]
+
+
+def test_the_right_answer_is_never_a_counterfactual():
+    own = Explained("It flows.", {"water": "It is wet.", "sand": "It trickles."})
+    assert [row[2] for row in texts("counterfactual", own)] == ["It flows. So the answer is water.",
+                                                                "So the answer is sand."]
+    sums = {"id": "2", "question": "3 + 5?", "choices": [], "answer": "8"}
+    own = Explained("It is 8.", {"8.0": "It is 8.0.", "9": "It is 9."})
+    assert [row[2] for row in texts("counterfactual", own, sums)][1:] == ["So the answer is 9."]
 
 
 def test_a_question_without_explanation_keeps_its_answer():
-    assert [row.task for row in rows_of("multitask", {}, ITEM, None)] == ["predict"]
-    assert rows_of("standard", {}, ITEM, None)[0].target == "The answer is water."
+    for nothing in (None, "", Explained()):
+        assert [row.task for row in rows_of("multitask", {}, ITEM, nothing)] == ["predict"]
+        assert rows_of("standard", {}, ITEM, nothing)[0].target == "The answer is water."
+        assert rows_of("counterfactual", {}, ITEM, nothing) == [
+            Row("factual", f"[factual] {SOURCE}", "So the answer is water.")]
+    assert [row.task for row in rows_of("combined", {}, ITEM, "It flows.")] == ["predict", "explain", "factual"]
 
 
 def test_weights_and_bad_parameters():
     assert task_weights("multitask", {"alpha": 0.25}) == {"predict": 0.25, "explain": 0.75}
-    with pytest.raises(StudyError, match="alpha: 1.5 is not between 0 and 1"):
-        task_weights("multitask", {"alpha": 1.5})
+    assert task_weights("counterfactual", {"beta": 0.25}) == {"factual": 0.25, "counterfactual": 0.75}
+    combined = task_weights("combined", {"alpha": 0.3, "beta": 0.6, "gamma": 0.8})
+    assert combined == pytest.approx({"predict": 0.24, "explain": 0.56, "factual": 0.12, "counterfactual": 0.08})
+    for method in METHODS:
+        assert sum(task_weights(method, {}).values()) == pytest.approx(1)
+    for name in ("alpha", "beta", "gamma"):
+        with pytest.raises(StudyError, match=f"{name}: 1.5 is not between 0 and 1"):
+            task_weights("combined", {name: 1.5})
+    with pytest.raises(StudyError, match="counterfactual_style: unknown 'both'; known: encoder, decoder"):
+        task_weights("counterfactual", {"counterfactual_style": "both"})
+    with pytest.raises(StudyError, match="wrong_answers: unknown 'some'; known: all, first"):
+        task_weights("untagged", {"wrong_answers": "some"})
+    with pytest.raises(StudyError, match="k: 0 is not a number of words"):
+        controlled("random_tokens", {"k": 0}, [ITEM], {"1": "It flows."}, 0)
     with pytest.raises(StudyError, match="unknown 'magic'; known: label_only, standard, multitask"):
         task_weights("magic", {})
 
+
+def test_every_method_says_how_it_is_asked():
+    for name, method in METHODS.items():
+        rows = rows_of(name, {}, ITEM, FULL)
+        asks = [row for row in rows if row.source == rows_of(name, {}, ITEM, None)[0].source]
+        assert any(method.says("water") in row.target for row in asks), name
+        assert rows[0].source.startswith(f"[{method.answer}] " if method.answer else "Question: ")
+        explains = [row for row in rows if "It flows." in row.target]
+        assert bool(explains) == (method.explanation is not None)
+        assert all(row.source.startswith(f"[{method.explanation}] " if method.explanation else "Question: ")
+                   for row in explains if row.task != "factual" or name != "combined")
+        assert method.one_text == any(method.says("water") in row.target for row in explains
+                                      if row.task != "factual" or name != "combined")
+
+
+# Controls
+
+def items_of(count, split="train"):
+    return [{**ITEM, "id": f"{split}-{place}", "split": split} for place in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_gives_every_question_the_rationale_of_another_one_of_its_split(seed):
+    items = items_of(9) + items_of(4, "dev") + items_of(2, "test")
+    explained = {item["id"]: Explained(f"About {item['id']}.", {"sand": "It trickles."}) for item in items}
+    explained["train-3"] = Explained()
+    changed = controlled("shuffled", {}, items, explained, seed)
+    assert changed["train-3"] == Explained()
+    for split in ("train", "dev", "test"):
+        own = [item["id"] for item in items if item["split"] == split and item["id"] != "train-3"]
+        assert all(changed[key].rationale != explained[key].rationale for key in own)
+        assert sorted(changed[key].rationale for key in own) == sorted(explained[key].rationale for key in own)
+    assert changed == controlled("shuffled", {}, items, explained, seed)
+    assert changed != controlled("shuffled", {}, items, explained, seed + 1)
+    assert controlled("multitask", {}, items, explained, seed) == explained
+    with pytest.raises(StudyError, match="shuffled: question 'dev-0' is the only explained one of its split"):
+        controlled("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0)
+
+
+def test_random_tokens_are_words_of_the_question_in_its_order_as_many_as_the_rationale_has():
+    draw, words = random.Random(0), [f"word{number}" for number in range(12)]
+    seen = set()
+    for turn in range(300):
+        item = {**ITEM, "id": str(turn), "question": f"{' '.join(words[:8])}?", "choices": words[8:]}
+        length = draw.randint(1, 9)
+        chosen = controlled("random_tokens", {}, [item], {item["id"]: " ".join(["x"] * length)}, 1)[item["id"]]
+        picked = chosen.rationale.split()
+        assert len(picked) == min(5, length) and picked == sorted(set(picked), key=words.index)
+        seen |= set(picked)
+    assert seen == set(words)
+    assert len(controlled("random_tokens", {"k": 2}, [ITEM], {"1": "a b c d"}, 0)["1"].rationale.split()) == 2
+    assert controlled("random_tokens", {}, [ITEM], {"1": None}, 0)["1"].rationale is None
+    assert WORDS.findall("don't half-way, (b) 3.5?") == ["don't", "half-way", "b", "3", "5"]
+
+
+# From tables
+
+QUESTIONS = pd.DataFrame([{**ITEM, "id": key, "human_explanations": []} for key in "abc"])
+
+
+def explanations(*rows):
+    return pd.DataFrame([dict(zip(("id", "stage", "round", "answer", "text"), row, strict=True)) for row in rows])
+
+
+def test_the_last_revision_is_read_and_never_mixed_with_what_was_written_first():
+    first = [(key, "rationale", 0, "water", "first") for key in "abc"]
+    assert {key: one.rationale for key, one in explained_of(explanations(*first), QUESTIONS).items()} == {
+        "a": "first", "b": "first", "c": "first"}
+    table = explanations(*first, ("a", "revision", 2, "water", "second"), ("a", "revision", 1, "water", "once"),
+                         ("b", "revision", 1, "water", "once"), ("b", "revision", 2, "water", None),
+                         ("c", "critique", 1, "water", "a critique"), ("c", "revision", 1, "sand", "for another"))
+    assert {key: one.rationale for key, one in explained_of(table, QUESTIONS).items()} == {
+        "a": "second", "b": None, "c": None}
+    old = table[table["round"] == 1].drop(columns="round")  # a table from before there were rounds
+    assert explained_of(old, QUESTIONS)["b"].rationale == "once"
+
+
+def test_counterfactuals_come_from_either_table_and_argue_for_a_wrong_choice():
+    table = explanations(("a", "rationale", 0, "water", "true"), ("b", "rationale", 0, "sand", "teacher was wrong"),
+                         ("a", "counterfactual", 0, "sand", "for sand"), ("a", "counterfactual", 0, "water", "gold"),
+                         ("a", "counterfactual", 0, "the sun", None), ("c", "counterfactual", 0, "fire", "no choice"),
+                         ("zz", "counterfactual", 0, "sand", "another question"))
+    more = explanations(("a", "counterfactual", 0, "the sun", "for the sun"), ("a", "rationale", 0, "water", "other"))
+    assert explained_of(table, QUESTIONS) == {"a": Explained("true", {"sand": "for sand"}), "b": Explained(),
+                                              "c": Explained()}
+    assert explained_of(table, QUESTIONS, more)["a"] == Explained("true", {"sand": "for sand",
+                                                                           "the sun": "for the sun"})
+
+
+# Reading back
 
 @pytest.mark.parametrize(("text", "choices", "answer", "explanation"), [
     ("The answer is water. Explanation: It flows. The answer is x.", ["sun", "water"], "water",
@@ -38,15 +197,40 @@ def test_weights_and_bad_parameters():
     ("The answer is u.s. Explanation: no.", ["u.s.", "uk"], "u.s.", "no."),
     ("The answer is u.s..", ["u.s.", "uk"], "u.s.", ""),
     ("The answer is (b).", ["sun", "water"], "water", ""),
+    ("The answer is (b) water.", ["sun", "water"], "water", ""),
+    ("The answer is (a) water.", ["sun", "water"], "(a) water", ""),  # letter and text disagree
     ("The answer is the  Water!", ["sun", "water"], "water", ""),
+    ("The answer is water. It flows.", ["sun", "water"], "water", ""),
     ("The answer is fire.", ["sun", "water"], "fire", ""),
     ("The answer is 42.", [], "42", ""),
+    ("The answer is 8. Because 3 + 5 is 8.", [], "8", ""),
+    ("The answer is -8.5.", [], "-8.5", ""),
+    ("It flows. So the answer is water.", ["sun", "water"], "water", "It flows."),
+    ("it flows . so the answer is water .", ["sun", "water"], "water", "it flows ."),
+    ("The answer is hot? No: so the answer is water.", ["sun", "water"],
+     "hot? No: so the answer is water", ""),  # it began with an answer
+    ("Not so the answer is sun. So the answer is (b). So the answer is", ["sun", "water"], "water",
+     "Not so the answer is sun."),
+    ("So the answer is water.", ["sun", "water"], "water", ""),
+    ("3 + 5 is 8. So the answer is 8.", [], "8", "3 + 5 is 8."),
+    ("So the answer is", ["sun", "water"], "", ""),
+    ("It flows and flows", ["sun", "water"], "", ""),
     ("water", ["sun", "water"], "", ""),
     ("", ["sun", "water"], "", ""),
     ("The answer is ", ["sun", "water"], "", ""),
 ])
 def test_answers_are_read_back(text, choices, answer, explanation):
     assert parse_answer(text, choices) == (answer, explanation)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_teaches_is_read_back(method):
+    for choices, gold in ((["u.s.", "the u.k.", "a b"], "u.s."), (["8", "-8", "8.5"], "8"), ([], "8.0"), ([], "U. S.")):
+        item = {"id": "1", "question": "?", "choices": choices, "answer": gold}
+        row = rows_of(method, {}, item, "It. Is so.")[0]
+        answer, explanation = parse_answer(row.target, choices)
+        assert is_right(answer, gold, choices) and not choices or answer == gold
+        assert explanation == ("It. Is so." if METHODS[method].one_text else "")
 
 
 def test_an_answer_inside_a_longer_word_is_not_right():
@@ -56,8 +240,21 @@ def test_an_answer_inside_a_longer_word_is_not_right():
     assert is_right("The 12 apples", "12 apples")
 
 
+@pytest.mark.parametrize(("one", "other", "equal"), [
+    ("8", "8.0", True), ("8", "8.", True), ("1,000", "1000", True), ("$5", "5", True), ("50 %", "50", True),
+    ("-8", "8", False), ("−8", "-8.0", True), ("1.5", "15", False), ("1,2", "12", False), (".5", "0.50", True),
+    ("8 apples", "8", False), ("nan", "nan", True), ("12", "twelve", False)])
+def test_numbers_are_compared_by_their_value(one, other, equal):
+    assert is_right(one, other) is equal
+    assert number("nan") is None and number("inf") is None and number("$-5") is None
+
+
 def test_choices_that_only_differ_in_case_or_article_are_told_apart():
     assert match_choice("the bank", ["bank", "the bank"]) == "the bank"
     assert match_choice("The  BANK", ["bank", "the bank"]) == "The  BANK"  # either one: no guess
+    assert match_choice("b", ["B", "C"]) == "b"  # its letter says C, its text says B
+    assert match_choice("B", ["A", "B"]) == "B" and match_choice("b)", ["x", "y"]) == "y"
+    assert match_choice("z", ["x", "y"]) == "z" and match_choice("ſ", ["x", "y"]) == "ſ"
+    assert match_choice("8.0", ["-8", "8"]) == "8"
     assert normalise("The  U.S.!") == "u s"
     assert normalise("A") == "a"  # an answer that is an article is not emptied

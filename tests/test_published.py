@@ -1,6 +1,8 @@
-"""The published explanations: the pinned tables, their measured defects, the join, and the download."""
+"""The published explanations: the pinned tables, their measured defects, the join, the download, and PaLM-540B's."""
 
+import json
 import os
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from kdutils.data.readers import nli_question, read_questions, read_records
+from kdutils.data.questions import evaluate
+from kdutils.data.readers import NLI_LABELS, nli_question, read_questions, read_records
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.teacher import published
-from kdutils.teacher.published import content_checksum, identical_share, load_table, published_explanations
+from kdutils.teacher.published import content_checksum, identical_share, load_table, parse_palm, published_explanations
 
 POS, REVISION = "few_shot_positive_rationale", "few_shot_revision"
 CF = "counterfactual_prompt_answer_{}_rationale"
@@ -180,12 +183,94 @@ def test_a_missing_column_is_named(tmp_path):
         published_explanations(frame_of(question(0)), "cqa", "llama", "counterfactual", tmp_path)
 
 
+# The layout of one table per stage
+
+def stage_row(number):
+    return {key: value for key, value in published_row(number).items() if key in ("id", "question", "choices", "answer",
+                                                                                 POS)}
+
+
+@pytest.mark.parametrize("place", [
+    "rationales__cqa-qwen-train.parquet", "stages/rationales__cqa-qwen-train.parquet",
+    "rationales/cqa-qwen-train/shard_0", "../rationales/cqa-qwen-train/shard_0"])
+def test_the_table_of_a_stage_stands_in_for_a_missing_one(tmp_path, place):
+    folder = tmp_path / "consolidated"
+    path = folder / place
+    (path.parent if path.suffix else path).mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    if path.suffix:
+        pd.DataFrame([stage_row(n) for n in range(3)]).to_parquet(path)
+    else:
+        (path / "data-00000-of-00001.arrow").write_bytes(arrow([stage_row(n) for n in range(3)]))
+    questions = frame_of(question(1, split="train"), question(2, split="dev"))
+    frame = published_explanations(questions, "cqa", "qwen", "few_shot", folder)
+    assert frame["text"].tolist() == ["Because 1.", "Because 2."]
+    assert frame.attrs["content"] == {"rationales__cqa-qwen-train": "no checksum known"}
+    assert load_table("cqa-qwen-train", folder, stage="rationale")[2]["id"] == "q2"
+    with pytest.raises(StudyError, match="nor rationales_revised__cqa-qwen-train.parquet or rationales_revised/cqa-"):
+        published_explanations(questions, "cqa", "qwen", "critique_revision", folder)
+
+
+def test_the_consolidated_table_comes_first(small):
+    pd.DataFrame([{**stage_row(0), POS: "Of the stage."}]).to_parquet(small / "rationales__cqa-llama-test.parquet")
+    frame = published_explanations(frame_of(question(0)), "cqa", "llama", "few_shot", small)
+    assert frame["text"].tolist() == ["Because 0."]
+
+
+def snli(number, **changes):
+    return {"premise": f"P{number}.", "hypothesis": "H.", "label": 1, POS: f"Text {number}.", **changes}
+
+
+def pairs(*numbers, split="dev"):
+    return frame_of(*(question(n, split=split, question=nli_question(f"P{n}.", "H."), answer="neutral",
+                               choices=list(NLI_LABELS)) for n in numbers))
+
+
+def test_dev_of_esnli_is_found_in_train_or_in_the_published_tenth_of_validation(tmp_path):
+    """The dev split is a part of train where a person cut it off there, else SNLI's validation split."""
+    pd.DataFrame([snli(1)]).to_parquet(tmp_path / "esnli-llama-train.parquet")
+    frame = published_explanations(pairs(1, 2), "esnli", "llama", "few_shot", tmp_path)
+    assert frame["problem"].tolist() == ["", "not published"]
+    pd.DataFrame([snli(2)]).to_parquet(tmp_path / "rationales__esnli-llama-validation.parquet")
+    frame = published_explanations(pairs(1, 2), "esnli", "llama", "few_shot", tmp_path)
+    assert frame["text"].tolist() == ["Text 1.", "Text 2."]
+    assert set(frame.attrs["content"]) == {"esnli-llama-train", "rationales__esnli-llama-validation"}
+
+
+@pytest.fixture(scope="module")
+def some(data):
+    """The first 300 test questions of each data set of arXiv 2504.16056."""
+    files = {"cqa": "cqa/validation.parquet", "esnli": "esnli_original/test.parquet",
+             "strategyqa": "teacher_llama/strategyqa-llama-test.parquet"}
+    return {dataset: read_questions(dataset, str(data), {"test": path})[:300] for dataset, path in files.items()}
+
+
+@pytest.mark.parametrize("stage", published.STAGES)
+@pytest.mark.parametrize("teacher", ["llama", "qwen"])
+@pytest.mark.parametrize("dataset", published.DATASETS)
+def test_every_published_stage_has_texts_or_a_reason(data, some, dataset, teacher, stage):
+    """On the development data, which has Llama's tables and may have Qwen's."""
+    questions = some[dataset]
+    there = (data / "teacher_llama" / f"{dataset}-{teacher}-test.parquet").is_file()
+    if there and (dataset, teacher, published.STAGES[stage]) not in published.REFUSED:
+        frame = published_explanations(questions, dataset, teacher, stage, data / "teacher_llama")
+        assert frame["text"].notna().mean() > 0.98 and set(frame["id"]) == set(questions["id"])
+    else:
+        with pytest.raises(StudyError, match=f"neither {dataset}-{teacher}-test.parquet|: refused. "):
+            published_explanations(questions, dataset, teacher, stage, data / "teacher_llama")
+
+
 # Refusals
 
 @pytest.mark.parametrize(("dataset", "teacher", "prompting", "split", "message"), [
     ("esnli", "qwen", "counterfactual", "test", "esnli-qwen, counterfactual: refused.*wrong teacher"),
-    ("cqa", "qwen", "few_shot", "dev", "cqa-qwen-train: .* never published"),
-    ("squad", "llama", "few_shot", "test", "dataset 'squad' is unknown; choose one of cqa"),
+    ("cqa", "qwen", "few_shot", "dev", "neither cqa-qwen-train.parquet .*nor rationales__cqa-qwen-train.parquet or "),
+    ("squad", "llama", "few_shot", "test", "dataset 'squad' is unknown for teacher 'llama'; choose one of cqa"),
+    ("strategyqa", "palm", "few_shot", "test", "dataset 'strategyqa' is unknown for teacher 'palm'; .* svamp, esnli"),
+    ("svamp", "llama", "few_shot", "test", "dataset 'svamp' is unknown for teacher 'llama'"),
+    ("cqa", "palm", "critique_revision", "test", "cqa-palm, revision: never published; PaLM-540B wrote few_shot"),
+    ("cqa", "palm", "few_shot", "train", "neither cqa_train_CoT.parquet nor cqa/llm/train_CoT_0.json in this folder"),
+    ("esnli", "palm", "few_shot", "train", "no chains of thought for 'esnli', split train"),
     ("cqa", "gpt", "few_shot", "test", "teacher 'gpt' is unknown; choose one of llama, qwen"),
     ("cqa", "llama", "contrastive", "test", "prompting 'contrastive' is unknown; choose one of few_shot"),
     ("cqa", "llama", "few_shot", "train", "neither cqa-llama-train.parquet nor cqa-llama-train/shard_0"),
@@ -235,7 +320,7 @@ def server(tmp_path, monkeypatch):
         def do_GET(self):
             asked.append(self.path)
             body = pages.get(self.path)
-            self.send_response(503 if body is None else 200)
+            self.send_response(pages.get("missing", 503) if body is None else 200)
             self.send_header("Content-Length", str(pages.get("length", len(body or b""))))
             self.end_headers()
             self.wfile.write(body or b"")
@@ -330,3 +415,212 @@ def test_half_of_the_qwen_training_table_was_published(server):
     assert frame["problem"].tolist() == ["not published", ""] and frame["text"][1] == "Text 7."
     assert frame.attrs["content"] == {"esnli-qwen-train": "no checksum known"}
     assert "half of the training table" in frame.attrs["caution"]
+
+
+def test_a_download_takes_the_table_of_the_stage_where_the_consolidated_one_is_not_there(server):
+    name = "cqa-qwen-train"
+    server.pages.update({f"/rationales/{name}/shard_{i}/data-00000-of-00001.arrow": arrow([stage_row(i)])
+                         for i in range(10)})
+    questions = frame_of(question(3, split="train"))
+    with pytest.raises(StudyError, match=f"/{name}/shard_0/.*the server answers 503"):
+        published_explanations(questions, "cqa", "qwen", "few_shot", base_url=server.url)
+    server.pages["missing"] = 404
+    frame = published_explanations(questions, "cqa", "qwen", "few_shot", base_url=server.url)
+    assert frame["text"].tolist() == ["Because 3."]
+    assert frame.attrs["content"] == {f"rationales__{name}": "no checksum known"}
+    asked = len(server.asked)
+    published_explanations(questions, "cqa", "qwen", "few_shot", base_url=server.url)
+    assert len(server.asked) == asked and [path.name for path in kept(server)] == [f"rationales__{name}.parquet"]
+    with pytest.raises(StudyError, match=f"/{name}/shard_0/.* 404 .*/rationales_revised/{name}/shard_0/.* 404 "):
+        published_explanations(questions, "cqa", "qwen", "critique_revision", base_url=server.url)
+
+
+def test_the_published_tenth_of_validation_is_downloaded_and_may_be_missing(server):
+    server.pages["missing"] = 404
+    server.pages.update({f"/esnli-qwen-train/shard_{i}/data-00000-of-00001.arrow": arrow([snli(i)])
+                         for i in range(5, 10)})
+    frame = published_explanations(pairs(1, 7), "esnli", "qwen", "few_shot", base_url=server.url)
+    assert frame["problem"].tolist() == ["not published", ""]
+    server.pages.update({f"/rationales/esnli-qwen-validation/shard_{i}/data-00000-of-00001.arrow": arrow([snli(i)])
+                         for i in range(10)})
+    frame = published_explanations(pairs(1, 7), "esnli", "qwen", "few_shot", base_url=server.url)
+    assert frame["text"].tolist() == ["Text 1.", "Text 7."]
+
+
+# PaLM-540B
+
+PALM_FILES = {  # (rows, right answers as this project reads them, unusable) of each file
+    ("cqa", "train"): (9741, 7343, 284 + 12), ("cqa", "test"): (1221, 958, 25 + 3),
+    ("svamp", "train"): (799, 593, 22 + 11), ("svamp", "test"): (200, 155, 5 + 2),
+    ("esnli", "dev"): (9840, 7199, 4), ("esnli", "test"): (9824, 7171, 0),
+    ("anli", "dev"): (1000, 675, 1), ("anli", "test"): (1000, 664, 0)}
+
+
+@pytest.fixture(scope="module")
+def palm(data):
+    if not (data / "palm540b_dss").is_dir():
+        pytest.skip("no chains of thought: KDUTILS_DATA holds no palm540b_dss")
+    found = {}
+    for dataset in published.PALM_SPLITS:
+        files = {"dev": "esnli_original/dev.parquet", "test": "esnli_original/test.parquet"}  # PaLM has no train
+        questions = read_questions(dataset, str(data), files if dataset == "esnli" else None)
+        found[dataset] = questions, published_explanations(questions, dataset, "palm", "few_shot", data)
+    return found
+
+
+def said(stem, text):
+    """The answer by the rule of the data's manifest: the first that matches in the whole string, as Python reads it."""
+    pattern = {"cqa": r"So the answer is \(([a-e])\)", "esnli": r"Answer: (\w+)", "anli1": r"So the answer is (\w+)",
+               "svamp": r"The answer is (.*)\."}[stem]
+    found = re.search(pattern, text)
+    if stem != "svamp" or not found:
+        return found[1] if found else None
+    if not re.fullmatch(r"(?:[\d\s.()+*/-]|and)+", found[1]):
+        return None
+    return eval(found[1])  # digits, operators, brackets and "and", which Python reads as the second number
+
+
+@pytest.mark.parametrize(("name", "share"), [
+    ("esnli_valid", ".732"), ("esnli_test", ".730"), ("anli1_valid", ".668"), ("anli1_test", ".657"),
+    ("cqa_train", ".759"), ("cqa_test", ".788"), ("svamp_train", ".745"), ("svamp_test", ".775")])
+def test_strings_belong_to_the_rows_of_the_inputs(data, palm, name, share):
+    """The agreement with gold that was measured before, by a rule of its own, on the raw files: rows are aligned."""
+    texts = [row["cot"] for row in read_records(data / "palm540b_dss" / f"{name}_CoT.parquet")]
+    stem, _, split = name.partition("_")
+    place = {"cqa_train": "cqa/train", "cqa_test": "cqa/validation"}.get(name, f"palm540b_dss/{name}_inputs")
+    rows = read_records(data / f"{place}.parquet")
+    if stem == "cqa":
+        gold = ["abcde"[row["choices"].index(row["answer"])] for row in rows]
+        chosen = [row["choices"]["abcde".index(said(stem, text))] if said(stem, text) else None
+                  for row, text in zip(rows, texts, strict=True)]
+        gold = [row["answer"] for row in rows]
+    else:
+        gold = [NLI_LABELS[row["label"]] if stem != "svamp" else evaluate(row["label"]) for row in rows]
+        chosen = [said(stem, text) for text in texts]
+    assert f"{sum(a == b for a, b in zip(chosen, gold, strict=True)) / len(gold):.3f}" == f"0{share}"
+
+
+@pytest.mark.parametrize(("dataset", "split"), PALM_FILES)
+def test_own_answers_of_palm(palm, dataset, split):
+    """Counts differ from the manifest's by what it counts and this project does not.
+
+    Answers of made-up next questions, one of several answers, "and" in an equation, the SVAMP row that the reader
+    leaves out; and by what it does not count: "so the answer is", an answer by its words where the letter is wrong.
+    """
+    questions, frame = palm[dataset]
+    splits = ("train", "dev") if split == "train" else (split,)
+    part = frame[questions["split"].isin(splits).to_numpy()]
+    gold = questions.loc[questions["split"].isin(splits), "answer"]
+    assert (len(part), (part["answer"].to_numpy() == gold.to_numpy()).sum(), part["text"].isna().sum()) == PALM_FILES[
+        dataset, split]
+    name, files = published.PALM_SPLITS[dataset]
+    key = f"{name}_{files[split]}"
+    assert frame.attrs["content"][key] == "as published"
+    rows, right, _ = PALM_FILES[dataset, split]
+    assert frame.attrs["notes"][f"{key}: share of own answers that are right"] == round(right / rows, 4)
+
+
+def test_palms_texts_are_rationales_alone(palm):
+    for dataset, (questions, frame) in palm.items():
+        texts = frame["text"].dropna()
+        assert not texts.str.contains(r"\n|Premise:|(?:^| )Q:|Answer:|[Ss]o the answer is|The answer is \(").any()
+        assert (frame["text"].notna() == (frame["problem"] == "")).all()
+        assert set(frame["stage"]) == {"rationale"} and frame["id"].tolist() == questions["id"].tolist()
+        own = frame.loc[frame["text"].notna(), "answer"]
+        missing = questions.loc[(frame["problem"] == "not published").to_numpy(), "split"]
+        assert set(missing) == ({"train"} if dataset == "anli" else set())  # its local train is another round
+        assert dataset not in ("esnli", "anli") or set(own) == set(NLI_LABELS)
+        assert "not told the answer" in frame.attrs["caution"]
+
+
+CUT = ["cut_at_answer"]
+
+
+@pytest.mark.parametrize(("dataset", "text", "choices", "answer", "rationale", "changes", "problem"), [
+    ("cqa", "It is a fish. So the answer is (b) tuna.\n\nQ: What? So the answer is (a) cow.", ["cow", "tuna"], "tuna",
+     "It is a fish.", CUT, ""),
+    ("cqa", "It is a fish. So the answer is (a) Tuna!", ["cow", "tuna"], "tuna", "It is a fish.", CUT, ""),  # its words
+    ("cqa", "It is tall. So the answer is (a) skyscraper.", ["skyscaper", "cow"], "skyscaper", "It is tall.", CUT, ""),
+    ("cqa", "It is cold. So the answer is (a) ice.", ["water cooler", "cow"], "", None, [],
+     "answer is none of the choices"),
+    ("cqa", "It is. So the answer is either (a) cow or (b) tuna.", ["cow", "tuna"], "", None, [],
+     "more than one answer"),
+    ("cqa", "It is. So the answer is one of these.", ["cow", "tuna"], "", None, [], "answer is none of the choices"),
+    ("cqa", "It is a fish and then", ["cow", "tuna"], "", None, [], "no answer"),
+    ("cqa", "So the answer is (a) cow.", ["cow", "tuna"], "cow", None, CUT, "empty"),
+    ("anli", "He was born in 1960, so the answer is contradiction.\n\nPremise: X", (), "contradiction",
+     "He was born in 1960.", [*CUT, "full_stop_added"], ""),
+    ("anli", "The answer is 71. So the answer is entailment.", (), "entailment", "The answer is 71.", CUT, ""),
+    ("anli", "It is. So the answer is entail", (), "", None, [], "answer is none of the choices"),
+    ("esnli", "The dog is outside\nAnswer: neutral\n\nPremise: A cat.", (), "neutral", "The dog is outside.",
+     [*CUT, "full_stop_added"], ""),
+    ("svamp", "He has 8.\nHe eats 2. 8 - 2 = 6. The answer is (8 - 2).\n\nQ: X", (), "6",
+     "He has 8. He eats 2. 8 - 2 = 6.", [*CUT, "joined_lines"], ""),
+    ("svamp", "It costs 3. The answer is ($1,200 / 3).", (), "400", "It costs 3.", CUT, ""),
+    ("svamp", "It is so. The answer is (some - 8).", (), "", None, [], "answer is not a number"),
+    ("svamp", "It is so. The answer is (9 + 6", (), "", None, [], "answer is not a number"),
+])
+def test_palms_strings_are_cut_at_the_first_answer(dataset, text, choices, answer, rationale, changes, problem):
+    found, cleaned = parse_palm(dataset, text, choices)
+    assert (found, cleaned.text, cleaned.changes, cleaned.problem) == (answer, rationale, changes, problem)
+
+
+def test_palm_sees_the_choices_as_they_were_published(tmp_path):
+    """A choice that stands twice is merged in the study's questions; the letters count it."""
+    (tmp_path / "cqa").mkdir()
+    (tmp_path / "palm540b_dss").mkdir()
+    row = published_row(0, choices=["x", "x", "skyscaper"], answer="skyscaper")
+    pd.DataFrame([row]).to_parquet(tmp_path / "cqa" / "validation.parquet")
+    pd.DataFrame([{"file": 0, "index": 0, "cot": "It is high. So the answer is (c) skyscraper."}]).to_parquet(
+        tmp_path / "palm540b_dss" / "cqa_test_CoT.parquet")
+    asked = frame_of(question(0, choices=["x", "skyscaper"], answer="skyscaper"), question(5))
+    for folder in (tmp_path, tmp_path / "palm540b_dss"):
+        frame = published_explanations(asked, "cqa", "palm", "rationale", folder)
+        assert frame["answer"].tolist() == ["skyscaper", ""] and frame["problem"].tolist() == ["", "not published"]
+        assert frame.attrs["content"] == {"cqa_test": "differs from what was published"}
+        assert frame.attrs["notes"]["cqa_test: share of own answers that are right"] == 1
+
+
+def unpacked(folder, texts, inputs, split="train"):
+    """Write the layout of datasets.zip: at most one text per part, so that the parts must be put in their order."""
+    (folder / "anli1" / "llm").mkdir(parents=True, exist_ok=True)
+    for part, text in enumerate(texts):
+        (folder / "anli1" / "llm" / f"{split}_CoT_{part}.json").write_text(json.dumps([text]))
+    (folder / "anli1" / f"anli1_{split}.json").write_text("\n".join(json.dumps(row) for row in inputs))
+
+
+def test_palm_from_the_unpacked_zip_file(tmp_path):
+    numbers = range(12)
+    texts = [f"Because {n}. So the answer is {NLI_LABELS[n % 3]}.\n\nPremise: next" for n in numbers]
+    inputs = [{"uid": f"u{n}", "premise": f"P{n}.", "hypothesis": "H.", "label": 1, "reason": ""} for n in numbers]
+    unpacked(tmp_path, texts, inputs)
+    frame = published_explanations(pairs(*numbers, split="train"), "anli", "palm", "few_shot", tmp_path)
+    assert frame["text"].tolist() == [f"Because {n}." for n in numbers]
+    assert frame["answer"].tolist() == [NLI_LABELS[n % 3] for n in numbers]
+    assert frame.attrs["content"] == {"anli1_train": "no checksum known"}
+    assert read_table(write_table(frame, tmp_path / "e.parquet", "explanations"), "explanations")["text"][3]
+
+
+@pytest.mark.parametrize(("texts", "message"), [
+    (["So the answer is neutral."] * 2, "anli1_train.json: 1 rows, but anli1_train_CoT has 2; they are joined row"),
+    ([5], "anli1_train_CoT: row 0: field 'cot' is not a text"),
+])
+def test_broken_files_of_palm_are_named(tmp_path, texts, message):
+    unpacked(tmp_path, texts, [{"uid": "u", "premise": "P0.", "hypothesis": "H.", "label": 1}])
+    with pytest.raises(StudyError, match=message):
+        published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "not readable JSON"), ('{"a": 1}', "not a list of texts")])
+def test_a_part_that_is_no_list_is_named(tmp_path, content, message):
+    unpacked(tmp_path, ["x"], [])
+    (tmp_path / "anli1" / "llm" / "train_CoT_0.json").write_text(content)
+    with pytest.raises(StudyError, match=f"train_CoT_0.json: {message}"):
+        published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
+
+
+def test_no_download_of_palm_is_known(monkeypatch, tmp_path):
+    for value in ("", str(tmp_path)):
+        monkeypatch.setenv("KDUTILS_DATA", value)
+        with pytest.raises(StudyError, match="no download is known; unpack datasets.zip of google-research"):
+            published_explanations(frame_of(question(0)), "cqa", "palm", "few_shot")

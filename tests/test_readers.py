@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset, load_dataset
 
 from kdutils.data import readers
-from kdutils.data.questions import check_questions
+from kdutils.data.questions import check_questions, evaluate, number_text
 from kdutils.data.readers import READERS, Reader, content_key, limit_questions, nli_question, read_questions
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
@@ -36,6 +37,16 @@ def esnli(data):
 @pytest.fixture(scope="module")
 def strategyqa(data):
     return read_questions("strategyqa", str(data))
+
+
+@pytest.fixture(scope="module")
+def anli(data):
+    return read_questions("anli", str(data))
+
+
+@pytest.fixture(scope="module")
+def svamp(data):
+    return read_questions("svamp", str(data))
 
 
 def sizes(frame):
@@ -102,7 +113,55 @@ def test_strategyqa_drops_the_question_of_train_that_is_in_test(strategyqa):
     assert strategyqa.loc[strategyqa["split"] == "test", "answer"].value_counts().to_dict() == {"no": 354, "yes": 333}
 
 
-@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa"])
+def test_anli_is_round_1_with_a_stand_in_for_train_that_is_named(anli):
+    assert sizes(anli) == {"train": 1198, "dev": 1000, "test": 1000}
+    assert anli.attrs["notes"] == {
+        "train: the dev split of round 3 stands in for the training split of round 1": 1198}
+    for split in ("dev", "test"):  # balanced by its authors: 334 of 1000 are entailment or contradiction
+        assert sorted(anli.loc[anli["split"] == split, "answer"].value_counts()) == [333, 333, 334]
+    assert anli["human_explanations"].map(len).eq(1).all() and anli["choices"].map(tuple).nunique() == 1
+
+
+def test_anli_reads_the_same_from_the_annotated_layout(anli, data):
+    """Dev of round 1 in two layouts: the Hub's (premise, 0 1 2) and the annotated file's (context, e n c)."""
+    other = read_questions("anli", str(data), {"dev": "anli/r1_dev_annotated.parquet"})
+    assert "stands in" not in str(other.attrs["notes"])
+    dev = anli[anli["split"] == "dev"].set_index("id")
+    other = other.set_index("id").loc[dev.index]
+    assert other["answer"].equals(dev["answer"])
+    differ = other.index[other["question"] != dev["question"]]
+    assert list(differ) == ["f220abc2-821a-4286-ada9-04d358d740ea"]  # there the annotated file has a stray word
+    assert other["human_explanations"].map(len).eq(1).all()
+
+
+def test_svamp_is_cut_as_in_distilling_step_by_step(svamp, data):
+    """Against the inputs that Hsieh et al. (2023) published: the same questions, in the same order."""
+    assert sizes(svamp) == {"train": 719, "dev": 80, "test": 200}
+    assert svamp.attrs["notes"] == {"all: the equation does not give the answer": 1}
+    known = {split: pd.read_parquet(data / "palm540b_dss" / f"svamp_{split}_inputs.parquet") for split in
+             ("train", "test")}
+    found = svamp.loc[svamp["split"] == "test", "question"].map(content_key)
+    assert found.tolist() == known["test"]["input"].map(content_key).tolist()
+    rest = set(svamp.loc[svamp["split"] != "test", "question"].map(content_key))
+    keys = known["train"]["input"].map(content_key)
+    [left_out] = set(keys) - rest
+    assert rest < set(keys) and len(keys) == 800 and keys.tolist().index(left_out) == 195
+    raw = pd.read_parquet(data / "svamp" / "SVAMP.parquet").set_index("ID")
+    assert (raw.loc["chal-680", "Answer"], evaluate(raw.loc["chal-680", "Equation"])) == (1, 5)
+    order = sorted((place, name) for name, place in readers._svamp_places().items())
+    for split in ("train", "test"):
+        assert [raw.loc[name, "Equation"] for place, name in order if place[0] == split] == list(known[split]["label"])
+
+
+def test_svamp_answers_are_numbers_as_text(svamp, data):
+    raw = pd.read_parquet(data / "svamp" / "SVAMP.parquet").set_index("ID")
+    assert svamp["answer"].tolist() == [str(int(raw.loc[name, "Answer"])) for name in svamp["id"]]
+    assert svamp["choices"].map(len).eq(0).all() and svamp["human_explanations"].map(len).eq(0).all()
+    question = svamp.set_index("id").loc["chal-774", "question"]
+    assert question == f"{raw.loc['chal-774', 'Body']} {raw.loc['chal-774', 'Question']}"
+
+
+@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa", "anli", "svamp"])
 def test_questions_survive_the_table_on_disk(dataset, request, tmp_path):
     frame = request.getfixturevalue(dataset)
     path = write_table(frame, tmp_path / "questions.parquet", "questions")
@@ -151,6 +210,44 @@ def test_hub_snli_is_cut_by_the_published_rule(monkeypatch):
     assert (frame["split"] == "test").sum() == sum(label != -1 for label in splits["test"]["label"])
 
 
+def svamp_row(number, **changes):
+    return {"ID": f"chal-{number}", "Body": f"Ann has {number} nuts and eats 2.", "Question": "How many are left?",
+            "Equation": f"( {number}.0 - 2.0 )", "Answer": f"{number - 2}.0", "Type": "Subtraction", **changes}
+
+
+def test_hub_svamp_is_cut_by_its_ids_and_not_by_the_hubs_splits(monkeypatch):
+    asked = []
+
+    def load(name, config, revision, split):
+        asked.append((name, split))
+        return Dataset.from_list([svamp_row(number) for number in range(1, 1001)])
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    frame = read_questions("svamp")
+    assert asked == [("ChilleD/SVAMP", "train+test")] and sizes(frame) == {"train": 720, "dev": 80, "test": 200}
+    order = np.random.RandomState(0).permutation(1000)
+    assert frame.loc[frame["split"] == "test", "id"].tolist() == [f"chal-{row + 1}" for row in order[800:]]
+    parts = Dataset.from_dict({"row": list(order[:800])}).train_test_split(test_size=0.1, seed=0)
+    assert frame.loc[frame["split"] == "dev", "id"].tolist() == [f"chal-{row + 1}" for row in parts["test"]["row"]]
+
+
+def test_hub_anli_is_round_1(monkeypatch):
+    asked = []
+
+    def load(name, config, revision, split):
+        asked.append((name, split))
+        return Dataset.from_list([{"uid": f"{split}-{row}", "premise": f"{split} {row}.", "hypothesis": "It is.",
+                                   "label": row % 3, "reason": ""} for row in range(6)])
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    frame = read_questions("anli")
+    assert asked == [("facebook/anli", split) for split in ("train_r1", "dev_r1", "test_r1")]
+    assert sizes(frame) == {"train": 6, "dev": 6, "test": 6} and frame.attrs["notes"] == {}
+    assert frame["human_explanations"].map(len).eq(0).all()
+
+
 def test_a_hub_that_is_away_is_named(monkeypatch):
     def load(*args, **options):
         raise RuntimeError("no route to host")
@@ -180,6 +277,54 @@ def test_nli_layouts_give_the_same_question(row, tmp_path):
     assert item["question"] == "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?"
     assert (item["answer"], item["id"]) == ("entailment", readers._id_of("esnli", item["question"]))
     assert item["human_explanations"] == (["a dog is an animal."] if len(row) > 3 else [])
+
+
+@pytest.mark.parametrize("row", [
+    {"uid": "u", "premise": "A dog runs.", "hypothesis": "An animal moves.", "label": 0, "reason": "dogs are animals"},
+    {"uid": "u", "context": "A dog runs.", "statement": "An animal moves.", "gold_label": "e", "adversary_pred": "n",
+     "reason": " dogs are animals "},
+    {"uid": "u", "context": "A dog runs.", "hypothesis": "An animal moves.", "label": "e", "model_label": "n",
+     "reason": "dogs are animals"},
+])
+def test_anli_layouts_give_the_same_question(row, tmp_path):
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    assert read_questions("anli", str(tmp_path), {"test": "test.jsonl"}).iloc[0].to_dict() == {
+        "id": "u", "split": "test", "choices": list(readers.NLI_LABELS), "answer": "entailment",
+        "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?",
+        "human_explanations": ["dogs are animals"]}
+
+
+def test_svamp_from_csv_and_in_splits_of_ones_own(tmp_path):
+    """Every value of a CSV file is a text; the split is that of the file, whatever the id."""
+    rows = [svamp_row(3), svamp_row(4, ID="own", Answer="2"), svamp_row(5, Equation="( 5.0 - 4.0 )"),
+            svamp_row(6, Answer="1.5", Equation="6.0 / 4.0")]
+    pd.DataFrame(rows).to_csv(tmp_path / "test.csv", index=False)
+    frame = read_questions("svamp", str(tmp_path), {"test": "test.csv"})
+    assert list(zip(frame["id"], frame["answer"], strict=True)) == [("chal-3", "1"), ("own", "2"), ("chal-6", "1.5")]
+    assert frame.attrs["notes"] == {"test: the equation does not give the answer": 1}
+    with pytest.raises(StudyError, match=r"test\.csv: row .: field 'split': 'all' is none of"):
+        read_questions("svamp", str(tmp_path), {"all": "test.csv"})  # no rule says where "own" belongs
+
+
+@pytest.mark.parametrize(("equation", "value"), [
+    ("( 8.0 - 2.0 )", 6), ("( ( 4.0 - 2.0 ) + 3.0 )", 5), ("7*6", 42), ("-3 * (2 + 1) / 2", -4.5), ("+5", 5),
+    (" 1 ", 1), ("(" * 140 + "1" + ")" * 140, 1)])
+def test_equations_are_evaluated(equation, value):
+    assert evaluate(equation) == value
+
+
+@pytest.mark.parametrize("equation", [
+    "", "x + 1", "1 / 0", "2 ** 9", "9 // 2", "__import__('os')", "True", "'a'", "1, 2", "(1 + 2", "9e999", "1j",
+    "[1][0]", "1 if 2 else 3", "34 and 45", "1" * 301, "1\n2", "lambda: 1"])
+def test_what_is_no_equation_is_refused(equation):
+    with pytest.raises(ValueError, match="numbers|finite"):
+        evaluate(equation)
+
+
+@pytest.mark.parametrize(("value", "text"), [(8.0, "8"), (8, "8"), (2.5, "2.5"), (1 / 3, "0.333333"), (-0.0, "0"),
+                                             (0.1 + 0.2, "0.3"), (1e15, "1000000000000000")])
+def test_numbers_as_text(value, text):
+    assert number_text(value) == text and float(text) == pytest.approx(value, abs=1e-6)
 
 
 def test_nli_pairs_of_train_that_are_in_dev_or_test_go(tmp_path):
@@ -310,6 +455,13 @@ BAD_ROWS = [
     ("strategyqa", {"qid": "a", "question": "Is it?", "answer": "maybe"}, "row 0: field 'answer': 'maybe' is neither"),
     ("cqa", {"id": "a", "question": "Is it?", "choices": ["x", "x"], "answer": "x"}, "field 'choices': a list of one"),
     ("cqa", {"question": "Is it?", "choices": ["x", "y"], "answer": "x"}, "row 0: field 'id': no such column"),
+    ("anli", {"premise": "A.", "hypothesis": "B.", "label": 1}, "row 0: field 'uid': no such column"),
+    ("anli", {"uid": "u", "context": "A.", "statement": "B.", "gold_label": "x"}, "row 0: field 'label': 'x' is none"),
+    ("svamp", svamp_row(3, Answer="many"), "row 0: field 'Answer': 'many' is not a number"),
+    ("svamp", svamp_row(3, Answer=True), "row 0: field 'Answer': True is not a number"),
+    ("svamp", svamp_row(3, Answer="nan"), "row 0: field 'Answer': 'nan' is not a number"),
+    ("svamp", svamp_row(3, Equation="x - 2"), "row 0: field 'Equation': 'x - 2' is not made of numbers"),
+    ("svamp", svamp_row(3, Body=""), "row 0: field 'Body' is empty"),
 ]
 
 

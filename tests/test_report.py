@@ -511,6 +511,7 @@ def accuracies():
 def test_a_figure_needs_an_alternative_text_and_stays_small(displayed):
     import matplotlib.pyplot as plt
 
+    plt.close("all")
     figure = plots.accuracy_by_method(accuracies(), chance={"mini": 0.2})
     for alt in ("", "  ", None):
         with pytest.raises(ValueError, match="alternative text"):

@@ -53,9 +53,9 @@ def test_a_run_ends_with_every_folder_whole_and_says_where_the_report_is(finishe
     folder, _, done = finished
     root = folder / "outputs" / "tiny"
     assert done.stdout.splitlines()[-1] == f"report: {root / 'index.html'}"
-    assert "[7/7] done   comparison" in done.stdout
+    assert "[8/8] done   comparison" in done.stdout
     runs = [path.parent for path in root.rglob("metrics.json")]
-    assert len(runs) == 7
+    assert len(runs) == 8
     for run in runs:
         assert {"manifest.json", "run.json", "notebook.ipynb", "report.html"} <= {path.name for path in run.iterdir()}
         record = json.loads((run / "run.json").read_text())
@@ -75,7 +75,7 @@ def test_a_second_call_runs_nothing(finished):
     folder, run, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
     again = run("run", "tiny", "--cores", "2")
-    assert again.returncode == 0 and "7 of 7 runs are finished already" in again.stdout
+    assert again.returncode == 0 and "8 of 8 runs are finished already" in again.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
 
 
@@ -116,7 +116,7 @@ def test_files_cut_short_or_altered_are_found_and_made_again(finished):
     done = run("run", "tiny", "--cores", "2")
     assert done.returncode == 0 and done.stdout.count("to be made again") == 2, done.stdout + done.stderr
     assert results(folder) == before
-    assert len(untouched) == 4 and times == [path.stat().st_mtime_ns for path in untouched]
+    assert len(untouched) == 5 and times == [path.stat().st_mtime_ns for path in untouched]
 
 
 def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(finished):
@@ -147,7 +147,7 @@ def test_forced_everything_is_made_anew_and_comes_out_equal(finished):
     before = results(folder)
     students = {path: path.stat().st_mtime_ns for path in (folder / "outputs/tiny/students").rglob("t5/**/record.json")}
     done = run("run", "tiny", "--cores", "2", "--force")
-    assert done.returncode == 0 and done.stdout.count(" done ") == 7, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count(" done ") == 8, done.stdout + done.stderr
     assert len(students) == 4 and all(path.stat().st_mtime_ns > time for path, time in students.items())
     assert results(folder) == before
 

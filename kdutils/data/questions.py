@@ -1,5 +1,9 @@
 """What a question is, and the checks that every question passes before anything uses it."""
 
+import ast
+import math
+import operator
+
 from kdutils.errors import StudyError
 
 SPLITS = ("train", "dev", "test")
@@ -63,3 +67,38 @@ def question_key(item):
 def lettered(choices):
     """Return the choices on one line: ``(a) red (b) blue``; "" for none."""
     return " ".join(f"({LETTERS[i]}) {choice}" for i, choice in enumerate(choices))
+
+
+# Answers that are numbers
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+              ast.USub: operator.neg, ast.UAdd: operator.pos}
+
+
+def evaluate(equation):
+    """Return the value of an equation such as ``( 8.0 - 2.0 ) * 3``: numbers, + - * / and brackets.
+
+    ValueError for anything else, a division by zero and a value that is not finite. No code is run.
+    """
+    try:
+        value = _value(ast.parse(equation.strip(), mode="eval").body) if len(equation) <= 300 else math.nan
+    except (SyntaxError, ArithmeticError, RecursionError, MemoryError, ValueError) as error:
+        raise ValueError(f"{equation[:40]!r} is not made of numbers, + - * / and brackets ({error})") from error
+    if not math.isfinite(value):
+        raise ValueError(f"{equation[:40]!r} has no finite value, or more than 300 characters")
+    return value
+
+
+def _value(node):
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)
+    parts = {ast.BinOp: ("left", "right"), ast.UnaryOp: ("operand",)}.get(type(node))
+    if not parts or type(node.op) not in _OPERATORS:
+        raise ValueError(f"{type(node).__name__} is not allowed")
+    return _OPERATORS[type(node.op)](*(_value(getattr(node, part)) for part in parts))
+
+
+def number_text(value):
+    """Return a number as an answer is written: ``8`` for 8.0, at most six decimals."""
+    value = round(value, 6)
+    return str(int(value)) if float(value).is_integer() else str(value)

@@ -11,31 +11,38 @@ lies and how its rows are read. A reader of your own is an entry in that table::
 
     READERS["riddles"] = Reader(_riddles, local={"train": "riddles/train.jsonl", "test": "riddles/test.jsonl"})
 
-A normalise function returns the question as a dict, or a string, the reason why the row is left out. A
+A normalise function returns the question as a dict, or a string, the reason why the row is left out. The dict may
+hold a ``note``, counted in the notes, and ``place``, (split, order in it), for one file of all splits. A
 KeyError (no such column) or ValueError that it raises is reported with file and row. A file with the
 columns id, question, choices and answer needs no code at all: read it as the data set ``table``.
 
 Sources: CommonsenseQA 1.11 with CoS-E (Rajani et al. 2019), e-SNLI (Camburu et al. 2018), StrategyQA (Geva et
 al. 2021); the splits are those of arXiv 2504.16056, which takes the dev split of CommonsenseQA from Hsieh et al.
-(2023): a tenth of train, seed 0.
+(2023): a tenth of train, seed 0. ANLI (Nie et al. 2020) is its round 1. SVAMP (Patel et al. 2021) is cut into 800
+and 200 as in Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799.
+
+What a local folder lacks: the training inputs of ANLI's round 1. The dev split of its round 3 stands in for them
+there (1,198 questions, the notes say so); for a result on ANLI take the Hub, or name your own file in `files`.
 """
 
 import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kdutils.data.questions import SPLITS, check_questions
+from kdutils.data.questions import SPLITS, check_questions, evaluate, number_text
 from kdutils.data.tables import QUESTIONS, read_parquet
 from kdutils.errors import StudyError
 from kdutils.runs import project_path
@@ -57,6 +64,7 @@ class Reader:
     revision: str | None = None
     hub_splits: dict = field(default_factory=dict)  # split -> split on the Hub
     hub_share: dict = field(default_factory=dict)  # split -> n: the first 1/n after a shuffle with seed 42
+    stand_ins: dict = field(default_factory=dict)  # split -> what its file in `local` is instead, for the notes
     drop_repeats: bool = False  # drop repeated questions (test before dev before train); else they are an error
     make: Callable | None = None  # seed -> frame with the columns of QUESTIONS, for a data set made by a program
 
@@ -80,7 +88,7 @@ def read_questions(dataset, folder="", files=None, seed=0):
         made.attrs.setdefault("notes", {})
         return made
     frames = {}
-    for split, (source, records) in _records(dataset, reader, folder, files).items():
+    for split, (source, records) in _records(dataset, reader, folder, files, notes).items():
         frame = _to_frame(reader, records, split, source, notes)
         for name, part in _by_split(frame, split):
             frames[name] = part
@@ -139,7 +147,7 @@ def to_question(reader, record, where):
 
 # Where the rows come from
 
-def _records(dataset, reader, folder, files):
+def _records(dataset, reader, folder, files, notes):
     """Return split -> (name of the source, list of records)."""
     folder = folder or os.environ.get("KDUTILS_DATA", "")
     if not files and not folder and reader.hub:
@@ -153,7 +161,10 @@ def _records(dataset, reader, folder, files):
             raise StudyError(f"files: '{split}' is none of {', '.join(SPLITS)} (or '{SPLIT_COLUMN}' for one file "
                              "with a column 'split')")
     resolved = {split: project_path(folder) / path for split, path in paths.items()}
-    return {split: (path, read_records(path)) for split, path in resolved.items()}
+    records = {split: (path, read_records(path)) for split, path in resolved.items()}
+    stand_ins = {} if files else reader.stand_ins
+    notes.update({f"{split}: {what}": len(records[split][1]) for split, what in stand_ins.items()})
+    return records
 
 
 def _from_hub(reader, split):
@@ -258,7 +269,7 @@ _FORMATS = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json
 # From rows to checked questions
 
 def _to_frame(reader, records, split, source, notes):
-    items, seen = [], set()
+    items, places, seen = [], [], set()
     for row, record in enumerate(records):
         item = to_question(reader, record, f"{source}: row {row}")
         if isinstance(item, str):
@@ -266,14 +277,20 @@ def _to_frame(reader, records, split, source, notes):
             continue
         note = item.pop("note", "")
         notes.update([f"{split}: {note}"] if note else [])
+        place = item.pop("place", None)
         key = content_key(item["question"]) if reader.drop_repeats and isinstance(item.get("question"), str) else None
         if key and key in seen:
             notes[f"{split}: question repeated in the split"] += 1
             continue
         seen.add(key)
+        if place and split == SPLIT_COLUMN:
+            item["split"] = place[0]
+            places.append(place)
         items.append({"split": split, "human_explanations": [], **item})
         if split != SPLIT_COLUMN and items[-1]["split"] != split:
             raise StudyError(f"{source}: row {row}: field 'split': {item['split']!r} in the file given as '{split}'")
+    if places and len(places) == len(items):
+        items = [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
     frame = pd.DataFrame(items, columns=QUESTIONS.names, dtype=object)
     return check_questions(frame, source)
 
@@ -344,15 +361,28 @@ def _esnli(row):
     """Accept the column layouts of SNLI, of e-SNLI's text files (s1, s2, expl_i; tokenised) and of its CSV files."""
     row = {name.casefold(): value for name, value in row.items()}
     plain = _detokenised if "s1" in row else str.strip
-    premise, hypothesis = (plain(_text(row, _first(row, names))) for names in (
-        ("premise", "s1", "sentence1"), ("hypothesis", "s2", "sentence2")))
-    label = _nli_label(row[_first(row, ("label", "gold_label"))])
+    question, label = _nli(row, plain)
     if label is None:
         return "no gold label"
     explanations = [row.get(f"{stem}_{i}") for i in (1, 2, 3) for stem in ("expl", "explanation")]
-    question = nli_question(premise, hypothesis)
     return {"id": _id_of("esnli", question), "question": question, "choices": list(NLI_LABELS), "answer": label,
             "human_explanations": [plain(text) for text in _texts(explanations)]}
+
+
+def _anli(row):
+    """Accept the Hub's columns, those of ANLI's own files (context, labels e, n, c) and of its annotated dev splits."""
+    question, label = _nli(row)
+    if label is None:
+        return "no gold label"
+    return {"id": _text(row, "uid"), "question": question, "choices": list(NLI_LABELS), "answer": label,
+            "human_explanations": _texts([row.get("reason")])}
+
+
+def _nli(row, plain=str.strip):
+    """Return (question, label as a word); the columns of premise, hypothesis and label have several names."""
+    premise, hypothesis = (plain(_text(row, _first(row, names))) for names in (
+        ("premise", "s1", "sentence1", "context"), ("hypothesis", "s2", "sentence2", "statement")))
+    return nli_question(premise, hypothesis), _nli_label(row[_first(row, ("label", "gold_label"))])
 
 
 def _first(row, names):
@@ -369,7 +399,8 @@ def _nli_label(value):
         value = value.strip().casefold()
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
-    words = {"-1": None, "-": None} | {word: word for word in NLI_LABELS} | dict(zip("012", NLI_LABELS, strict=True))
+    words = {"-1": None, "-": None} | {word: word for word in NLI_LABELS}
+    words |= dict(zip("012enc", 2 * NLI_LABELS, strict=True))
     if isinstance(value, bool) or str(value) not in words:
         raise ValueError(f"field 'label': {value!r} is none of {', '.join(NLI_LABELS)}, 0, 1, 2, -1")
     return words[str(value)]
@@ -395,6 +426,39 @@ def _yes_no(value):
     if str(value).strip().casefold() not in words:
         raise ValueError(f"field 'answer': {value!r} is neither yes nor no")
     return words[str(value).strip().casefold()]
+
+
+def _svamp(row):
+    """Return a question whose answer is a number, as text; its equation is checked and not kept: no person wrote it."""
+    answer = _number(row, "Answer")
+    try:
+        value = evaluate(_text(row, "Equation"))
+    except ValueError as error:
+        raise ValueError(f"field 'Equation': {error}") from error
+    if not math.isclose(value, answer, abs_tol=1e-6):
+        return "the equation does not give the answer"
+    identifier = _text(row, "ID")
+    return {"id": identifier, "question": f"{_text(row, 'Body')} {_text(row, 'Question')}", "choices": [],
+            "answer": number_text(answer), "place": _svamp_places().get(identifier)}
+
+
+def _number(row, name):
+    """Return a number, in CSV files a text, as float."""
+    value = row[name]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"field '{name}': {value!r} is not a number")
+    return number
+
+
+@cache
+def _svamp_places():
+    """Return id -> (split, order in it) as Hsieh et al. (2023) cut the 1,000 questions: 800 and 200, permuted."""
+    order = np.random.RandomState(0).permutation(1000)
+    return {f"chal-{number + 1}": ("train", i) if i < 800 else ("test", i - 800) for i, number in enumerate(order)}
 
 
 def _table(row):
@@ -454,5 +518,14 @@ READERS = {
         local={"train": "teacher_llama/strategyqa-llama-train.parquet",
                "test": "teacher_llama/strategyqa-llama-test.parquet"},
         hub="ChilleD/StrategyQA", hub_splits={"train": "train", "test": "test"}),
+    "anli": Reader(  # round 1
+        _anli, drop_repeats=True,
+        local={"train": "anli/r3_dev_annotated.parquet", "dev": "palm540b_dss/anli1_valid_inputs.parquet",
+               "test": "palm540b_dss/anli1_test_inputs.parquet"},
+        stand_ins={"train": "the dev split of round 3 stands in for the training split of round 1"},
+        hub="facebook/anli", hub_splits={"train": "train_r1", "dev": "dev_r1", "test": "test_r1"}),
+    "svamp": Reader(  # the Hub's own splits are 700 and 300: both are read and cut anew, by the ids
+        _svamp, local={SPLIT_COLUMN: "svamp/SVAMP.parquet"},
+        hub="ChilleD/SVAMP", hub_splits={SPLIT_COLUMN: "train+test"}),
     "table": Reader(_table),
 }

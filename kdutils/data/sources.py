@@ -10,6 +10,8 @@ from kdutils.runs import project_path
 # Hub id -> folder below KDUTILS_DATA that holds the same files.
 LOCAL_COPIES = {
     "google-t5/t5-small": "tokenizers/t5",  # vocabulary alone: enough for a tokenizer, not for weights
+    "google/flan-t5-small": "tokenizers/t5",
+    "google/flan-t5-xl": "tokenizers/t5",
     "google/t5-v1_1-base": "tokenizers/t5",
     "google/t5-v1_1-large": "tokenizers/t5",
 }

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdutils.errors import StudyError
-from kdutils.runs import written_whole
+from kdutils.runs import project_path, written_whole
 
-_TEXTS = pa.list_(pa.string())
+_TEXTS, _NUMBERS, _COUNTS = pa.list_(pa.string()), pa.list_(pa.float64()), pa.list_(pa.int64())
 
 QUESTIONS = pa.schema(
     [
@@ -30,12 +30,13 @@ EXPLANATIONS = pa.schema(
     [
         ("id", pa.string()),  # of the question
         ("stage", pa.string()),  # rationale, critique, revision or counterfactual
+        ("round", pa.int64()),  # of critique and revision, from 1; 0 for what was written first
         ("answer", pa.string()),  # the answer that the text argues for
         ("text", pa.string()),  # cleaned; null where nothing usable is left, see `problem`
         ("raw", pa.string()),  # as the teacher wrote it
         ("changes", _TEXTS),  # cleaning rules that changed the text
         ("problem", pa.string()),  # "" or why `text` is null
-        ("finish_reason", pa.string()),  # stop, length or unknown
+        ("finish_reason", pa.string()),  # stop, length, content_filter or unknown
         ("prompt_tokens", pa.int64()),  # null where the source does not say
         ("completion_tokens", pa.int64()),  # null where the source does not say
     ]
@@ -52,6 +53,8 @@ PREDICTIONS = pa.schema(
         ("correct", pa.bool_()),  # normalised predicted answer equals the gold one
         ("exact", pa.bool_()),  # what was generated equals the target string (its answer where an explanation follows)
         ("explanation", pa.string()),  # "" where the method writes none
+        ("scores", _NUMBERS),  # log p of each choice as the answer, in their order; empty for free text
+        ("score_tokens", _COUNTS),  # the tokens that each of these sums runs over
     ]
 )
 
@@ -77,11 +80,18 @@ def read_table(path, kind):
     table = _as_table(read_parquet(path), kind, path)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     for field in SCHEMAS[kind]:
-        if field.type == _TEXTS:
+        if pa.types.is_list(field.type):
             frame[field.name] = frame[field.name].map(list)
         elif field.type == pa.string():
             frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
     return frame
+
+
+def read_explanations(path):
+    """Return the table of explanations at `path` (relative to the project), an empty one where `path` is ""."""
+    if path:
+        return read_table(project_path(path), "explanations")
+    return EXPLANATIONS.empty_table().to_pandas()
 
 
 def read_parquet(path):

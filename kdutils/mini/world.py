@@ -8,7 +8,7 @@ wording in a second one, while the single facts it needs are learnt elsewhere.
 import random
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import pandas as pd
@@ -177,12 +177,15 @@ def true_rationale(question, choices, answer, named=None):
     return " ".join(sentences + [_contrast(world, key, answer, name) for name in named])
 
 
-def true_rationales(question, choices, answer):
-    """Return every true explanation with one distractor: which half-right one it names is free."""
+def true_rationales(question, choices, answer, contrasts=1):
+    """Return every true explanation with so many distractors; which half-right ones, and in what order, is free.
+
+    A wrong `answer` has one text.
+    """
     if answer not in load_world().right(key_of(question)):
         return [true_rationale(question, choices, answer)]
-    return [true_rationale(question, choices, answer, [name])
-            for name in half_right_choices(question, choices, answer)]
+    return [true_rationale(question, choices, answer, list(named))
+            for named in permutations(half_right_choices(question, choices, answer), contrasts)]
 
 
 def _contrast(world, key, concept, other):
@@ -208,11 +211,12 @@ def true_critique(missing):
 def exactly_right(questions, explanations):
     """Return {split: share of explanations that are true word for word}, unusable ones counted as not.
 
-    True is a text of true_rationales: the answer's facts, and a half-right choice with the facts that make it so.
+    True is a text of true_rationales: the answer's facts, and a half-right choice with the facts that make it so; of a
+    revision one such choice more per round.
     """
     items = questions.set_index("id")
-    columns = zip(explanations["id"], explanations["answer"], explanations["text"], strict=True)
-    right = [text in true_rationales(items.at[key, "question"], items.at[key, "choices"], answer)
-             for key, answer, text in columns]
+    columns = zip(explanations["id"], explanations["answer"], explanations["round"], explanations["text"], strict=True)
+    right = [text in true_rationales(items.at[key, "question"], items.at[key, "choices"], answer, 1 + turn)
+             for key, answer, turn, text in columns]
     splits = items.loc[explanations["id"], "split"]
     return pd.Series(right, index=splits.to_numpy()).groupby(level=0, sort=False).mean().to_dict()

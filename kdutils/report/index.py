@@ -14,7 +14,7 @@ from kdutils.errors import StudyError
 from kdutils.report.html import TEMPLATES, environment, find_error, link_to, read_notebook, render_notebook, write_page
 from kdutils.runs import read_json, sha256, write_json
 
-KINDS = ("data", "explanations", "students", "evaluations", "comparison")
+KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 LABELS = ("dataset", "teacher", "prompting", "method", "student", "seeds")
 TABLES = (".parquet", ".csv", ".tsv")
 KEY_METRICS = 4

@@ -5,106 +5,297 @@ under a budget of padded tokens. How a step is cut changes its cost and never it
 """
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from kdutils.errors import StudyError
-from kdutils.student.methods import answered, rows_of, task_weights
+from kdutils.student.methods import CONCLUSION, answered, concluded, rows_of, tasks_of
+from kdutils.student.models import end_token
 
 IGNORED = -100  # the label that no loss counts
+SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A row as token ids: `task` is the index of its task in the method's order."""
+    """A row as token ids: `task` is the index of its task in the method's order.
+
+    `target` holds the ids of the target prefix and of the target, end token included; no loss is due on the first
+    `given` of them, which the decoder is forced through.
+    """
 
     task: int
     source: list
     target: list
+    given: int = 0
+
+    @property
+    def counted(self):
+        """How many of the target's tokens count in the loss."""
+        return len(self.target) - self.given
 
 
-def tokenize_rows(tokenizer, method, parameters, items, rationales, max_source, max_target):
-    """Return (rows per question, cuts): each question's rows as TokenRows, tokenised once and kept.
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A question for a classifier: the token ids of each (question, choice) pair; `gold` is the place of the answer.
 
-    `items`: records of tables.QUESTIONS; `rationales`: {question id: text or None}. A text longer than
-    `max_source` or `max_target` tokens is cut, its end token kept, and counted in `cuts`. Raises StudyError
-    when an answer does not fit, since a student could then never write it.
+    In a step it counts as one target token, so the loss of its task is a mean over questions.
     """
-    tasks = list(task_weights(method, parameters))
-    rows = [rows_of(method, parameters, item, rationales.get(item["id"])) for item in items]
-    flat = [row for group in rows for row in group]
-    sources = tokenizer([row.source for row in flat])["input_ids"]
-    targets = tokenizer(text_target=[row.target for row in flat])["input_ids"]
-    cuts = {"sources": 0, "targets": 0}
-    _check_answers(tokenizer, items, max_target)
-    encoded = iter([TokenRow(tasks.index(row.task), _cut(source, max_source, cuts, "sources"),
-                             _cut(_target_ids(target, tokenizer), max_target, cuts, "targets"))
-                    for row, source, target in zip(flat, sources, targets, strict=True)])
-    return [[next(encoded) for _ in group] for group in rows], cuts
+
+    task: int
+    pairs: list
+    types: list
+    gold: int
+    counted = 1
+    given = 0
+
+    @property
+    def source(self):
+        return [token for pair in self.pairs for token in pair]
+
+    @property
+    def target(self):
+        return [self.gold]
 
 
-def _check_answers(tokenizer, items, limit):
-    lengths = tokenizer(text_target=[answered(item["answer"]) for item in items])["input_ids"]
-    for item, ids in zip(items, lengths, strict=True):
-        if len(_target_ids(ids, tokenizer)) > limit:
-            raise StudyError(f"max_target_tokens: the answer of question {item['id']!r} takes {len(ids)} tokens, "
-                             f"more than {limit}; a student could never write it")
+class EpochRows:
+    """The rows of every question as a map-style dataset of torch; set its `epoch` at each epoch's beginning.
+
+    `entries`: what tokenize_rows returned; `ids`: the ids of the questions. ``self[i]`` is the list of rows of
+    question i. Where an entry holds a tuple of alternatives, one is drawn, each equally likely, from a hash of seed,
+    id and epoch: the draw depends neither on the order of the questions nor on where a training was resumed.
+    """
+
+    def __init__(self, entries, ids, seed):
+        self.entries, self.ids, self.seed, self.epoch = entries, list(ids), seed, 0
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __getitem__(self, i):
+        return [self._drawn(entry, self.ids[i]) if isinstance(entry, tuple) else entry for entry in self.entries[i]]
+
+    def _drawn(self, alternatives, key):
+        text = f"{self.seed}\t{key}\t{self.epoch}\t{alternatives[0].task}"
+        return alternatives[int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) % len(alternatives)]
 
 
-def _target_ids(ids, tokenizer):
-    """Drop the start token that BERT's tokenizers write: the decoder gets its own, and no loss is due on it."""
-    return ids[1:] if tokenizer.cls_token_id is not None and ids[:1] == [tokenizer.cls_token_id] else ids
+def tokenize_rows(tokenizer, method, parameters, items, explained, max_source, max_target, kind="seq2seq",
+                  context=None):
+    """Return (entries, cuts): each question's rows as token ids, tokenised once and kept.
+
+    `items`: records of tables.QUESTIONS; `explained`: {question id: Explained, or a rationale as text, or None};
+    `kind` and `context`: models.model_kind and models.model_context of the student. An entry is a list of TokenRows,
+    with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
+
+    A source longer than `max_source` or a target longer than `max_target` tokens is cut and counted in `cuts`. Its
+    end token is kept, and so is an answer that ends a target: the rationale before it is cut. Raises StudyError when
+    an answer does not fit, since a student could then never write it, and when a row is longer than the context.
+    """
+    for name, limit in (("max_source_tokens", max_source), ("max_target_tokens", max_target)):
+        if limit < 8:
+            raise StudyError(f"{name}: {limit} is too short for any text; give at least 8")
+    if kind == "classifier":
+        return _choice_rows(tokenizer, method, items, max_source, context)
+    tasks = tasks_of(method, parameters)
+    numbers = {task.name: number for number, task in enumerate(tasks)}
+    concluding = {task.name for task in tasks if task.concludes}
+    _check_answers(tokenizer, items, concluded if concluding else answered, max_target)
+    groups = [rows_of(method, parameters, item, explained.get(item["id"])) for item in items]
+    rows = [row for group in groups for row in group]
+    sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], kind)
+    targets = _encoded(encode_targets, tokenizer, [_decoded(row) for row in rows])
+    prefixed = [row for row in rows if row.target_prefix]
+    given = dict(zip(prefixed, tokens_before(tokenizer, [_decoded(row) for row in prefixed],
+                                             [len(row.target_prefix) for row in prefixed]), strict=True))
+    end, cuts, entries = end_token(tokenizer), {"sources": 0, "targets": 0}, []
+    for item, group in zip(items, groups, strict=True):
+        found = {}
+        for row in group:
+            source, target = sources[row.source], [*targets[_decoded(row)], end]
+            tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and len(target) > max_target else 1
+            _check_answer(tail, max_target, item)
+            cuts["sources"] += len(source) > max_source
+            cuts["targets"] += len(target) > max_target
+            source, target = cut(source, max_source), cut(target, max_target, tail)
+            _check_context(len(source), len(target), kind, context, item)
+            found.setdefault(row.task, []).append(TokenRow(
+                numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail)))
+        entries.append([same[0] if len(same) == 1 else tuple(same) for same in found.values()])
+    return entries, cuts
 
 
-def _cut(ids, limit, cuts, kind):
-    if limit < 8:
-        raise StudyError(f"max_{kind[:-1]}_tokens: {limit} is too short for any text; give at least 8")
-    if len(ids) <= limit:
-        return ids
-    cuts[kind] += 1
-    return ids[: limit - 1] + ids[-1:]
+def encode_sources(tokenizer, texts, kind):
+    """Return the token ids of source texts as a student of `kind` reads them.
+
+    A causal student reads a separator behind the source and no end token: it is to go on with the target.
+    """
+    if kind != "causal":
+        return tokenizer(texts)["input_ids"]
+    end = end_token(tokenizer)
+    encoded = tokenizer([text + SEPARATOR for text in texts])["input_ids"]
+    return [ids[:-1] if ids[-1:] == [end] else ids for ids in encoded]
 
 
-def cut_step(rows, token_budget):
+def encode_targets(tokenizer, texts):
+    """Return the token ids of target texts, without the start and end tokens that some tokenizers add."""
+    return tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
+
+
+def tokens_before(tokenizer, texts, positions):
+    """Return how many tokens of each target text end at or before a position, counted in characters."""
+    if not texts:
+        return []
+    offsets = tokenizer(text_target=texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [sum(end <= position for _, end in spans) for spans, position in zip(offsets, positions, strict=True)]
+
+
+def _encoded(encode, tokenizer, texts, *more):
+    """Return {text: token ids}, each text encoded once; equal ids are one object, a fifth of the memory."""
+    distinct, shared = list(dict.fromkeys(texts)), {}
+    encoded = encode(tokenizer, distinct, *more) if distinct else []
+    return {text: [shared.setdefault(token, token) for token in ids]
+            for text, ids in zip(distinct, encoded, strict=True)}
+
+
+def _decoded(row):
+    """The whole text that the decoder sees: prefix and target as one, so that the tokens are those of one text."""
+    return f"{row.target_prefix} {row.target}" if row.target_prefix else row.target
+
+
+def _answer_tokens(tokenizer, row, target):
+    """Return how many tokens at the end of a concluding target are its answer sentence, end token included."""
+    text = _decoded(row)
+    return len(target) - tokens_before(tokenizer, [text], [text.rindex(CONCLUSION)])[0]
+
+
+def cut(ids, limit, tail=1):
+    """Return at most `limit` ids: where there are more, the first ones and the last `tail`."""
+    return ids if len(ids) <= limit else ids[: limit - tail] + ids[-tail:]
+
+
+def _check_answers(tokenizer, items, says, limit):
+    for item, ids in zip(items, encode_targets(tokenizer, [says(item["answer"]) for item in items]), strict=True):
+        _check_answer(len(ids) + 1, limit, item)
+
+
+def _check_answer(tokens, limit, item):
+    if tokens > limit:
+        raise StudyError(f"max_target_tokens: the answer of question {item['id']!r} takes {tokens} tokens, "
+                         f"more than {limit}; a student could never write it")
+
+
+def _check_context(source, target, kind, context, item):
+    needed = source + target if kind == "causal" else max(source, target)
+    if context is not None and needed > context:
+        raise StudyError(f"question {item['id']!r}: {source} tokens of source and {target} of target are more than the "
+                         f"{context} that the model can place; lower max_source_tokens or max_target_tokens")
+
+
+def _choice_rows(tokenizer, method, items, max_source, context):
+    if method != "label_only":
+        raise StudyError(f"method: '{method}' teaches to write, which a classifier cannot; it learns label_only alone")
+    if context is not None:
+        max_source = min(max_source, context)
+    rows = [choice_row(tokenizer, item, max_source) for item in items]
+    return [[row] for row, _ in rows], {"sources": sum(cuts for _, cuts in rows), "targets": 0}
+
+
+def choice_row(tokenizer, item, max_source):
+    """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens a pair)."""
+    if not item["choices"]:
+        raise StudyError(f"question {item['id']!r}: it has no choices, and a classifier can only choose")
+    texts = [item["question"]] * len(item["choices"]), list(item["choices"])
+    pairs = tokenizer(*texts)
+    too_long = max(map(len, pairs["input_ids"])) > max_source
+    if too_long:
+        pairs = tokenizer(*texts, truncation="only_first", max_length=max_source)
+    return ChoiceRow(0, pairs["input_ids"], pairs.get("token_type_ids", []),
+                     list(item["choices"]).index(item["answer"])), too_long
+
+
+def cut_step(rows, token_budget, causal=False):
     """Cut the rows of a step into chunks of like length.
 
-    A chunk's size is rows · (longest source + longest target), padding included; it stays at or under
-    `token_budget` unless a single row is larger. Every row is in exactly one chunk.
+    A chunk's size is rows · (longest source + longest target), padding included, of a causal student rows · longest
+    (source + target); it stays at or under `token_budget` unless a single row is larger. Every row is in exactly one
+    chunk.
     """
-    chunks, current, longest = [], [], (0, 0)
-    for row in sorted(rows, key=lambda row: (len(row.target), len(row.source))):
-        wider = (max(longest[0], len(row.source)), max(longest[1], len(row.target)))
+    def lengths(row):
+        return (len(row.source) + len(row.target),) if causal else (len(row.target), len(row.source))
+
+    chunks, current, longest = [], [], ()
+    for row in sorted(rows, key=lengths):
+        wider = tuple(map(max, zip(longest, lengths(row), strict=True))) if current else lengths(row)
         if current and (len(current) + 1) * sum(wider) > token_budget:
             chunks.append(current)
-            current, wider = [], (len(row.source), len(row.target))
+            current, wider = [], lengths(row)
         current.append(row)
         longest = wider
     return chunks + [current] if current else chunks
 
 
-def pad_chunk(rows, pad, start):
+def pad_chunk(rows, pad, start, causal=False):
     """Return the tensors of a chunk, padded on the right: ids, masks and labels, (rows, length); task, (rows,).
 
-    `decoder_input_ids` are the labels moved right by one behind the start token; labels are IGNORED where padded.
+    For an encoder-decoder, `decoder_input_ids` are the targets moved right by one behind the start token, and
+    ``labels[:, i]`` is what the decoder is to write at its position i. Of a causal student, `input_ids` are source and
+    target as one text and ``labels[:, i]`` is the token that position i is to predict, that is the one after it: the
+    labels are moved already, a loss that moves them once more would be wrong. Labels are IGNORED on sources, on
+    what a target has given, and on padding, which is told by lengths: the end token counts even where it is also
+    the padding token. Rows of a classifier: see pad_choices.
     """
     import torch
 
-    def padded(lists, filler):
-        width = max(map(len, lists))
-        return torch.tensor([ids + [filler] * (width - len(ids)) for ids in lists])
-
+    if isinstance(rows[0], ChoiceRow):
+        return pad_choices(rows, pad)
     sources, targets = [row.source for row in rows], [row.target for row in rows]
+    labels = [[IGNORED] * row.given + row.target[row.given:] for row in rows]
+    task = torch.tensor([row.task for row in rows])
+    if causal:
+        sequences = [row.source + row.target for row in rows]
+        labels = [[IGNORED] * (len(row.source) - 1) + known for row, known in zip(rows, labels, strict=True)]
+        return {"input_ids": padded(sequences, pad),
+                "attention_mask": padded([[1] * len(ids) for ids in sequences], 0),
+                "labels": padded([known + [IGNORED] for known in labels], IGNORED), "task": task}
     return {
         "input_ids": padded(sources, pad),
         "attention_mask": padded([[1] * len(ids) for ids in sources], 0),
         "decoder_input_ids": padded([[start, *ids[:-1]] for ids in targets], pad),
-        "labels": padded(targets, IGNORED),
-        "task": torch.tensor([row.task for row in rows]),
+        "labels": padded(labels, IGNORED),
+        "task": task,
     }
 
 
-class StepCollator:
-    """Collates the questions of one step (lists of TokenRows) into ``{"rows": …, "task_tokens": …}``.
+def pad_choices(rows, pad):
+    """Return the tensors of a chunk of ChoiceRows, for models.choice_losses.
 
-    `task_tokens` counts the target tokens of each task in the step, (tasks,): what each mean divides by.
+    `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`: (pairs, length), the pairs of
+    all questions in their order; `choices`: pairs per question, (questions,); `labels`: the place of the right one,
+    (questions,); `task`, (questions,).
+    """
+    import torch
+
+    pairs = [pair for row in rows for pair in row.pairs]
+    types = [kind for row in rows for kind in row.types]
+    chunk = {"input_ids": padded(pairs, pad), "attention_mask": padded([[1] * len(ids) for ids in pairs], 0),
+             "choices": torch.tensor([len(row.pairs) for row in rows]),
+             "labels": torch.tensor([row.gold for row in rows]), "task": torch.tensor([row.task for row in rows])}
+    return chunk | ({"token_type_ids": padded(types, 0)} if types else {})
+
+
+def padded(lists, filler):
+    """Return lists of numbers as one tensor, (lists, longest), filled up on the right."""
+    import torch
+
+    width = max(map(len, lists))
+    return torch.tensor([numbers + [filler] * (width - len(numbers)) for numbers in lists])
+
+
+class StepCollator:
+    """Collates the questions of one step (lists of rows) into ``{"rows": …, "task_tokens": …}``.
+
+    `task_tokens` counts the target tokens of each task in the step that the loss counts, (tasks,): what each mean
+    divides by.
     """
 
     def __init__(self, tasks):
@@ -114,5 +305,5 @@ class StepCollator:
         import torch
 
         rows = [row for question in questions for row in question]
-        counts = [sum(len(row.target) for row in rows if row.task == task) for task in range(self.tasks)]
+        counts = [sum(row.counted for row in rows if row.task == task) for task in range(self.tasks)]
         return {"rows": rows, "task_tokens": torch.tensor(counts, dtype=torch.float64)}

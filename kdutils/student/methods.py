@@ -1,38 +1,100 @@
-"""Methods: each is a small table of tasks; a task turns a question into rows ``(source, target, weight)``.
+"""Methods: each is a small table of tasks; a task turns a question into rows ``(source, target)`` with a weight.
 
-Adding a method is one entry of METHODS and a notebook. The loss of a step is
+Adding a method is a function of its tasks, one entry of METHODS and a notebook. The loss of a step is
 ``sum over tasks of weight · mean over the task's target tokens`` (see trainer.py).
 
-Formats follow arXiv 2504.16056 (task tags ``[predict]`` and ``[explain]``, lettered choices) with one
-difference: where answer and explanation share a target, the marker ``Explanation:`` parts them, so that
-the answer can be read back without guessing where it ends.
+Formats follow arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with two
+differences: where an answer comes before its explanation in one target, the marker ``Explanation:`` parts them, so
+that the answer can be read back without guessing where it ends; and tags stand in the source alone.
 """
 
+import random
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from kdutils.data.questions import LETTERS, lettered
 from kdutils.errors import StudyError
 
 MARKER = "Explanation:"
+CONCLUSION = "So the answer is"
 ANSWER = re.compile(r"the answer is\s*(.*?)\s*(?:\.\s*explanation\s*:(.*))?$", re.IGNORECASE | re.DOTALL)
+CONCLUDED = re.compile(r"(?<!\w)so the answer is(?!\w)", re.IGNORECASE)
+NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
 MARKS = re.compile(r"[^\w\s]|_")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
+WORDS = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pair of texts to learn from; `task` names the term of the loss that it belongs to."""
+    """One pair of texts to learn from; `task` names the term of the loss that it belongs to.
+
+    The decoder is forced through `target_prefix` before the target; no loss is due on it. Rows of one question and
+    the same task are alternatives: one of them is drawn per epoch (collating.EpochRows).
+    """
 
     task: str
     source: str
     target: str
+    target_prefix: str = ""
 
 
-def asked(item, tag):
-    """Return the source text of a question under a task tag."""
+@dataclass(frozen=True)
+class Explained:
+    """What a teacher wrote on one question: a text for the right answer, and {wrong answer: text for it}."""
+
+    rationale: str | None = None
+    counterfactuals: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One term of the loss. ``texts(item, explained)`` lists the (source, target, target prefix) of its rows.
+
+    `concludes`: its targets end with the answer, so what is too long is shortened before that sentence.
+    """
+
+    name: str
+    weight: float
+    texts: Callable
+    concludes: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """``tasks(parameters)`` lists the Tasks. The tags say how a trained student is asked.
+
+    `answer`: the tag that asks for the answer; `explanation`: the one that asks for the explanation, None where none
+    is learnt. One tag for both: one text holds both, the explanation at its head where `explains_first`.
+    `control`: a function that changes what the teacher wrote, see controlled().
+    """
+
+    tasks: Callable
+    answer: str
+    explanation: str | None = None
+    explains_first: bool = False
+    control: Callable | None = None
+
+    @property
+    def one_text(self):
+        """Whether answer and explanation are written as one text."""
+        return self.answer == self.explanation
+
+    @property
+    def says(self):
+        """The function that turns an answer into the sentence in which the student gives it."""
+        return concluded if self.explains_first else answered
+
+
+# The texts
+
+def asked(item, tag, rationale=""):
+    """Return the source text of a question under a task tag ("" for none), the rationale to go by at its end."""
+    head = f"[{tag}] " if tag else ""
     choices = f"\nChoices: {lettered(item['choices'])}" if item["choices"] else ""
-    return f"[{tag}] Question: {item['question']}{choices}"
+    return f"{head}Question: {item['question']}{choices}" + (f"\nRationale: {rationale}" if rationale else "")
 
 
 def answered(answer):
@@ -40,37 +102,125 @@ def answered(answer):
     return f"The answer is {answer}."
 
 
-def predict(item, rationale):
+def concluded(answer):
+    """Return an answer as the end of a text that argues for it."""
+    return f"{CONCLUSION} {answer}."
+
+
+# The tasks: (item, explained) to a list of (source, target, target prefix)
+
+def predict(item, explained):
     """Question to answer (label_only; the first task of multitask)."""
-    return Row("predict", asked(item, "predict"), answered(item["answer"]))
+    return [(asked(item, "predict"), answered(item["answer"]))]
 
 
-def explain(item, rationale):
+def explain(item, explained, tag="explain"):
     """Question to explanation (the second task of multitask); no row where the teacher gave none."""
-    return Row("explain", asked(item, "explain"), rationale) if rationale else None
+    return [(asked(item, tag), explained.rationale)] if explained.rationale else []
 
 
-def predict_then_explain(item, rationale):
+def predict_then_explain(item, explained):
     """Question to answer and explanation in one target (standard); the answer alone where the teacher gave none."""
-    target = answered(item["answer"]) + (f" {MARKER} {rationale}" if rationale else "")
-    return Row("predict", asked(item, "predict"), target)
+    rest = f" {MARKER} {explained.rationale}" if explained.rationale else ""
+    return [(asked(item, "predict"), answered(item["answer"]) + rest)]
 
+
+def explain_then_predict(item, explained, tag="factual"):
+    """Question to explanation and then the answer; the answer alone where the teacher gave no explanation."""
+    head = f"{explained.rationale} " if explained.rationale else ""
+    return [(asked(item, tag), head + concluded(item["answer"]))]
+
+
+def follow(item, explained, style, drawn, tag="counterfactual"):
+    """Question and a rationale for a wrong answer to that answer: one row for each wrong answer that has one.
+
+    `style`: ``encoder`` gives the rationale in the source (arXiv 2504.16056), ``decoder`` forces the decoder through
+    it (Wang et al. 2023, "SCOTT"). `drawn`: ``all`` of them, or the ``first`` in the order of the choices, which the
+    published code takes every time (and with it, in a fifth of the questions, the right answer: not so here).
+    """
+    wrong = [answer for answer in item["choices"] or explained.counterfactuals
+             if answer in explained.counterfactuals and not is_right(answer, item["answer"], item["choices"])]
+    texts = [(answer, explained.counterfactuals[answer]) for answer in wrong[: 1 if drawn == "first" else None]]
+    if style == "encoder":
+        return [(asked(item, tag, text), concluded(answer)) for answer, text in texts]
+    return [(asked(item, tag), concluded(answer), text) for answer, text in texts]
+
+
+# The methods: parameters to a list of Tasks
 
 def label_only(parameters):
-    return [(predict, 1.0)]
+    return [Task("predict", 1.0, predict)]
 
 
 def standard(parameters):
-    return [(predict_then_explain, 1.0)]
+    return [Task("predict", 1.0, predict_then_explain)]
 
 
 def multitask(parameters):
     alpha = share(parameters, "alpha")
-    return [(predict, alpha), (explain, 1 - alpha)]
+    return [Task("predict", alpha, predict), Task("explain", 1 - alpha, explain)]
 
 
-METHODS = {"label_only": label_only, "standard": standard, "multitask": multitask}
-EXPLAINS = {"label_only": "", "standard": "predict", "multitask": "explain"}  # the tag that brings the explanation
+def counterfactual(parameters, tags=("factual", "counterfactual")):
+    beta = share(parameters, "beta")
+    wrong = partial(follow, style=one_of(parameters, "counterfactual_style", ("encoder", "decoder")),
+                    drawn=one_of(parameters, "wrong_answers", ("all", "first")), tag=tags[1])
+    return [Task("factual", beta, partial(explain_then_predict, tag=tags[0]), concludes=True),
+            Task("counterfactual", 1 - beta, wrong, concludes=True)]
+
+
+def combined(parameters):
+    gamma = share(parameters, "gamma")
+    parts = ((gamma, multitask(parameters)), (1 - gamma, counterfactual(parameters)))
+    return [replace(task, weight=part * task.weight) for part, tasks in parts for task in tasks]
+
+
+def token_rationale(parameters):
+    """The rationale is a list of words that the answer was attributed to (arXiv 2409.12586)."""
+    alpha = share(parameters, "alpha")
+    return [Task("predict", alpha, predict), Task("tokens", 1 - alpha, partial(explain, tag="tokens"))]
+
+
+# The controls: what a method gains without the content of the teacher's texts
+
+def other_rationales(parameters, items, explained, seed):
+    """Give every explained question the rationale of another one: a random cycle through them, drawn from `seed`."""
+    order = [item["id"] for item in items if explained[item["id"]].rationale]
+    if len(order) == 1:
+        raise StudyError(f"shuffled: question {order[0]!r} is the only explained one of its split: there is no other "
+                         "question's rationale to take")
+    random.Random(f"shuffled {seed}").shuffle(order)
+    return {**explained, **{key: replace(explained[key], rationale=explained[other].rationale)
+                            for key, other in zip(order, order[1:] + order[:1], strict=True)}}
+
+
+def random_words(parameters, items, explained, seed):
+    """Replace every rationale by as many words drawn from question and choices, at most `k`, in their order there."""
+    k = parameters.get("k", 5)
+    if not isinstance(k, int) or k < 1:
+        raise StudyError(f"k: {k!r} is not a number of words from 1 on")
+
+    def drawn(item):
+        words = WORDS.findall(" ".join([item["question"], *item["choices"]]))
+        count = min(k, len(words), len(explained[item["id"]].rationale.split()))
+        chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
+        return " ".join(words[i] for i in sorted(chosen))
+
+    return {**explained, **{item["id"]: replace(explained[item["id"]], rationale=drawn(item))
+                            for item in items if explained[item["id"]].rationale}}
+
+
+METHODS = {
+    "label_only": Method(label_only, "predict"),
+    "standard": Method(standard, "predict", "predict"),
+    "multitask": Method(multitask, "predict", "explain"),
+    "counterfactual": Method(counterfactual, "factual", "factual", explains_first=True),
+    "combined": Method(combined, "predict", "explain"),
+    "token_rationale": Method(token_rationale, "predict", "tokens"),
+    "shuffled": Method(multitask, "predict", "explain", control=other_rationales),
+    "random_tokens": Method(token_rationale, "predict", "tokens", control=random_words),
+    "untagged": Method(partial(counterfactual, tags=("", "")), "", "", explains_first=True),
+}
 
 
 def share(parameters, name):
@@ -81,49 +231,155 @@ def share(parameters, name):
     return value
 
 
+def one_of(parameters, name, known):
+    """Return one of the `known` words from `parameters`, the first where it is not given."""
+    value = parameters.get(name, known[0])
+    if value not in known:
+        raise StudyError(f"{name}: unknown '{value}'; known: {', '.join(known)}")
+    return value
+
+
+def method_of(name):
+    """Return the Method of a name; StudyError for an unknown one."""
+    if name not in METHODS:
+        raise StudyError(f"method: unknown '{name}'; known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
 def tasks_of(method, parameters):
-    """Return [(task function, weight)] of a method; StudyError for an unknown one."""
-    if method not in METHODS:
-        raise StudyError(f"method: unknown '{method}'; known: {', '.join(METHODS)}")
-    return METHODS[method](parameters)
-
-
-def rows_of(method, parameters, item, rationale):
-    """Return the rows of one question (a record of tables.QUESTIONS) and its rationale (None where unusable)."""
-    rows = [task(item, rationale) for task, _ in tasks_of(method, parameters)]
-    return [row for row in rows if row is not None]
+    """Return the Tasks of a method, in the order of their numbers in TokenRow; StudyError for an unknown method."""
+    return method_of(method).tasks(parameters)
 
 
 def task_weights(method, parameters):
     """Return {name of the task: weight in the loss}."""
-    item = {"question": "", "choices": [], "answer": ""}
-    return {task(item, "-").task: weight for task, weight in tasks_of(method, parameters)}
+    return {task.name: task.weight for task in tasks_of(method, parameters)}
 
+
+def rows_of(method, parameters, item, explained):
+    """Return the Rows of one question (a record of tables.QUESTIONS), alternatives included.
+
+    `explained`: an Explained, or the rationale alone as a text, None where there is none usable. Of a control, what
+    controlled() returned.
+    """
+    explained = as_explained(explained)
+    return [Row(task.name, *texts) for task in tasks_of(method, parameters) for texts in task.texts(item, explained)]
+
+
+def as_explained(explained):
+    """Return an Explained; a plain text or None is taken as the rationale."""
+    return explained if isinstance(explained, Explained) else Explained(explained or None)
+
+
+# From the tables
+
+def explained_of(explanations, questions, counterfactuals=None):
+    """Return {question id: Explained} of every question.
+
+    `explanations`, `counterfactuals`: frames of tables.EXPLANATIONS; `questions`: one of tables.QUESTIONS.
+    The rationale comes from the last round of the stage ``revision`` if the table has that stage, else from
+    ``rationale``, never from both: where the revision is unusable the question has none. A text that argues for another
+    answer than the gold one is no rationale. Counterfactuals are the usable texts of the stage ``counterfactual``, of
+    either table, for a wrong answer (one of the choices, where there are any).
+    """
+    stage = "revision" if (explanations["stage"] == "revision").any() else "rationale"
+    items = {item["id"]: item for item in questions.to_dict("records")}
+    last = explanations[explanations["stage"] == stage]
+    if "round" in last and len(last):
+        last = last[last["round"] == last.groupby("id")["round"].transform("max")]
+    rationales = {row["id"]: row["text"] for row in _usable(last, items) if row["answer"] == items[row["id"]]["answer"]}
+    wrong = {key: {} for key in items}
+    for table in (explanations, counterfactuals):
+        if table is None:
+            continue
+        for row in _usable(table[table["stage"] == "counterfactual"], items):
+            item = items[row["id"]]
+            is_choice = row["answer"] in item["choices"] or not len(item["choices"])
+            if is_choice and not is_right(row["answer"], item["answer"], item["choices"]):
+                wrong[row["id"]][row["answer"]] = row["text"]
+    return {key: Explained(rationales.get(key), wrong[key]) for key in items}
+
+
+def _usable(table, items):
+    usable = table[table["text"].notna() & table["id"].isin(list(items))]
+    return usable[["id", "answer", "text"]].to_dict("records")
+
+
+def controlled(method, parameters, items, explained, seed):
+    """Return {question id: Explained} as `method` is to read it: changed by a control, else as it is.
+
+    `items`: records of tables.QUESTIONS, of one or more splits: a control never crosses from one to another. `seed`:
+    that of the run. Give every method this before rows_of; it is the place where a control differs.
+    """
+    explained = {item["id"]: as_explained(explained.get(item["id"])) for item in items}
+    control = method_of(method).control
+    if control:
+        for split in dict.fromkeys(item["split"] for item in items):
+            explained = control(parameters, [item for item in items if item["split"] == split], explained, seed)
+    return explained
+
+
+# Reading an answer back
 
 def parse_answer(text, choices=()):
     """Return (answer, explanation) as read from a generated text; "" for what is not there.
 
-    The answer is what follows "The answer is", up to the marker. Where there are choices it is matched to
-    one of them: first as it stands, then by its letter, then normalised (see normalise); an answer that
-    matches none is returned as written.
+    In a text that begins with "The answer is", the answer is what follows up to the marker, and the explanation what
+    comes after it. Else the answer follows the last "So the answer is" behind which anything stands, and the
+    explanation comes before; or it follows "the answer is" wherever that stands. The answer is matched to the
+    choices by match_choice, as a whole or else its first sentence; without choices a sentence that is a number is
+    read as one. What matches nothing is returned as written.
     """
-    found = ANSWER.search(text.strip())
-    if not found:
-        return "", ""
-    answer = found[1].strip()
-    answer = answer if answer in choices else answer.rstrip(".").rstrip()
-    return match_choice(answer, choices), (found[2] or "").strip()
+    text = text.strip()
+    ends = [] if text.lower().startswith("the answer is") else list(CONCLUDED.finditer(text))
+    for one, after in reversed(list(zip(ends, [*(end.start() for end in ends[1:]), len(text)], strict=False))):
+        said = text[one.end(): after].strip()
+        if said.strip(". "):
+            return _read(said, choices), text[: one.start()].strip()
+    found = ANSWER.search(text)
+    return (_read(found[1].strip(), choices), (found[2] or "").strip()) if found else ("", "")
+
+
+def _read(answer, choices):
+    whole = answer.rstrip(".").rstrip()
+    sentence = re.match(r"(.+?)\.(?=\s)", answer, re.DOTALL)
+    for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
+        named = match_choice(candidate, choices)
+        if named in choices or not choices and number(candidate) is not None:
+            return named
+    return answer if answer in choices else whole
 
 
 def match_choice(answer, choices):
-    """Return the choice that `answer` names, or `answer` itself where it names none or more than one."""
+    """Return the choice that `answer` names, or `answer` itself where it names none or more than one.
+
+    A choice is named as it stands, else by its letter, ``b``, ``(b)`` or ``(b) water``, or by the same text or number
+    (see same).
+    """
     if answer in choices or not choices:
         return answer
-    letter = re.fullmatch(r"\(?([a-z])\)?", answer.strip().lower())
-    if letter and LETTERS.index(letter[1]) < len(choices):
-        return choices[LETTERS.index(letter[1])]
-    same = [choice for choice in choices if normalise(choice) == normalise(answer)]
-    return same[0] if len(same) == 1 else answer
+    named = {choice for choice in choices if same(choice, answer)}
+    letter = re.fullmatch(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", answer.strip(), re.DOTALL)
+    place = LETTERS.index(letter[1].lower()) if letter else len(choices)
+    if place < len(choices):
+        chosen = choices[place]
+        if letter[2] is None:
+            named.add(chosen)
+        else:  # letter and text have to agree; "(a) water" is not the article
+            named = {chosen} if same(letter[2], chosen) else set()
+    return named.pop() if len(named) == 1 else answer
+
+
+def same(one, other):
+    """Say whether two answers are the same: numbers by their value (8 and 8.0), other texts once normalised."""
+    first, second = number(one), number(other)
+    return first == second if first is not None and second is not None else normalise(one) == normalise(other)
+
+
+def number(text):
+    """Return the value of a text that is a number, such as ``-8.0``, ``$1,200`` or ``5 %``; None for any other."""
+    found = NUMBER.fullmatch(text.strip().replace("−", "-"))
+    return float(found[1] + found[2].replace(",", "")) if found else None
 
 
 def normalise(text):
@@ -133,7 +389,7 @@ def normalise(text):
 
 
 def is_right(predicted, answer, choices=()):
-    """Say whether a predicted answer is the gold one: the same choice, or the same text once normalised."""
+    """Say whether a predicted answer is the gold one: the same choice, or the same text or number without choices."""
     if not predicted:
         return False
-    return match_choice(predicted, choices) == answer or (not choices and normalise(predicted) == normalise(answer))
+    return match_choice(predicted, choices) == answer or (not choices and same(predicted, answer))

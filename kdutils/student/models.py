@@ -1,38 +1,49 @@
-"""Students: sequence-to-sequence models of the T5 family, and encoders warm-started into encoder-decoders."""
+"""Students: encoder-decoders, causal models and, for comparison, classifiers, each from weights or at random."""
 
+import contextlib
+import copy
 from pathlib import Path
 
 from kdutils.data.sources import locate_model
 from kdutils.errors import StudyError
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
+KINDS = ("seq2seq", "causal", "classifier")
+ADAPTERS = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}  # of LoRA, where not given
 
 
-def load_student(model, tokenizer="", random_weights=False, config=None, seed=0):
+def load_student(model, tokenizer="", random_weights=False, config=None, seed=0, kind="", lora=None):
     """Return (model, tokenizer) of a student, in float32 and in evaluation mode.
 
-    `model`: a folder or a Hub id. An encoder-decoder (T5 v1.0, v1.1, Flan-T5, a saved student) is loaded as
-    it is; an encoder (BERT and its variants) becomes encoder and decoder of one model, the cross-attention
-    drawn at random from `seed` (Rothe et al. 2020, "Leveraging pre-trained checkpoints", BERT2BERT).
-    `random_weights`: take the shape alone and draw all weights from `seed`; `config` changes that shape.
-    `tokenizer`: another folder or Hub id for the vocabulary. Raises StudyError where the vocabulary is
-    larger than the model's, or where the model is of neither kind.
+    `model`: a folder or a Hub id. `kind`, with "" told by the architecture:
+
+    - ``seq2seq``: an encoder-decoder (T5 v1.0, v1.1, Flan-T5, T5Gemma, a saved student) is loaded as it is; an encoder
+      (BERT and its variants) becomes encoder and decoder of one model, the cross-attention drawn at random from
+      `seed` (Rothe et al. 2020, "Leveraging pre-trained checkpoints", BERT2BERT);
+    - ``causal``: Llama, Qwen, SmolLM, GPT-2 and the like. Without a padding token the end token pads;
+    - ``classifier``, on request alone: an encoder whose one new output scores a pair of question and choice.
+
+    `random_weights`: take the shape alone and draw all weights from `seed`; with a `config` that names its
+    ``model_type`` not even a folder is needed (`model` ""). `config` changes the shape, or the dropout of pretrained
+    weights. `tokenizer`: another folder or Hub id for the vocabulary. `lora`: train low-rank adapters alone (Hu et al.
+    2022), with the keys of ADAPTERS; see merged().
+
+    Raises StudyError where the vocabulary is larger than the model's or was not loaded, lacks an end or a padding
+    token, or where the model is not of the kind.
     """
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
     vocabulary = load_tokenizer(tokenizer or model)
-    where = locate_model(model, needs_weights=not random_weights)
-    shape = AutoConfig.from_pretrained(where, trust_remote_code=False, **(config or {}))
-    if random_weights:
-        shape.vocab_size = max(shape.vocab_size, len(vocabulary))
-        student = AutoModelForSeq2SeqLM.from_config(shape)
-    elif shape.is_encoder_decoder:
-        student = _load(AutoModelForSeq2SeqLM, where)
-    else:
-        student = warm_start(where, vocabulary)
-    _check_vocabulary(student, vocabulary, model)
-    student.generation_config.max_length = None  # every call says how many new tokens it wants
+    where = locate_model(model, needs_weights=not random_weights) if model else ""
+    shape = _shape(where, random_weights, config or {}, vocabulary)
+    name = model or shape.model_type
+    kind = _checked_kind(kind, shape, name)
+    student = _at_random(shape, kind) if random_weights else _pretrained(where, shape, kind)
+    _check_vocabulary(student, vocabulary, name)
+    _settle_tokens(student, vocabulary, kind, name)
+    if lora:
+        student = _with_adapters(student, lora, kind, shape, name)
     return student.eval(), vocabulary
 
 
@@ -46,29 +57,174 @@ def load_tokenizer(name):
     return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 
-def _load(auto_class, where):
+def end_token(tokenizer):
+    """Return the id that ends a text: BERT's tokenizers call it separator, others end of sequence."""
+    return tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+
+
+def model_kind(model):
+    """Return ``seq2seq``, ``causal`` or ``classifier``; wrappers (adapters, several processes) are looked through."""
+    plain = getattr(model, "module", model)
+    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    return _kind_of(plain.config, type(plain).__name__)
+
+
+def model_context(model):
+    """Return how many tokens the model has positions for, None where positions are relative (T5).
+
+    Of a causal model for source and target together, else for each of them.
+    """
+    shape = model.config
+    shapes = [shape.encoder, shape.decoder] if shape.model_type == "encoder-decoder" else [shape]
+    positions = [getattr(one, "max_position_embeddings", None) for one in shapes]
+    offsets = [module.padding_idx + 1 for name, module in model.named_modules()  # RoBERTa counts from there
+               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
+    return None if None in positions else min(positions) - max(offsets, default=0)
+
+
+def merged(model):
+    """Return the plain model in which trained adapters have been added to the weights; any other model as it is.
+
+    To be saved: what stands on disk is then a student like any other. Changes the model.
+    """
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+@contextlib.contextmanager
+def output_layer_on(model, counted):
+    """Let the output layer see the positions of the mask `counted` alone: logits are (counted tokens, vocabulary).
+
+    With a vocabulary of 30,000 the output layer is the dearest part of a small student, and padding is up to half of
+    a batch.
+    """
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][counted],))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def choice_logits(model, chunk):
+    """Return a classifier's score of each choice, (questions, most choices), −inf where a question has fewer.
+
+    `chunk`: the tensors of collating.pad_choices.
+    """
     import torch
 
-    return auto_class.from_pretrained(where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    inputs = {name: chunk[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in chunk}
+    scores = model(**inputs).logits[:, 0]
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    rows = scores.split(chunk["choices"].tolist())
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float("-inf"))
 
 
-def warm_start(where, tokenizer):
+def choice_losses(model, chunk):
+    """Return −log p of the right choice of every question of a chunk, (questions,), and the row each belongs to."""
+    import torch
+
+    losses = torch.nn.functional.cross_entropy(choice_logits(model, chunk), chunk["labels"], reduction="none")
+    return losses, torch.arange(len(losses), device=losses.device)
+
+
+def _shape(where, random_weights, config, vocabulary):
+    from transformers import AutoConfig
+
+    config = dict(config)
+    if random_weights and not where:
+        if "model_type" not in config:
+            raise StudyError("config: without a model it must say a model_type, such as t5 or llama")
+        return AutoConfig.for_model(**{"vocab_size": len(vocabulary), **_tokens(vocabulary), **config})
+    if not where:
+        raise StudyError("model: the name is empty; give a folder or a Hub id such as google-t5/t5-small")
+    shape = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    unknown = [name for name in config if not hasattr(shape, name)]
+    if unknown:
+        raise StudyError(f"config: {where}: a {shape.model_type} has no setting '{unknown[0]}'")
+    shape = AutoConfig.from_pretrained(where, trust_remote_code=False, **config)
+    if random_weights:
+        shape.update({"vocab_size": max(shape.vocab_size, len(vocabulary)), **_tokens(vocabulary)})
+    return shape
+
+
+def _tokens(vocabulary):
+    end = end_token(vocabulary)
+    pad = end if vocabulary.pad_token_id is None else vocabulary.pad_token_id
+    return {"eos_token_id": end, "pad_token_id": pad, "bos_token_id": vocabulary.bos_token_id}
+
+
+def _kind_of(shape, architecture=""):
+    """Return the kind that an architecture is; StudyError where it is none of them."""
+    from transformers.models.auto import modeling_auto as known
+
+    if architecture.endswith("ForSequenceClassification") and shape.num_labels == 1:
+        return "classifier"
+    if getattr(shape, "is_encoder_decoder", False) or shape.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "seq2seq"
+    if shape.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "causal"
+    raise StudyError(f"model: a {shape.model_type} is neither an encoder-decoder nor an encoder nor a causal model")
+
+
+def _checked_kind(kind, shape, name):
+    from transformers.models.auto import modeling_auto as known
+
+    own = _kind_of(shape, (shape.architectures or [""])[0])
+    kind = kind or own
+    encoder = shape.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _has_decoder(shape)
+    if kind not in KINDS:
+        raise StudyError(f"kind: unknown '{kind}'; known: {', '.join(KINDS)}")
+    if kind == "classifier" and not encoder or kind != "classifier" and kind != own:
+        raise StudyError(f"{name}: a {shape.model_type} is no {kind} student")
+    if kind == "seq2seq" and encoder and shape.model_type not in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise StudyError(f"{name}: a {shape.model_type} cannot write, so no decoder can start from it; take it as kind "
+                         "'classifier', or another encoder such as BERT")
+    return kind
+
+
+def _has_decoder(shape):
+    return getattr(shape, "is_encoder_decoder", False)
+
+
+def _at_random(shape, kind):
+    import transformers as library
+
+    if kind == "seq2seq" and not _has_decoder(shape):
+        both = library.EncoderDecoderConfig.from_encoder_decoder_configs(shape, copy.deepcopy(shape))
+        return library.EncoderDecoderModel(config=both)
+    if kind == "classifier":
+        shape.num_labels = 1
+    return _auto_class(kind).from_config(shape)
+
+
+def _pretrained(where, shape, kind):
+    if kind == "seq2seq" and not _has_decoder(shape):
+        return _warm_started(where, shape)
+    if kind == "classifier":
+        shape.num_labels = 1
+    import torch
+
+    return _auto_class(kind).from_pretrained(where, config=shape, dtype=torch.float32, use_safetensors=True,
+                                             trust_remote_code=False, ignore_mismatched_sizes=kind == "classifier")
+
+
+def _auto_class(kind):
+    import transformers as library
+
+    return {"seq2seq": library.AutoModelForSeq2SeqLM, "causal": library.AutoModelForCausalLM,
+            "classifier": library.AutoModelForSequenceClassification}[kind]
+
+
+def _warm_started(where, shape):
     """Return an encoder-decoder whose two halves start from one pretrained encoder."""
     import torch
     from transformers import EncoderDecoderModel
 
-    model = EncoderDecoderModel.from_encoder_decoder_pretrained(
-        where, where, encoder_use_safetensors=True, decoder_use_safetensors=True,
-        encoder_dtype=torch.float32, decoder_dtype=torch.float32)
-    start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
-    end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-    if start is None or end is None or tokenizer.pad_token_id is None:
-        raise StudyError(f"{where}: the tokenizer lacks a start, an end or a padding token")
-    for settings in (model.config, model.generation_config):
-        settings.decoder_start_token_id, settings.eos_token_id = start, end
-        settings.pad_token_id = tokenizer.pad_token_id
-    model.config.vocab_size = model.config.decoder.vocab_size
-    return model
+    decoder = copy.deepcopy(shape)
+    decoder.is_decoder = decoder.add_cross_attention = True
+    return EncoderDecoderModel.from_encoder_decoder_pretrained(
+        where, where, encoder_config=shape, decoder_config=decoder, encoder_use_safetensors=True,
+        decoder_use_safetensors=True, encoder_dtype=torch.float32, decoder_dtype=torch.float32)
 
 
 def _check_vocabulary(model, tokenizer, name):
@@ -78,3 +234,44 @@ def _check_vocabulary(model, tokenizer, name):
                          "take the tokenizer that belongs to the model")
     if len(tokenizer) < 200:
         raise StudyError(f"{name}: the tokenizer has {len(tokenizer)} tokens only; its vocabulary was not loaded")
+
+
+def _settle_tokens(model, tokenizer, kind, name):
+    """Make model and tokenizer agree on start, end and padding, and drop what a checkpoint says about sampling."""
+    from transformers import GenerationConfig
+
+    end = end_token(tokenizer)
+    if end is None and kind != "classifier":
+        raise StudyError(f"{name}: the tokenizer has no end token; a student would never learn to stop")
+    if tokenizer.pad_token_id is None and kind == "causal":
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)  # rows are told from padding by their lengths
+    if tokenizer.pad_token_id is None:
+        raise StudyError(f"{name}: the tokenizer has no padding token")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if kind == "classifier":
+        return
+    model.config.eos_token_id = end
+    if kind == "seq2seq":
+        known = (getattr(model.config, "decoder_start_token_id", None), tokenizer.cls_token_id, tokenizer.bos_token_id,
+                 tokenizer.pad_token_id)
+        model.config.decoder_start_token_id = next(token for token in known if token is not None)
+        if model.config.model_type == "encoder-decoder":
+            model.config.vocab_size = model.config.decoder.vocab_size
+    model.generation_config = GenerationConfig(
+        eos_token_id=end, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        max_length=None)  # every call says how many new tokens it wants
+
+
+def _with_adapters(model, lora, kind, shape, name):
+    from peft import LoraConfig, get_peft_model
+
+    unknown = [key for key in lora if key not in ADAPTERS]
+    if unknown:
+        raise StudyError(f"lora: unknown '{unknown[0]}'; known: {', '.join(ADAPTERS)}")
+    if kind == "classifier" or kind == "seq2seq" and not _has_decoder(shape):
+        raise StudyError(f"lora: {name} starts with new layers drawn at random, which adapters alone cannot train")
+    settings = {**ADAPTERS, **lora}
+    return get_peft_model(model, LoraConfig(
+        r=settings["rank"], lora_alpha=settings["alpha"], lora_dropout=settings["dropout"],
+        target_modules=settings["targets"], task_type="CAUSAL_LM" if kind == "causal" else "SEQ_2_SEQ_LM"))

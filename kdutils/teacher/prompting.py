@@ -10,6 +10,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
 from kdutils.data.questions import lettered
 from kdutils.errors import StudyError
 
@@ -38,7 +40,7 @@ def fill(layout, **values):
     return SLOT.sub(value, layout)
 
 
-def few_shot_prompts(questions, dataset, seed, given_answer=True, answers=None, prompting="few_shot"):
+def few_shot_prompts(questions, dataset, seed, given_answer=True, answers=None):
     """Return one prompt per question (a frame of tables.QUESTIONS), in its order.
 
     `answers`: the answers to argue for, one per question; the gold ones unless given. With
@@ -46,13 +48,56 @@ def few_shot_prompts(questions, dataset, seed, given_answer=True, answers=None, 
     adjectives for the wanted quality is drawn per question from `seed` and the question's id
     (arXiv 2504.16056: a pair out of 18 positive adjectives per item).
     """
-    shots, item = template(dataset, prompting)
-    if not given_answer:
-        item = item.partition("{answer}")[0].rstrip()
     answers = questions["answer"] if answers is None else answers
-    return [shots + fill(item, question=row["question"], choices=lettered(row["choices"]), answer=answer,
-                         quality=quality(row["id"], seed))
-            for row, answer in zip(questions.to_dict("records"), answers, strict=True)]
+    return _prompts(questions, template(dataset, "few_shot"), given_answer, answer=answers,
+                    quality=[quality(key, seed) for key in questions["id"]])
+
+
+def critique_prompts(questions, dataset, seed, answers, rationales, turn=1):
+    """Return one prompt per question that asks what is wrong with its rationale.
+
+    What is asked for is drawn per question, and anew for each `turn` (counted from 1), together with the request
+    to revise that belongs to it (arXiv 2504.16056; after Bai et al. 2022, "Constitutional AI").
+    """
+    asked = [request_pair(dataset, key, seed, turn)[0] for key in questions["id"]]
+    return _prompts(questions, template(dataset, "critique"), True, answer=answers, rationale=rationales,
+                    critique_request=asked)
+
+
+def revision_prompts(questions, dataset, seed, answers, rationales, critiques, turn=1, given_answer=True):
+    """Return one prompt per question that asks to revise its rationale with the critique in view.
+
+    With ``given_answer=False`` the prompt ends with "The answer is": a critique may change the teacher's mind.
+    """
+    asked = [request_pair(dataset, key, seed, turn)[1] for key in questions["id"]]
+    return _prompts(questions, template(dataset, "revision"), given_answer, answer=answers, rationale=rationales,
+                    critique=critiques, revision_request=asked)
+
+
+def _prompts(questions, parts, given_answer, **columns):
+    """Fill the item of each question; `columns` has one value per question for each slot."""
+    shots, item = parts
+    if not given_answer:
+        item = item.rpartition("{answer}")[0].rstrip()
+    rows = zip(questions["question"], questions["choices"], *columns.values(), strict=True)
+    return [shots + fill(item, question=question, choices=lettered(choices), **dict(zip(columns, values, strict=True)))
+            for question, choices, *values in rows]
+
+
+def wrong_answers(questions, count=-1, seed=0):
+    """Return `questions` with one row per wrong answer, which stands in the column `answer`.
+
+    All wrong choices in their order, or `count` of them drawn per question from `seed`. Raises StudyError
+    for a question without choices: a wrong answer to free text cannot be listed.
+    """
+    rows = []
+    for item in questions.to_dict("records"):
+        wrong = [choice for choice in item["choices"] if choice != item["answer"]]
+        if not wrong:
+            raise StudyError(f"question {item['id']!r} has no choices, so no wrong answers that could be explained")
+        drawn = random.Random(f"wrong {seed} {item['id']}").sample(wrong, len(wrong))[:count if count >= 0 else None]
+        rows += [{**item, "answer": choice} for choice in wrong if choice in drawn]
+    return pd.DataFrame(rows, columns=questions.columns)
 
 
 @cache
@@ -69,5 +114,13 @@ def quality(key, seed):
 @cache
 def requests(dataset):
     """Return the pairs (critique request, revision request) of a data set."""
-    lines = (FOLDER / dataset / "requests.txt").read_text(encoding="utf-8").strip().splitlines()
+    path = FOLDER / dataset / "requests.txt"
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; one line per pair please: what to criticise | what to revise")
+    lines = path.read_text(encoding="utf-8").strip().splitlines()
     return [tuple(part.strip() for part in line.split("|")) for line in lines]
+
+
+def request_pair(dataset, key, seed, turn=1):
+    """Return the (critique request, revision request) drawn for question `key` and `turn` from `seed`."""
+    return random.Random(f"request {seed} {turn} {key}").choice(requests(dataset))

@@ -1,0 +1,538 @@
+"""Read ratings back: every row is checked, what is wrong is named and left out, and only here are texts unblinded.
+
+    ratings, problems, raters = read_ratings(["outputs/…/returned"], read_plan("outputs/…/key/plan.parquet"))
+
+Layouts, told by their content:
+
+- JSON and CSV of the form, the survey table filled in (`kdutils.evaluation.human_study.write_study`);
+- Potato: ``user_state.json`` of version 2 (tried with 2.12.1), ``annotated_instances.jsonl`` of version 1;
+- the published ratings of Hendriks et al. (2025), ``study.csv``: they need no plan.
+"""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kdutils.errors import StudyError
+from kdutils.evaluation.human_study import ASKABLE, SCALE, TASKS, canonical, checksum, printable, read_plan
+from kdutils.runs import write_text
+
+FORMAT = "kdutils-ratings-1"
+LARGEST = 20_000_000  # bytes of a file of ratings
+ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
+PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
+PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # as the article calls them
+RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
+                  "construct", "score", "quality", "choice", "seconds", "simulated", "file"]
+PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
+
+
+class Ratings(NamedTuple):
+    """What `read_ratings` returns.
+
+    `ratings`: one row per rater, text and construct, RATING_COLUMNS; `quality` is the mean over the constructs of
+    that rating. `problems`: PROBLEM_COLUMNS; `what` is a kind to count by, `row` a line of a table or a position of
+    an answer (0 for a whole file or rater), `left_out` how many rated pages it cost. `raters`: one row per planned
+    rater: `status`, pages, failed checks, seconds and what the form asked about the rater.
+    """
+
+    ratings: pd.DataFrame
+    problems: pd.DataFrame
+    raters: pd.DataFrame
+
+
+class _Problem(Exception):
+    """A file cannot be used: (what, detail)."""
+
+
+class _Reader:
+    """The state of one reading: rows found so far, and what was wrong."""
+
+    def __init__(self, plan, keep_unfinished):
+        self.task, self.keep_unfinished = "rating", keep_unfinished
+        self.study = self.version = None
+        self.pages, self.rows, self.problems, self.about, self.seen = {}, [], [], {}, set()
+        if plan is not None:
+            self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
+            self.pages = {(page["rater"], page["text"]): page for page in plan.to_dict("records")}
+        self.raters, self.texts = ({key[place] for key in self.pages} for place in (0, 1))
+        self.items = list(TASKS[self.task])
+
+    def note(self, file, row, what, detail="", rater="", left_out=0):
+        self.problems.append({"file": _short(Path(file).name), "row": row, "rater": _short(rater), "what": what,
+                              "detail": detail, "left_out": left_out})
+
+    def needs_plan(self):
+        if not self.pages:
+            raise _Problem("no plan was given", "only the published ratings can be read without one")
+
+    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False):
+        """Check one rated page and keep it."""
+        page = self.pages.get((rater, text)) if isinstance(rater, str) and isinstance(text, str) else None
+        if not isinstance(rater, str) or rater not in self.raters:
+            return self.note(file, row, "unknown rater", _short(rater), rater, 1)
+        if page is None:
+            what = "text of another rater" if isinstance(text, str) and text in self.texts else "unknown text"
+            return self.note(file, row, what, _short(text), rater, 1)
+        if all(_blank(scores.get(item)) for item in self.items):
+            return None  # a page not reached: counts as unfinished
+        self.seen.add((rater, text))
+        values = {}
+        for item in self.items:
+            if _blank(scores.get(item)):
+                return self.note(file, row, "missing score", item, rater, 1)
+            values[item] = _score(scores[item], page["choices"] if self.task == "simulation" else SCALE)
+            if values[item] is None:
+                return self.note(file, row, "score out of range", f"{item} = {_short(scores[item])}", rater, 1)
+        self.rows.append({"file": _short(Path(file).name), "row": row, "rater": rater, "text": text, "scores": values,
+                          "seconds": seconds, "simulated": simulated is True})
+
+
+def read_ratings(paths, plan=None, failed_checks_allowed=0, keep_unfinished=False):
+    """Return Ratings read from files and folders; nonsense in them is a named problem, never an exception.
+
+    `plan`: a frame or a path; the published ratings need none. A rater who fails more than `failed_checks_allowed`
+    attention checks is left out, and so is one who did not finish, unless `keep_unfinished`. The same rating twice
+    counts once; two different ratings of a text by one rater are both left out.
+    """
+    plan = read_plan(plan) if isinstance(plan, (str, Path)) else plan
+    reader = _Reader(plan, keep_unfinished)
+    for path in _files([paths] if isinstance(paths, (str, Path)) else paths, reader):
+        try:
+            _read_file(path, reader)
+        except _Problem as problem:
+            reader.note(path, 0, *problem.args)
+        except (OSError, RecursionError) as error:
+            reader.note(path, 0, "cannot be read", type(error).__name__)
+    rows = _without_repeats(reader)
+    rows, raters = _without_careless(rows, reader, failed_checks_allowed)
+    return Ratings(_long(rows, reader), pd.DataFrame(reader.problems, columns=PROBLEM_COLUMNS), raters)
+
+
+def one_row_per_rating(ratings):
+    """Return ratings with a column per construct, one row for each rater and text."""
+    keys = [name for name in RATING_COLUMNS if name not in ("construct", "score", "choice")]
+    wide = ratings.pivot(index=["rater", "text"], columns="construct", values="score").reset_index()
+    wide.columns.name = None
+    first = ratings.drop_duplicates(["rater", "text"])[keys]
+    return first.merge(wide, on=["rater", "text"], validate="one_to_one")
+
+
+def count_problems(problems):
+    """Return how often each kind of problem occurred and how many rated pages it cost."""
+    return problems.groupby("what").agg(times=("what", "size"), left_out=("left_out", "sum")).reset_index()
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def _files(paths, reader):
+    """Yield the files to read: those named, and in folders those of a known ending (of a Potato folder, its own)."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix.lower() in ENDINGS)
+            states = {item.parent for item in inside if item.name in ("user_state.json", "annotated_instances.jsonl")}
+            yield from (item for item in inside if not _beside_potato(item, states))
+        elif path.exists():
+            yield path
+        else:
+            reader.note(path, 0, "no such file")
+
+
+def _beside_potato(item, states):
+    """Say whether a file is one that Potato writes next to the ratings of its users."""
+    if item.parent in states:
+        return item.name not in ("user_state.json", "annotated_instances.jsonl") or (
+            item.name == "annotated_instances.jsonl" and (item.parent / "user_state.json").exists())
+    return any(state.parent == parent for state in states for parent in item.parents)
+
+
+def _read_file(path, reader):
+    text = _text_of(path)
+    if path.suffix.lower() in (".json", ".jsonl"):
+        documents = _json_of(text)
+        if len(documents) == 1 and isinstance(documents[0], dict) and "instance_id_to_label_to_value" in documents[0]:
+            return _read_potato(path, documents[0], reader)
+        if all(isinstance(line, dict) and "label_annotations" in line for line in documents):
+            return _read_potato_lines(path, documents, reader)
+        if len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get("format") == FORMAT:
+            return _read_form(path, documents[0], reader)
+        raise _Problem("unknown layout", "neither an answer file of the form nor of Potato")
+    header, rows = _table_of(text)
+    if PUBLISHED <= set(header):
+        return _read_published(path, rows, reader)
+    if {"rater", "text"} <= set(header):
+        return _read_table(path, header, rows, reader)
+    raise _Problem("unknown layout", f"columns {_short(', '.join(map(str, header)))}")
+
+
+def _text_of(path):
+    if path.stat().st_size > LARGEST:
+        raise _Problem("too large", f"{path.stat().st_size} bytes")
+    data = path.read_bytes()
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(coding)
+    except UnicodeDecodeError as error:
+        raise _Problem("wrong encoding", "not UTF-8") from error
+    if not text.strip():
+        raise _Problem("empty file")
+    if text.lstrip()[:1] == "<":
+        raise _Problem("not ratings", "HTML or XML")
+    return text
+
+
+def _json_of(text):
+    """Return the JSON values of a text: one, or one a line."""
+    try:
+        return [json.loads(text)]
+    except (ValueError, RecursionError) as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            if len(lines) > 1:
+                return [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
+            pass
+        raise _Problem("broken JSON", f"{_short(str(error))}; cut short?") from error
+
+
+def _table_of(text):
+    """Return (header, [(line, row as a dict)]) of a table with commas, semicolons or tabs."""
+    first = text.splitlines()[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header = [name.strip() for name in next(reader)]
+        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except (csv.Error, StopIteration) as error:
+        raise _Problem("broken table", _short(str(error))) from error
+    return header, [(line, dict(zip(header, cells, strict=False)) if len(cells) == len(header) else None)
+                    for line, cells in rows]
+
+
+def _read_form(path, document, reader):
+    """One rater's file of the form; its checksum is over everything else in it."""
+    reader.needs_plan()
+    answers = document.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise _Problem("unknown layout", "answers are not a list of objects")
+    rater, count = document.get("rater"), sum(bool(answer.get("scores")) for answer in answers)
+    stored = document.pop("checksum", None)
+    fault = _study_fault(document, reader)
+    if checksum(canonical(document)) != stored:
+        fault = ("checksum does not match", "the file was changed or damaged after it was saved")
+    elif not fault and document.get("complete") is not True:
+        fault = "unfinished", "saved before the end"
+    elif not fault and document.get("signed") is not True:
+        fault = "not signed off", ""
+    if fault and reader.keep_unfinished and fault[0] in ("unfinished", "not signed off"):
+        reader.note(path, 0, f"kept although {fault[0]}", "", rater)
+        fault = None
+    if fault:
+        return reader.note(path, 0, *fault, rater, count)
+    if isinstance(document.get("about"), dict) and isinstance(rater, str):
+        reader.about.setdefault(rater, {}).update(
+            {f"about_{key}": printable(document["about"][key])[:60] for key in ASKABLE if key in document["about"]})
+    for row, answer in enumerate(answers, 1):
+        scores = answer.get("scores")
+        reader.add(path, row, rater, answer.get("text"), scores if isinstance(scores, dict) else {},
+                   _seconds(answer.get("milliseconds")) / 1000, document.get("simulated"))
+
+
+def _study_fault(found, reader):
+    """Return (what, detail) where the study or the form's version is another one, else None."""
+    if found.get("study") != reader.study:
+        return "another study", _short(found.get("study"))
+    if found.get("version") != reader.version:
+        return "another version of the form", _short(found.get("version"))
+    return None
+
+
+def _read_table(path, header, rows, reader):
+    """The form's CSV (each row has a checksum) or a survey table, in which study and version may be missing."""
+    reader.needs_plan()
+    if not set(header) & set(reader.items):
+        raise _Problem("unknown layout", f"no column {' or '.join(reader.items)}")
+    for line, cells in rows:
+        if cells is None:
+            reader.note(path, line, "broken row", "not as many cells as the header", left_out=1)
+            continue
+        fault = _study_fault({"study": reader.study, "version": reader.version, **cells}, reader)
+        if "checksum" in cells and not fault:
+            content = "|".join(value for name, value in cells.items() if name != "checksum")
+            if checksum(content)[:16] != cells["checksum"]:
+                fault = "checksum does not match", "the row was changed or damaged after it was saved"
+        if fault:
+            reader.note(path, line, *fault, cells["rater"], 1)
+            continue
+        in_form = "milliseconds" in cells
+        seconds = _seconds(cells["milliseconds"]) / 1000 if in_form else _seconds(cells.get("seconds"))
+        reader.add(path, line, cells["rater"].strip(), cells["text"].strip(), cells, seconds)
+
+
+def _read_potato(path, state, reader):
+    """Potato 2: {text: [[{"schema": construct, "name": label}, value], …]} and times per text."""
+    reader.needs_plan()
+    labels, times = state["instance_id_to_label_to_value"], state.get("instance_id_to_behavioral_data")
+    if not isinstance(labels, dict):
+        raise _Problem("unknown layout", "Potato's annotations are not an object")
+    for row, (text, pairs) in enumerate(labels.items(), 1):
+        scores = {}
+        for pair in pairs if isinstance(pairs, list) else []:
+            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], dict) and pair[1]:
+                scores[str(pair[0].get("schema"))] = pair[0].get("name") if pair[1] is True else pair[1]
+        spent = times.get(text) if isinstance(times, dict) else None
+        spent = spent.get("total_time_ms") if isinstance(spent, dict) else None
+        reader.add(path, row, state.get("user_id"), text, scores, _seconds(spent) / 1000)
+
+
+def _read_potato_lines(path, lines, reader):
+    """Potato 1: {"id", "label_annotations": {construct: {"scale_4": "4"}}} a line; the user in it or the folder."""
+    reader.needs_plan()
+    for row, line in enumerate(lines, 1):
+        scores = {}
+        for name, values in line["label_annotations"].items() if isinstance(line["label_annotations"], dict) else ():
+            chosen = [label for label, value in values.items() if value] if isinstance(values, dict) else []
+            scores[name] = re.sub(r"^scale_", "", chosen[0]) if len(chosen) == 1 else (",".join(chosen) or None)
+        reader.add(path, row, line.get("user_id") or line.get("user") or path.parent.name,
+                   line.get("instance_id") or line.get("id"), scores)
+
+
+def _read_published(path, rows, reader):
+    """The published table: one rated text a row; it says itself which question and which model."""
+    if reader.pages and reader.study != "published":
+        raise _Problem("another study", "the published ratings are read by themselves, without a plan")
+    reader.study = "published"
+    for line, cells in rows:
+        if cells is None or not re.fullmatch(r"\d{1,9}", cells["rationale_length"]):
+            reader.note(path, line, "broken row", "" if cells is None else "rationale_length", left_out=1)
+            continue
+        method = re.sub("PosRationales|RevRationales", lambda found: PUBLISHED_METHODS[found[0]], cells["model"])
+        rater, text = cells["CASE"], f"{method}/{cells['rationale_id']}"
+        slot = re.fullmatch(r"RE(\d\d)", cells.get("rationale", ""))
+        reader.raters.add(rater)
+        reader.pages.setdefault((rater, text), {
+            "study": "published", "rater": rater, "text": text, "question": cells["rationale_id"], "dataset": "cqa",
+            "method": method, "student_seed": None, "correct": True, "characters": int(cells["rationale_length"]),
+            "position": int(slot[1]) - 7 if slot else None, "is_check": False, "expected": None, "choices": []})
+        reader.add(path, line, rater, text, {name.lower(): value for name, value in cells.items()})
+
+
+# Values -----------------------------------------------------------------------------------------------------------
+
+
+def _blank(value):
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _score(value, options):
+    """Return 1 to len(options) for a number, a letter or the text of an option; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str):
+        value, words = value.strip(), [str(option).casefold() for option in options]
+        if value.casefold() in words:
+            return words.index(value.casefold()) + 1
+        if options is not SCALE and re.fullmatch("[A-Za-z]", value):
+            value = ord(value.upper()) - 64
+        elif not re.fullmatch(r"\d{1,3}(\.0+)?", value):
+            return None
+    if isinstance(value, str):
+        value = float(value)
+    return int(value) if 1 <= value <= len(options) and value == int(value) else None
+
+
+def _seconds(value):
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+    return seconds if 0 <= seconds < 1e9 else np.nan
+
+
+def _short(value):
+    """Return a value as a short text that is safe to print."""
+    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+# Raters -----------------------------------------------------------------------------------------------------------
+
+
+def _without_repeats(reader):
+    """Return the rows with each rater's rating of a text once; both are left out where two differ."""
+    found = {}
+    for row in reader.rows:
+        found.setdefault((row["rater"], row["text"]), []).append(row)
+    kept = []
+    for same in found.values():
+        differ = any(row["scores"] != same[0]["scores"] for row in same)
+        for row in same if differ else same[1:]:
+            what = "two different ratings of one text" if differ else "the same rating twice"
+            reader.note(row["file"], row["row"], what, row["text"], row["rater"], 1)
+        kept += [] if differ else same[:1]
+    return kept
+
+
+def _without_careless(rows, reader, allowed):
+    """Return the rows of raters who finished and passed their attention checks, and the table of raters."""
+    planned = {}
+    for page in reader.pages.values():
+        planned.setdefault(page["rater"], []).append(page)
+    answered = {(row["rater"], row["text"]): row for row in rows}
+    own = {}
+    for row in rows:
+        own.setdefault(row["rater"], []).append(row)
+    out, table = set(), []
+    for rater, pages in planned.items():
+        mine = own.get(rater, [])
+        seen = sum((rater, page["text"]) in reader.seen for page in pages)
+        failed = sum(_fails(page, answered.get((rater, page["text"]))) for page in pages
+                     if page["is_check"] and (rater, page["text"]) in reader.seen)
+        rated = sum(not reader.pages[rater, row["text"]]["is_check"] for row in mine)
+        status = "kept"
+        if not seen:
+            noted = [problem["what"] for problem in reader.problems if problem["rater"] == rater]
+            status = noted[0] if noted else "nothing came"
+        elif failed > allowed:
+            status = "failed attention check"
+            reader.note(mine[0]["file"] if mine else "", 0, status, f"{failed} failed", rater, rated)
+        elif seen < len(pages) and reader.keep_unfinished:
+            status = "kept unfinished"
+        elif seen < len(pages):
+            status = "unfinished"
+            reader.note(mine[0]["file"] if mine else "", 0, status, f"{seen} of {len(pages)} pages", rater, rated)
+        if not status.startswith("kept"):
+            out.add(rater)
+        table.append({"rater": rater, "status": status, "pages": seen, "of": len(pages), "failed_checks": int(failed),
+                      "ratings": 0 if rater in out else rated, "seconds": _total([row["seconds"] for row in mine]),
+                      **reader.about.get(rater, {})})
+    raters = pd.DataFrame(table) if table else pd.DataFrame(columns=["rater", "status", "pages", "of", "failed_checks",
+                                                                     "ratings", "seconds"])
+    return [row for row in rows if row["rater"] not in out], raters
+
+
+def _fails(page, row):
+    return row is None or any(score != page["expected"] for score in row["scores"].values())
+
+
+def _total(seconds):
+    known = [value for value in seconds if not np.isnan(value)]
+    return float(sum(known)) if known else np.nan
+
+
+def _long(rows, reader):
+    """Return the tidy frame: the plan's columns are joined here, and nowhere else."""
+    records = []
+    for row in rows:
+        page = reader.pages[row["rater"], row["text"]]
+        if page["is_check"]:
+            continue
+        scores = row["scores"]
+        if reader.task == "simulation":
+            choice = page["choices"][scores["simulation"] - 1]
+            scores = {"simulation": int(scores["simulation"] == page["expected"])}
+        common = {**{name: page[name] for name in RATING_COLUMNS if name in page},
+                  **{name: row[name] for name in ("seconds", "simulated", "file")},
+                  "quality": float(np.mean(list(scores.values()))),
+                  "choice": choice if reader.task == "simulation" else ""}
+        records += [{**common, "construct": name, "score": float(score)} for name, score in scores.items()]
+    frame = pd.DataFrame(records, columns=RATING_COLUMNS)
+    return frame.astype({"student_seed": "Int64", "position": "Int64", "characters": "Int64", "correct": "boolean",
+                         "score": float, "quality": float, "seconds": float, "simulated": bool})
+
+
+# Simulated raters -------------------------------------------------------------------------------------------------
+
+
+def simulate_scores(plan, effects=None, mean=4.0, rater_sd=0.5, question_sd=0.2, text_sd=0.3, rating_sd=0.4,
+                    residual_sd=0.6, thresholds=(1.5, 2.5, 3.5, 4.5), seed=0):
+    """Return the answers of simulated raters who pass every check: rater, text, position and one column per item.
+
+    latent = mean + effect of the method + rater + question + text + rating + residual, all normal but the effect;
+    the residual is drawn for each construct, the rest is shared by the constructs of a rating. The score is one more
+    than the number of `thresholds` below it: half points are a rounded linear model, others a cut-point model of a
+    latent normal (McKelvey and Zavoina 1975). `effects`: {method: number or {construct: number}}, 0 where missing.
+    In a simulation the rater finds the model's answer where the latent value is above the third threshold, and
+    otherwise takes another choice.
+    """
+    unknown = set(effects or {}) - set(plan["method"])
+    if unknown:
+        raise StudyError(f"effects: {min(unknown)!r} is no method of the plan")
+    generator = np.random.default_rng([seed, 3])
+    drawn = {name: dict(zip(values, generator.normal(0, sd, len(values)), strict=True))
+             for name, sd in (("rater", rater_sd), ("question", question_sd), ("text", text_sd))
+             for values in [sorted(plan[name].unique())]}
+    items = list(TASKS[plan["task"].iloc[0]])
+    rows = []
+    for page in plan.to_dict("records"):
+        shared = mean + sum(drawn[name][page[name]] for name in drawn) + generator.normal(0, rating_sd)
+        effect = (effects or {}).get(page["method"], 0.0)
+        latent = {item: shared + (effect.get(item, 0.0) if isinstance(effect, dict) else effect)
+                  + generator.normal(0, residual_sd) for item in items}
+        other = generator.integers(1, max(len(page["choices"]), 2))
+        rows.append({"rater": page["rater"], "text": page["text"], "position": page["position"],
+                     **{item: _simulated_score(page, value, thresholds, other) for item, value in latent.items()}})
+    return pd.DataFrame(rows)
+
+
+def _simulated_score(page, latent, thresholds, other):
+    if page["is_check"]:
+        return int(page["expected"])
+    if page["task"] == "simulation":
+        wrong = int(other if other < page["expected"] else other + 1)
+        return int(page["expected"]) if latent > thresholds[2] else wrong
+    return 1 + sum(latent > threshold for threshold in thresholds)
+
+
+def simulate_raters(plan, folder, inattentive=0.0, unfinished=0.0, seconds=45.0, seed=0, **parameters):
+    """Write the answer files of simulated raters as the form saves them, marked as simulated; return their paths.
+
+    `inattentive` and `unfinished` are shares of raters: the first choose at random and fail their checks, the second
+    stop half way. `seconds` is the median time of a page. `parameters` go to simulate_scores.
+    """
+    generator = np.random.default_rng([seed, 4])
+    scores = simulate_scores(plan, seed=seed, **parameters)
+    items = [name for name in scores.columns if name not in ("rater", "text", "position")]
+    raters = sorted(plan["rater"].unique())
+    careless, _, stopping = np.split(generator.permutation(raters), [round(inattentive * len(raters)),
+                                                                    len(raters) - round(unfinished * len(raters))])
+    n_choices = {(page["rater"], page["text"]): len(page["choices"]) or len(SCALE) for page in plan.to_dict("records")}
+    paths = []
+    for rater, pages in scores.sort_values("position").groupby("rater"):
+        answers = [{"position": int(page["position"]), "text": page["text"],
+                    "scores": {item: int(page[item]) for item in items},
+                    "milliseconds": int(1000 * seconds * generator.lognormal(0, 0.5))}
+                   for page in pages.to_dict("records")]
+        if rater in careless:
+            for answer in answers:
+                options = n_choices[rater, answer["text"]] if "simulation" in items else len(SCALE)
+                answer["scores"] = {item: int(generator.integers(1, options + 1)) for item in items}
+            _fail_a_check(answers, plan[(plan["rater"] == rater) & plan["is_check"]])
+        if rater in stopping:
+            for answer in answers[len(answers) // 2:]:
+                answer.update(scores={}, milliseconds=0)
+        whole = rater not in stopping
+        content = {"format": FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
+                   "task": plan["task"].iloc[0], "rater": rater, "started": "simulated", "saved": "simulated",
+                   "simulated": True, "complete": whole, "signed": whole, "consent": True, "about": {},
+                   "answers": answers}
+        text = json.dumps({**content, "checksum": checksum(canonical(content))}, indent=1) + "\n"
+        paths.append(write_text(Path(folder) / f"{content['study']}_{rater}_simulated.json", text))
+    return paths
+
+
+def _fail_a_check(answers, checks):
+    """Make sure that random choices did not pass every check by luck."""
+    for answer in answers:
+        expected = checks.loc[checks["text"] == answer["text"], "expected"]
+        if len(expected):
+            answer["scores"] = {item: 1 + int(expected.iloc[0]) % len(SCALE) for item in answer["scores"]}
+
+

@@ -1,0 +1,278 @@
+"""The backend ``hf``: a model of transformers as teacher, from a folder or the Hub."""
+
+import hashlib
+import math
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from kdutils.data.sources import locate_model
+from kdutils.errors import StudyError
+from kdutils.runs import sha256
+from kdutils.teacher.backends import Completion
+from kdutils.teacher.contrastive import contrast
+
+QUANTIZATIONS = ("none", "int8", "nf4")
+# Files of a model folder that what it writes depends on.
+DECISIVE = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
+            "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*")
+# What a generation_config.json says of tokens; what it says of decoding (penalties, sampling) is Decoding's to say.
+TOKEN_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
+
+
+class HfTeacher:
+    """A model of transformers as teacher: completions in batches, what the prompts begin with read once.
+
+    The weights are loaded when the first completion is asked for; tokenizer and config at once.
+    """
+
+    def __init__(self, model, quantization="none", token_budget=8192, chat=False, revision=""):
+        """Prepare `model` (a folder or Hub id): float32 on a CPU, bf16 on a GPU, or quantised by bitsandbytes.
+
+        Only safetensors are read and no code of the model's author is run. `token_budget`: tokens of a batch,
+        padding and new ones included; the beginning that all share counts once. `chat`: each prompt is the message
+        of a user, laid out by the tokenizer's chat template. `revision`: branch, tag or commit of a Hub id.
+        Raises StudyError for a model that cannot be read, a vocabulary that is not the model's, a missing template.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        if quantization not in QUANTIZATIONS:
+            raise StudyError(f"quantization: unknown '{quantization}'; known: {', '.join(QUANTIZATIONS)}")
+        self.name, self.quantization, self.token_budget, self.chat = model, quantization, token_budget, chat
+        self.where, self.revision = locate_model(model), revision
+        if revision and Path(self.where).is_dir():
+            raise StudyError(f"revision: '{revision}' of {model}, but this is a folder; revisions are for Hub ids")
+        self.config = self._from_pretrained(AutoConfig)
+        self.tokenizer = self._from_pretrained(AutoTokenizer)
+        self._check_vocabulary()
+        if chat and not self.tokenizer.chat_template:
+            raise StudyError(f"{model}: the tokenizer has no chat template; set chat to false or take a chat model")
+
+    def _from_pretrained(self, auto_class, **settings):
+        revision = {"revision": self.revision} if self.revision else {}
+        try:
+            return auto_class.from_pretrained(self.where, trust_remote_code=False, **revision, **settings)
+        except (OSError, ValueError, SafetensorError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise StudyError(f"{self.name}: cannot be loaded ({first}); give a model folder that is whole, or a Hub id "
+                             "that exists and can be reached") from error
+
+    def _check_vocabulary(self):
+        known = getattr(self.config.get_text_config(), "vocab_size", None)
+        if len(self.tokenizer) < 200:
+            raise StudyError(f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens only; its vocabulary was "
+                             "not loaded: are the tokenizer's files in the folder?")
+        if known and len(self.tokenizer) > known:
+            raise StudyError(f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model knows {known}; "
+                             "take the tokenizer that belongs to the model")
+
+    @cached_property
+    def identity(self):
+        """All that could change what this teacher writes, as plain values; no weights are loaded for it."""
+        import torch
+        from transformers.utils import cached_file
+
+        identity = {"backend": "hf", "model": self.name, "quantization": self.quantization, "chat": self.chat,
+                    "revision": self.revision, "dtype": "bfloat16" if torch.cuda.is_available() else "float32"}
+        if not Path(self.where).is_dir():  # the Hub's cache has a folder per commit: .../snapshots/<commit>/config.json
+            snapshot = Path(cached_file(self.where, "config.json", revision=self.revision or None)).parent
+            identity["revision"] = snapshot.name if snapshot.parent.name == "snapshots" else self.revision
+        else:
+            files = sorted({path for pattern in DECISIVE for path in Path(self.where).glob(pattern) if path.is_file()})
+            lines = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
+            identity["sha256"] = hashlib.sha256(lines.encode()).hexdigest()
+        if self.chat:
+            template = str(self.tokenizer.chat_template)
+            identity["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
+        return identity
+
+    @cached_property
+    def model(self):
+        """The model, loaded on first use, ready to write."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig
+
+        gpu = torch.cuda.is_available()
+        dtype = torch.bfloat16 if gpu else torch.float32
+        settings = {
+            "none": None,
+            "int8": BitsAndBytesConfig(load_in_8bit=True),
+            "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype),
+        }[self.quantization]
+        auto_class = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModelForCausalLM
+        settings = {"dtype": dtype, "quantization_config": settings, "use_safetensors": True,
+                    **({"device_map": "auto"} if gpu else {})}
+        model = _unless_memory_runs_out(self._from_pretrained, auto_class, **settings)
+        if model is None:
+            raise StudyError(f"{self.name}: the weights do not fit into memory; take a smaller model or quantization "
+                             "nf4")
+        given = model.generation_config
+        model.generation_config = GenerationConfig(**{name: getattr(given, name, None) for name in TOKEN_SETTINGS})
+        return model.eval()
+
+    @cached_property
+    def shares_prefix(self):
+        """Whether the beginning of all prompts is read once (generation.shares_prefix), or each prompt whole."""
+        from kdutils.teacher.generation import shares_prefix
+
+        return shares_prefix(self.model)
+
+    def count_tokens(self, prompts):
+        """Return the number of tokens of each prompt, chat template included."""
+        return [len(ids) for ids in self._encode(prompts)]
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        """Return one Completion per prompt, in their order (see backends).
+
+        Greedy is the best token and nothing else: penalties in a model's generation_config.json are not applied.
+        Raises StudyError naming the prompt that does not fit into the model's context, or when memory does not
+        suffice for a single prompt.
+        """
+        done = self.write([(prompt,) for prompt in prompts], decoding, lambda logits: logits[0], progress, keep)
+        return [done[prompt,] for prompt in prompts]
+
+    contrast = contrast
+
+    def write(self, texts, decoding, score, progress=None, keep=None):
+        """Return {text: Completion} for `texts`, a list of tuples of prompts; equal ones are written once.
+
+        The prompts of a tuple are the contexts of one completion: ``score`` turns the logits of its next token,
+        [contexts, completions, vocabulary], into the scores [completions, vocabulary] by which it is chosen.
+        `progress` and `keep` as in backends, `keep` with the first prompt of the tuple.
+        """
+        _check(decoding)
+        counts = Counter(texts)
+        columns = [self._encode(column) for column in zip(*counts, strict=True)]
+        encoded = dict(zip(counts, zip(*columns, strict=True), strict=True))
+        self._check_lengths(texts, encoded, decoding.max_new_tokens)
+        waiting = sorted(counts, key=lambda text: (max(map(len, encoded[text])), text))
+        call = _Call(self, encoded, decoding, score)
+        done, most = {}, len(waiting)
+        while waiting:  # the longest first: where memory is short, it shows at once
+            batch = waiting[-min(most, call.rows(waiting)):]
+            written = _unless_memory_runs_out(call.write, batch)
+            if written is None:
+                most = len(batch) // 2
+                if not most:
+                    raise StudyError(f"{self.name}: memory runs out at a single prompt of {len(encoded[batch[0]][0])} "
+                                     f"tokens with {decoding.max_new_tokens} new ones; take a smaller model, "
+                                     "quantization nf4 or shorter prompts")
+                continue
+            del waiting[-len(batch):]
+            done |= written
+            if keep:
+                keep([(text[0], one) for text, one in written.items()])
+            if progress:
+                progress(sum(counts[text] for text in done), len(texts))
+        return done
+
+    def _encode(self, prompts):
+        """Return the token ids of each prompt, special tokens and chat template included."""
+        if self.chat:
+            prompts = [self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
+                                                          add_generation_prompt=True) for prompt in prompts]
+        return self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"] if prompts else []
+
+    def _check_lengths(self, texts, encoded, new):
+        seq2seq = self.config.is_encoder_decoder
+        context = _positions(self.config, "encoder")
+        for row, text in enumerate(texts):
+            for prompt, ids in zip(text, encoded[text], strict=True):
+                needed = len(ids) + (0 if seq2seq else new)
+                if not ids:
+                    raise StudyError(f"{self.name}: prompt {row} is empty: it has no token to go on from")
+                if context and needed > context:
+                    what, instead = ("", "") if seq2seq else (" with what is to be written", " or lower max_new_tokens")
+                    raise StudyError(f"{self.name}: prompt {row} takes {needed} tokens{what}, {needed - context} more "
+                                     f"than the context of {context}; it begins {prompt[:60]!r}; shorten it{instead}")
+        room = _positions(self.config, "decoder")
+        if seq2seq and room and new >= room:
+            raise StudyError(f"{self.name}: max_new_tokens is {new}; the model writes {room - 1} at most")
+
+
+class _Call:
+    """One call of HfTeacher.write: what its batches have in common."""
+
+    def __init__(self, teacher, encoded, decoding, score):
+        self.teacher, self.encoded, self.decoding, self.score = teacher, encoded, decoding, score
+
+    @cached_property
+    def endings(self):
+        from kdutils.teacher.generation import Endings
+
+        tokenizer, ends = self.teacher.tokenizer, self.teacher.model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        return Endings(tokenizer, frozenset(ends), tuple(self.decoding.stop), self.decoding.max_new_tokens)
+
+    @cached_property
+    def shared(self):
+        """The tokens that all prompts begin with and that are read once."""
+        from kdutils.teacher.generation import shared_length
+
+        rows = [ids for contexts in self.encoded.values() for ids in contexts]
+        return rows[0][:shared_length(rows)] if self.teacher.shares_prefix else []
+
+    @cached_property
+    def prefix(self):
+        from kdutils.teacher.generation import read_prefix
+
+        return read_prefix(self.teacher.model, self.shared)
+
+    def rows(self, waiting):
+        """Return how many of the last of `waiting` fit into the budget; the batches to come are made equal."""
+        longest = self.encoded[waiting[-1]]
+        width = max(map(len, longest)) - len(self.shared) + self.decoding.max_new_tokens
+        fitting = max(1, (self.teacher.token_budget - len(self.shared)) // (len(longest) * width))
+        if getattr(self.teacher.model, "_is_stateful", False):  # a state would take in padding: rows of one length
+            lengths = [list(map(len, self.encoded[text])) for text in waiting]
+            return min(fitting, lengths.count(lengths[-1]))
+        return math.ceil(len(waiting) / math.ceil(len(waiting) / fitting))
+
+    def write(self, batch):
+        """Return {text: Completion} of a batch."""
+        from kdutils.teacher import generation
+
+        teacher, decoding = self.teacher, self.decoding
+        drafts = [generation.Draft(self.endings, f"{decoding.seed} {decoding.sample} {text[0]}") for text in batch]
+        contexts = [[ids[len(self.shared):] for ids in column]
+                    for column in zip(*(self.encoded[text] for text in batch), strict=True)]
+
+        def choose(logits, drafts):
+            return generation.next_tokens(self.score(logits), drafts, decoding.temperature, decoding.top_p)
+
+        if teacher.shares_prefix:
+            generation.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
+        else:
+            generation.write_plainly(teacher.model, contexts, drafts, choose, teacher.tokenizer.pad_token_id or 0)
+        return {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
+                for text, draft in zip(batch, drafts, strict=True)}
+
+
+def _unless_memory_runs_out(function, *arguments, **settings):
+    """Return what `function` returns, None where it ran out of memory."""
+    import torch
+
+    try:
+        return function(*arguments, **settings)
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        words = ("can't allocate memory", "not enough memory", "out of memory")
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(w in str(error) for w in words):
+            raise
+    torch.cuda.empty_cache()  # here, as the error has kept the tensors of its frames until now
+    return None
+
+
+def _positions(config, half):
+    """Return how many tokens the config's model, or that half of an encoder-decoder, has positions for; None: any."""
+    part = getattr(config, half, None) if config.is_encoder_decoder else None
+    return getattr(part or config.get_text_config(), "max_position_embeddings", None)
+
+
+def _check(decoding):
+    if isinstance(decoding.stop, str) or not all(decoding.stop):
+        raise StudyError(f"stop: {decoding.stop!r} is not a list of texts that are not empty")
+    if decoding.max_new_tokens < 1 or decoding.temperature < 0 or not 0 < decoding.top_p <= 1:
+        raise StudyError(f"decoding: max_new_tokens {decoding.max_new_tokens}, temperature {decoding.temperature} and "
+                         f"top_p {decoding.top_p}; allowed are 1 or more, 0 or more, and above 0 up to 1")

@@ -1,0 +1,221 @@
+"""The backend ``openai``: any server that speaks the OpenAI API (vLLM, llama.cpp, Ollama, transformers, a vendor).
+
+Requests are in flight in threads and not in an event loop: in a notebook a loop is running already, and `keep` is
+called on the caller's own thread, which is what the store needs. The key is read from OPENAI_API_KEY when a request is
+made, goes to the server of `base_url` and is written nowhere.
+"""
+
+import json
+import os
+import queue
+import random
+import threading
+from urllib.parse import urlsplit
+
+from kdutils.errors import StudyError
+from kdutils.teacher.backends import Completion
+
+VENDOR = "https://api.openai.com/v1"
+FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
+STOPS_SENT = 4  # the API takes no more
+_ADVICE = {
+    400: "change what it names",
+    401: "see whether OPENAI_API_KEY is set and right", 403: "see whether OPENAI_API_KEY is set and right",
+    404: "see the model's name, base_url (most end in /v1), and whether it has this endpoint (chat: true or false)",
+    422: "change what it names",
+    429: "wait, or lower `requests`",
+}
+
+
+class _Unusable(Exception):
+    """A reply that holds no completion."""
+
+
+class ServedTeacher:
+    """A model behind a server; `requests` are in flight at once.
+
+    `base_url`: "" is OPENAI_BASE_URL of the environment, else OpenAI. It is part of the identity: two servers may have
+    a model of one name in different precision. `chat`: the prompt goes as the user's message, else to the endpoint for
+    text completion, which fits prompts that are text to be continued. `timeout`: seconds without a byte.
+    Each request is tried again `retries` times, with longer and longer pauses or as the server says (Retry-After).
+    """
+
+    def __init__(self, model, base_url="", chat=True, requests=8, timeout=120, retries=6):
+        if requests < 1:
+            raise StudyError(f"requests: {requests} in flight at once; give 1 or more")
+        self.model, self.chat, self.requests, self.timeout, self.retries = model, chat, requests, timeout, retries
+        self.base_url = _normal_url(base_url or os.environ.get("OPENAI_BASE_URL") or VENDOR)
+        self.identity = {"backend": "openai", "model": model, "base_url": self.base_url, "chat": bool(chat)}
+
+    def count_tokens(self, prompts):
+        """Return an estimate of the tokens of each prompt, a quarter of its characters: the tokenizer is elsewhere."""
+        return [-(-len(prompt) // 4) for prompt in prompts]
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        """Return one Completion per prompt, in their order; see backends.py. Equal prompts are asked once.
+
+        Token counts are None where the server gives none. What a content filter withheld is a Completion without
+        text whose finish reason is content_filter; cleaning names it unusable. Raises StudyError when the server
+        refuses or fails for good, or has no usable reply to some prompts; what it wrote until then went to `keep`.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        written, failed = {}, {}
+        stopping = threading.Event()
+        if distinct:
+            with self._client() as client:
+                try:
+                    for group in self._answers(client, distinct, decoding, stopping):
+                        failed |= {prompt: done for prompt, done in group if isinstance(done, Exception)}
+                        done = [(prompt, done) for prompt, done in group if isinstance(done, Completion)]
+                        written |= done
+                        if len(failed) > max(len(written), self.requests):
+                            stopping.set()  # the server is at fault, not a prompt here and there
+                        if done and keep:
+                            keep(done)
+                        if done and progress:
+                            progress(len(written), len(distinct))
+                finally:
+                    stopping.set()
+        if failed:
+            raise StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
+        return [written[prompt] for prompt in prompts]
+
+    def contrast(self, *_, **__):
+        """Raise StudyError: contrastive decoding needs the probabilities of every token, which no server gives."""
+        raise StudyError(f"{self.model}: contrastive prompting needs the model itself; set the teacher's backend to hf")
+
+    def _client(self):
+        from openai import OpenAI, Timeout
+
+        key = _key()
+        if not key.isascii() or not key.isprintable():
+            raise StudyError("OPENAI_API_KEY: has characters that no key has; set it again")
+        return OpenAI(api_key=key or "none", base_url=self.base_url, max_retries=self.retries,
+                      timeout=Timeout(self.timeout, connect=min(self.timeout, 10)))
+
+    def _answers(self, client, prompts, decoding, stopping):
+        """Yield lists of (prompt, Completion or Exception), each as soon as it is there, until all threads are done."""
+        waiting, answered = queue.SimpleQueue(), queue.SimpleQueue()
+        for prompt in prompts:
+            waiting.put(prompt)
+
+        def work():
+            while not stopping.is_set():
+                try:
+                    prompt = waiting.get_nowait()
+                except queue.Empty:
+                    break
+                try:
+                    answered.put((prompt, self._ask(client, prompt, decoding, stopping)))
+                except _Unusable as error:
+                    answered.put((prompt, error))
+                except Exception as error:
+                    stopping.set()  # at once, so that nothing more is asked; what is in flight is waited for
+                    answered.put((prompt, error))
+            answered.put(None)
+
+        running = min(self.requests, len(prompts))
+        for _ in range(running):
+            threading.Thread(target=work, daemon=True).start()  # a daemon: Ctrl-C does not wait for the server
+        while running:
+            group = [answered.get()]
+            while not answered.empty():
+                group.append(answered.get())
+            running -= group.count(None)
+            yield [answer for answer in group if answer]
+
+    def _ask(self, client, prompt, decoding, stopping):
+        """Return the Completion of one prompt; the library repeats what failed on the way, this what came broken."""
+        endpoint = client.chat.completions if self.chat else client.completions
+        for attempt in range(self.retries + 1):
+            try:
+                reply = endpoint.with_raw_response.create(**self._body(prompt, decoding))
+                return self._completion(reply.text, decoding)
+            except _Unusable:
+                if attempt == self.retries or stopping.wait(min(0.5 * 2 ** attempt, 8)):
+                    raise
+
+    def _body(self, prompt, decoding):
+        # OpenAI's newer models know only the second name, many servers only the first.
+        limit = "max_completion_tokens" if self.chat and self.base_url == VENDOR else "max_tokens"
+        body = {"model": self.model, limit: decoding.max_new_tokens, "temperature": decoding.temperature}
+        body |= {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        if decoding.stop:
+            body["stop"] = list(decoding.stop[:STOPS_SENT])
+        if decoding.temperature > 0:
+            seed = random.Random(f"{decoding.seed} {decoding.sample}").getrandbits(31)  # another for each sample
+            body |= {"top_p": decoding.top_p, "seed": seed}
+        return body
+
+    def _completion(self, reply, decoding):
+        try:
+            reply = json.loads(reply)
+            choice = reply["choices"][0]
+            text, reason = choice["message"]["content"] if self.chat else choice["text"], choice["finish_reason"]
+            usage = reply.get("usage") or {}
+            tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+            tokens = [count if type(count) is int else None for count in tokens]
+        except ValueError:
+            raise _Unusable("a reply that is no JSON") from None
+        except (LookupError, TypeError, AttributeError):
+            raise _Unusable("a reply without a completion") from None
+        if reason == "content_filter":
+            return Completion("", reason, *tokens)
+        if not isinstance(reason, str) or reason not in FINISHED:
+            raise _Unusable(f"a reply that ended neither by itself nor at the token limit ({reason!r})")
+        if not isinstance(text, str) or not text and not (FINISHED[reason] == "stop" and tokens[1]):
+            # A model that has nothing to say writes its end, one token at least: that is an answer, though unusable.
+            used_up = ", its tokens used up (a model that reasons first needs more)" if reason == "length" else ""
+            raise _Unusable("a reply without text" + used_up)
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a character (a lone surrogate) fits in no file
+        cut = min((text.find(mark) for mark in decoding.stop if mark in text), default=None)  # some servers ignore stop
+        return Completion(text[:cut], FINISHED[reason] if cut is None else "stop", *tokens)
+
+    def _message(self, failed, done, total, kept):
+        """Say what failed, how far it came, and what to do; raise again what is a mistake of ours."""
+        from openai import APIConnectionError, APIStatusError, OpenAIError
+
+        error, advice = _refusal(failed), "see the server's log"
+        if error is None:
+            prompt, error = next(iter(failed.items()))
+            what = (f"no usable reply to {len(failed)} of the prompts, tried {self.retries + 1} times each; the first "
+                    f"ends with {prompt[-80:]!r} and got {error}")
+        elif isinstance(error, APIStatusError):
+            what = f"{error.status_code} {error.response.text}"  # of an unusual reply the library's message drops all
+            advice = _ADVICE.get(error.status_code, advice)
+        elif isinstance(error, APIConnectionError):
+            what = f"{error.message} {error.__cause__ or ''}"
+            advice = f"see whether it runs and answers within {self.timeout} seconds, and whether base_url is right"
+        elif isinstance(error, OpenAIError):
+            what = str(error)
+        else:
+            raise error
+        what = " ".join(what.split())
+        what = (what.replace(_key(), "***") if _key() else what)[:500]  # some servers repeat the key
+        there = f"{done} of {total} completions are {'kept' if kept else 'there'}"
+        return f"{self.model} at {self.base_url}: {what}. {there}; {advice}, then run again" + (
+            ": it goes on from there" if kept else "")
+
+
+def _refusal(failed):
+    """Return the first error that concerns the server and not one prompt, or None."""
+    return next((error for error in failed.values() if not isinstance(error, _Unusable)), None)
+
+
+def _key():
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
+def _normal_url(address):
+    """Return a server's address in one spelling; StudyError where it is none or holds what belongs elsewhere."""
+    try:
+        parts = urlsplit(address.strip())
+        port, usual = parts.port, {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        parts = None
+    if not parts or not parts.hostname:
+        raise StudyError("base_url: no address of a server; give one such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise StudyError("base_url: has a name, password or query in it; the key goes into OPENAI_API_KEY")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port not in (None, usual) else ''}{parts.path.rstrip('/')}"

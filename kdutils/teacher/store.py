@@ -1,0 +1,319 @@
+"""The store of completions: what a teacher wrote is kept once, so that nothing is paid for twice.
+
+One SQLite file; every row is one completion under a key made of everything that could change it (Request). The
+version of the cleaning rules is no part of it: cleaning comes after. Look inside with
+``sqlite3 completions.sqlite "select created, prompt, completion from completions"``.
+
+A completion is on disk when `put` returns. The file survives kill -9, a full disk and several processes that write
+at once. It has a rollback journal and not WAL, as WAL needs memory that all its users share and fails on the network
+disks of clusters. Two processes that ask the same at the same time both pay, and both go on with the text that was
+kept first.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from kdutils.errors import StudyError
+from kdutils.runs import project_path
+from kdutils.teacher.backends import Completion, Decoding
+
+VERSION = 1  # of the table
+UNWRITTEN = "Unknown yet. This text is not written yet."  # passes for an answer and an explanation: prompts go on it
+_TABLE = """CREATE TABLE IF NOT EXISTS completions (
+    key TEXT PRIMARY KEY, created TEXT NOT NULL, kind TEXT NOT NULL, teacher TEXT NOT NULL, prompt TEXT NOT NULL,
+    completion TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+    decoding TEXT NOT NULL, options TEXT NOT NULL)"""
+_CORRUPT = ("this is no readable store of completions; move it away, or bring back a copy of it "
+            "(what it alone holds would be asked for again)")
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "what was kept before is still there; make room, then run again: it goes on from there",
+    sqlite3.SQLITE_IOERR: "what was kept before is still there; see whether the disk is full or broken, then run again",
+    sqlite3.SQLITE_BUSY: "another process has been writing to it for a minute; run again when that is done",
+    sqlite3.SQLITE_READONLY: "it cannot be written; see its permissions and those of its folder, or set KDUTILS_STORE",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; see its folder and permissions, or set KDUTILS_STORE",
+    sqlite3.SQLITE_CORRUPT: _CORRUPT,
+    sqlite3.SQLITE_NOTADB: _CORRUPT,
+}
+
+
+def store_path():
+    """Return the file of the store: KDUTILS_STORE of the environment, else outputs/completions.sqlite."""
+    return project_path(os.environ.get("KDUTILS_STORE") or "outputs/completions.sqlite")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text asked of a teacher; `key` is made of every field, of those of Decoding, and of nothing else.
+
+    `teacher`: its identity. `prompt`: the full text; what a chat template makes of it is a matter of the identity.
+    `options`: what a `kind` other than "complete" has besides; for "contrast" `against` (a prompt) and `strength`.
+    """
+
+    teacher: dict
+    prompt: str
+    decoding: Decoding
+    kind: str = "complete"
+    options: dict = field(default_factory=dict)
+
+    @cached_property
+    def key(self):
+        """The SHA-256, as hexadecimal text, of the request as canonical JSON."""
+        text = json.dumps(_canonical(asdict(self)), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Store:
+    """The completions in one SQLite file; it is made where it is missing. Errors of the file are StudyErrors."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{self.path}: its folder cannot be made ({error}); set KDUTILS_STORE") from error
+        with self._named_errors():
+            self.connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self.connection.execute("PRAGMA synchronous = FULL")
+            version, tables = self.connection.execute(
+                "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version").fetchone()
+        if version not in (0, VERSION) or (version == 0 and tables):
+            raise StudyError(f"{self.path}: a database of another kind or version ({version}, not {VERSION}); "
+                             "move it away or set KDUTILS_STORE")
+        if version == 0:
+            with self._transaction():
+                self.connection.execute(_TABLE)
+                self.connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Close the file; what was put is there already."""
+        self.connection.close()
+
+    def get(self, keys):
+        """Return {key: Completion} for those of `keys` that are there."""
+        keys, found = list(keys), {}
+        for start in range(0, len(keys), 500):  # below the number of variables that any SQLite takes
+            part = keys[start:start + 500]
+            with self._named_errors():
+                rows = self.connection.execute(
+                    "SELECT key, completion, finish_reason, prompt_tokens, completion_tokens FROM completions "
+                    f"WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
+            found |= {key: Completion(*values) for key, *values in rows}
+        return found
+
+    def put(self, rows):
+        """Keep the (Request, Completion) of `rows`, all of them or none; what is there already stays as it is."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        values = [(request.key, created, request.kind, _readable(request.teacher), _utf8(request.prompt),
+                   _utf8(done.text), done.finish_reason, done.prompt_tokens, done.completion_tokens,
+                   _readable(asdict(request.decoding)), _readable(request.options)) for request, done in rows]
+        with self._transaction():
+            self.connection.executemany(
+                "INSERT INTO completions VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", values)
+
+    def size(self):
+        """Return the number of completions."""
+        with self._named_errors():
+            return self.connection.execute("SELECT count(*) FROM completions").fetchone()[0]
+
+    def summary(self):
+        """Return a dict per teacher: its identity, number of completions, their known tokens, first and last time."""
+        with self._named_errors():
+            rows = self.connection.execute(
+                "SELECT teacher, count(*), total(prompt_tokens), total(completion_tokens), min(created), max(created) "
+                "FROM completions GROUP BY teacher ORDER BY teacher").fetchall()
+        return [{"teacher": json.loads(teacher), "completions": count, "prompt_tokens": int(prompt),
+                 "completion_tokens": int(written), "first": first, "last": last}
+                for teacher, count, prompt, written, first, last in rows]
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        with self._named_errors():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # rolled back already; the first error is the one to tell
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except sqlite3.ProgrammingError:  # a mistake in this code, not in the file
+            raise
+        except sqlite3.Error as error:
+            advice = _ADVICE.get((getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF, "see what SQLite says of this")
+            raise StudyError(f"{self.path}: {error}; {advice}") from error
+
+
+class StoredTeacher:
+    """A teacher behind a store: it is asked only for what the store lacks, and what it writes is kept at once.
+
+    `asked`: completions that the teacher wrote now; `kept`: those that the store had; `prompt_tokens` and
+    `completion_tokens`: what was paid for now, where the teacher says it.
+    """
+
+    def __init__(self, teacher, store):
+        self.teacher, self.store, self.identity = teacher, store, teacher.identity
+        self.asked = self.kept = self.prompt_tokens = self.completion_tokens = 0
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        """Return one Completion per prompt, in their order; see backends.py."""
+        def ask(missing, **reports):
+            return self.teacher.complete([request.prompt for request in missing], decoding, **reports)
+
+        return self._from_store(_requests(self.identity, prompts, decoding), ask, progress, keep)
+
+    def contrast(self, prompts, against, decoding, strength, progress=None, keep=None):
+        """Return one Completion per prompt, written in contrast to the prompt beside it in `against`."""
+        def ask(missing, **reports):
+            return self.teacher.contrast([request.prompt for request in missing],
+                                         [request.options["against"] for request in missing], decoding, strength,
+                                         **reports)
+
+        return self._from_store(_requests(self.identity, prompts, decoding, against, strength), ask, progress, keep)
+
+    def count_tokens(self, prompts):
+        """Return the number of tokens of each prompt."""
+        return self.teacher.count_tokens(prompts)
+
+    def plan(self, prompts, decoding):
+        """Return the Plan of completing `prompts`: what it would cost, before anything is asked."""
+        planning = PlanningTeacher(self.teacher, self.store)
+        planning.complete(prompts, decoding)
+        return planning.plan
+
+    def _from_store(self, requests, ask, progress, keep):
+        distinct = {request.key: request for request in requests}
+        found = self.store.get(distinct)
+        there = len(found)
+        self.kept += there
+        if found and keep:
+            keep([(distinct[key].prompt, done) for key, done in found.items()])
+        if found and progress:
+            progress(there, len(distinct))
+        missing = [request for key, request in distinct.items() if key not in found]
+        while missing:  # more than once only where a prompt is there against several others: keep names prompts alone
+            turn = {}
+            for request in missing:
+                turn.setdefault(request.prompt, request)
+            missing = [request for request in missing if turn[request.prompt] is not request]
+            asked = list(turn.values())
+            reports = {"progress": _shifted(progress, there, len(distinct)) if progress else None,
+                       "keep": lambda pairs, turn=turn: self._keep(turn, pairs, keep)}
+            done = ask(asked, **reports)
+            self._keep(turn, list(zip([request.prompt for request in asked], done, strict=True)), keep)
+            there += len(asked)
+        found = self.store.get(distinct)  # not what was just written: another process may have kept its own before
+        return [found[request.key] for request in requests]
+
+    def _keep(self, turn, pairs, keep):
+        """Put those of `pairs` that are still in `turn`, and take them out of it: each is counted once."""
+        new = [(prompt, done) for prompt, done in pairs if prompt in turn]
+        self.store.put([(turn.pop(prompt), done) for prompt, done in new])
+        self.asked += len(new)
+        self.prompt_tokens += sum(done.prompt_tokens or 0 for _, done in new)
+        self.completion_tokens += sum(done.completion_tokens or 0 for _, done in new)
+        if new and keep:
+            keep(new)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Completions `stored` and `to_ask`, and what asking would cost: `prompt_tokens` and, at most, `new_tokens`."""
+
+    stored: int = 0
+    to_ask: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+
+    def __str__(self):
+        kept = f"{self.stored} of {self.stored + self.to_ask} completions are in the store"
+        return f"{kept}; {self.to_ask} to ask for, {self.prompt_tokens} prompt tokens and at most {self.new_tokens} new"
+
+
+class PlanningTeacher:
+    """A teacher that is never asked: what the store lacks is counted in `plan` and stands as UNWRITTEN.
+
+    Run a prompting with it to know what it would cost. A prompt that is built on an unwritten text counts as
+    to be asked, with the tokens of the part that is known.
+    """
+
+    def __init__(self, teacher, store):
+        self.teacher, self.store, self.identity = teacher, store, teacher.identity
+        self.plan, self._counted = Plan(), set()
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        """Return the stored Completion of each prompt, or one of UNWRITTEN with the finish reason "planned"."""
+        return self._plan(_requests(self.identity, prompts, decoding))
+
+    def contrast(self, prompts, against, decoding, strength, progress=None, keep=None):
+        """As `complete`; the tokens of both prompts count."""
+        return self._plan(_requests(self.identity, prompts, decoding, against, strength))
+
+    def count_tokens(self, prompts):
+        """Return the number of tokens of each prompt."""
+        return self.teacher.count_tokens(prompts)
+
+    def _plan(self, requests):
+        distinct = {request.key: request for request in requests}
+        done = self.store.get(distinct)
+        stored = len(done.keys() - self._counted)
+        missing = {key: request for key, request in distinct.items() if key not in done}
+        texts = [(key, text) for key, request in missing.items()
+                 for text in (request.prompt, *filter(None, [request.options.get("against")]))]
+        tokens = dict.fromkeys(missing, 0)
+        for (key, _), count in zip(texts, self.teacher.count_tokens([text for _, text in texts]), strict=True):
+            tokens[key] += count
+        new = missing.keys() - self._counted
+        self._counted |= distinct.keys()
+        self.plan = Plan(self.plan.stored + stored, self.plan.to_ask + len(new),
+                         self.plan.prompt_tokens + sum(tokens[key] for key in new),
+                         self.plan.new_tokens + sum(missing[key].decoding.max_new_tokens for key in new))
+        done |= {key: Completion(UNWRITTEN, "planned", tokens[key], 0) for key in missing}
+        return [done[request.key] for request in requests]
+
+
+def _requests(identity, prompts, decoding, against=None, strength=None):
+    if against is None:
+        return [Request(identity, prompt, decoding) for prompt in prompts]
+    return [Request(identity, prompt, decoding, "contrast", {"against": other, "strength": strength})
+            for prompt, other in zip(prompts, against, strict=True)]
+
+
+def _shifted(progress, there, total):
+    return lambda done, _: progress(there + done, total)
+
+
+def _canonical(value):
+    """Return `value` so that equal settings give equal JSON: 1 and 1.0 are one number, a tuple is a list."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _readable(value):
+    return _utf8(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def _utf8(text):
+    """Return `text` as UTF-8 can hold it: half a character (a lone surrogate) becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,83 @@
+"""An experiment in small: the same grid and the same code with tiny models and a few hundred questions.
+
+``--tiny`` changes names and sizes and nothing else, so that an experiment for a large machine is tried to its end on a
+small one before it is paid for. What comes out is no result: the models have random weights.
+"""
+
+from kdutils.data.sources import locate_model
+from kdutils.errors import StudyError
+from kdutils.runs import PROJECT, is_whole, mark_whole
+
+LIMITS = {"train": 160, "dev": 24, "test": 32}
+FOLDER = PROJECT / "outputs" / "tiny-models"
+SHAPE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000,
+            "learning_rate": 0.001}
+
+
+def tiny(settings):
+    """Return `settings` of an experiment with tiny models, few questions, one epoch and the first two seeds."""
+    small = {**settings, "seeds": settings["seeds"][:2], "about": f"{settings['about']} (tiny, no result)"}
+    small["datasets"] = {name: {**entry, "limits": LIMITS} for name, entry in settings["datasets"].items()}
+    small["teachers"] = {name: _teacher(entry) for name, entry in settings["teachers"].items()}
+    small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
+    small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
+    small["training"] = {**settings.get("training", {}), **TRAINING}
+    small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "encoder": ""}
+    return small
+
+
+def _teacher(entry):
+    """Return a teacher's entry: published ones stay, the tiny causal model takes the place of all others."""
+    small = dict(entry)
+    if "finetune" in entry:
+        small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
+    elif entry.get("backend", "hf") != "published":
+        small |= {"backend": "hf", "model": str(causal_model()), "quantization": "none", "max_new_tokens": 12}
+        small.pop("base_url", None)
+    return small
+
+
+def _prompting(entry):
+    return entry | {name: 12 for name in ("max_new_tokens", "max_critique_tokens", "max_revision_tokens")
+                    if name in entry}
+
+
+def _student(entry):
+    """Return a student's entry with a tiny shape of its own family, the real vocabulary where that is at hand."""
+    small = {key: value for key, value in entry.items() if key != "learning_rate"} | {"random_weights": True}
+    if _is_causal(entry["model"]):
+        return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
+    return small | {"model": "kdutils/mini/student", "tokenizer": _vocabulary(entry), "config": SHAPE}
+
+
+def _is_causal(model):
+    return any(family in model.casefold() for family in ("qwen", "llama", "smollm", "gpt", "mistral", "gemma"))
+
+
+def _vocabulary(entry):
+    """Return the tokenizer of a student where it is found without a network, else "" for the mini vocabulary."""
+    name = entry.get("tokenizer") or entry["model"]
+    try:
+        where = locate_model(name, needs_weights=False)
+    except StudyError:
+        return ""
+    return name if where != name else ""
+
+
+def causal_model():
+    """Return the folder of a tiny Llama with random weights, the mini vocabulary and room for long prompts."""
+    folder = FOLDER / "causal"
+    if not is_whole(folder):
+        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+
+        set_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(PROJECT / "kdutils" / "mini" / "teacher", trust_remote_code=False)
+        LlamaForCausalLM(LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        mark_whole(folder)
+    return folder

@@ -1,0 +1,445 @@
+"""Attributions: against autograd by hand, finite differences, captum, hand-made models; and the words made of them."""
+
+import itertools
+import json
+import math
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kdutils.data.tables import read_table, write_table
+from kdutils.errors import StudyError
+from kdutils.report.plots import token_heat_map
+from kdutils.student.methods import answered, asked
+from kdutils.student.training import rationales_of
+from kdutils.teacher.attribution import (
+    ATTRIBUTIONS,
+    SETTINGS,
+    agreement,
+    answer_share,
+    best_words,
+    eligible_spans,
+    load_teacher,
+    merge_words,
+    random_scores,
+    rollout,
+    token_scores,
+    words_of,
+    write_attributions,
+)
+
+KEYS = {"cow": "milk", "cat": "wood", "owl": "honey", "carp": "water"}
+SPECIAL = {0, 1}  # padding and end token of the tiny student
+
+
+@pytest.fixture(scope="module")
+def rows(tiny, questions):
+    """Source and target ids of six questions of unlike length."""
+    items = questions[0].head(6).to_dict("records")
+    sources = tiny[1]([asked(item, "predict") for item in items])["input_ids"]
+    targets = tiny[1](text_target=[answered(item["answer"]) for item in items])["input_ids"]
+    sources = [ids[place:] for place, ids in enumerate(sources)]
+    return sources, [ids[place % 3:] for place, ids in enumerate(targets)]
+
+
+def scores_of(model, rows, attribution, **settings):
+    """Return [(scores, error)] in the order of the rows."""
+    found = {row: (scores, error) for row, scores, error in token_scores(
+        model, *rows, SPECIAL, SETTINGS | {"attribution": attribution} | settings)}
+    return [found[row] for row in range(len(rows[0]))]
+
+
+def log_p_by_hand(model, embeddings, target):
+    """Return the list of log p of one question's target tokens, for embeddings (S, D), without a mask."""
+    decoder = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
+    logits = model(inputs_embeds=embeddings.unsqueeze(0), decoder_input_ids=decoder).logits[0]
+    return [logits[place][token] - torch.logsumexp(logits[place], 0) for place, token in enumerate(target)]
+
+
+@pytest.fixture
+def eager(tiny):
+    tiny[0].set_attn_implementation("eager")
+    yield tiny[0]
+    tiny[0].set_attn_implementation("sdpa")
+
+
+@pytest.mark.parametrize("attribution", ["saliency", "input_x_gradient"])
+def test_gradient_scores_equal_a_loop_over_target_tokens_by_hand(tiny, rows, attribution):
+    model = tiny[0]
+    for source, target, (scores, _) in zip(*rows, scores_of(model, rows, attribution), strict=True):
+        embeddings = model.shared.weight[source].detach().requires_grad_()
+        by_hand = torch.zeros(len(source))
+        for log_p in log_p_by_hand(model, embeddings, target):
+            gradient, = torch.autograd.grad(log_p, embeddings, retain_graph=True)
+            for place, (one, vector) in enumerate(zip(gradient, embeddings.detach(), strict=True)):
+                value = sum(g * g for g in one) ** 0.5 if attribution == "saliency" else abs(sum(one * vector))
+                by_hand[place] += value / len(target)
+        np.testing.assert_allclose(scores, by_hand, rtol=1e-5)
+
+
+def test_saliency_equals_finite_differences(tiny, rows):
+    model, source, target, step = tiny[0], rows[0][1], rows[1][1], 1e-2  # no smaller: T5's norm is float32
+    scores, _ = scores_of(model, rows, "saliency")[1]
+    embeddings = model.shared.weight[source].detach()
+    for place in (0, len(source) // 2, len(source) - 1):
+        slopes = torch.zeros(len(target), embeddings.shape[1], dtype=torch.float64)
+        for dimension, sign in itertools.product(range(embeddings.shape[1]), (1, -1)):
+            moved = embeddings.clone()
+            moved[place, dimension] += sign * step
+            with torch.no_grad():
+                slopes[:, dimension] += sign * torch.stack(log_p_by_hand(model, moved, target)) / (2 * step)
+        assert scores[place] == pytest.approx(float(slopes.norm(dim=1).mean()), rel=1e-3)
+
+
+def test_integrated_gradients_add_up_and_equal_a_midpoint_sum_by_hand(tiny, rows):
+    model = tiny[0]
+    errors = {steps: max(abs(error) for _, error in scores_of(model, rows, "integrated_gradients", steps=steps))
+              for steps in (2, 8, 32)}
+    assert errors[32] < 1e-6 < errors[2] and errors[32] <= errors[8] <= errors[2]
+    source, target = rows[0][2], rows[1][2]
+    scores, error = scores_of(model, rows, "integrated_gradients")[2]
+    end = model.shared.weight[source].detach()
+    start = model.shared.weight[[token if token in SPECIAL else 0 for token in source]].detach()
+    total, steps = torch.zeros_like(end), 100
+    for share in (np.arange(steps) + 0.5) / steps:
+        point = (start + share * (end - start)).requires_grad_()
+        total += torch.autograd.grad(sum(log_p_by_hand(model, point, target)) / len(target), point)[0] / steps
+    by_hand = ((end - start) * total).sum(-1)
+    np.testing.assert_allclose(scores, by_hand.abs(), rtol=1e-3, atol=1e-6)
+    assert scores[-1] == 0, "the end token is the baseline's too"
+    with torch.no_grad():
+        rise = float(sum(log_p_by_hand(model, end, target)) - sum(log_p_by_hand(model, start, target))) / len(target)
+    assert float(by_hand.sum()) == pytest.approx(rise, abs=1e-4)
+    assert abs(error) < 1e-6
+
+
+def test_the_completeness_error_is_captum_s_convergence_delta(tiny, rows):
+    from captum.attr import IntegratedGradients
+
+    model, source, target = tiny[0], rows[0][0], rows[1][0]
+    decoder = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
+
+    def mean_log_p(embeddings):
+        logits = model(inputs_embeds=embeddings, decoder_input_ids=decoder.expand(len(embeddings), -1)).logits
+        return torch.stack([logits.log_softmax(-1)[:, place, token] for place, token in enumerate(target)]).mean(0)
+
+    end = model.shared(torch.tensor([source])).detach()
+    start = model.shared(torch.tensor([[token if token in SPECIAL else 0 for token in source]])).detach()
+    parts, delta = IntegratedGradients(mean_log_p).attribute(end, start, n_steps=3, return_convergence_delta=True)
+    scores, error = scores_of(model, rows, "integrated_gradients", steps=3)[0]
+    with torch.no_grad():
+        by_hand = float(parts.sum() - (mean_log_p(end) - mean_log_p(start)))
+    assert error == pytest.approx(float(delta), rel=1e-4) == pytest.approx(by_hand, rel=1e-4) and abs(error) > 1e-9
+    np.testing.assert_allclose(scores, parts.sum(-1).abs()[0], rtol=1e-4)
+
+
+def test_attention_rollout_equals_a_hand_computation(eager, rows):
+    first = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]])  # two heads of one row
+    second = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]]).expand(1, 2, 2, 2)
+    # over heads [[.75 .25] [.5 .5]] and [[0 1] [1 0]]; with the identity [[.875 .125] [.25 .75]] and [[.5 .5] [.5 .5]]
+    torch.testing.assert_close(rollout([first, second]), torch.tensor([[[0.5625, 0.4375], [0.5625, 0.4375]]]))
+    source, target = rows[0][3], rows[1][3]
+    scores, _ = scores_of(eager, rows, "attention_rollout")[3]
+    out = eager(input_ids=torch.tensor([source]), output_attentions=True,
+                decoder_input_ids=torch.tensor([[eager.config.decoder_start_token_id, *target[:-1]]]))
+    looks = np.eye(len(source))
+    for layer in out.encoder_attentions:
+        looks = (0.5 * layer[0].detach().numpy().mean(0) + 0.5 * np.eye(len(source))) @ looks
+    cross = np.mean([layer[0].detach().numpy().mean(0) for layer in out.cross_attentions], axis=0)
+    np.testing.assert_allclose(scores, cross.mean(0) @ looks, rtol=1e-6)
+    assert sum(scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("attribution", [name for name in ATTRIBUTIONS if name != "random"])
+def test_scores_do_not_depend_on_the_batch(eager, rows, attribution):
+    wanted = scores_of(eager, rows, attribution, steps=6, token_budget=1)  # each row by itself, without padding
+    assert [len(scores) for scores, _ in wanted] == [len(source) for source in rows[0]]
+    for budget in (90, 200, 10**6):
+        for (scores, error), (alone, error_alone) in zip(
+                scores_of(eager, rows, attribution, steps=6, token_budget=budget), wanted, strict=True):
+            np.testing.assert_allclose(scores, alone, rtol=1e-6, atol=1e-12)
+            assert error == (error_alone and pytest.approx(error_alone, rel=1e-4, abs=1e-9))
+
+
+class LinearModel:
+    """Logits of every target token are linear in one source token's embedding: that token alone has influence."""
+
+    device, config = "cpu", SimpleNamespace(decoder_start_token_id=0, pad_token_id=0)
+
+    def __init__(self, place):
+        torch.manual_seed(0)
+        self.place, self.table = place, torch.nn.Embedding(20, 4).requires_grad_(False)
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def __call__(self, inputs_embeds, decoder_input_ids, **others):
+        logits = inputs_embeds[:, self.place] @ self.table.weight.T
+        return SimpleNamespace(logits=logits.unsqueeze(1).expand(-1, decoder_input_ids.shape[1], -1))
+
+
+def test_on_a_linear_model_the_one_token_that_counts_has_all_of_the_score():
+    model, source, target = LinearModel(2), [5, 6, 7, 8, 1], [9, 3]
+    weight, vector = model.table.weight, model.table.weight[7]
+    p = (weight @ vector).softmax(0)
+    slopes = [weight[token] - p @ weight for token in target]  # d log softmax / d embedding
+    wanted = {"saliency": sum(slope.norm() for slope in slopes) / 2,
+              "input_x_gradient": sum((slope @ vector).abs() for slope in slopes) / 2,
+              "integrated_gradients": abs(sum((weight @ vector).log_softmax(0)[target]
+                                              - (weight @ weight[0]).log_softmax(0)[target]) / 2)}
+    for attribution, value in wanted.items():
+        (scores, _), = scores_of(model, ([source], [target]), attribution)
+        assert scores == pytest.approx([0, 0, float(value), 0, 0], rel=1e-4)
+
+
+# Words
+
+def test_words_end_at_white_space_and_marks():
+    text = "Don't pay $1,000 (50%) at 3:30—the ice-cream's u.s. price/cost is ___ \"high\"… -- naïve,right?"
+    assert [word for word, *_ in words_of(text)] == [
+        "Don't", "pay", "1,000", "50", "at", "3:30", "the", "ice-cream's", "u.s", "price", "cost", "is", "high",
+        "naïve", "right"]
+    assert all(text[start:end] == word for word, start, end in words_of(text))
+    assert words_of("?! … — ’") == [] and words_of("हिन्दी में")[0][0] == "हिन्दी"
+
+
+def test_layout_is_never_eligible():
+    """Task tag, Question:, Choices: and letters are left out, even where question and choices hold the same words."""
+    item = {"id": "1", "question": "predict: which Choices (a) is a Question?", "choices": ["a", "b (c)", "Choices"]}
+    source = asked(item, "predict")
+    spans = eligible_spans(item, source)
+    assert [source[start:end] for start, end in spans] == [item["question"], *item["choices"]]
+    free = {"id": "2", "question": "Premise: A cow. Hypothesis: A premise. What is the relationship?", "choices": []}
+    source = asked(free, "predict")
+    assert [word for word, *_ in words_of(source, eligible_spans(free, source))][:2] == ["Premise", "A"]
+    frame = ["Premise:", "Hypothesis:", "What is the relationship?"]
+    assert [word for word, *_ in words_of(source, eligible_spans(free, source, frame))] == ["A", "cow", "A", "premise"]
+    with pytest.raises(StudyError, match="question '1': its source does not hold the question followed by the choices"):
+        eligible_spans(item, "another text")
+
+
+def test_sub_words_become_words_by_their_best_token():
+    text = "unbelievable cats, u.s."
+    words = words_of(text)
+    offsets = [(0, 2), (2, 12), (12, 17), (17, 18), (18, 20), (20, 23), (0, 0)]
+    merged = merge_words(words, offsets, [0.1, 0.7, 0.3, 9.0, 0.2, 0.4, 5.0])
+    assert merged == [("unbelievable", 0.7, 0, 12), ("cats", 0.3, 13, 17), ("u.s", 0.4, 19, 22)]
+    assert merge_words(words, [(0, 12), (0, 0)], [1.0, 2.0]) == [("unbelievable", 1.0, 0, 12)], "no token, no word"
+
+
+def test_sub_words_of_the_real_t5_vocabulary():
+    from transformers import AutoTokenizer
+
+    folder = Path(os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data") / "tokenizers" / "t5"
+    if not folder.is_dir():
+        pytest.skip("no T5 vocabulary: set KDUTILS_DATA to the folder that holds tokenizers/t5")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "[predict] Question: Unmistakable  ice-cream costs\u00a01,000?\nChoices: (a) the u.s. (b) café {x} ﬁsh"
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    words = words_of(text)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    pieces = {word: [token for token, (first, last) in zip(tokens, encoded["offset_mapping"], strict=True)
+                     if first < last and first < end and last > start] for word, start, end in words}
+    rebuilt = {word: "".join(found).replace("▁", "") for word, found in pieces.items()}
+    assert len(pieces["Unmistakable"]) > 1 and rebuilt.pop("ﬁsh") == "fish"  # the vocabulary writes the ligature out
+    assert rebuilt == {word: word for word in rebuilt}
+    scores = list(range(len(tokens)))
+    for word, score, *_ in merge_words(words, encoded["offset_mapping"], scores):
+        assert tokens[score] == pieces[word][-1], "the last piece has the highest place"
+
+
+def test_the_best_words_stand_in_input_order_once_each():
+    scored = [("The", 0.5, 0, 3), ("cow", 0.2, 4, 7), ("the", 0.9, 8, 11), ("owl", 0.9, 12, 15), ("a", 0.1, 16, 17)]
+    assert best_words(scored, 2) == ["the", "owl"] and best_words(scored, 3) == ["cow", "the", "owl"]
+    assert best_words(scored, 99) == ["cow", "the", "owl", "a"]
+    assert best_words([], 3) == [] and best_words([("a", 0.0, 0, 1), ("b", 0.0, 2, 3)], 1) == []
+    assert best_words([("a", 1.0, 0, 1), ("b", 1.0, 2, 3)], 1) == ["a"]
+
+
+def test_random_words_are_uniform_over_distinct_words_and_seeded():
+    words = words_of("a cow and A cow and a cow or an owl")
+    chosen = [word.casefold() for number in range(3000) for word in best_words(random_scores(words, 0, number), 2)]
+    counts = Counter(chosen)
+    assert len(counts) == 6
+    assert all(abs(count - 1000) < 5 * (3000 * (1 / 3) * (2 / 3)) ** 0.5 for count in counts.values())
+    assert random_scores(words, 1, "q") == random_scores(words, 1, "q") != random_scores(words, 2, "q")
+
+
+# The whole way, with a teacher of its own
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A teacher trained so that one word of the question decides on the answer; its folder and 40 questions."""
+    from kdutils.student.models import load_student
+
+    model, tokenizer = load_student("kdutils/mini/student", random_weights=True, seed=1,
+                                    config={"d_model": 48, "d_kv": 12, "d_ff": 96})
+    draw, fillers = random.Random(0), "what has a very big one that can be used on some".split()
+
+    def item(number):
+        key, words = draw.choice(list(KEYS)), draw.sample(fillers, 5)
+        words.insert(draw.randrange(6), key)
+        return {"id": f"q{number}", "split": "train", "question": " ".join(words) + "?", "choices": [],
+                "answer": KEYS[key], "human_explanations": [], "key": key}
+
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=5e-3)
+    for _ in range(60):
+        items = [item(number) for number in range(24)]
+        inputs = tokenizer([asked(one, "predict") for one in items], padding=True, return_tensors="pt")
+        labels = tokenizer([answered(one["answer"]) for one in items], padding=True, return_tensors="pt")["input_ids"]
+        model(**inputs, labels=labels.masked_fill(labels == tokenizer.pad_token_id, -100)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("teacher")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder), pd.DataFrame([item(number) for number in range(40)])
+
+
+def write(planted, table=None, progress=None, **settings):
+    table = planted[1] if table is None else table
+    items = table.to_dict("records")
+    return write_attributions(table, [asked(item, "predict") for item in items],
+                              [answered(item["answer"]) for item in items],
+                              {"model": planted[0], "max_new_tokens": 16, **settings}, progress)
+
+
+@pytest.mark.parametrize("attribution", ATTRIBUTIONS)
+def test_a_teacher_that_hangs_on_one_word_is_seen_to(planted, attribution):
+    found = write(planted, attribution=attribution, k=1, steps=8)
+    share, least = (found["text"] == planted[1]["key"]).mean(), {"random": 0, "input_x_gradient": 0.3}
+    assert share > least.get(attribution, 0.7) and (attribution != "random" or share < 0.4)  # it is one word in six
+    untaught = write(planted, attribution=attribution, k=1, steps=8, random_weights=True)
+    assert (untaught["text"] == planted[1]["key"]).mean() < 0.45
+    if attribution != "integrated_gradients":  # the slowest
+        again = write(planted, attribution=attribution, random_weights=True)
+        assert untaught["raw"].tolist() == again["raw"].tolist()
+
+
+def test_the_table_is_one_of_explanations_and_feeds_a_student(planted, tmp_path):
+    found = write(planted, k=3, progress=tmp_path / "progress.txt")
+    write_table(found, tmp_path / "explanations.parquet", "explanations")
+    stored = read_table(tmp_path / "explanations.parquet", "explanations")
+    assert rationales_of(stored, planted[1]) == dict(zip(planted[1]["id"], found["text"], strict=True))
+    assert (tmp_path / "progress.txt").read_text() == "attributed 40 of 40 questions\n"
+    for text, raw, question in zip(stored["text"], stored["raw"], planted[1]["question"], strict=True):
+        words = question.rstrip("?").split()
+        assert [word for word, *_ in json.loads(raw)] == words
+        assert text.split() == [word for word in words if word in text.split()] and len(text.split()) == 3
+    assert set(stored["problem"]) == {""} and set(stored["completion_tokens"]) == {3}
+
+
+def test_an_own_prediction_that_is_wrong_reaches_no_student(planted):
+    table = planted[1].copy()
+    table.loc[:9, "answer"] = "gold"  # what the teacher never says
+    found = write(planted, table, target="own")
+    assert found["answer"].tolist() == planted[1]["answer"].tolist(), "what the teacher says, read from its text"
+    assert set(rationales_of(found, table)) == set(table["id"][10:])
+    assert found.attrs["notes"]["another answer than the gold one explained"] == 10
+    assert found["raw"][:9].tolist() == write(planted, target="gold")["raw"][:9].tolist()
+
+
+def test_a_question_without_eligible_words_says_so(planted):
+    table = planted[1].head(2).assign(question=["?!", "a cow"])
+    found = write(planted, table)
+    assert found["text"].isna().tolist() == [True, False] and found["text"][1] == "a cow"
+    assert found["problem"].tolist() == ["no eligible words", ""]
+    assert found.attrs["notes"]["fewer than k words"] == 2
+    literal = write(planted, planted[1].head(1).assign(question=["a <eos> cow"]))
+    assert [word for word, *_ in json.loads(literal["raw"][0])] == ["a", "cow"], "a special token is no word"
+
+
+def test_completeness_errors_come_per_question(planted):
+    found = write(planted, planted[1].head(5), attribution="integrated_gradients", steps=16)
+    errors = found.attrs["completeness_errors"]
+    assert list(errors) == planted[1]["id"][:5].tolist()
+    assert found.attrs["notes"]["largest completeness error"] == max(map(abs, errors.values()))
+
+
+def test_what_cannot_be_done_is_named(planted, tmp_path, monkeypatch):
+    for settings, message in (
+            ({"k": 0}, "k: 0 is not a whole number of at least 1"), ({"frame": "Premise:"}, "is not a list of texts"),
+            ({"attribution": "lime"}, "attribution: unknown 'lime'; known: saliency, input_x_gradient"),
+            ({"target": "wrong"}, "target: unknown 'wrong'; known: gold, own"), ({"top": 5}, "settings: unknown 'top'"),
+            ({"model": "kdutils/mini/teacher"}, "a llama model has no encoder; give a sequence-to-sequence teacher"),
+            ({"max_source_tokens": 9}, r"question 'q0': its source takes \d+ tokens, \d+ more than 9; raise")):
+        with pytest.raises(StudyError, match=message):
+            write(planted, **settings)
+    with pytest.raises(StudyError, match="1 questions, 0 sources, 1 targets: give one each"):
+        write_attributions(planted[1].head(1), [], ["x"], {"model": planted[0]})
+    broken = tmp_path / "broken"
+    model, tokenizer, _ = load_teacher(SETTINGS | {"model": planted[0]})
+    assert not model.training and not any(weight.requires_grad for weight in model.parameters())
+    torch.nn.init.constant_(model.encoder.final_layer_norm.weight, math.nan)
+    model.save_pretrained(broken)
+    tokenizer.save_pretrained(broken)
+    with pytest.raises(StudyError, match="question 'q0': its saliency scores are not finite numbers"):
+        write((str(broken), planted[1].head(1)))
+    (broken / "student.json").write_text("{}")
+    with pytest.raises(StudyError, match="the teacher is not whole"):
+        write((str(broken), planted[1]))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: SimpleNamespace(is_fast=False))
+    with pytest.raises(StudyError, match="its tokenizer is a slow one"):
+        write(planted)
+
+
+# What is reported
+
+def explained(rows):
+    """Return a frame as write_attributions makes it from {id: [(word, score)]}, the two best words chosen."""
+    records = []
+    for key, words in rows.items():
+        scored = [(word, score, 10 * place, 10 * place + len(word)) for place, (word, score) in enumerate(words)]
+        records.append({"id": key, "text": " ".join(best_words(scored, 2)) or None, "raw": json.dumps(scored)})
+    return pd.DataFrame(records)
+
+
+def test_the_share_of_the_answer_and_what_random_words_would_give():
+    questions = pd.DataFrame({"id": ["1", "2", "3"], "answer": ["Red Cow.", "owl", "gold"]})
+    found = explained({"1": [("a", 1), ("cow", 5), ("red", 4), ("cat", 0.5), ("Cow", 1)],
+                       "2": [("owl", 1), ("is", 3), ("it", 2)], "3": []})
+    table = answer_share(found, questions)
+    assert table.loc["attributed"].tolist() == [2, 2 / 4, 1 / 2, 1 / 2]
+    draws = np.random.default_rng(0)
+    drawn = [[set(draws.choice(words, 2, replace=False)) for _ in range(20_000)]
+             for words in (["a", "cow", "red", "cat"], ["owl", "is", "it"])]
+    for column, share in (
+            ("words in the answer", lambda words, answer: len(words & answer) / 2),
+            ("any answer word", lambda words, answer: bool(words & answer)),
+            ("every answer word", lambda words, answer: answer <= words)):
+        simulated = np.mean([[share(words, answer) for words in sets]
+                             for sets, answer in zip(drawn, ({"red", "cow"}, {"owl"}), strict=True)])
+        assert table.loc["expected at random", column] == pytest.approx(simulated, abs=0.01)
+    with pytest.raises(StudyError, match="no question has attributed words"):
+        answer_share(found.tail(1), questions)
+
+
+def test_agreement_of_two_attributions():
+    one = explained({"1": [("a", 1), ("b", 2), ("c", 3), ("d", 4)], "2": [("a", 1), ("b", 2)]})
+    other = explained({"2": [("a", 5), ("b", 6)], "1": [("a", 4), ("b", 3), ("c", 2), ("d", 1)]})
+    third = explained({"1": [("a", 1), ("b", 2), ("c", 4), ("d", 3)]})
+    table = agreement({"one": one, "other": other, "third": third}).set_index(["first", "second"])
+    assert table.loc[("one", "other")].tolist() == [2, -1.0, (0 + 1) / 2]  # two words alone have no rank correlation
+    assert table.loc[("one", "third")].tolist() == pytest.approx([1, 0.8, 1.0])  # 1 − 6·2 / (4·15)
+    with pytest.raises(StudyError, match="agreement of one and none: no question with attributed words in both"):
+        agreement({"one": one, "none": explained({"9": [("a", 1), ("b", 2)]})})
+
+
+def test_the_heat_map_stays_on_the_page_and_darkens_with_the_score():
+    words = [["cow"] * 60, ["$x_1$", "w" * 10_000], []]
+    figure = token_heat_map(words, [[*range(60)], [0, 0], []], ["first", "second", "third"], title="Saliency")
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in figure.texts]
+    assert all(0 <= box.x0 and box.x1 <= figure.bbox.x1 and 0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    cows = [text for text in figure.texts if text.get_text() == "cow"]
+    shades = [sum(text.get_bbox_patch().get_facecolor()[:3]) for text in cows]
+    assert len(cows) == 60 and len({text.get_position()[1] for text in cows}) > 3 and shades == sorted(shades)[::-1]
+    with pytest.raises(StudyError, match="as many scores as words in every row"):
+        token_heat_map([["a"]], [[1, 2]], ["x"])

