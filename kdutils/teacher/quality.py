@@ -179,10 +179,11 @@ def examples_of(explanations, questions, count, seed):
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
         if row["problem"]:
             faults = [row["problem"]]
-        elif follows(row["text"], row["answer"], item["choices"]) is False:
+        elif row["stage"] != "critique" and follows(row["text"], row["answer"], item["choices"]) is False:
             faults.append("argues for another answer")
         rows.append({"stage": row["stage"], "verdict": ", ".join(faults) or "nothing found",
                      "question": item["question"], "choices": item["choices"], "asserted": row["answer"],
-                     "raw": row["raw"], "faulty": bool(faults)})
+                     "raw": row["text"] if row["raw"].startswith("[[") else row["raw"],  # not the scores of its words
+                     "faulty": bool(faults)})
     drawn = pd.DataFrame(rows).groupby(["stage", "faulty"], sort=False).head(count)
     return drawn.sort_values(["stage", "faulty"], kind="stable").drop(columns="faulty").reset_index(drop=True)
