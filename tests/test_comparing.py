@@ -550,3 +550,10 @@ def test_the_notebook_runs_on_such_a_study(study, tmp_path):
         metrics["accuracy"][0])
     assert sum(row["method"] == "combined" and row["mean"] is None for row in metrics["accuracy"]) == 1
     assert all(row["dataset"] == row["tested_on"] for row in metrics["accuracy"])
+
+
+def test_without_outliers_shows_what_the_published_rule_would_drop():
+    runs = pd.DataFrame({"name": ["a"] * 6 + ["b"], "accuracy": [0.5, 0.52, 0.51, 0.5, 0.51, 0.1, None]})
+    row = comparing.without_outliers(runs).iloc[0]
+    assert (row["seeds"], row["outliers"]) == (6, 1)
+    assert row["all"] == pytest.approx(0.44) and row["kept"] == pytest.approx(0.508)

@@ -37,6 +37,7 @@ def test_an_answer_is_named_as_whole_words():
 @pytest.mark.parametrize(("text", "answer", "verdict"), [
     ("A cow moos.", "cow", True), ("A cow moos.", "car", False), ("It moos.", "cow", None),
     ("A cow is no car.", "cow", None),  # names two: shows nothing
+    ("A cow moos. A car does not.", "cow", True), ("A car does not moo. A cow does.", "cow", None),
     ("The answer is car. A cow moos.", "car", True), ("The answer is car, or rather the answer is cow.", "cow", True),
     ("So the answer is 'red car'.", "red car", True), ("The answer is a red car.", "car", False),
 ])
@@ -62,8 +63,9 @@ def test_the_text_table_counts_what_a_hand_counts():
     table = explained("A cow moos. It is no red car.\n\nQuestion: x", "A car.", "A car.", "\n")
     row = text_table(table, asked(4)).iloc[0]
     expected = {"texts": 4, "unusable": 1, "run-on cut": 1 / 3, "unfinished": 0, "answer named": 1 / 3,
-                "answer followed": 0, "contradicted": 2 / 3, "a distractor named": 1, "all distractors named": 1 / 3,
-                "words": (8 + 2 + 2) / 3, "repeated": 2 / 3, "prompt tokens": 20, "written tokens": 36}
+                "answer followed": 1 / 3, "contradicted": 2 / 3, "a distractor named": 1,
+                "all distractors named": 1 / 3, "words": (8 + 2 + 2) / 3, "repeated": 2 / 3,
+                "prompt tokens": 20, "written tokens": 36}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
 

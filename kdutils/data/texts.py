@@ -2,6 +2,8 @@
 
 import re
 
+CONTRAST = re.compile(r"n't\b|\b(?:not?|never|cannot|neither|nor|wrong|incorrect|unlike|while|although|but|instead)\b",
+                      re.IGNORECASE)
 STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)", re.IGNORECASE)
 
 
@@ -14,8 +16,8 @@ def follows(text, answer, choices):
     """Say whether `text` argues for `answer`: True, False, or None where the text does not show it.
 
     What decides is the last answer that the text states ("the answer is …"; a yes or no as first word), else the one
-    choice that it names; a text that names several shows nothing. Choices of yes and no are not looked for inside
-    the text: both are ordinary words.
+    choice that its first sentence names without a word of contrast, else the one choice that it names at all; any other
+    text shows nothing. Choices of yes and no are not looked for inside the text: both are ordinary words.
     """
     stated = [name for name in STATED.findall(text) if _choice_in(name, choices)]
     if stated:
@@ -23,8 +25,12 @@ def follows(text, answer, choices):
     if {choice.casefold() for choice in choices} == {"yes", "no"}:
         first = re.match(r"\W*(yes|no)\b", text, re.IGNORECASE)
         return first[1].casefold() == answer.casefold() if first else None
-    named = [choice for choice in choices if names_answer(text, choice)]
-    return named[0] == answer if len(named) == 1 else None
+    first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    for part in ([] if CONTRAST.search(first) else [first]) + [text]:
+        named = [choice for choice in choices if names_answer(part, choice)]
+        if len(named) == 1:
+            return named[0] == answer
+    return None
 
 
 def _choice_in(text, choices):

@@ -12,7 +12,7 @@ import pandas as pd
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.errors import difference_by_kind, won_and_lost
 from kdutils.evaluation.reading import BASELINE, CELL, CONTROLS, PER_RUN, home, named
-from kdutils.stats import bootstrap_mean
+from kdutils.stats import bootstrap_mean, iqr_outliers
 
 MEASURES = {  # what the tables of explanations show, by what it asks
     "likeness to a reference": r"(bleu|rouge_l|bertscore)_.*",
@@ -45,6 +45,18 @@ def accuracy_table(runs, predictions):
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     return table.assign(n_questions=pd.Series(counts, dtype=object))
+
+
+def without_outliers(runs):
+    """Return one row per cell: seeds, mean accuracy of all, how many stats.iqr_outliers names, the mean of those kept.
+
+    The published analysis drops them (arXiv 2504.16056); this study shows what that would do and drops none.
+    """
+    ended = runs[runs["accuracy"].notna()].reset_index(drop=True)
+    ended["outlier"] = iqr_outliers(ended, "accuracy", "name")
+    table = ended.groupby("name", sort=False).agg(seeds=("accuracy", "size"), all=("accuracy", "mean"),
+                                                  outliers=("outlier", "sum"))
+    return table.assign(kept=ended[~ended["outlier"]].groupby("name")["accuracy"].mean()).reset_index()
 
 
 def measure_names(measures, pattern):
