@@ -146,6 +146,42 @@ def test_loss_and_gradients_of_the_other_students_equal_one_by_hand(students, qu
     assert_as_by_hand(model, groups, WEIGHTS[method], tmp_path)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradients_of_a_large_vocabulary_equal_those_by_hand(students, questions, explained, tied, tmp_path,
+                                                             monkeypatch):
+    """They are added up sparse, to those of the output layer where the two share a weight."""
+    model = load_student("", "kdutils/mini/student", random_weights=True, seed=2, config={
+        **SHAPES["causal"], "tie_word_embeddings": tied})[0].double()
+    groups = rows_for(students, questions, explained, "combined", PARAMETERS, "causal")
+    model.zero_grad()
+    loss_by_hand(model, groups, list(WEIGHTS["combined"].values())).backward()
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    monkeypatch.setattr(trainer_module, "VOCABULARY", 900)
+    assert_equal(step_with_trainer(model, groups, WEIGHTS["combined"], tmp_path, 700)[1], wanted)
+    assert model.model.embed_tokens.sparse and not model.model.embed_tokens.weight.grad.is_sparse
+
+
+def test_half_precision_keeps_the_softmax_and_the_sums_in_float32(questions, explained, students):
+    """As accelerate wraps a model for a GPU: its forward in bfloat16, what it returns in float32."""
+    from accelerate.utils import convert_outputs_to_fp32
+
+    model = load_student("kdutils/mini/student", random_weights=True, seed=1)[0]
+    rows = [row for group in rows_for(students, questions, explained, "multitask") for row in group]
+    chunk, scale, found = pad_chunk(rows, 0, 0), torch.tensor([0.01, 0.01]), []
+    for half in (False, True):
+        if half:
+            model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
+            trainer_module.LAST.pop(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            total, sums = step_loss(model, chunk, scale)
+        assert last_layer(model, chunk) is not None and total.dtype == torch.float32
+        model.zero_grad()
+        total.backward()
+        found.append((total.item(), sums, model.lm_head.weight.grad.flatten()))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.01) and found[1][0] != found[0][0]
+    assert torch.nn.functional.cosine_similarity(found[0][2], found[1][2], dim=0) > 0.999
+
+
 @pytest.mark.parametrize("kind", ["seq2seq", "causal", "classifier"])
 def test_a_step_in_one_two_or_four_chunks_is_the_same_step(students, questions, explained, kind, tmp_path):
     model, method = students[0][kind], "label_only" if kind == "classifier" else "combined"

@@ -359,7 +359,7 @@ def test_every_family_learns_twenty_questions_by_heart(family, by_heart, tmp_pat
         student = {"model": str(tmp_path / "it")}
     method = "label_only" if kind else "multitask"
     record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], method, 0, student, {
-        **TRAINING, "epochs": 60, "questions_per_step": 10, "learning_rate": 5e-3, "dev_evaluations": 3,
+        **TRAINING, "epochs": 45, "questions_per_step": 10, "learning_rate": 6e-3, "dev_evaluations": 1,
         "token_budget": 3000}, {})
     assert record["curve"][-1]["accuracy"] == 1.0
     said = predict_with(tmp_path / "seed-0", by_heart[1], 64, 0)

@@ -10,13 +10,15 @@ the loss; at every evaluation each task's text is generated, up to 300 tokens. "
 runs it.
 
 - steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process;
-- runs: from texts to a trained student with its evaluations, in the published proportion (48 dev questions for every
-  12 steps); ours writes its checkpoints, and generates the explanations of the dev questions once, at the end;
+- runs: from texts to a trained student with its evaluations, in the published proportion (one dev question for every
+  12 trained on). Ours writes its checkpoints, and generates the explanations of the dev questions once, at the end.
+  Random weights never end a text by themselves, so there are two rows: in "ends" a generated text ends where the text
+  does that a student learns from, as a trained one's would; in "endless" none ends before its limit, as happens
+  before a student has learnt to;
 - growth: a step over the length of the targets, a run over the number of questions (figure growth.png).
 
-Random weights never end a text by themselves: in both ways a generated text ends where the text that a student
-learns from ends. Writes results.json and growth.png to the output folder and prints the tables. On a GPU: the shapes
-of T5 v1.1 base and large, bf16.
+Writes results.json and growth.png to the output folder and prints the tables. On a GPU: the shapes of T5 v1.1 base and
+large, bf16.
 """
 
 import argparse
@@ -218,7 +220,7 @@ def time_steps(way, method, table, explained, shape, questions_per_step, steps, 
     return {"seconds": watch.steps(), "target_tokens": tokens, "peak_mib": peak_mib()}
 
 
-def time_run(way, method, table, explained, shape, questions_per_step, evaluations, budget):
+def time_run(way, method, table, explained, shape, questions_per_step, evaluations, budget, ends=True):
     """Return {"seconds" of a whole run from texts to a trained student, "peak_mib"}; `table` has train and dev."""
     import torch
 
@@ -227,7 +229,7 @@ def time_run(way, method, table, explained, shape, questions_per_step, evaluatio
     from kdutils.student.models import load_student
     from kdutils.student.training import train_student
 
-    end_as_learnt(tokenized(method, table, explained))
+    set_ends(tokenized(method, table, explained) if ends else {})
     weights, started = task_weights(method, {}), now()
     if way == "plain":
         rows = {split: by_task(found, list(weights)) for split, found in tokenized(method, table, explained).items()}
@@ -245,12 +247,13 @@ def time_run(way, method, table, explained, shape, questions_per_step, evaluatio
         model, tokenizer = load_student(str(Path(folder) / "student"))
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         dev = table[table["split"] == "dev"].to_dict("records")
-        predicting.generate(model, tokenizer, [asked(item, METHODS[method].explanation) for item in dev], 300)
+        predicting.generate(model, tokenizer, [asked(item, METHODS[method].explanation) for item in dev], 300,
+                            token_budget=16_384)
     return {"seconds": [now() - started], "peak_mib": peak_mib()}
 
 
-def end_as_learnt(rows):
-    """Make every generated text as long as the one that is learnt for its source, in this process."""
+def set_ends(rows):
+    """Make every text that is generated in this process as long as the one learnt for its source, or else endless."""
     import torch
     from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
@@ -268,7 +271,7 @@ def end_as_learnt(rows):
             return scores.masked_fill(over ^ end, float("-inf"))
 
     def generate(self, **inputs):
-        wanted = [lengths[tuple(ids[mask.bool()].tolist())]
+        wanted = [lengths.get(tuple(ids[mask.bool()].tolist()), 10**6)
                   for ids, mask in zip(inputs["input_ids"].cpu(), inputs["attention_mask"].cpu(), strict=True)]
         return plain(self, **inputs, logits_processor=LogitsProcessorList([Ends(wanted)]))
 
@@ -341,21 +344,25 @@ class Bench:
 
 # The whole benchmark
 
-SETTINGS = {  # of a machine without a GPU, with one, and of --smoke
-    "cpu": {"sizes": SIZES, "questions_per_step": 48, "steps": {"1M": 3, "8M": 1, "30M": 1}, "budget": 4000,
-            "questions": 1000, "run_size": "1M", "run_steps": 12, "dev": 48, "growth_size": "1M",
-            "lengths": (0.25, 0.5, 1, 2), "counts": (96, 192, 384)},
+SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "runs": (method, revised): (steps, dev questions)
+    "cpu": {"sizes": SIZES, "questions_per_step": 48, "steps": {"1M": 2, "8M": 1, "30M": 1}, "budget": 3000,
+            "questions": 1000, "run_size": "8M", "runs": {("multitask", False): (4, 16), ("combined", True): (2, 8)},
+            "growth_size": "1M", "lengths": (0.5, 1, 2), "counts": (48, 96, 192)},
     "gpu": {"sizes": GPU_SIZES, "questions_per_step": 48, "steps": {"base": 5, "large": 5}, "budget": 60_000,
-            "questions": 1000, "run_size": "base", "run_steps": 12, "dev": 48, "growth_size": "base",
-            "lengths": (0.25, 0.5, 1, 2), "counts": (96, 192, 384, 768)},
+            "questions": 1000, "run_size": "base", "runs": dict.fromkeys(GOALS["runs"], (12, 48)),
+            "growth_size": "base", "lengths": (0.25, 0.5, 1, 2), "counts": (96, 192, 384, 768)},
     "smoke": {"sizes": {"tiny": {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}},
               "questions_per_step": 4, "steps": {"tiny": 1}, "budget": 4000, "questions": 20, "run_size": "tiny",
-              "run_steps": 1, "dev": 2, "growth_size": "tiny", "lengths": (0.5, 1), "counts": (4,)},
+              "runs": dict.fromkeys(GOALS["runs"], (1, 2)), "growth_size": "tiny", "lengths": (0.5, 1),
+              "counts": (4,)},
 }
 
 
-def run(output, smoke=False, threads=0):
-    """Run the benchmark, print its tables, write results.json and growth.png to `output`; return the results."""
+def run(output, smoke=False, threads=0, sizes=()):
+    """Run the benchmark, print its tables, write results.json and growth.png to `output`; return the results.
+
+    `sizes`: those whose steps are measured (default: all).
+    """
     import torch
 
     gpu = torch.cuda.is_available()
@@ -366,20 +373,23 @@ def run(output, smoke=False, threads=0):
     bench, at_once = Bench(threads), settings["questions_per_step"]
     steps, runs = [], []
     show_head(f"a step of {at_once} questions")
-    for size, shape in settings["sizes"].items():
-        count = settings["steps"][size]
+    for size in sizes or settings["sizes"]:
+        shape, count = settings["sizes"][size], settings["steps"][size]
         for method, revised in CELLS:
             found = bench.both(time_steps, method, table, explained[revised], shape, at_once, count,
                                settings["budget"], rounds=2 if count > 1 else 1)
             steps.append(show_row("steps", size, method, revised, found, at_once))
-    show_head(f"a whole run: {settings['run_steps']} such steps, then {settings['dev']} dev questions")
-    size, train = settings["run_size"], settings["run_steps"] * at_once
-    for method, revised in GOALS["runs"]:
-        found = bench.both(time_run, method, split(table, train, settings["dev"]), explained[revised],
-                           settings["sizes"][size], at_once, 1, settings["budget"])
-        runs.append(show_row("runs", size, method, revised, found, train))
+    show_head("a whole run, from texts to a trained student")
+    size = settings["run_size"]
+    for (method, revised), (count, dev) in settings["runs"].items():
+        for ends in (True, False):
+            found = bench.both(time_run, method, split(table, count * at_once, dev), explained[revised],
+                               settings["sizes"][size], at_once, 1, settings["budget"], ends)
+            runs.append({"ends": ends, **show_row("runs", f"{size}, {'ends' if ends else 'endless'}", method, revised,
+                                                  found, count * at_once)})
     growth = grow(bench, table, explained, settings)
-    found = {"machine": about, "versions": versions(), "smoke": smoke, "settings": settings, "steps": steps,
+    shown = {**settings, "runs": [[*cell, *counts] for cell, counts in settings["runs"].items()]}
+    found = {"machine": about, "versions": versions(), "smoke": smoke, "settings": shown, "steps": steps,
              "runs": runs, "growth": growth, "seconds": round(time.time() - started)}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
@@ -474,10 +484,12 @@ def main(words=None):
     parser = argparse.ArgumentParser(prog="python -m kdutils.student.benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a tiny model, a step each: does it run")
     parser.add_argument("--output", default="outputs/bench/training", help="folder for results.json and growth.png")
+    parser.add_argument("--sizes", default="", help="those whose steps are measured, with commas (default: all)")
     parser.add_argument("--threads", type=int, default=0, help="of both ways (default: every core)")
     options = parser.parse_args(words)
     try:
-        run(project_path(options.output), options.smoke, options.threads)
+        sizes = [size for size in options.sizes.split(",") if size]
+        run(project_path(options.output), options.smoke, options.threads, sizes)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

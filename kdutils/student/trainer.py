@@ -11,7 +11,8 @@ masks chunk by chunk, so with dropout the same cut is needed for the same number
 
 What makes it fast: rows of like length run together whatever their task; the output layer sees counted
 positions alone, a slice at a time, and the logits, the largest tensor of a step, are turned into their
-gradient at once and never kept; processes exchange gradients once a step; dropout and GELU take one kernel.
+gradient at once and never kept; the gradient of a vocabulary is written once a step and not once a chunk;
+processes exchange gradients once a step; dropout and GELU take one kernel.
 """
 
 import contextlib
@@ -38,8 +39,9 @@ from kdutils.student.models import choice_losses, model_kind, output_layer_on
 
 LOGITS = {"cpu": 4_000_000, "cuda": 64_000_000}  # of a slice; small enough for glibc to keep its memory for the next
 FAR = 1e-30  # a probability below it has lost digits; its logarithm is made from the logits
+VOCABULARY = 1000  # entries from which an embedding is one
 BUCKET = 2**25  # how many gradients the processes exchange at a time
-PRINT_SECONDS = 10  # between two lines of progress in a log
+PRINT_SECONDS, PRINT_SHARE = 10, 0.02  # between two lines of progress in a log: at least this and of the time so far
 
 
 class Diverged(StudyError):
@@ -161,7 +163,7 @@ def last_layer(model, chunk):
             logits = _logits(model.eval(), {name: tensor[:1] for name, tensor in chunk.items()})
         handle.remove()
         model.train(training)
-        LAST[model] = len(seen) == 1 and torch.equal(seen[0], logits)
+        LAST[model] = len(seen) == 1 and torch.equal(seen[0].to(logits.dtype), logits)
     return head if LAST[model] else None
 
 
@@ -251,14 +253,20 @@ class QuickDropout(torch.nn.Dropout):
         if numbers.is_cuda or not self.training or self.p == 0:
             return super().forward(numbers)
         bits = torch.empty((numbers.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        dropped = round(self.p * 2**16)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
         kept = (bits[: numbers.numel()].view(numbers.shape) >= dropped - 2**15).to(numbers.dtype)
         return numbers * kept.mul_(2**16 / (2**16 - dropped))
 
 
 def quicken(model):
-    """Put faster equivalents into a model, in place: GELU's tanh form in one kernel, QuickDropout."""
+    """Put faster equivalents into a model, in place: GELU's tanh form in one kernel, QuickDropout, sparse gradients.
+
+    On a CPU the gradient of a vocabulary then comes as the rows that a chunk has read, added to what is there: see
+    looked_up().
+    """
     for module in list(model.modules()):
+        if type(module) is torch.nn.Embedding and module.num_embeddings >= VOCABULARY and not module.weight.is_cuda:
+            module.sparse = True
         for name, part in list(module.named_children()):
             if type(part) is NewGELUActivation:
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
@@ -267,11 +275,18 @@ def quicken(model):
     return model
 
 
+def looked_up(model):
+    """Return the weights with sparse gradients; their ``grad`` has to be there, in full, before a chunk adds to it."""
+    found = {id(module.weight): module.weight for module in model.modules() if getattr(module, "sparse", False) is True}
+    return [weight for weight in found.values() if weight.requires_grad]
+
+
 def compile_stacks(model):
     """Compile the layers below the output layer, in place, for lengths of every kind (torch.compile, Inductor)."""
-    parts = (model.get_encoder(), model.get_decoder()) if model_kind(model) == "seq2seq" else (model.base_model,)
-    for part in parts:
-        part.compile(dynamic=True)
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    stacks = (plain.get_encoder(), plain.get_decoder()) if model_kind(model) == "seq2seq" else (plain,)
+    for stack in stacks:
+        stack.base_model.compile(dynamic=True)
 
 
 # The trainer
@@ -334,8 +349,10 @@ class StudyTrainer(Trainer):
 
     def _run_chunks(self, model, rows, tokens):
         """Add the gradients of all chunks to the model; return Σ −log p per task, or None where memory ran out."""
-        scale = (self.weights.to(tokens) / tokens.clamp(min=1))
+        scale = self.weights.to(tokens) / tokens.clamp(min=1)
         sums, enough = torch.zeros_like(tokens), True
+        for weight in looked_up(model):
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         try:
             for rows_of_chunk in cut_rows(rows, self.token_budget, self.causal):
                 chunk = self._to_device(with_places(pad_chunk(rows_of_chunk, self.pad, self.start, self.causal)))
@@ -378,13 +395,14 @@ class StudyTrainer(Trainer):
         The one place of a step where the processor waits for a GPU: losses and norm come over together.
         """
         norm = super()._clip_grad_norm(model)
-        *means, size = torch.cat([self.step["means"], norm.detach().double().reshape(1)]).tolist()
+        *both, size = torch.cat([self.step["means"], self.step["tokens"], norm.detach().double().reshape(1)]).tolist()
+        means, counts = both[: len(self.tasks)], both[len(self.tasks):]
         self.last_task_losses = dict(zip(self.tasks, means, strict=True))
         for task, mean in self.last_task_losses.items():
             self._check(mean, f"the loss became {mean}", task)
         if not math.isfinite(size):
             self._check(size, f"the gradient's norm became {size}", self._steepest_task(model))
-        for task, count in zip(self.tasks, self.step["tokens"].tolist(), strict=True):
+        for task, count in zip(self.tasks, counts, strict=True):
             self.train_losses[task] += [self.last_task_losses[task]] if count else []
         self.step = None
         return norm
@@ -526,7 +544,7 @@ class Progress(TrainerCallback):
             write_text(self.path, line + "\n")
         if self.bar is not None:
             self.bar.set_postfix_str(news)
-        elif last or self.shown - self.printed >= PRINT_SECONDS:
+        elif last or self.shown - self.printed >= max(PRINT_SECONDS, PRINT_SHARE * (self.shown - self.started)):
             self.printed = self.shown
             print(line, flush=True)
 
