@@ -62,20 +62,21 @@ class ServedTeacher:
         written, failed = {}, {}
         stopping = threading.Event()
         if distinct:
-            with self._client() as client:
-                try:
-                    for group in self._answers(client, distinct, decoding, stopping):
-                        failed |= {prompt: done for prompt, done in group if isinstance(done, Exception)}
-                        done = [(prompt, done) for prompt, done in group if isinstance(done, Completion)]
-                        written |= done
-                        if len(failed) > max(len(written), self.requests):
-                            stopping.set()  # the server is at fault, not a prompt here and there
-                        if done and keep:
-                            keep(done)
-                        if done and progress:
-                            progress(len(written), len(distinct))
-                finally:
-                    stopping.set()
+            client = self._client()
+            try:
+                for group in self._answers(client, distinct, decoding, stopping):
+                    failed |= {prompt: done for prompt, done in group if isinstance(done, Exception)}
+                    done = [(prompt, done) for prompt, done in group if isinstance(done, Completion)]
+                    written |= done
+                    if len(failed) > max(len(written), self.requests):
+                        stopping.set()  # the server is at fault, not a prompt here and there
+                    if done and keep:
+                        keep(done)
+                    if done and progress:
+                        progress(len(written), len(distinct))
+            finally:
+                stopping.set()
+            client.close()  # not after Ctrl-C: requests are still in flight then
         if failed:
             raise StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
         return [written[prompt] for prompt in prompts]
