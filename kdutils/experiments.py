@@ -9,9 +9,12 @@ A job is one notebook with its parameters; its folder below ``outputs/<experimen
 ``comparison``.
 
 Every teacher is asked with every prompting and every method trained on each, unless an entry of ``teachers`` or
-``methods`` says under ``promptings`` with which. Explanations of wrong answers train no student by themselves: they
+``methods`` says under ``promptings`` with which; every student learns by every method, unless it says under ``methods``
+by which. Explanations of wrong answers train no student by themselves: they
 go to the methods that need them. A method that needs no explanation is trained once. A prompting or method that is
-there in several forms has names of its own, each saying under ``as`` what it is.
+there in several forms has names of its own, each saying under ``as`` what it is. A control of the kind ``shuffled``
+may say under ``rationales_of`` from which other data set of the experiment it takes its texts, of the same teacher and
+prompting; on that data set itself it has no cell, since there the plain ``shuffled`` is the control.
 """
 
 import ast
@@ -26,7 +29,7 @@ import yaml
 from kdutils.data.questions import SPLITS
 from kdutils.data.sources import is_path
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, project_path
+from kdutils.runs import PROJECT, project_path, read_json
 
 FOLDER = PROJECT / "notebooks" / "experiments"
 NOTEBOOKS = PROJECT / "notebooks"
@@ -52,9 +55,10 @@ COMPARISON = "31_compare_methods"
 
 # Parameters that the study sets from the grid; an experiment may not set them itself.
 SET_BY_STUDY = {"output", "dataset", "questions", "explanations", "seeds", "labels", "students", "evaluations",
-                "trainings", "experiment", "missing", "explained", "counterfactuals", "method", "plan"}
+                "trainings", "experiment", "missing", "explained", "counterfactuals", "method", "plan",
+                "other_questions", "other_explanations"}
 OF_THE_GRID = {"teachers": {"promptings": list, "finetune": dict}, "promptings": {"as": str},
-               "methods": {"promptings": list, "as": str},
+               "methods": {"promptings": list, "as": str, "rationales_of": str}, "students": {"methods": list},
                "human_study": {"methods": list, "promptings": list}}  # keys of an entry that are no parameters
 KEYS = {  # key: (type, needed)
     "about": (str, True), "needs": (str, True), "took": (str, False), "datasets": (dict, True),
@@ -167,7 +171,7 @@ def _check_grid(settings, path):
                 raise StudyError(f"{path}: key '{key}.{name}': a name of letters, digits, '.', '_' and '-' please")
             if not isinstance(value, dict):
                 raise StudyError(f"{path}: key '{key}.{name}': parameters as a mapping please, {{}} for none")
-            _check_choice(key, name, value, settings["promptings"], path)
+            _check_choice(key, name, value, settings, path)
     for key, known in {"promptings": PROMPTINGS, "methods": METHODS}.items():
         for name in settings[key]:
             if kind_of(settings, key, name) not in known:
@@ -184,6 +188,10 @@ def _check_cells(settings, path):
     """Check that every method has something to learn from."""
     for method in settings["methods"]:
         kind = kind_of(settings, "methods", method)
+        _check_lender(settings, method, path)
+        if not any(method in methods_of(settings, student) for student in settings["students"]):
+            raise StudyError(f"{path}: key 'methods.{method}': no student learns by it; name it under a student's "
+                             "`methods`")
         cells = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
         if kind not in UNEXPLAINED and not cells:
             raise StudyError(f"{path}: key 'methods.{method}': no teacher has explanations for it; ask one "
@@ -193,6 +201,21 @@ def _check_cells(settings, path):
                 raise StudyError(f"{path}: key 'methods.{method}': it needs explanations of wrong answers; ask teacher "
                                  f"'{teacher}' with the prompting counterfactual, too, or say with `promptings` on "
                                  "which texts to train")
+
+
+def _check_lender(settings, method, path):
+    """Check the data set that a control takes its texts from."""
+    entry, label = settings["methods"][method], f"{path}: key 'methods.{method}.rationales_of'"
+    if "rationales_of" not in entry:
+        return
+    if kind_of(settings, "methods", method) != "shuffled":
+        raise StudyError(f"{label}: the control 'shuffled' alone takes rationales of another data set")
+    if entry["rationales_of"] not in settings["datasets"]:
+        raise StudyError(f"{label}: '{entry['rationales_of']}' is not among this experiment's data sets: "
+                         f"{', '.join(settings['datasets'])}")
+    if len(settings["datasets"]) == 1:
+        raise StudyError(f"{label}: '{entry['rationales_of']}' is the only data set; there is no other one whose "
+                         "questions could get its rationales")
 
 
 def kind_of(settings, key, name):
@@ -206,15 +229,15 @@ def _contrary_prompting(settings, teacher):
                  if kind_of(settings, "promptings", prompting) == "counterfactual"), "")
 
 
-def _check_choice(key, name, value, promptings, path):
-    """Check the entries of a teacher or method that are no parameters but say where in the grid it stands."""
+def _check_choice(key, name, value, settings, path):
+    """Check what an entry says that is no parameter but where in the grid it stands."""
     for word, wanted in OF_THE_GRID.get(key, {}).items():
         if word in value and not isinstance(value[word], wanted):
             raise StudyError(f"{path}: key '{key}.{name}.{word}': {value[word]!r} is not of type {wanted.__name__}")
-    for prompting in value.get("promptings", []):
-        if prompting not in promptings:
-            raise StudyError(f"{path}: key '{key}.{name}.promptings': '{prompting}' is not among this experiment's "
-                             f"promptings: {', '.join(promptings)}")
+        for other in value.get(word, []) if word in ("promptings", "methods") else []:
+            if other not in settings[word]:
+                raise StudyError(f"{path}: key '{key}.{name}.{word}': '{other}' is not among this experiment's "
+                                 f"{word}: {', '.join(settings[word])}")
 
 
 def promptings_of(settings, teacher, method=None):
@@ -227,6 +250,11 @@ def promptings_of(settings, teacher, method=None):
         return []
     return [prompting for prompting in asked
             if prompting in trained and kind_of(settings, "promptings", prompting) in ONE_EACH]
+
+
+def methods_of(settings, student):
+    """Return the methods that `student` is trained with."""
+    return settings["students"][student].get("methods", list(settings["methods"]))
 
 
 def _parameters(entry, key):
@@ -250,12 +278,13 @@ def _check_parameters(settings, path):
     for name, values in settings["methods"].items():
         _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
-        _check_values(values, trains.values(), f"students.{name}", path)
+        learnt = [trains[method] for method in methods_of(settings, name)]
+        _check_values(_parameters(values, "students"), learnt, f"students.{name}", path)
     _check_values(settings.get("training", {}), trains.values(), "training", path)
     _check_values(settings.get("evaluation", {}), [EVALUATION], "evaluation", path)
     _check_values(settings.get("comparison", {}), [COMPARISON], "comparison", path)
     _check_values(settings.get("report", {}), [REPORT], "report", path)
-    _check_choice("human_study", "", settings.get("human_study", {}), settings["promptings"], path)
+    _check_choice("human_study", "", settings.get("human_study", {}), settings, path)
     _check_values(_parameters(settings.get("human_study", {}), "human_study"), [PEOPLE], "human_study", path)
     _check_values(settings.get("human_ratings", {}), [RATINGS], "human_ratings", path)
 
@@ -288,8 +317,26 @@ def _check_meaning(key, value, label):
         for split in value:
             if split not in (*SPLITS, "all"):
                 raise StudyError(f"{label}: unknown split '{split}'; known are {', '.join(SPLITS)}")
+    if key == "reader" and isinstance(value, dict) and value:
+        _check_reading(value, label)
     if key == "limits" and not all(isinstance(limit, int) and limit >= -1 for limit in value.values()):
         raise StudyError(f"{label}: {value}: whole numbers please, -1 for all")
+
+
+def _check_reading(value, label):
+    """Check the settings of a language model that reads explanations (key `reader` of the evaluation)."""
+    from kdutils.student.simulator import STUDENT, TRAINING, check_reader
+
+    try:
+        check_reader(value)
+    except StudyError as error:
+        raise StudyError(f"{label}: {error}") from None
+    for name, usual in (STUDENT | TRAINING).items():
+        if name in value and not _has_type(value[name], type(usual).__name__):
+            raise StudyError(f"{label[:-1]}.{name}': {value[name]!r} is not of type {type(usual).__name__}")
+    for name in sorted(PATHS & set(value)):
+        if value[name] and is_path(value[name]) and not project_path(value[name]).exists():
+            raise StudyError(f"{label[:-1]}.{name}': {value[name]}: no such file or folder")
 
 
 def _check_reader(name, values, path):
@@ -337,7 +384,7 @@ def notebook_defaults(notebook):
 def planned_cost(experiment, job):
     """Return what the explaining `job` would cost now as a store.Plan, or None where nobody is asked.
 
-    The questions are those of the data job's table, or read anew where it has not run yet.
+    The questions are those of the data job's table, or read anew where it has not run yet or ran otherwise.
     """
     from kdutils.data.readers import limit_questions, read_questions
     from kdutils.data.tables import read_table
@@ -347,12 +394,11 @@ def planned_cost(experiment, job):
     prompting = next(kind for kind, notebook in PROMPTINGS.items() if notebook == job.notebook)
     if prompting not in PROMPTED or parameters["backend"] == "published":
         return None
-    path = project_path(parameters["questions"])
-    if path.is_file():
+    data = next(one for one in experiment.jobs if one.folder in job.needs and one.kind == "data")
+    given, path = {**notebook_defaults(DATA), **data.parameters}, project_path(parameters["questions"])
+    if path.is_file() and read_json(path.parent / "run.json")["parameters"] == given:
         questions = read_table(path, "questions")
     else:
-        data = next(one for one in experiment.jobs if one.folder in job.needs and one.kind == "data")
-        given = {**notebook_defaults(DATA), **data.parameters}
         source = given["reader"] or given["dataset"], given["folder"], given["files"], given["seed"]
         questions = limit_questions(read_questions(*source), given["limits"], given["seed"])
     questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
@@ -362,40 +408,49 @@ def planned_cost(experiment, job):
 def make_jobs(name, settings):
     """Yield the jobs of an experiment, each after those it needs."""
     root = f"outputs/{name}"
-    cells, explained = [], []
+    cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
         "dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
         for dataset, values in settings["datasets"].items()}
     yield from tables.values()
     for data in tables.values():
         for teacher in settings["teachers"]:
-            explanations = list(_explain_jobs(root, settings, data, teacher))
-            yield from explanations
-            explanations = {job.labels["prompting"]: job for job in explanations if job.kind == "explanations"}
-            explained += explanations.values()
-            contrary = explanations.get(_contrary_prompting(settings, teacher))
-            for method in settings["methods"]:
-                for prompting in promptings_of(settings, teacher, method):
-                    cells += (found := _cells(root, settings, data, method, explanations[prompting], contrary))
-                    yield from (job for cell in found for job in cell)
-        for method in settings["methods"]:
-            if kind_of(settings, "methods", method) in UNEXPLAINED:
-                cells += (found := _cells(root, settings, data, method))
-                yield from (job for cell in found for job in cell)
+            found = list(_explain_jobs(root, settings, data, teacher))
+            yield from found
+            explained |= {(data.labels["dataset"], teacher, job.labels["prompting"]): job
+                          for job in found if job.kind == "explanations"}
+    for data in tables.values():
+        cells += (found := list(_trained(root, settings, tables, data, explained)))
+        yield from (job for cell in found for job in cell)
     cells += (found := [(train, _transfer(root, settings, train, evaluate, tables[other])) for train, evaluate in cells
                         for other in settings.get("transfer", []) if other != train.labels["dataset"]])
     yield from (job for _, job in found)
     yield Job("report", "report", REPORT, {
-        **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained],
-        "output": f"{root}/report"}, tuple(job.folder for job in explained))
+        **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained.values()],
+        "output": f"{root}/report"}, tuple(job.folder for job in explained.values()))
     if "human_study" in settings:
         yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])
     yield Job("comparison", "comparison", COMPARISON, {
         **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison",
         "trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
         "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
-        "explained": [f"{root}/{job.folder}" for job in explained],
-    }, tuple(dict.fromkeys(job.folder for cell in [explained, *cells] for job in cell)))
+        "explained": [f"{root}/{job.folder}" for job in explained.values()],
+    }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
+
+
+def _trained(root, settings, tables, data, explained):
+    """Yield the (training, evaluation) jobs on one data set; `explained`: {(data set, teacher, prompting): job}."""
+    own = data.labels["dataset"]
+    for teacher in settings["teachers"]:
+        contrary = explained.get((own, teacher, _contrary_prompting(settings, teacher)))
+        for method, entry in settings["methods"].items():
+            lender = entry.get("rationales_of", "")
+            for prompting in promptings_of(settings, teacher, method) if lender != own else []:
+                lent = (tables[lender], explained[lender, teacher, prompting]) if lender else ()
+                yield from _cells(root, settings, data, method, explained[own, teacher, prompting], contrary, lent)
+    for method in settings["methods"]:
+        if kind_of(settings, "methods", method) in UNEXPLAINED:
+            yield from _cells(root, settings, data, method)
 
 
 def local_inputs(job):
@@ -403,8 +458,9 @@ def local_inputs(job):
     from kdutils.data.readers import READERS
 
     given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
-    found = [path for key in ("model", "tokenizer") if given.get(key)
-             for path in project_path(given[key]).glob("*")]
+    models = [one.get(key) for one in (given, given.get("reader")) if isinstance(one, dict)
+              for key in ("model", "tokenizer")]
+    found = [path for model in models if model for path in project_path(model).glob("*")]
     if job.kind == "data" and (given.get("folder") or data):
         reader = READERS[given.get("reader") or given["dataset"]]
         files = given.get("files") or reader.local
@@ -487,28 +543,31 @@ def _explain_jobs(root, settings, data, teacher):
                    "labels": labels, "output": f"{root}/{folder}"}, needs + after, labels)
 
 
-def _cells(root, settings, data, method, explain=None, contrary=None):
+def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
     """Return the (training, evaluation) jobs of a method on one set of explanations, or on none.
 
     `contrary`: the job that explains wrong answers, for methods that read them and for the probes of the evaluation.
+    `lent`: the jobs of the questions and explanations of another data set, for a control that takes its texts there.
     """
     kind = kind_of(settings, "methods", method)
     labels = explain.labels if explain else {**data.labels, "teacher": "-", "prompting": "-"}
     questions = {"questions": f"{root}/{data.folder}/questions.parquet"}
     texts = {"explanations": f"{root}/{explain.folder}/explanations.parquet"} if explain else {}
     wrong = {"counterfactuals": f"{root}/{contrary.folder}/explanations.parquet"} if contrary else {}
+    files = (("other_questions", "questions.parquet"), ("other_explanations", "explanations.parquet"))
+    others = {key: f"{root}/{job.folder}/{file}" for (key, file), job in zip(files, lent, strict=False)}
     found = []
-    for student in settings["students"]:
+    for student in (name for name in settings["students"] if method in methods_of(settings, name)):
         for seeds in _groups(settings["seeds"], settings.get("seeds_per_job", len(settings["seeds"]))):
             below = f"{explain.folder.partition('/')[2] if explain else data.labels['dataset']}/{method}/{student}"
             below += f"/seeds-{'-'.join(map(str, seeds))}"
             own = {"labels": {**labels, "method": method, "student": student}, "seeds": seeds}
             shown = {**own["labels"], "seeds": ", ".join(map(str, seeds))}
-            needs = tuple(job.folder for job in (data, explain, contrary if kind in CONTRARY else None) if job)
+            needs = tuple(job.folder for job in (data, explain, contrary if kind in CONTRARY else None, *lent) if job)
             train = Job("students", f"students/{below}", METHODS[kind], {
                 **settings.get("training", {}), **_parameters(settings["methods"][method], "methods"),
-                **settings["students"][student], **questions, **texts, **(wrong if kind in CONTRARY else {}), **own,
-                "output": f"{root}/students/{below}"}, needs, shown)
+                **_parameters(settings["students"][student], "students"), **questions, **texts, **others,
+                **(wrong if kind in CONTRARY else {}), **own, "output": f"{root}/students/{below}"}, needs, shown)
             needs = tuple(job.folder for job in (data, explain, contrary, train) if job)
             evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
                 **settings.get("evaluation", {}), **questions, "explanations": "", **texts, **wrong, **own,

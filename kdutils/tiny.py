@@ -11,19 +11,24 @@ from kdutils.runs import PROJECT, is_whole, mark_whole
 LIMITS = {"train": 160, "dev": 24, "test": 32}
 FOLDER = PROJECT / "outputs" / "tiny-models"
 SHAPE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+           "num_attention_heads": 4}
 TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000,
             "learning_rate": 0.001}
 
 
 def tiny(settings):
     """Return `settings` of an experiment with tiny models, few questions, one epoch and the first two seeds."""
-    small = {**settings, "seeds": settings["seeds"][:2], "about": f"{settings['about']} (tiny, no result)"}
+    small = {**settings, "seeds": settings["seeds"][:2], "seeds_per_job": 2,
+             "about": f"{settings['about']} (tiny, no result)"}
     small["datasets"] = {name: {**entry, "limits": LIMITS} for name, entry in settings["datasets"].items()}
     small["teachers"] = {name: _teacher(entry) for name, entry in settings["teachers"].items()}
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "encoder": ""}
+    if small["evaluation"].get("reader"):
+        small["evaluation"]["reader"] = {**_student(small["evaluation"]["reader"]), **TRAINING}
     return small
 
 
@@ -48,6 +53,8 @@ def _student(entry):
     small = {key: value for key, value in entry.items() if key != "learning_rate"} | {"random_weights": True}
     if _is_causal(entry["model"]):
         return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
+    if entry.get("kind") == "classifier":
+        return small | {"model": "", "tokenizer": _vocabulary(entry) or "kdutils/mini/student", "config": ENCODER}
     return small | {"model": "kdutils/mini/student", "tokenizer": _vocabulary(entry), "config": SHAPE}
 
 

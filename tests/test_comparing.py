@@ -50,7 +50,7 @@ class World:
         return self.root / f"questions_{dataset}.parquet"
 
     def add(self, method, prompting="few_shot", right=(20,), failed=(), dataset="small", tested_on="", student="tiny",
-            model="kdutils/mini/student", las=None, words=6, explains=True, exact=None, kind=None):
+            model="kdutils/mini/student", las=None, words=6, explains=True, exact=None, kind=None, gain=None):
         """Add a training and its evaluation: seed i answers the first ``right[i]`` questions, or those listed."""
         teacher, prompting = ("-", "-") if method == "label_only" else ("llama", prompting)
         labels = {"dataset": dataset, "teacher": teacher, "prompting": prompting, "method": method, "student": student}
@@ -78,6 +78,9 @@ class World:
                       for place, (seed, part) in enumerate(table.groupby("seed"))},
             "explanations": [{"seed": seed, "words": words + seed, "rouge_l_teacher": 0.4 + seed / 100,
                               "distractors": 0.1, "bertscore_human": None} for seed in seeds] if explains else [],
+            "attribution_overlap": [] if gain is None else [
+                {"seed": seed, "attributed": self.size // 2, "overlap": 0.3 + gain, "overlap_random": 0.3,
+                 "overlap_gain": gain, "overlap_gain_other": None, "low": None, "high": None} for seed in seeds],
             "simulatability": [{"seed": seed, "simulated": 30, "las": value, "qbe": 0.0, "leaking": 0.5}
                                for seed, value in zip(seeds, las, strict=False)] if las else [],
             "probes": [{"seed": seed, "probe": "wrong", "questions": 9, "accuracy": 0.3, "asserted answer given": 0.6}
@@ -90,6 +93,10 @@ class World:
             scores = table[["id", "seed"]].assign(words=words + table["seed"] % 2 + np.arange(len(table)) % 3,
                                                   rouge_l_teacher=0.4 + np.arange(len(table)) % 7 / 50)
             scores.to_csv(folder / "explanation_scores.csv", index=False)
+            if gain is not None:  # every second text was attributed
+                shares = {"overlap": 0.3, "overlap_random": 0.3, "overlap_gain_other": 0.0}
+                table[["id", "seed"]].assign(**shares, overlap_gain=gain + np.arange(len(table)) % 3 / 100)[::2].to_csv(
+                    folder / "attribution_overlap.csv", index=False)
         else:
             (folder / "explanation_scores.csv").write_text("\n")
         self.evaluations.append(str(folder))
@@ -123,8 +130,9 @@ def study(tmp_path_factory):
     """Methods, promptings, three seeds, one failed, a control, a transfer: every branch of the comparison."""
     world, rng = World(tmp_path_factory.mktemp("study")), np.random.default_rng(3)
     world.add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
-    world.add("multitask", right=(36, 35, 37), las=(0.11, 0.12, 0.14))
-    world.add("multitask", "critique_revision", right=(35, 36, 36), las=(0.30, 0.33, 0.31), words=14)
+    world.add("multitask", right=(36, 35, 37), las=(0.11, 0.12, 0.14), gain=0.1)
+    world.add("multitask", "critique_revision", right=(35, 36, 36), las=(0.30, 0.33, 0.31), words=14,
+              gain=0.2)
     world.add("shuffled", right=spread(19, 21, 20, rng=rng), las=(0.0, 0.01, -0.02))
     world.add("standard", right=spread(22, 20, rng=rng), failed=(2,), las=(0.05, 0.02))
     world.add("counterfactual", right=(2, 1, 1), las=(0.4, 0.2, 0.3))
@@ -467,6 +475,17 @@ def test_explanation_tables_show_mean_and_spread(study):
     assert comparing.usual_measure(measures) == "las"
     assert comparing.usual_measure(measures, "words") == "words"
     assert comparing.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
+
+
+def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(study):
+    measures = reading.home(reading.read_measures(study.evaluations))
+    names = comparing.measure_names(measures, comparing.MEASURES["words that drive the answer"])
+    assert names == ["overlap", "overlap_random", "overlap_gain"], "one without any value is not there"
+    table = comparing.explanation_table(measures, names)
+    assert table["overlap_gain"].str.split().str[0].tolist() == ["0.100", "0.200"], "cells without it are left out"
+    found = study.tests(["overlap_gain"]).query("measure == 'overlap_gain'")
+    assert found["comparison"].tolist() == ["revision"] and found["n_questions"].tolist() == [SIZE // 2]
+    assert found["difference"].iloc[0] == pytest.approx(0.1) and found["p"].iloc[0] < 0.001
 
 
 def test_errors_are_counted_against_label_only(study):

@@ -60,6 +60,28 @@ BAD = {
                                "key 'datasets.mini.files.train'"),
     "name that leaves the folder": (changed("students/..", {}), "key 'students...': a name of letters"),
     "parameters that are none": (changed("methods/standard", "fast"), "key 'methods.standard': parameters as a"),
+    "rationales of nowhere": (changed("methods/multitask", {"as": "shuffled", "rationales_of": "moon"}),
+                              "key 'methods.multitask.rationales_of': 'moon' is not among this experiment's data sets"),
+    "rationales of no name": (changed("methods/multitask", {"as": "shuffled", "rationales_of": 3}),
+                              "key 'methods.multitask.rationales_of': 3 is not of type str"),
+    "rationales of the only data set": (changed("methods/multitask", {"as": "shuffled", "rationales_of": "mini"}),
+                                        "'mini' is the only data set; there is no other one"),
+    "rationales for a method": (changed("methods/multitask/rationales_of", "mini"),
+                                "key 'methods.multitask.rationales_of': the control 'shuffled' alone takes"),
+    "a path of the study": (changed("methods/multitask", {"as": "shuffled", "other_explanations": "x"}),
+                            "key 'methods.multitask.other_explanations': the study sets this"),
+    "reader without a model": (changed("evaluation", {"reader": {"epochs": 2.0}}),
+                               "key 'evaluation.reader': reader: it needs a model"),
+    "reader of no kind": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "depth": 2}}),
+                          "key 'evaluation.reader': reader: unknown 'depth'"),
+    "reader of a wrong type": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "epochs": "two"}}),
+                               "key 'evaluation.reader.epochs': 'two' is not of type float"),
+    "reader that is not there": (changed("evaluation", {"reader": {"model": "./nowhere"}}),
+                                 "key 'evaluation.reader.model': ./nowhere: no such file or folder"),
+    "method of another experiment": (changed("students/mini-t5/methods", ["magic"]),
+                                     "key 'students.mini-t5.methods': 'magic' is not among this experiment's methods"),
+    "method without a student": (changed("students/mini-t5/methods", ["label_only"]),
+                                 "key 'methods.combined': no student learns by it"),
     "no mapping": ("- 1\n- 2\n", "an experiment is a mapping"),
     "no YAML": ("a: [1, 2\n", "not readable YAML"),
     "key twice": ("about: a\nabout: b\n", "the key 'about' stands twice"),
@@ -156,6 +178,58 @@ def test_methods_get_the_explanations_that_they_read():
             assert "counterfactuals" not in job.parameters, folder
 
 
+def test_a_control_gets_the_rationales_of_another_data_set_and_has_no_cell_there():
+    jobs = {job.folder: job for job in load_experiment("published-all").jobs}
+    below, root = "few_shot/shuffled-esnli/t5-v1.1-base/seeds-0", "outputs/published-all"
+    train = jobs[f"students/cqa/llama-2-13b/{below}"]
+    assert train.notebook == "16_train_shuffled" and "rationales_of" not in train.parameters
+    assert train.parameters["explanations"] == f"{root}/explanations/cqa/llama-2-13b/few_shot/explanations.parquet"
+    other = "explanations/esnli/llama-2-13b/few_shot"
+    assert train.parameters["other_explanations"] == f"{root}/{other}/explanations.parquet"
+    assert train.parameters["other_questions"] == f"{root}/data/esnli/questions.parquet"
+    assert {other, "data/esnli"} <= set(train.needs)
+    assert f"evaluations/strategyqa/llama-2-13b/{below}" in jobs
+    assert f"students/esnli/llama-2-13b/{below}" not in jobs, "there the plain control is the one"
+    plain = jobs["students/esnli/llama-2-13b/few_shot/shuffled/t5-v1.1-base/seeds-0"]
+    assert "other_explanations" not in plain.parameters and "data/cqa" not in plain.needs
+    seen = set()
+    for folder, job in jobs.items():
+        assert set(job.needs) <= seen and set(job.parameters) <= set(notebook_parameters(job.notebook)), folder
+        seen.add(folder)
+
+
+def test_a_student_learns_by_the_methods_that_it_names_alone():
+    from kdutils.experiments import make_jobs
+
+    students = {**MINI["students"], "chooser": {"model": "kdutils/mini/student", "methods": ["label_only"]}}
+    trained = [job for job in make_jobs("mini", {**MINI, "students": students}) if job.kind == "students"]
+    assert [job.labels["method"] for job in trained if job.labels["student"] == "chooser"] == ["label_only"]
+    assert {job.labels["method"] for job in trained if job.labels["student"] == "mini-t5"} == set(MINI["methods"])
+    assert not any("methods" in job.parameters for job in trained)
+
+
+def test_a_changed_limit_is_in_the_planned_cost_before_the_data_are_made_again(tmp_path, monkeypatch):
+    from kdutils.data.readers import limit_questions, read_questions
+    from kdutils.data.tables import write_table
+    from kdutils.experiments import DATA, notebook_defaults, planned_cost
+    from kdutils.runs import write_json
+
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    path = tmp_path / "small.yaml"
+    path.write_text(changed("datasets/mini/limits", {"train": 3, "dev": 2, "test": 1}))
+    experiment = load_experiment(path)
+    data, job = (next(job for job in experiment.jobs if job.kind == kind) for kind in ("data", "explanations"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    job.parameters["questions"] = str(folder / "questions.parquet")
+    table = limit_questions(read_questions("mini"), {"train": 1, "dev": 1, "test": 1}, 0)
+    write_table(table, folder / "questions.parquet", "questions")
+    given = {**notebook_defaults(DATA), **data.parameters}
+    for limits, asked in (({"train": 1, "dev": 1, "test": 1}, 6), (data.parameters["limits"], 3)):
+        write_json(folder / "run.json", {"parameters": {**given, "limits": limits}})
+        assert planned_cost(experiment, job).to_ask == asked, limits
+
+
 def test_one_prompting_in_several_forms_has_a_name_for_each(tmp_path):
     jobs = {job.folder: job for job in load_experiment("tokens-ablation").jobs}
     three = jobs["explanations/cqa/flan-t5-xl/saliency-3"]
@@ -174,6 +248,16 @@ def test_tiny_keeps_the_grid_and_changes_models_and_sizes(monkeypatch):
         for job in small.jobs:
             model = job.parameters.get("model", "")
             assert not model or "tiny-models" in model or model.startswith(("kdutils/mini", "outputs/")), model
+
+
+def test_tiny_makes_the_reader_of_explanations_tiny_too():
+    from kdutils.student.simulator import check_reader
+    from kdutils.tiny import tiny
+
+    small = tiny({**MINI, "evaluation": {"reader": {"model": "google/t5-v1_1-base", "epochs": 9.0}}})["evaluation"]
+    check_reader(small["reader"])
+    assert small["reader"]["model"] == "kdutils/mini/student" and small["reader"]["epochs"] == 1.0
+    assert small["reader"]["random_weights"] and tiny(MINI)["evaluation"].get("reader", {}) == {}
 
 
 def test_published_cqa_names_the_published_students_cells_and_five_seeds():

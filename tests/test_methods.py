@@ -20,6 +20,7 @@ from kdutils.student.methods import (
     parse_answer,
     rows_of,
     task_weights,
+    train_texts,
 )
 
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
@@ -136,6 +137,35 @@ def test_shuffled_gives_every_question_the_rationale_of_another_one_of_its_split
     assert controlled("multitask", {}, items, explained, seed) == explained
     with pytest.raises(StudyError, match="shuffled: question 'dev-0' is the only explained one of its split"):
         controlled("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0)
+
+
+def test_shuffled_takes_every_rationale_from_another_data_set_where_it_is_given_one():
+    items, others = items_of(40) + items_of(3, "dev"), [f"Elsewhere {number}." for number in range(8)]
+    explained = {item["id"]: Explained(f"About {item['id']}.", {"sand": "It trickles."}) for item in items}
+    explained["train-3"] = Explained()
+    changed = controlled("shuffled", {}, items, explained, 0, others)
+    assert changed["train-3"] == Explained(), "as many explanations to learn from as multitask has"
+    drawn = [one.rationale for key, one in changed.items() if key != "train-3"]
+    assert set(drawn) == set(others) and changed["dev-0"].counterfactuals == {"sand": "It trickles."}
+    assert changed == controlled("shuffled", {}, items, explained, 0, others)
+    assert changed != controlled("shuffled", {}, items, explained, 1, others)
+    few = controlled("shuffled", {}, items[5:9], explained, 0, others)
+    assert all(few[key] == changed[key] for key in few), "a question's draw does not hang on the others"
+    alone = controlled("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0, others)
+    assert alone["dev-0"].rationale in others, "there need not be another question"
+    assert controlled("multitask", {}, items, explained, 0, others) == explained
+
+
+def test_the_texts_of_another_data_set_are_its_usable_train_rationales_for_the_right_answer():
+    questions = pd.DataFrame([{**ITEM, "id": str(number), "split": split, "human_explanations": []}
+                              for number, split in enumerate(["train", "train", "train", "dev", "train", "train"])])
+    rows = [("0", "It flows.", "water"), ("1", None, "water"), ("2", "It trickles.", "sand"), ("3", "Wet.", "water"),
+            ("4", "It runs.", "water"), ("5", "It flows.", "water")]
+    explanations = pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "answer": answer, "text": text}
+                                 for key, text, answer in rows])
+    assert train_texts(explanations, questions) == ["It flows.", "It runs."]
+    with pytest.raises(StudyError, match=r"the other data set has no usable rationale \(5 train questions, 0 exp"):
+        train_texts(explanations.head(0), questions)
 
 
 def test_random_tokens_are_words_of_the_question_in_its_order_as_many_as_the_rationale_has():

@@ -19,6 +19,49 @@ def test_the_same_seed_makes_the_same_teacher(tokenizer):
     assert not all(a.equal(b) for a, b in zip(first[0].parameters(), other.parameters(), strict=True))
 
 
+def test_the_same_seed_makes_the_same_student(tokenizer):
+    reads = models.student_tokenizer(tokenizer)
+    first, second = (models.pretrain_student(reads, 2, batch=2, report=lambda line: None) for _ in range(2))
+    assert first[1] == second[1]
+    assert all(a.equal(b) for a, b in zip(first[0].parameters(), second[0].parameters(), strict=True))
+    other, _ = models.pretrain_student(reads, 2, batch=2, seed=1, report=lambda line: None)
+    assert not all(a.equal(b) for a, b in zip(first[0].parameters(), other.parameters(), strict=True))
+
+
+def test_a_passage_with_its_gaps_filled_says_true_things_and_asks_nothing():
+    import random
+
+    true, draw = set(models.world_sentences()), random.Random(1)
+    for _ in range(200):
+        passage, filled = models.draw_passage(draw)
+        head, _, told = passage.rpartition(": ")
+        gaps = filled.split(f"{models.GAP} ")
+        assert gaps[0] == "" and told.count(models.GAP) == len(gaps) - 1
+        for words in gaps[1:]:
+            told = told.replace(models.GAP, words.strip(), 1)
+        assert {f"{sentence.removesuffix('.')}." for sentence in told.split(". ")} <= true
+        assert "?" not in passage and (not head or len(head.split(", ")) == 5)
+
+
+def test_the_shipped_student_knows_the_world():
+    import random
+
+    from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+    model, reads = T5ForConditionalGeneration.from_pretrained(models.STUDENT), AutoTokenizer.from_pretrained(
+        models.STUDENT, trust_remote_code=False)
+    draw, facts, right = random.Random("not drawn in training"), world.load_world(), []
+    while len(right) < 40:
+        names = draw.sample(list(facts.concepts), 5)
+        asked = draw.sample(list(facts.concepts[names[0]].items()), 2)
+        if sum(all(facts.fits(name, fact) for fact in asked) for name in names) == 1:
+            told = " and ".join(facts.clause(*fact) for fact in asked)
+            text = f"{', '.join(sorted(names))}: {models.GAP} {told}."
+            found = model.generate(**reads(text, return_tensors="pt"), max_new_tokens=8)[0]
+            right.append(reads.decode(found, skip_special_tokens=True).split()[-1] == names[0])
+    assert sum(right) > 30  # 8 by chance
+
+
 def test_the_loss_is_the_library_s_over_the_teacher_s_own_tokens(tokenizer):
     import random
 
@@ -61,6 +104,7 @@ def test_the_shipped_models_are_those_shapes_and_small(tokenizer):
     assert {path.suffix for path in models.TEACHER.iterdir()} == {".json", ".safetensors"}
     assert models.student_tokenizer(tokenizer)("a cow")["input_ids"][-1] == tokenizer.eos_token_id
     assert AutoConfig.from_pretrained(models.STUDENT).vocab_size == len(tokenizer)
+    assert {path.suffix for path in models.STUDENT.iterdir()} == {".json", ".safetensors"}
 
 
 def test_no_code_of_others_and_no_pickle_is_loaded():

@@ -18,6 +18,7 @@ MEASURES = {  # what the tables of explanations show, by what it asks
     "likeness to a reference": r"(bleu|rouge_l|bertscore)_.*",
     "the texts by themselves": r"words|repetition|names_answer|names_gold|distractors|copied|distinct_\d",
     "foreseeing the answer": r"las.*|leaking|qbe|reader of .*",
+    "words that drive the answer": r"overlap.*",
     "answers behind forced texts": r"behind .*",
 }
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from kdutils.data.tables import read_explanations, read_table
 from kdutils.errors import StudyError
+from kdutils.evaluation.attributing import MEASURES as OVERLAPS
 from kdutils.runs import project_path, read_json
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
@@ -87,8 +88,8 @@ def _missing_runs(path, kinds):
 def read_measures(folders):
     """Return one row per run and measure of its explanations: CELL, kind, seed, measure, value.
 
-    Measures are those of explanations.py and simulating.py, and of each probe of probing.py ``behind <probe>: right``
-    and ``behind <probe>: as asserted``.
+    Measures are those of explanations.py, simulating.py and attributing.py, and of each probe of probing.py
+    ``behind <probe>: right`` and ``behind <probe>: as asserted``.
     """
     rows = []
     for folder in map(project_path, folders):
@@ -97,6 +98,8 @@ def read_measures(folders):
         for record in [*_records(metrics, "explanations"), *_records(metrics, "simulatability")]:
             rows += [{**cell, "seed": record["seed"], "measure": name, "value": value}
                      for name, value in record.items() if name != "seed" and value is not None]
+        for record in _records(metrics, "attribution_overlap"):
+            rows += [{**cell, "seed": record["seed"], "measure": name, "value": record[name]} for name in OVERLAPS]
         for record in _records(metrics, "probes"):
             for name, value in (("right", record["accuracy"]), ("as asserted", record["asserted answer given"])):
                 rows.append({**cell, "seed": record["seed"], "measure": f"behind {record['probe']}: {name}",
@@ -112,14 +115,27 @@ def _records(metrics, key):
 
 
 def read_scores(folders):
-    """Return the measures of every single text (explanation_scores.csv of the evaluations) with CELL, in one frame."""
+    """Return the measures of every single text with CELL, in one frame.
+
+    They are those of explanation_scores.csv of the evaluations and, of the answers that were attributed, of
+    attribution_overlap.csv.
+    """
     tables = []
     for folder in map(project_path, folders):
-        path = folder / "explanation_scores.csv"
-        if path.is_file() and path.read_text(encoding="utf-8").strip():
+        table = _read_csv(folder / "explanation_scores.csv")
+        if len(table):
             cell = cell_of(read_json(folder / "metrics.json")["labels"], {})
-            tables.append(pd.read_csv(path, dtype={"id": str}).assign(**{key: cell[key] for key in CELL}))
+            if len(overlaps := _read_csv(folder / "attribution_overlap.csv")):
+                table = table.merge(overlaps[["id", "seed", *OVERLAPS]], on=["id", "seed"], how="left")
+            tables.append(table.assign(**{key: cell[key] for key in CELL}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*CELL, "id", "seed"])
+
+
+def _read_csv(path):
+    """Return a table of texts; an empty frame where the file is empty or not there."""
+    if path.is_file() and path.read_text(encoding="utf-8").strip():
+        return pd.read_csv(path, dtype={"id": str})
+    return pd.DataFrame()
 
 
 def read_inputs(folders):

@@ -4,11 +4,20 @@ A *simulator* is a reader that sees a question, its choices and perhaps the stud
 student answered. It is trained per student and seed on that student's own predictions, by cross-fitting: the
 questions are cut into folds, and every question is simulated by a reader that was fitted on the other folds.
 
-The reader here is a conditional logit (McFadden 1974) over a few features of each choice: its words in the question and
-in the explanation, whether, how often and how early the explanation names it, its place in the list and, with an
-`encoder`, the cosine of its embedding with those of question and explanation. It has few parameters, so a few hundred
-predictions train it in a second. It reads far less well than a language model: what it does not see is not counted,
-and values are comparable only between students that were simulated by the same reader.
+The reader is, unless another is given, a conditional logit (McFadden 1974) over a few features of each choice: its
+words in the question and in the explanation, whether, how often and how early the explanation names it, its place in
+the list and, with an `encoder`, the cosine of its embedding with those of question and explanation. It has few
+parameters, so a few hundred predictions train it in a second. It reads far less well than a language model: what it
+does not see is not counted.
+
+A language model can take its place, as in Hase et al. 2020, who fine-tune a T5: a function (taught, asked, seed) that
+learns from the predictions of the other folds and returns what it foresees of the held-out ones, for each kind of input
+(student.simulator.trained_reader; `reader` of notebook 21). It is fine-tuned once per fold and seed, five times for
+each student, and needs some hundred predictions at least to learn what to look at: with few of them, or a model
+without pretrained weights, the logit is the better reader.
+
+LAS and QBE are comparable only between students that were simulated by the same reader, and a LAS near 0 says as much
+about the reader as about the explanations: look at the accuracy of each reader beside it.
 
 LAS, leakage-adjusted simulatability (Hase et al. 2020)
     With ŷ the student's answer, x the question, e the explanation: an explanation *leaks* when a reader that sees e
@@ -34,15 +43,16 @@ RIDGE = 1.0  # penalty on the squared weights of standardised features
 MASK = "___"
 
 
-def simulate(predictions, questions, encoder="", seed=0):
+def simulate(predictions, questions, encoder="", seed=0, reader=None):
     """Return (table, marks): LAS and QBE per seed, and per prediction what each reader foresaw.
 
     `predictions`: a frame of tables.PREDICTIONS with explanations; questions without choices, and predictions that
     are none of the choices, cannot be simulated and are left out, counted in ``left out``. `table` has one row per
     seed: las, las_leaking, las_other, leaking (share), groups, qbe, and the accuracy of each reader: question,
-    explanation, both, masked; None throughout where fewer than 2 · FOLDS predictions are left.
+    explanation, both, masked; None throughout where fewer than 2 · FOLDS predictions are left. `reader`: a function in
+    place of the conditional logit, see read_by; `encoder` is the logit's.
     """
-    embed = _embedder(encoder) if encoder else None
+    embed = _embedder(encoder) if encoder and not reader else None
     items = questions.set_index("id")
     rows, marks = [], []
     for number, group in predictions.groupby("seed", sort=True):
@@ -50,7 +60,7 @@ def simulate(predictions, questions, encoder="", seed=0):
         usable = group[known]
         row = {"seed": int(number), "simulated": len(usable), "left out": len(group) - len(usable)}
         if len(usable) >= 2 * FOLDS:
-            found = foreseen(usable, items, embed, seed)
+            found = read_by(reader, usable, items, seed) if reader else foreseen(usable, items, embed, seed)
             row |= summarise(found)
             marks.append(usable[["id", "seed"]].reset_index(drop=True).join(found))
         rows.append(row)
@@ -71,7 +81,7 @@ def summarise(found):
 
 def foreseen(predictions, items, embed, seed):
     """Return a frame of truth values: which reader foresaw each prediction, by cross-fitting."""
-    fold = np.random.default_rng(seed).permutation(len(predictions)) % FOLDS
+    fold = folds(len(predictions), seed)
     rows = [(items.at[row.id, "question"], list(items.at[row.id, "choices"]), row.predicted, row.explanation)
             for row in predictions.itertuples()]
     target = np.array([choices.index(answer) for _, choices, answer, _ in rows])
@@ -89,6 +99,33 @@ def foreseen(predictions, items, embed, seed):
             train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             chosen = choose([tables[i] for i in train], target[train], [tables[i] for i in test])
             right[name][test] = chosen == target[test]
+    return pd.DataFrame(right)
+
+
+def folds(count, seed):
+    """Return the fold of each of `count` predictions, drawn from `seed`."""
+    return np.random.default_rng(seed).permutation(count) % FOLDS
+
+
+def read_by(reader, predictions, items, seed):
+    """Return what foreseen returns, of a `reader` that serves every kind of input.
+
+    ``reader(taught, asked, seed)``: lists of records with id, question, choices, answer (the student's own),
+    explanation and masked, those to learn from and those to foresee; it returns {question, explanation, both, masked:
+    places of the choices foreseen}.
+    """
+    fold = folds(len(predictions), seed)
+    records = [{"id": row.id, "question": items.at[row.id, "question"], "choices": list(items.at[row.id, "choices"]),
+                "answer": row.predicted, "explanation": row.explanation,
+                "masked": masked(row.explanation, row.predicted)} for row in predictions.itertuples()]
+    right = {name: np.zeros(len(records), dtype=bool) for name in ("question", "explanation", "both", "masked")}
+    for number in range(FOLDS):
+        test = np.flatnonzero(fold == number)
+        asked = [records[i] for i in test]
+        found = reader([records[i] for i in np.flatnonzero(fold != number)], asked, seed + number)
+        for name in right:
+            right[name][test] = [one["choices"][place] == one["answer"]
+                                 for one, place in zip(asked, found[name], strict=True)]
     return pd.DataFrame(right)
 
 

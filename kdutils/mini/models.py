@@ -1,8 +1,12 @@
-"""The tiny models of the embedded world: one tokenizer, a teacher that is a real causal LM, a student.
+"""The tiny models of the embedded world: one tokenizer, a teacher that is a real causal LM, a pretrained T5.
 
 The teacher is trained on true sentences about the world and on transcripts in the layouts of
 ``kdutils/teacher/prompts/mini``, so the one prompting code path serves it and a 13B model alike.
 Transcripts ask keys of the train split alone: what the teacher says on dev and test it has not seen.
+
+The student is pretrained as T5 was (Raffel et al. 2020, section 3.1): it fills in what is left out of sentences. They
+state the facts of the whole world, those that dev and test questions ask for, too, as the text that a real student was
+pretrained on does; no question, no list of choices and no explanation is among them.
 """
 
 import random
@@ -18,6 +22,7 @@ STUDENT = Path(__file__).with_name("student")
 END = "<eos>"
 SHARES = {"few_shot": 0.5, "counterfactual": 0.2, "critique": 0.12, "revision": 0.18}  # of the transcripts
 SHOTS = {"few_shot": 3, "counterfactual": 3, "critique": 2, "revision": 2}
+GAP = "_"  # stands for words left out of a passage
 
 
 def world_sentences():
@@ -30,6 +35,26 @@ def world_sentences():
         sentences += [f"{subject} {one}{join} {two}." for one in clauses for two in clauses if one != two
                       for join in (" and", ", but")]
     return sentences
+
+
+def draw_passage(draw):
+    """Return (passage with gaps, what fills them) as one drawn pair of texts to pretrain the student on.
+
+    One to three sentences, each stating one or two facts of one concept; four passages in five begin with the names of
+    five concepts, theirs among them. Of each sentence the subject or a span of one to four words is left out.
+    """
+    world = mini.load_world()
+    names = draw.sample(list(world.concepts), 5)
+    told, filled = [], []
+    for name in draw.sample(names, draw.randint(1, 3)):
+        facts = draw.sample(list(world.concepts[name].items()), draw.randint(1, 2))
+        clauses = draw.choice((" and ", ", but ")).join(world.clause(*fact) for fact in facts)
+        words = f"{mini.article(name).capitalize()} {name} {clauses}".split()
+        start, length = (0, 2) if draw.random() < 0.5 else (draw.randrange(len(words)), draw.randint(1, 4))
+        filled.append(" ".join([GAP, *words[start:start + length]]))
+        told.append(" ".join([*words[:start], GAP, *words[start + length:]]) + ".")
+    head = f"{', '.join(names)}: " if draw.random() < 0.8 else ""
+    return head + " ".join(told), " ".join(filled)
 
 
 def draw_item(draw, keys):
@@ -113,10 +138,10 @@ def teacher_config(tokenizer):
 
 
 def student_config(tokenizer):
-    """Return the student's shape: T5 architecture, 2 + 2 layers, width 96; random weights."""
+    """Return the student's shape: T5 architecture, 2 + 2 layers, width 64, about 260,000 parameters."""
     from transformers import T5Config
 
-    return T5Config(vocab_size=len(tokenizer), d_model=96, d_kv=24, d_ff=256, num_layers=2, num_decoder_layers=2,
+    return T5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2,
                     num_heads=4, dropout_rate=0.0, feed_forward_proj="gated-gelu", decoder_start_token_id=0,
                     eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
 
@@ -125,21 +150,45 @@ def train_teacher(tokenizer, steps, batch=16, learning_rate=3e-3, seed=0, report
     """Train the teacher for `steps` steps of `batch` transcripts; return (model, [(step, loss)]).
 
     The loss is the mean over the teacher's own part of the transcripts: it never has to invent a question.
-    One in eight rows is a set of facts instead. Learning rate: linear warm-up over 5 % of the steps, then
-    cosine to a tenth. Deterministic for one seed, machine and number of threads.
+    One in eight rows is a set of facts instead. Deterministic for one seed, machine and number of threads.
     """
-    import torch
     from transformers import LlamaForCausalLM, set_seed
 
     set_seed(seed)
     model = LlamaForCausalLM(teacher_config(tokenizer)).train()
+    draw, keys, sentences = random.Random(f"teacher {seed}"), mini.split_keys()["train"], world_sentences()
+    batches = _batches(draw, lambda: _row(draw, keys, sentences, tokenizer), batch)
+    return model, _fit(model, batches, lambda rows: _own_loss(model, _pad(rows, tokenizer.pad_token_id)), steps,
+                       learning_rate, report)
+
+
+def pretrain_student(tokenizer, steps, batch=48, learning_rate=4e-3, seed=0, report=print):
+    """Pretrain the student for `steps` steps of `batch` passages with gaps; return (model, [(step, loss)]).
+
+    The loss is the mean over the tokens of what fills the gaps. `tokenizer`: that of student_tokenizer.
+    """
+    from transformers import T5ForConditionalGeneration, set_seed
+
+    set_seed(seed)
+    model = T5ForConditionalGeneration(student_config(tokenizer)).train()
+    draw = random.Random(f"student {seed}")
+    batches = _batches(draw, lambda: tokenizer(list(draw_passage(draw)))["input_ids"], batch)
+    return model, _fit(model, batches, lambda rows: model(**_pad(rows, tokenizer.pad_token_id)).loss, steps,
+                       learning_rate, report)
+
+
+def _fit(model, batches, loss_of, steps, learning_rate, report):
+    """Train `model` with AdamW on `steps` of the `batches`; return [(step, loss)] and leave it ready for use.
+
+    Learning rate: linear warm-up over 5 % of the steps, then cosine to a tenth.
+    """
+    import torch
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    draw, keys, sentences = random.Random(f"teacher {seed}"), mini.split_keys()["train"], world_sentences()
     curve, started = [], time.time()
-    batches = _batches(draw, keys, sentences, tokenizer, batch)
     for step in range(1, steps + 1):
-        loss = _own_loss(model, _pad(next(batches), tokenizer.pad_token_id))
+        loss = loss_of(next(batches))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -148,7 +197,8 @@ def train_teacher(tokenizer, steps, batch=16, learning_rate=3e-3, seed=0, report
         if step % max(1, steps // 40) == 0:
             curve.append((step, loss.item()))
             report(f"step {step} of {steps}, loss {loss.item():.3f}, {time.time() - started:.0f} s")
-    return model.eval(), curve
+    model.eval()
+    return curve
 
 
 def _rate(step, steps):
@@ -158,11 +208,10 @@ def _rate(step, steps):
     return min((step + 1) / warm, 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
 
 
-def _batches(draw, keys, sentences, tokenizer, batch, pool=8):
+def _batches(draw, row, batch, pool=8):
     """Yield batches of rows of like length: `pool` batches are drawn, ordered by length, cut and shuffled."""
     while True:
-        rows = [_row(draw, keys, sentences, tokenizer) for _ in range(pool * batch)]
-        rows.sort(key=lambda row: len(row[0]))
+        rows = sorted((row() for _ in range(pool * batch)), key=lambda row: len(row[0]))
         cut = [rows[start:start + batch] for start in range(0, len(rows), batch)]
         draw.shuffle(cut)
         yield from cut
@@ -198,10 +247,10 @@ def _row(draw, keys, sentences, tokenizer):
 def _pad(rows, pad):
     import torch
 
-    width = max(len(ids) for ids, _ in rows)
-    return {"input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows]),
-            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows]),
-            "labels": torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])}
+    wide, long = (max(len(row[part]) for row in rows) for part in (0, 1))
+    return {"input_ids": torch.tensor([ids + [pad] * (wide - len(ids)) for ids, _ in rows]),
+            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (wide - len(ids)) for ids, _ in rows]),
+            "labels": torch.tensor([labels + [-100] * (long - len(labels)) for _, labels in rows])}
 
 
 def install(folder):

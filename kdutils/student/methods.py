@@ -183,8 +183,17 @@ def token_rationale(parameters):
 
 # The controls: what a method gains without the content of the teacher's texts
 
-def other_rationales(parameters, items, explained, seed):
-    """Give every explained question the rationale of another one: a random cycle through them, drawn from `seed`."""
+def other_rationales(parameters, items, explained, seed, others):
+    """Give every explained question the rationale of another one, drawn from `seed`.
+
+    That of another question of these `items` by a random cycle through them; or one of the texts `others`, of another
+    data set, drawn for each question by itself: the words of a field, and nothing on the question.
+    """
+    if others:
+        return {**explained, **{
+            item["id"]: replace(explained[item["id"]],
+                                rationale=random.Random(f"shuffled {seed} {item['id']}").choice(others))
+            for item in items if explained[item["id"]].rationale}}
     order = [item["id"] for item in items if explained[item["id"]].rationale]
     if len(order) == 1:
         raise StudyError(f"shuffled: question {order[0]!r} is the only explained one of its split: there is no other "
@@ -194,7 +203,7 @@ def other_rationales(parameters, items, explained, seed):
                             for key, other in zip(order, order[1:] + order[:1], strict=True)}}
 
 
-def random_words(parameters, items, explained, seed):
+def random_words(parameters, items, explained, seed, others):
     """Replace every rationale by as many words drawn from question and choices, at most `k`, in their order there."""
     k = parameters.get("k", 5)
     if not isinstance(k, int) or k < 1:
@@ -305,17 +314,32 @@ def _usable(table, items):
     return usable[["id", "answer", "text"]].to_dict("records")
 
 
-def controlled(method, parameters, items, explained, seed):
+def train_texts(explanations, questions):
+    """Return the distinct usable rationales of the train questions, in the order of the questions.
+
+    What the control `shuffled` draws from where it takes its texts from another data set (tables as in explained_of).
+    StudyError where there are none.
+    """
+    train = questions[questions["split"] == "train"]
+    texts = [one.rationale for one in explained_of(explanations, train).values() if one.rationale]
+    if not texts:
+        raise StudyError(f"shuffled: the other data set has no usable rationale ({len(train)} train questions, "
+                         f"{len(explanations)} explanations); explain its train questions first")
+    return list(dict.fromkeys(texts))
+
+
+def controlled(method, parameters, items, explained, seed, others=()):
     """Return {question id: Explained} as `method` is to read it: changed by a control, else as it is.
 
     `items`: records of tables.QUESTIONS, of one or more splits: a control never crosses from one to another. `seed`:
-    that of the run. Give every method this before rows_of; it is the place where a control differs.
+    that of the run. `others`: texts of another data set (train_texts) for the control shuffled. Give every method this
+    before rows_of; it is the place where a control differs.
     """
     explained = {item["id"]: as_explained(explained.get(item["id"])) for item in items}
     control = method_of(method).control
     if control:
         for split in dict.fromkeys(item["split"] for item in items):
-            explained = control(parameters, [item for item in items if item["split"] == split], explained, seed)
+            explained = control(parameters, [item for item in items if item["split"] == split], explained, seed, others)
     return explained
 
 

@@ -137,7 +137,7 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     sources = sources or [asked(item, asks.answer) for item in items]
     heads = [f"{prefix} " if prefix else "" for prefix in prefixes or [""] * len(items)]
     texts = [head + asks.says(choice) for head, item in zip(heads, items, strict=True) for choice in item["choices"]]
-    begins = [len(head + asks.says("")) - 2 for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
+    begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
     ends = [] if asks.one_text and not asks.explains_first else [end_token(tokenizer)]
     targets = iter([(ids + ends, given) for ids, given in zip(
         encode_targets(tokenizer, texts), tokens_before(tokenizer, texts, begins), strict=True)])
@@ -293,6 +293,29 @@ def _choose(model, tokenizer, items):
     return [{**_as_record(item, answer, answer, answer == item["answer"], ""), "scores": of_choices,
              "score_tokens": counts}
             for item, answer, of_choices, counts in zip(items, chosen, scores, tokens, strict=True)]
+
+
+def written_answers(folder, questions, predictions):
+    """Return, for what wants to look into an answer, what the student of `folder` read and wrote up to it.
+
+    One row per prediction with an answer and an explanation (`predictions`: of one seed), columns of `questions` with
+    the student's own `answer`, `source`, `text` (to the end of the sentence that gives the answer; the explanation
+    before it where the method explains first) and `begins`: where in the text the answer itself begins.
+    """
+    asks = method_of(read_json(Path(folder) / "student.json")["method"])
+    said = predictions[(predictions["predicted"] != "") & (predictions["explanation"].str.strip() != "")]
+    table = questions.drop(columns="answer").merge(
+        said[["id", "predicted", "explanation"]].rename(columns={"predicted": "answer"}), on="id")
+    heads = [f"{text} " if asks.explains_first else "" for text in table["explanation"]]
+    return table.assign(
+        source=[asked(item, asks.answer) for item in table.to_dict("records")],
+        text=[head + asks.says(answer) for head, answer in zip(heads, table["answer"], strict=True)],
+        begins=[_before_answer(asks, head) for head in heads])
+
+
+def _before_answer(asks, head):
+    """Return how many characters of the sentence that gives an answer, `head` before it, come before the answer."""
+    return len(head + asks.says("")) - len(" .")
 
 
 def predict_with(folder, questions, max_explanation_tokens, seed):

@@ -77,7 +77,7 @@ def _start(model):
     return getattr(model.config, "decoder_start_token_id", None)
 
 
-def train_student(folder, questions, explained, method, seed, student, training, parameters, progress=None):
+def train_student(folder, questions, explained, method, seed, student, training, parameters, progress=None, others=()):
     """Train a student into `folder` and return its record; one that stands there whole is not trained again.
 
     `questions`: a frame of tables.QUESTIONS with the splits train and dev. `explained`: what methods.explained_of
@@ -86,8 +86,8 @@ def train_student(folder, questions, explained, method, seed, student, training,
     token_budget (padded tokens run at a time); and, if wanted, dev_accuracy (``generation`` or ``scores``, see
     predicting.dev_accuracy), tensorboard (logs below ``tensorboard/``), compile (torch.compile: minutes to begin with,
     for long runs on a GPU), gradient_checkpointing (less memory, a third slower). `parameters`: those of the method
-    (alpha …). `progress`: the file for the line of progress. An interrupted training goes on from its last whole
-    checkpoint.
+    (alpha …). `progress`: the file for the line of progress. `others`: see methods.controlled. An interrupted training
+    goes on from its last whole checkpoint.
 
     The record holds: curve (per evaluation: step, dev accuracy and losses, and per task the mean training loss since
     the one before), best step, epochs, steps, effective batch (questions per step), tokens, cut texts, parameters of
@@ -98,7 +98,7 @@ def train_student(folder, questions, explained, method, seed, student, training,
     raises StudyError; after a full disk the same call goes on from the last good checkpoint.
     """
     folder = Path(folder)
-    wanted = fingerprint(questions, explained, method, seed, student, training, parameters)
+    wanted = fingerprint(questions, explained, method, seed, student, training, parameters, others)
     checkpoints, first = folder / "checkpoints", int(os.environ.get("RANK", 0)) == 0
     if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
         if first:
@@ -110,7 +110,7 @@ def train_student(folder, questions, explained, method, seed, student, training,
         shutil.rmtree(folder, ignore_errors=True)
         write_json(checkpoints / "fingerprint.json", {"fingerprint": wanted})
     record, model, tokenizer = _train(checkpoints, questions, explained, method, seed, student, training,
-                                      parameters, progress)
+                                      parameters, progress, others)
     if first:
         _keep(folder, record, model, tokenizer, {
             "method": method, "seed": seed, "parameters": parameters, "student": student, "training": training,
@@ -143,13 +143,13 @@ def _wait():
     PartialState().wait_for_everyone()
 
 
-def fingerprint(questions, explained, method, seed, student, training, parameters):
+def fingerprint(questions, explained, method, seed, student, training, parameters, others=()):
     """Return what decides the trained weights: settings, data, a local model's files, package versions, the code."""
     import hashlib
     import json
 
     texts = {key: asdict(as_explained(one)) for key, one in explained.items()}
-    data = json.dumps([questions.to_dict("records"), sorted(texts.items())], ensure_ascii=False)
+    data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *others], ensure_ascii=False)
     code = {path.relative_to(PROJECT).as_posix(): sha256(path)
             for part in CODE for path in sorted((PROJECT / "kdutils" / part).glob("*.py"))
             if path.name != "benchmark.py"}
@@ -171,7 +171,7 @@ def _same_training(path, wanted):
         return False
 
 
-def _train(folder, questions, explained, method, seed, student, training, parameters, progress):
+def _train(folder, questions, explained, method, seed, student, training, parameters, progress, others):
     """Return (record, model, tokenizer)."""
     import torch
     from transformers import set_seed
@@ -188,7 +188,7 @@ def _train(folder, questions, explained, method, seed, student, training, parame
     for split, found in items.items():
         if not found:
             raise StudyError(f"questions: the split '{split}' is empty; a student needs train and dev questions")
-    explained = controlled(method, parameters, items["train"] + items["dev"], explained, seed)
+    explained = controlled(method, parameters, items["train"] + items["dev"], explained, seed, others)
     rows, dev, cuts = _tokenized(model, tokenizer, method, parameters, items, explained, seed, training)
     steps = -(-len(rows) // training["questions_per_step"])
     arguments = trainer.training_arguments(

@@ -45,12 +45,14 @@ SETTINGS = {
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
 
 
-def write_attributions(questions, sources, targets, settings, progress=None):
+def write_attributions(questions, sources, targets, settings, progress=None, begins=None):
     """Return the attributed words of `questions` as rationales: a frame of tables.EXPLANATIONS.
 
     `questions`: a frame of tables.QUESTIONS. `sources`, `targets`: per question the text that the teacher was
     trained to read and the gold text it was trained to write. `settings`: see SETTINGS; what is not given
-    keeps its default. `progress`: a file for one line on how far it is.
+    keeps its default. `progress`: a file for one line on how far it is. `begins`: per question where in its target, in
+    characters, the part begins that is explained; the target is then the beginning of a text, without an end token, and
+    a source is cut to what the model can place, as a student's is when it is asked.
 
     `text` holds the words in input order, joined by one space; `raw` every eligible word as JSON,
     ``[[word, score, start, end], …]``, places being characters of the source; `answer` is what was explained, so
@@ -66,17 +68,23 @@ def write_attributions(questions, sources, targets, settings, progress=None):
              for item, source in zip(items, sources, strict=True)]
     model, tokenizer, context = load_teacher(settings)
     encoded = tokenizer(sources, return_offsets_mapping=True)
-    source_ids = encoded["input_ids"]
-    _check_lengths(items, source_ids, min(context, settings["max_source_tokens"]))
+    source_ids, given = encoded["input_ids"], None
+    if begins is None:
+        _check_lengths(items, source_ids, min(context, settings["max_source_tokens"]))
+    else:
+        source_ids, encoded = _cut(encoded, context)
     answers, errors = [item["answer"] for item in items], {}
     if settings["attribution"] == "random":
         scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
     else:
-        target_ids = _target_ids(tokenizer, targets)
+        if begins is None:
+            target_ids = _target_ids(tokenizer, targets)
+        else:
+            target_ids, given = _begun_ids(tokenizer, targets, begins)
         if settings["target"] == "own":
             gold, target_ids = target_ids, own_predictions(model, source_ids, settings)
             answers = _own_answers(tokenizer, answers, targets, gold, target_ids)
-        scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress)
+        scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given)
     table = pd.DataFrame([_record(item, answer, found, settings["k"], len(ids))
                           for item, answer, found, ids in zip(items, answers, scored, source_ids, strict=True)])
     table.attrs["notes"] = {
@@ -89,14 +97,37 @@ def write_attributions(questions, sources, targets, settings, progress=None):
     return table
 
 
-def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress):
+def driving_words(folder, written, attribution="saliency"):
+    """Return {question id: every candidate word, the one that drives the answer most first} of a trained student.
+
+    `written`: a frame of predicting.written_answers. Explained is the student's own answer alone: neither the words of
+    its sentence before it nor an explanation in front of that. {} where there is nothing to explain or the model is no
+    encoder-decoder: what is computed here are gradients and attention with respect to an encoder's input.
+    """
+    if not len(written) or not is_encoder_decoder(folder):
+        return {}
+    settings = {"model": str(folder), "attribution": attribution, "k": 1}
+    table = write_attributions(written, written["source"], written["text"], settings, begins=list(written["begins"]))
+    return {key: [word for word, *_ in ranked_words(json.loads(raw))]
+            for key, raw in zip(table["id"], table["raw"], strict=True)}
+
+
+def is_encoder_decoder(name):
+    """Say whether a folder or Hub id holds an encoder-decoder, the only kind of model that is attributed here."""
+    from transformers import AutoConfig
+
+    where = locate_model(str(name), needs_weights=False)
+    return bool(AutoConfig.from_pretrained(where, trust_remote_code=False).is_encoder_decoder)
+
+
+def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given=None):
     """Return (scored words per question, {question id: completeness error})."""
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     offsets = [[(0, 0) if token in special else place for token, place in zip(ids, places, strict=True)]
                for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
     scored, errors = [None] * len(items), [None] * len(items)
     for done, (row, scores, error) in enumerate(
-            token_scores(model, encoded["input_ids"], target_ids, special, settings), 1):
+            token_scores(model, encoded["input_ids"], target_ids, special, settings, given), 1):
         if not all(map(math.isfinite, scores)):
             raise StudyError(f"question {items[row]['id']!r}: its {settings['attribution']} scores are not finite "
                              "numbers; look at the teacher's weights and training")
@@ -199,6 +230,21 @@ def _target_ids(tokenizer, texts):
             for ids in rows]
 
 
+def _begun_ids(tokenizer, texts, begins):
+    """Return (ids of texts without special tokens, how many of them end where the part that is explained begins)."""
+    encoded = tokenizer(text_target=texts, add_special_tokens=False, return_offsets_mapping=True)
+    given = [sum(end <= begin for _, end in places)
+             for places, begin in zip(encoded["offset_mapping"], begins, strict=True)]
+    return encoded["input_ids"], given
+
+
+def _cut(encoded, limit):
+    """Return (ids, encoded) with the first ids and the last one of a source that has more than `limit`."""
+    cut = {key: [row if len(row) <= limit else row[: limit - 1] + row[-1:] for row in encoded[key]]
+           for key in ("input_ids", "offset_mapping")}
+    return cut["input_ids"], cut
+
+
 # Words
 
 def eligible_spans(item, source, frame=()):
@@ -261,7 +307,12 @@ def merge_words(words, offsets, scores):
 
 
 def best_words(scored, k):
-    """Return the k best of [(word, score, start, end)] in input order; fewer where there are fewer.
+    """Return the words of the k first of ranked_words in input order; fewer where there are fewer."""
+    return [place[0] for place in sorted(ranked_words(scored)[:k], key=lambda place: place[2])]
+
+
+def ranked_words(scored):
+    """Return [(word, score, start, end)] of distinct words, the highest score first.
 
     A word that stands several times, whatever its case, counts once, at its best place; of equal scores the
     earlier place wins. Where every score is zero no word is better than another, and none is returned.
@@ -271,7 +322,7 @@ def best_words(scored, k):
     best = {}
     for place in sorted(scored, key=lambda place: (-place[1], place[2])):
         best.setdefault(place[0].casefold(), place)
-    return [place[0] for place in sorted(list(best.values())[:k], key=lambda place: place[2])]
+    return list(best.values())
 
 
 def random_scores(words, seed, question_id):
@@ -282,16 +333,19 @@ def random_scores(words, seed, question_id):
 
 # Scores of tokens
 
-def token_scores(model, sources, targets, special, settings):
+def token_scores(model, sources, targets, special, settings, given=None):
     """Yield (row, S scores, completeness error) for each row of `sources` and `targets`, lists of token ids.
 
     Rows come in batches of like length, within settings["token_budget"] padded tokens; padding counts for
     nothing and a row's scores do not depend on the batch. The error is None but for integrated gradients.
-    `special`: the tokens that the baseline of integrated gradients keeps.
+    `special`: the tokens that the baseline of integrated gradients keeps. `given`: how many tokens at the beginning of
+    each target are read and not explained; none, unless said.
     """
+    given = given or [0] * len(targets)
     for rows in _batches([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
                          settings["token_budget"]):
-        batch = _padded(model, [sources[row] for row in rows], [targets[row] for row in rows])
+        batch = _padded(model, [sources[row] for row in rows], [targets[row] for row in rows],
+                        [given[row] for row in rows])
         errors = [None] * len(rows)
         if settings["attribution"] == "attention_rollout":
             scores = attention_scores(model, batch)
@@ -313,7 +367,7 @@ def _batches(lengths, token_budget):
     return batches
 
 
-def _padded(model, sources, targets=((0,),)):
+def _padded(model, sources, targets=((0,),), given=(0,)):
     """Return a batch's tensors, padded on the right: source and target ids, (rows, S) and (rows, T), and masks."""
     import torch
 
@@ -324,11 +378,13 @@ def _padded(model, sources, targets=((0,),)):
     start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
     return {"source": padded(sources, pad), "mask": padded([[1] * len(ids) for ids in sources], 0),
             "decoder": padded([[start, *ids[:-1]] for ids in targets], pad),
-            "target": padded(targets, pad), "counted": padded([[1] * len(ids) for ids in targets], 0)}
+            "target": padded(targets, pad),
+            "counted": padded([[0] * start + [1] * (len(ids) - start)
+                               for ids, start in zip(targets, given, strict=True)], 0)}
 
 
 def target_log_p(model, embeddings, mask, decoder, target, counted):
-    """Return log p of each target token, (rows, T), 0 where padded, given source `embeddings`, (rows, S, D)."""
+    """Return log p of each target token, (rows, T), 0 where not counted, given source `embeddings`, (rows, S, D)."""
     logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
     return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
 
@@ -346,7 +402,7 @@ def gradient_scores(model, batch, attribution):
     embeddings = model.get_input_embeddings()(batch["source"]).detach().requires_grad_()
     log_p = target_log_p(model, embeddings, *(batch[name] for name in ("mask", "decoder", "target", "counted")))
     total = torch.zeros_like(embeddings[..., 0])
-    for position in range(log_p.shape[1]):
+    for position in batch["counted"].any(dim=0).nonzero()[:, 0].tolist():
         gradient, = torch.autograd.grad(log_p[:, position].sum(), embeddings, retain_graph=True)
         total += gradient.norm(dim=-1) if attribution == "saliency" else (embeddings * gradient).sum(-1).abs()
     return total.detach() / batch["counted"].sum(-1, keepdim=True)
