@@ -69,7 +69,7 @@ KEYS = {  # key: (type, needed)
 }
 PATHS = {"folder", "published_folder", "model", "tokenizer"}  # parameters that may name a local path
 NAMES = {"backend": ("hf", "openai", "published"), "quantization": ("none", "int8", "nf4"),
-         "published_teacher": ("llama", "qwen", "palm"), "against": ("wrong", "empty"),
+         "published_teacher": ("llama", "qwen", "palm", "people"), "against": ("wrong", "empty"),
          "attribution": ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")}
 SHARES = {"alpha"}  # parameters between 0 and 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -624,3 +624,31 @@ def test_no_download_of_palm_is_known(monkeypatch, tmp_path):
         monkeypatch.setenv("KDUTILS_DATA", value)
         with pytest.raises(StudyError, match="no download is known; unpack datasets.zip of google-research"):
             published_explanations(frame_of(question(0)), "cqa", "palm", "few_shot")
+
+
+# People
+
+def test_what_people_wrote_is_a_teacher_wherever_a_data_set_has_it():
+    table = frame_of(question(0), question(1), question(2))
+    table["human_explanations"] = [["  Because of\nthe rain. ", "Another one."], [], [" ", "It is <b>wet</b>."]]
+    frame = published_explanations(table, "any", "people", "few_shot")
+    assert frame["id"].tolist() == table["id"].tolist() and frame["answer"].tolist() == table["answer"].tolist()
+    assert frame["raw"].tolist() == ["  Because of\nthe rain. ", "", "It is <b>wet</b>."]
+    assert frame["text"].tolist() == ["Because of the rain.", None, "It is <b>wet</b>."]
+    assert frame["problem"].tolist() == ["", "not published", ""]
+
+
+def test_people_explained_nothing_or_not_this(small):
+    with pytest.raises(StudyError, match="any-people: none of the 1 questions has an explanation by people"):
+        published_explanations(frame_of(question(0)), "any", "people", "few_shot")
+    with pytest.raises(StudyError, match="esnli-people, counterfactual: never published; people wrote few_shot rat"):
+        published_explanations(frame_of(question(0)), "esnli", "people", "counterfactual")
+
+
+def test_cqa_by_people_is_cos_e(data):
+    if not (data / "cos_e").is_dir():
+        pytest.skip("no CoS-E: set KDUTILS_DATA to the folder that holds cos_e")
+    known = pd.read_parquet(data / "cos_e" / "v1.11_dev.parquet").set_index("id")["explanation"].str["open-ended"]
+    questions = read_questions("cqa", data, {"test": "cqa/validation.parquet"})
+    frame = published_explanations(questions, "cqa", "people", "few_shot")
+    assert len(frame) > 1000 and (frame["raw"].str.strip() == known[frame["id"]].str.strip().to_numpy()).mean() > 0.99

@@ -11,6 +11,8 @@ of anli, written without knowing the answer. One string per question, in the ord
 into made-up questions: the first answer ends it. They are in ``datasets.zip`` of the repository
 google-research/distilling-step-by-step (Apache-2.0), which is read unpacked; no download is known here.
 
+**People**: what a data set's own annotators wrote (the column human_explanations of the questions), where it has that.
+
 What is wrong with the published texts is known here: they are cleaned (``cleaning``), columns that are not what
 their name says are refused (REFUSED), and other defects come along as notes (CAUTIONS).
 """
@@ -42,7 +44,8 @@ TIMEOUT = 60  # seconds without an answer
 
 DATASETS = ("cqa", "esnli", "strategyqa")
 PALM = "palm"
-TEACHERS = {"llama": "Llama-2-13B", "qwen": "Qwen3-30B-A3B-Instruct-2507", PALM: "PaLM-540B"}
+PEOPLE = "people"
+TEACHERS = {"llama": "Llama-2-13B", "qwen": "Qwen3-30B-A3B-Instruct-2507", PALM: "PaLM-540B", PEOPLE: "people"}
 STAGES = {"few_shot": "rationale", "critique_revision": "revision", "counterfactual": "counterfactual"}
 STAGE_FOLDERS = {"rationale": "rationales", "revision": "rationales_revised",
                  "counterfactual": "rationales_counterfactual"}
@@ -112,6 +115,7 @@ def published_explanations(questions, dataset, teacher, prompting, folder="", ba
     ``stages``, or ``rationales/{dataset}-{teacher}-{split}/shard_{i}``); "" downloads from `base_url`.
     `teacher` palm: only few_shot; `folder` holds ``{dataset}_{split}_CoT.parquet`` or the unpacked ``datasets.zip``;
     "" is ``palm540b_dss`` below KDUTILS_DATA. The answer of a row is PaLM's own, "" where it gave none.
+    `teacher` people: only few_shot, any data set whose questions have explanations by people, the first one each.
 
     ``frame.attrs`` has ``notes`` (what cleaning did and what is missing, counted; for palm also the share of
     answers that are right, per file), ``content`` (per table, whether its rows are the pinned ones) and
@@ -122,6 +126,8 @@ def published_explanations(questions, dataset, teacher, prompting, folder="", ba
     """
     stage = STAGES.get(prompting, prompting)
     _check_names(dataset, teacher, stage)
+    if teacher == PEOPLE:
+        return _human_explanations(questions, dataset)
     if teacher == PALM:
         return _palm_explanations(questions, dataset, _palm_folder(folder))
     published, content = {}, {}
@@ -289,15 +295,16 @@ def _content_state(name, records):
 # Names, and the join to the study's questions
 
 def _check_names(dataset, teacher, stage):
-    for what, value, known in (("teacher", teacher, TEACHERS),
-                               ("dataset", dataset, PALM_SPLITS if teacher == PALM else DATASETS),
+    datasets = {PALM: PALM_SPLITS, PEOPLE: (dataset,)}.get(teacher, DATASETS)
+    for what, value, known in (("teacher", teacher, TEACHERS), ("dataset", dataset, datasets),
                                ("prompting", stage, (*STAGES, *COLUMNS))):
         if value not in known:
             whose = f" for teacher '{teacher}'" if what == "dataset" else ""
             raise StudyError(f"published explanations: {what} '{value}' is unknown{whose}; choose one of "
                              f"{', '.join(known)}")
-    if teacher == PALM and stage != "rationale":
-        raise StudyError(f"{dataset}-{PALM}, {stage}: never published; PaLM-540B wrote few_shot rationales alone")
+    if teacher in (PALM, PEOPLE) and stage != "rationale":
+        raise StudyError(f"{dataset}-{teacher}, {stage}: never published; {TEACHERS[teacher]} wrote few_shot "
+                         "rationales alone")
     if (dataset, teacher, stage) in REFUSED:
         raise StudyError(f"{dataset}-{teacher}, {stage}: refused. {REFUSED[dataset, teacher, stage][0].upper()}"
                          f"{REFUSED[dataset, teacher, stage][1:]}")
@@ -358,6 +365,21 @@ def _explanations(rows, cleaned, content, caution):
     frame = frame[EXPLANATIONS.names]
     frame.attrs.update(notes=count_changes(cleaned), content=content, caution=caution)
     return frame
+
+
+# People
+
+def _human_explanations(questions, dataset):
+    """Return what people wrote on `questions`; StudyError where nobody explained any of them."""
+    rows, cleaned = [], []
+    for question in questions.to_dict("records"):
+        raw = next((text for text in question["human_explanations"] if text.strip()), "")
+        cleaned.append(clean(raw, question["answer"]) if raw else Cleaned(None, [], "not published"))
+        rows.append({"id": question["id"], "stage": "rationale", "answer": question["answer"], "raw": raw})
+    if len(rows) and not any(row["raw"] for row in rows):
+        raise StudyError(f"{dataset}-{PEOPLE}: none of the {len(rows)} questions has an explanation by people; take "
+                         "another teacher, or a copy of the data set that has them")
+    return _explanations(rows, cleaned, {}, "")
 
 
 # PaLM-540B
