@@ -24,6 +24,7 @@ large, bf16.
 import argparse
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -299,6 +300,10 @@ def _child(pipe, threads, function, arguments):
         raise
 
 
+class OutOfMemory(StudyError):
+    """A measurement's process was killed by the system: it asked for more memory than there is."""
+
+
 class Bench:
     """Runs measurements one after the other in fresh processes, so that each has its own peak of memory."""
 
@@ -323,23 +328,30 @@ class Bench:
             found = here.recv()
         except EOFError:
             process.join()
-            raise StudyError(f"{function.__name__}: its process ended with code {process.exitcode}; "
-                             "out of memory?") from None
+            kind = OutOfMemory if process.exitcode == -signal.SIGKILL else StudyError
+            raise kind(f"{function.__name__}: its process ended with code {process.exitcode}; out of memory?") from None
         process.join()
         if isinstance(found, BaseException):
             raise found
         return found
 
     def both(self, function, *arguments, rounds=1):
-        """Return {way: measurement} of both ways in alternating order, seconds of all rounds together."""
-        found = {}
+        """Return {way: measurement} of both ways in alternating order, seconds of all rounds together.
+
+        A way that needs more memory than there is has no seconds; that is a result, and the rest is measured.
+        """
+        found, lost = {}, {}
         for turn in range(rounds):
             for way in WAYS if turn % 2 == 0 else reversed(WAYS):
-                one = self.measure(function, way, *arguments)
+                try:
+                    one = self.measure(function, way, *arguments)
+                except OutOfMemory:
+                    lost[way] = {"seconds": [], "peak_mib": None}
+                    continue
                 before = found.setdefault(way, {**one, "seconds": []})
                 before["seconds"] += one["seconds"]
                 before["peak_mib"] = max(before["peak_mib"], one["peak_mib"])
-        return found
+        return {**found, **lost}
 
 
 # The whole benchmark
@@ -412,11 +424,12 @@ def grow(bench, table, explained, settings):
     at_once, budget = settings["questions_per_step"], settings["budget"]
     for lengthen in settings["lengths"]:
         found = bench.both(time_steps, "multitask", table, explained[True], shape, at_once, 1, budget, lengthen)
-        points.append({"over": "target tokens", "at": found["ours"]["target_tokens"], **seconds_of(found)})
+        points.append({"over": "target tokens", "at": found["ours"].get("target_tokens", 0), **seconds_of(found)})
     for count in settings["counts"]:
         found = bench.both(time_run, "multitask", split(table, count, max(1, count // 12)), explained[False], shape,
                            at_once, 1, budget)
         points.append({"over": "questions", "at": count, **seconds_of(found)})
+    points = [point for point in points if point["plain"] and point["ours"]]  # both had memory enough
     for point in points:
         print(f"growth: {point['at']:.0f} {point['over']}: plain {point['plain']:.2f} s, ours {point['ours']:.2f} s, "
               f"{point['plain'] / point['ours']:.1f} times")
@@ -424,7 +437,8 @@ def grow(bench, table, explained, settings):
 
 
 def seconds_of(found):
-    return {way: statistics.median(found[way]["seconds"]) for way in WAYS}
+    """Return {way: median of its seconds}, None where it ran out of memory."""
+    return {way: statistics.median(found[way]["seconds"]) if found[way]["seconds"] else None for way in WAYS}
 
 
 def processor():
@@ -448,13 +462,20 @@ def show_head(what):
 def show_row(kind, size, method, revised, found, questions):
     """Print a row of a table and return it as a dict."""
     taken, goal = seconds_of(found), GOALS[kind].get((method, revised))
-    row = {"size": size, "method": method, "revised": revised, "goal": goal, "ratio": taken["plain"] / taken["ours"],
-           **{f"{way}_per_second": questions / taken[way] for way in WAYS},
+    speed = {way: questions / taken[way] if taken[way] else None for way in WAYS}
+    row = {"size": size, "method": method, "revised": revised, "goal": goal,
+           "ratio": speed["ours"] / speed["plain"] if all(speed.values()) else None,
+           **{f"{way}_per_second": speed[way] for way in WAYS},
            **{f"{way}_{name}": found[way][name] for way in WAYS for name in ("seconds", "peak_mib")}}
-    print(f"| {size} | {method} | {'revised' if revised else 'unrevised'} | {row['plain_per_second']:.2f} | "
-          f"{row['ours_per_second']:.2f} | {row['ratio']:.2f} | {f'≥ {goal:g}' if goal else '–'} | "
-          f"{row['plain_peak_mib']} | {row['ours_peak_mib']} |", flush=True)
+    cells = [size, method, "revised" if revised else "unrevised", *(_number(speed[way]) for way in WAYS),
+             _number(row["ratio"]), f"≥ {goal:g}" if goal else "–",
+             *(found[way]["peak_mib"] or "out of memory" for way in WAYS)]
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return row
+
+
+def _number(value):
+    return "–" if value is None else f"{value:.2f}"
 
 
 def draw(points, path, questions_per_step):

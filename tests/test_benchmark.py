@@ -1,0 +1,33 @@
+"""The benchmark of training: what it does where one way needs more memory than there is."""
+
+import signal
+
+import pytest
+
+from kdutils.errors import StudyError
+from kdutils.student.benchmark import Bench, OutOfMemory, show_row
+
+
+def test_a_process_that_the_system_killed_is_out_of_memory_and_any_other_end_is_an_error():
+    bench = Bench(threads=1)
+    with pytest.raises(OutOfMemory, match="raise_signal: its process ended with code -9; out of memory"):
+        bench.measure(signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(StudyError, match="code -15") as found:
+        bench.measure(signal.raise_signal, signal.SIGTERM)
+    assert not isinstance(found.value, OutOfMemory)
+    assert bench.measure(abs, -3) == 3
+
+
+def test_one_way_without_memory_is_a_row_and_the_other_way_is_measured(monkeypatch, capsys):
+    def measure(self, function, way, *arguments):
+        if way == "plain":
+            raise OutOfMemory("killed")
+        return {"seconds": [2.0], "peak_mib": 7}
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    found = Bench(threads=1).both(None, rounds=2)
+    assert found == {"plain": {"seconds": [], "peak_mib": None}, "ours": {"seconds": [2.0, 2.0], "peak_mib": 7}}
+    row = show_row("steps", "30M", "combined", True, found, 48)
+    assert row["ratio"] is None and row["plain_per_second"] is None and row["ours_per_second"] == 24
+    line = capsys.readouterr().out
+    assert line == "| 30M | combined | revised | – | 24.00 | – | ≥ 4 | out of memory | 7 |\n"
