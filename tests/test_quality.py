@@ -69,6 +69,11 @@ def test_the_text_table_counts_what_a_hand_counts():
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
 
+def test_a_critique_argues_for_no_answer():
+    row = text_table(explained("A car.", "A cow moos.", stage="critique"), asked(2)).iloc[0]
+    assert row["answer followed"] is None and row["contradicted"] is None and row["answer named"] == 0.5
+
+
 def test_a_copy_of_a_shot_is_found_and_a_new_text_is_not():
     shots = shot_texts("mini")
     assert is_copy("A harp is an instrument and is often yellow. A guitar is an instrument.", shots)

@@ -53,10 +53,10 @@ def text_table(explanations, questions, dataset=""):
     """Return one row per stage and round of the cleaned texts; shares are of the usable ones.
 
     `unusable` (nothing left after cleaning, or never asked), `run-on cut` and `unfinished` (ended in mid-sentence: the
-    last part removed, or kept where it was all), `answer named`, `answer followed` and `contradicted` (see
-    follows; the rest does not show it), `a distractor named`, `all distractors named`, `words`, `repeated` (texts
-    that another question has too), `same as earlier` (texts equal to an earlier stage of the question), `copy of a
-    shot` (share of texts with COPY of their three-word sequences in one shot of the data set's prompt; None
+    last part removed, or kept where it was all), `answer named`, `answer followed` and `contradicted` (see follows;
+    the rest does not show it; None for critiques), `a distractor named`, `all distractors named`, `words`, `repeated`
+    (texts that another question has too), `same as earlier` (texts equal to an earlier stage of the question), `copy
+    of a shot` (share of texts with COPY of their three-word sequences in one shot of the data set's prompt; None
     without `dataset`), and tokens read and written where they are known.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
@@ -67,7 +67,8 @@ def text_table(explanations, questions, dataset=""):
         options = [list(choices[key]) for key in usable["id"]]
         named = [[names_answer(text, choice) for choice in names if choice != answer]
                  for text, answer, names in zip(texts, answers, options, strict=True)]
-        argued = [follows(*item) for item in zip(texts, answers, options, strict=True)] if any(options) else []
+        argues = any(options) and stage != "critique"  # which speaks of a text and argues for no answer
+        argued = [follows(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
         unfinished = [any(change.startswith("unfinished") for change in changes) for changes in usable["changes"]]
         rows.append({
