@@ -14,7 +14,7 @@ by which. Explanations of wrong answers train no student by themselves: they
 go to the methods that need them. A method that needs no explanation is trained once. A prompting or method that is
 there in several forms has names of its own, each saying under ``as`` what it is. A control of the kind ``shuffled``
 may say under ``rationales_of`` from which other data set of the experiment it takes its texts, of the same teacher and
-prompting; on that data set itself it has no cell, since there the plain ``shuffled`` is the control.
+prompting; on that data set itself it has no cell: there the plain ``shuffled`` is what serves as the control.
 """
 
 import ast
@@ -72,6 +72,7 @@ NAMES = {"backend": ("hf", "openai", "published"), "quantization": ("none", "int
          "published_teacher": ("llama", "qwen", "palm", "people"), "against": ("wrong", "empty"),
          "attribution": ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")}
 SHARES = {"alpha"}  # parameters between 0 and 1
+LEAST = {"attributed_words": 1, "attributed_questions": 0}  # the least that a parameter can be
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -234,8 +235,10 @@ def _check_choice(key, name, value, settings, path):
     for word, wanted in OF_THE_GRID.get(key, {}).items():
         if word in value and not isinstance(value[word], wanted):
             raise StudyError(f"{path}: key '{key}.{name}.{word}': {value[word]!r} is not of type {wanted.__name__}")
+        if word in value and wanted is list and not value[word]:
+            raise StudyError(f"{path}: key '{key}.{name}.{word}': empty; leave the key out for all of them")
         for other in value.get(word, []) if word in ("promptings", "methods") else []:
-            if other not in settings[word]:
+            if not isinstance(other, str) or other not in settings[word]:
                 raise StudyError(f"{path}: key '{key}.{name}.{word}': '{other}' is not among this experiment's "
                                  f"{word}: {', '.join(settings[word])}")
 
@@ -279,6 +282,9 @@ def _check_parameters(settings, path):
         _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
         learnt = [trains[method] for method in methods_of(settings, name)]
+        if values.get("kind") == "classifier" and set(learnt) != {METHODS["label_only"]}:
+            raise StudyError(f"{path}: key 'students.{name}': a classifier cannot write, it learns label_only alone; "
+                             "say so under `methods`")
         _check_values(_parameters(values, "students"), learnt, f"students.{name}", path)
     _check_values(settings.get("training", {}), trains.values(), "training", path)
     _check_values(settings.get("evaluation", {}), [EVALUATION], "evaluation", path)
@@ -311,6 +317,8 @@ def _check_meaning(key, value, label):
     """Check the values that a type does not: names out of a list, shares, splits."""
     if key in NAMES and value not in NAMES[key]:
         raise StudyError(f"{label}: unknown '{value}'; known are {', '.join(NAMES[key])}")
+    if key in LEAST and value < LEAST[key]:
+        raise StudyError(f"{label}: {value} is less than {LEAST[key]}")
     if key in SHARES and not 0 <= value <= 1:
         raise StudyError(f"{label}: {value} is not between 0 and 1")
     if key in ("limits", "files"):
@@ -334,6 +342,9 @@ def _check_reading(value, label):
     for name, usual in (STUDENT | TRAINING).items():
         if name in value and not _has_type(value[name], type(usual).__name__):
             raise StudyError(f"{label[:-1]}.{name}': {value[name]!r} is not of type {type(usual).__name__}")
+    for name in set(TRAINING) & set(value):
+        if value[name] <= 0 and name != "warmup_steps" or value[name] < 0:
+            raise StudyError(f"{label[:-1]}.{name}': {value[name]} is too little")
     for name in sorted(PATHS & set(value)):
         if value[name] and is_path(value[name]) and not project_path(value[name]).exists():
             raise StudyError(f"{label[:-1]}.{name}': {value[name]}: no such file or folder")
@@ -396,7 +407,8 @@ def planned_cost(experiment, job):
         return None
     data = next(one for one in experiment.jobs if one.folder in job.needs and one.kind == "data")
     given, path = {**notebook_defaults(DATA), **data.parameters}, project_path(parameters["questions"])
-    if path.is_file() and read_json(path.parent / "run.json")["parameters"] == given:
+    made = path.parent / "run.json"
+    if path.is_file() and made.is_file() and read_json(made)["parameters"] == given:
         questions = read_table(path, "questions")
     else:
         source = given["reader"] or given["dataset"], given["folder"], given["files"], given["seed"]

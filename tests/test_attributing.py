@@ -55,7 +55,7 @@ def test_means_and_intervals_per_seed_and_over_seeds():
     first, second = (predictions("cow", "cow", "farm", "none", seed=seed) for seed in (0, 1))
     ranked = {0: {f"q{number}": RANKED for number in range(4)}, 1: {f"q{number}": RANKED for number in range(3)}}
     both = attribution_overlap(pd.concat([first, second]), ranked, 2)
-    table, of_all = summarise_overlap(both, 5)
+    table, of_all = summarise_overlap(both, 5, [0, 1])
     assert table["attributed"].tolist() == [4, 3] and table["not attributed"].tolist() == [1, 2]
     gains = np.array([0.3, 0.3, -0.2, 0.0])  # 1/2 - 1/5 twice, 0 - 1/5, 0 - 0
     assert table["overlap_gain"][0] == pytest.approx(gains.mean()) and table["overlap"][0] == 0.25
@@ -63,9 +63,12 @@ def test_means_and_intervals_per_seed_and_over_seeds():
     assert [table["low"][0], table["high"][0]] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.03)
     assert of_all["n_questions"] == 3 and of_all["n_seeds"] == 2
     assert of_all["overlap_gain"] == pytest.approx(gains[:3].mean()), "questions that both seeds have"
-    same, _ = summarise_overlap(both[both["id"] == "q0"], 1)
+    same, _ = summarise_overlap(both[both["id"] == "q0"], 1, [0, 1])
     assert same["low"].isna().all(), "no spread, no interval"
-    none, of_none = summarise_overlap(both.head(0), 5)
+    silent, of_silent = summarise_overlap(both[both["seed"] == 0], 5, [0, 1])
+    assert silent["attributed"].tolist() == [4, 0] and silent["not attributed"].tolist() == [1, 5]
+    assert silent["overlap_gain"].isna().tolist() == [False, True] and of_silent["n_seeds"] == 1
+    none, of_none = summarise_overlap(both.head(0), 5, [])
     assert none.empty and of_none["overlap_gain"] is None and of_none["n_questions"] == 0
 
 
@@ -141,8 +144,9 @@ def test_a_causal_student_and_one_without_explanations_have_none(student):
     assert driving_words(folder, written_answers(folder, questions, said.assign(explanation=""))) == {}
 
 
-def test_an_encoder_made_into_an_encoder_decoder_is_attributed_as_far_as_it_reads(tmp_path):
-    model, tokenizer = build({**FAMILIES["bert"], "max_position_embeddings": 64})
+@pytest.mark.parametrize("encoder", ["bert", "roberta"])  # RoBERTa's places begin after that of padding
+def test_an_encoder_made_into_an_encoder_decoder_is_attributed_as_far_as_it_reads(encoder, tmp_path):
+    model, tokenizer = build({**FAMILIES["bert"], "model_type": encoder, "max_position_embeddings": 64})
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     write_json(tmp_path / "student.json", {"method": "counterfactual"})

@@ -16,6 +16,8 @@ def test_a_process_that_the_system_killed_is_out_of_memory_and_any_other_end_is_
         bench.measure(signal.raise_signal, signal.SIGTERM)
     assert not isinstance(found.value, OutOfMemory)
     assert bench.measure(abs, -3) == 3
+    with pytest.raises(OutOfMemory, match="array"):
+        bench.measure(bytearray, 2**62)
 
 
 def test_one_way_without_memory_is_a_row_and_the_other_way_is_measured(monkeypatch, capsys):

@@ -576,3 +576,17 @@ def test_without_outliers_shows_what_the_published_rule_would_drop():
     row = comparing.without_outliers(runs).iloc[0]
     assert (row["seeds"], row["outliers"]) == (6, 1)
     assert row["all"] == pytest.approx(0.44) and row["kept"] == pytest.approx(0.508)
+
+
+def test_a_seed_without_any_value_leaves_the_test_of_a_measure_to_the_others():
+    draw = np.random.default_rng(0)
+    cells = [("d", "t", prompting, "s", "multitask", "d") for prompting in ("few_shot", "critique_revision")]
+    scores = pd.concat([pd.DataFrame([cell] * 20, columns=reading.CELL).assign(
+        id=[f"q{number}" for number in range(20)], seed=seed, overlap_gain=draw.normal(place, 0.2, 20))
+        for place, cell in enumerate(cells) for seed in range(3)], ignore_index=True)
+    all_there = differences._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
+    scores.loc[(scores["seed"] == 2) & (scores["prompting"] == "few_shot"), "overlap_gain"] = np.nan
+    less = differences._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
+    assert all_there["n_seeds"] == 3 and less["n_seeds"] == 2 and less["n_questions"] == 20
+    kept = scores.dropna().groupby("prompting")["overlap_gain"].mean()
+    assert less["difference"] == pytest.approx(kept["few_shot"] - kept["critique_revision"]) and less["p"] < 0.05

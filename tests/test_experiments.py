@@ -82,6 +82,14 @@ BAD = {
                                      "key 'students.mini-t5.methods': 'magic' is not among this experiment's methods"),
     "method without a student": (changed("students/mini-t5/methods", ["label_only"]),
                                  "key 'methods.combined': no student learns by it"),
+    "methods that are none": (changed("students/mini-t5/methods", []), "key 'students.mini-t5.methods': empty; leave"),
+    "methods that are no names": (changed("students/mini-t5/methods", [["a"]]), "['a']' is not among"),
+    "a classifier that is to write": (changed("students/mini-t5/kind", "classifier"), "a classifier cannot write"),
+    "no word to look for": (changed("evaluation/attributed_words", 0), "0 is less than 1"),
+    "reader that is not trained": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "epochs": -1.0}}),
+                                   "key 'evaluation.reader.epochs': -1.0 is too little"),
+    "reader of an unknown kind": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "kind": "foo"}}),
+                                  "key 'evaluation.reader': reader: kind: unknown 'foo'"),
     "no mapping": ("- 1\n- 2\n", "an experiment is a mapping"),
     "no YAML": ("a: [1, 2\n", "not readable YAML"),
     "key twice": ("about: a\nabout: b\n", "the key 'about' stands twice"),
@@ -258,6 +266,8 @@ def test_tiny_makes_the_reader_of_explanations_tiny_too():
     check_reader(small["reader"])
     assert small["reader"]["model"] == "kdutils/mini/student" and small["reader"]["epochs"] == 1.0
     assert small["reader"]["random_weights"] and tiny(MINI)["evaluation"].get("reader", {}) == {}
+    chooser = {"model": "sentence-transformers/all-MiniLM-L6-v2", "kind": "classifier"}
+    check_reader(tiny({**MINI, "evaluation": {"reader": chooser}})["evaluation"]["reader"])
 
 
 def test_published_cqa_names_the_published_students_cells_and_five_seeds():

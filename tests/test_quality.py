@@ -78,6 +78,7 @@ def test_a_copy_of_a_shot_is_found_and_a_new_text_is_not():
     shots = shot_texts("mini")
     assert is_copy("A harp is an instrument and is often yellow. A guitar is an instrument.", shots)
     assert not is_copy("Cows give milk because farmers feed them well every day.", shots) and not is_copy("", shots)
+    assert shot_texts("a data set without prompts") == []
 
 
 def test_revision_changes_compare_the_same_questions():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from kdutils.data.sources import model_context
 from kdutils.errors import StudyError
 from kdutils.student.collating import (
     IGNORED,
@@ -25,7 +26,6 @@ from kdutils.student.models import (
     load_student,
     load_tokenizer,
     merged,
-    model_context,
     model_kind,
     output_layer_on,
 )

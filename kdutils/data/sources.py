@@ -1,4 +1,4 @@
-"""Where models are found: a folder, a local copy, or the Hugging Face Hub."""
+"""Where models are found (a folder, a local copy, or the Hugging Face Hub), and how much one of them reads."""
 
 import importlib.util
 import os
@@ -55,3 +55,16 @@ def _checked(folder, needs_weights):
     if needs_weights and not any(folder.glob("*.safetensors")):
         raise StudyError(f"{folder}: no weights (*.safetensors); other formats are not loaded")
     return str(folder)
+
+
+def model_context(model):
+    """Return how many tokens the model has positions for, None where positions are relative (T5).
+
+    Of a causal model for source and target together, else for each of them.
+    """
+    shape = model.config
+    shapes = [shape.encoder, shape.decoder] if shape.model_type == "encoder-decoder" else [shape]
+    positions = [getattr(one, "max_position_embeddings", None) for one in shapes]
+    offsets = [module.padding_idx + 1 for name, module in model.named_modules()  # RoBERTa counts from there
+               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
+    return None if None in positions else min(positions) - max(offsets, default=0)

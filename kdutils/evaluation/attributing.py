@@ -27,7 +27,8 @@ Definition. Let x be the text that the student read, ŷ the answer that it gave,
    and says little. What is left here is about reasons. Empty where no other candidate is left.
 
 Predictions without an answer or an explanation have no value and are counted; so are answers whose scores are all
-zero. Means have 95 % percentile bootstrap intervals over questions for each seed, and over seeds and questions for all.
+zero. The mean overlap_gain has a 95 % percentile bootstrap interval, over questions for each seed, over seeds and
+questions for all.
 
 Where it comes from. Attributed words as an explanation are of arXiv 2409.12586. That a free-text explanation should
 rest on the same input words as the answer is the *feature importance agreement* of Wiegreffe, Marasović and Smith
@@ -74,14 +75,15 @@ def attribution_overlap(predictions, ranked, k):
     return pd.DataFrame(rows, columns=["id", "seed", "words", "candidates", *MEASURES])
 
 
-def summarise_overlap(overlaps, asked):
+def summarise_overlap(overlaps, asked, seeds):
     """Return (one row per seed, one dict over all): means of MEASURES; gains with their intervals as low and high.
 
-    `asked`: how many questions each seed was asked, for the column ``not attributed``. Over all: the questions that
-    every seed has a value for.
+    `asked`: how many questions each of `seeds` was asked, for the column ``not attributed``. Over all: the questions
+    that every seed has a value for; a seed that has none at all is left out there, as ``n_seeds`` says.
     """
     rows = []
-    for seed, group in overlaps.groupby("seed"):
+    for seed in seeds:
+        group = overlaps[overlaps["seed"] == seed]
         rows.append({"seed": int(seed), "attributed": len(group), "not attributed": asked - len(group),
                      **{name: _mean(group[name]) for name in MEASURES},
                      **_interval(group.pivot(index="seed", columns="id", values="overlap_gain"))})

@@ -190,7 +190,8 @@ def _measure_row(scores, measures, measure, first, second):
     """Return the row of a measure of explanations: text by text where it is one of texts, else over seeds."""
     parts = [_of_cell(scores, cell) for cell in (first, second)]
     if measure in scores and all(part[measure].notna().any() for part in parts):
-        wide = [part.pivot(index="seed", columns="id", values=measure).dropna(axis=1) for part in parts]
+        wide = [part.pivot(index="seed", columns="id", values=measure) for part in parts]
+        wide = [table.dropna(how="all").dropna(axis=1) for table in wide]  # a seed without any value has none to test
         shared = wide[0].columns.intersection(wide[1].columns)
         if len(shared) < 2:
             return None

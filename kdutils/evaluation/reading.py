@@ -99,7 +99,8 @@ def read_measures(folders):
             rows += [{**cell, "seed": record["seed"], "measure": name, "value": value}
                      for name, value in record.items() if name != "seed" and value is not None]
         for record in _records(metrics, "attribution_overlap"):
-            rows += [{**cell, "seed": record["seed"], "measure": name, "value": record[name]} for name in OVERLAPS]
+            rows += [{**cell, "seed": record["seed"], "measure": name, "value": record[name]} for name in OVERLAPS
+                     if record[name] is not None]
         for record in _records(metrics, "probes"):
             for name, value in (("right", record["accuracy"]), ("as asserted", record["asserted answer given"])):
                 rows.append({**cell, "seed": record["seed"], "measure": f"behind {record['probe']}: {name}",

@@ -301,7 +301,14 @@ def _child(pipe, threads, function, arguments):
 
 
 class OutOfMemory(StudyError):
-    """A measurement's process was killed by the system: it asked for more memory than there is."""
+    """A measurement asked for more memory than there is, or its process was killed for it by the system."""
+
+
+def _no_memory(found):
+    import torch
+
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(found, kinds) or isinstance(found, RuntimeError) and "can't allocate memory" in str(found)
 
 
 class Bench:
@@ -331,6 +338,8 @@ class Bench:
             kind = OutOfMemory if process.exitcode == -signal.SIGKILL else StudyError
             raise kind(f"{function.__name__}: its process ended with code {process.exitcode}; out of memory?") from None
         process.join()
+        if _no_memory(found):
+            raise OutOfMemory(f"{function.__name__}: {found}")
         if isinstance(found, BaseException):
             raise found
         return found

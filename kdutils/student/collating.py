@@ -84,7 +84,7 @@ def tokenize_rows(tokenizer, method, parameters, items, explained, max_source, m
     """Return (entries, cuts): each question's rows as token ids, tokenised once and kept.
 
     `items`: records of tables.QUESTIONS; `explained`: {question id: Explained, or a rationale as text, or None};
-    `kind` and `context`: models.model_kind and models.model_context of the student. An entry is a list of TokenRows,
+    `kind` and `context`: models.model_kind and sources.model_context of the student. An entry is a list of TokenRows,
     with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
 
     A source longer than `max_source` or a target longer than `max_target` tokens is cut and counted in `cuts`. Its

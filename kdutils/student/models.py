@@ -69,19 +69,6 @@ def model_kind(model):
     return _kind_of(plain.config, type(plain).__name__)
 
 
-def model_context(model):
-    """Return how many tokens the model has positions for, None where positions are relative (T5).
-
-    Of a causal model for source and target together, else for each of them.
-    """
-    shape = model.config
-    shapes = [shape.encoder, shape.decoder] if shape.model_type == "encoder-decoder" else [shape]
-    positions = [getattr(one, "max_position_embeddings", None) for one in shapes]
-    offsets = [module.padding_idx + 1 for name, module in model.named_modules()  # RoBERTa counts from there
-               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
-    return None if None in positions else min(positions) - max(offsets, default=0)
-
-
 def merged(model):
     """Return the plain model in which trained adapters have been added to the weights; any other model as it is.
 

@@ -7,6 +7,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
+from kdutils.data.sources import model_context
 from kdutils.errors import StudyError
 from kdutils.runs import is_whole, read_json
 from kdutils.student.collating import (
@@ -20,7 +21,7 @@ from kdutils.student.collating import (
     tokens_before,
 )
 from kdutils.student.methods import MARKER, asked, is_right, method_of, parse_answer
-from kdutils.student.models import choice_logits, end_token, load_student, model_context, model_kind, output_layer_on
+from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
 
 
 @torch.no_grad()

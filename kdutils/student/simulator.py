@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kdutils.errors import StudyError
 from kdutils.student.methods import MARKER
+from kdutils.student.models import KINDS
 
 FORMS = ("question", "explanation", "both", "masked")
 DEV_SHARE = 0.1
@@ -27,10 +28,12 @@ TRAINING = {"epochs": 3.0, "questions_per_step": 32, "learning_rate": 0.0003, "w
 
 def check_reader(settings):
     """Raise StudyError where `settings` name no model or something that is in neither STUDENT nor TRAINING."""
+    if settings.get("kind") and settings["kind"] not in KINDS:
+        raise StudyError(f"reader: kind: unknown '{settings['kind']}'; known: {', '.join(KINDS)}")
     unknown = [name for name in settings if name not in STUDENT | TRAINING]
     if unknown:
         raise StudyError(f"reader: unknown '{unknown[0]}'; known: {', '.join(STUDENT | TRAINING)}")
-    if not settings.get("model"):
+    if not settings.get("model") and not settings.get("tokenizer"):  # a shape of its own has a tokenizer at least
         raise StudyError("reader: it needs a model, a folder or Hub id; leave it empty for the conditional logit")
 
 

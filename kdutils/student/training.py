@@ -36,8 +36,9 @@ def worked_loss(student, method, parameters, item, explained, seed):
     import pandas as pd
     import torch
 
+    from kdutils.data.sources import model_context
     from kdutils.student.collating import EpochRows, tokenize_rows
-    from kdutils.student.models import load_student, model_context, model_kind
+    from kdutils.student.models import load_student, model_kind
     from kdutils.student.trainer import dev_losses
 
     model, tokenizer = load_student(**student, seed=seed)
@@ -236,8 +237,9 @@ def _train(folder, questions, explained, method, seed, student, training, parame
 
 def _tokenized(model, tokenizer, method, parameters, items, explained, seed, training):
     """Return (rows of train, rows of dev, cut texts of train); the dev rows are the same for every seed."""
+    from kdutils.data.sources import model_context
     from kdutils.student.collating import EpochRows, tokenize_rows
-    from kdutils.student.models import model_context, model_kind
+    from kdutils.student.models import model_kind
 
     entries, cuts = {}, {}
     for split, found in items.items():

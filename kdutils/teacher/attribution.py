@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import lettered
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import locate_model, model_context
 from kdutils.errors import StudyError
 from kdutils.runs import is_whole, write_text
 
@@ -213,7 +213,7 @@ def load_teacher(settings):
         model = AutoModelForSeq2SeqLM.from_pretrained(where, use_safetensors=True, trust_remote_code=False, **kind)
     model.generation_config.max_length = None
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return model.eval().requires_grad_(False), tokenizer, context
+    return model.eval().requires_grad_(False), tokenizer, model_context(model) or math.inf
 
 
 def _check_lengths(items, source_ids, limit):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kdutils.data.texts import follows, names_answer, triples
 from kdutils.runs import project_path, read_json
-from kdutils.teacher.prompting import template
+from kdutils.teacher.prompting import FOLDER, template
 
 NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text has gone on to another item
 SENTENCE_END = (".", "!", "?", '"', "'", "”", "’", ")", "]")
@@ -93,7 +93,9 @@ def text_table(explanations, questions, dataset=""):
 
 
 def shot_texts(dataset):
-    """Return the three-word sequences of each worked example of a data set's few-shot prompt, as sets."""
+    """Return the three-word sequences of each worked example of a data set's few-shot prompt, as sets; [] for none."""
+    if not (FOLDER / dataset / "few_shot.txt").is_file():  # as where the texts are people's and nobody was prompted
+        return []
     return [set(triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
 
 
