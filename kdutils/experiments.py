@@ -9,11 +9,12 @@ A job is one notebook with its parameters; its folder below ``outputs/<experimen
 ``comparison``.
 
 Every teacher is asked with every prompting and every method trained on each, unless an entry of ``teachers`` or
-``methods`` says under ``promptings`` with which; every student learns by every method, unless it says under ``methods``
-by which. Explanations of wrong answers train no student by themselves: they go to the methods that need them. A method
-that needs no explanation is trained once. A prompting or method that is there in several forms has names of its own, each saying under ``as`` what it is. A control of the kind ``shuffled``
-may say under ``rationales_of`` from which other data set of the experiment it takes its texts, of the same teacher and
-prompting; on that data set itself it has no cell: there the plain ``shuffled`` is what serves as the control.
+``methods`` says under ``promptings`` with which; every student learns by every method, unless it says under
+``methods`` by which. Explanations of wrong answers train no student by themselves: they go to the methods that need
+them. A method that needs no explanation is trained once. A prompting or method that is there in several forms has
+names of its own, each saying under ``as`` what it is. A control of the kind ``shuffled`` may say under
+``rationales_of`` from which other data set of the experiment it takes its texts, of the same teacher and prompting;
+on that data set itself it has no cell: there the plain ``shuffled`` is what serves as the control.
 """
 
 import ast
