@@ -1,7 +1,7 @@
 """An experiment in small: the same grid and the same code with tiny models and a few hundred questions.
 
 ``--tiny`` changes names and sizes and nothing else, so that an experiment for a large machine is tried to its end on a
-small one before it is paid for. What comes out is no result: the models have random weights.
+small one before it is paid for. What comes out is no result: the students have random weights.
 """
 
 from kdutils.data.sources import locate_model
@@ -33,7 +33,7 @@ def tiny(settings):
 
 
 def _teacher(entry):
-    """Return a teacher's entry: published ones stay, the tiny causal model takes the place of all others."""
+    """Return a teacher's entry: published ones stay, the mini teacher takes the place of all others."""
     small = dict(entry)
     if "finetune" in entry:
         small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
@@ -73,18 +73,17 @@ def _vocabulary(entry):
 
 
 def causal_model():
-    """Return the folder of a tiny Llama with random weights, the mini vocabulary and room for long prompts."""
-    folder = FOLDER / "causal"
-    if not is_whole(folder):
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+    """Return the folder of the mini teacher with room for long prompts, where what it writes is words and no sense.
 
-        set_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(PROJECT / "kdutils" / "mini" / "teacher", trust_remote_code=False)
-        LlamaForCausalLM(LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192, tie_word_embeddings=True,
-            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    Random weights would not do: they may write one full stop after the other, which leaves no usable text.
+    """
+    folder = FOLDER / "mini-teacher"
+    if not is_whole(folder):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        teacher = PROJECT / "kdutils" / "mini" / "teacher"
+        model = AutoModelForCausalLM.from_pretrained(teacher, max_position_embeddings=8192, trust_remote_code=False)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(teacher, trust_remote_code=False).save_pretrained(folder)
         mark_whole(folder)
     return folder

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from kdutils.errors import StudyError
-from kdutils.student.benchmark import Bench, OutOfMemory, show_row
+from kdutils.student.benchmark import Bench, OutOfMemory, block_widths, padded_to, show_row
+from kdutils.student.collating import TokenRow
 
 
 def test_a_process_that_the_system_killed_is_out_of_memory_and_any_other_end_is_an_error():
@@ -33,3 +34,14 @@ def test_one_way_without_memory_is_a_row_and_the_other_way_is_measured(monkeypat
     assert row["ratio"] is None and row["plain_per_second"] is None and row["ours_per_second"] == 24
     line = capsys.readouterr().out
     assert line == "| 30M | combined | revised | – | 24.00 | – | ≥ 4 | out of memory | 7 |\n"
+
+
+def test_the_plain_way_pads_a_part_to_the_longest_of_its_block_with_labels_that_count():
+    block = [{"predict": TokenRow(0, [5] * (i + 1), [7] * (2 * i + 1))} for i in range(4)]
+    widths = block_widths(block, limit=6)
+    assert widths == {"predict": (4, 6)}  # the longest target has 7
+    first, last = padded_to(widths, [block[0], block[3]])
+    assert first["predict"]["input_ids"].tolist() == [5, 0, 0, 0]
+    assert first["predict"]["attention_mask"].tolist() == [1, 0, 0, 0]
+    assert first["predict"]["labels"].tolist() == [7, 0, 0, 0, 0, 0]
+    assert last["predict"]["labels"].tolist() == [7] * 6

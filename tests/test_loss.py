@@ -16,6 +16,7 @@ from kdutils.student.trainer import (
     Diverged,
     HeadLoss,
     QuickDropout,
+    QuickEmbedding,
     StudyTrainer,
     cut_rows,
     last_layer,
@@ -149,7 +150,7 @@ def test_loss_and_gradients_of_the_other_students_equal_one_by_hand(students, qu
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_of_a_large_vocabulary_equal_those_by_hand(students, questions, explained, tied, tmp_path,
                                                              monkeypatch):
-    """They are added up sparse, to those of the output layer where the two share a weight."""
+    """They are added to what stands, and to those of the output layer where the two share a weight."""
     model = load_student("", "kdutils/mini/student", random_weights=True, seed=2, config={
         **SHAPES["causal"], "tie_word_embeddings": tied})[0].double()
     groups = rows_for(students, questions, explained, "combined", PARAMETERS, "causal")
@@ -158,7 +159,7 @@ def test_gradients_of_a_large_vocabulary_equal_those_by_hand(students, questions
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     monkeypatch.setattr(trainer_module, "VOCABULARY", 900)
     assert_equal(step_with_trainer(model, groups, WEIGHTS["combined"], tmp_path, 700)[1], wanted)
-    assert model.model.embed_tokens.sparse and not model.model.embed_tokens.weight.grad.is_sparse
+    assert type(model.model.embed_tokens) is QuickEmbedding
 
 
 def test_half_precision_keeps_the_softmax_and_the_sums_in_float32(questions, explained, students):
@@ -172,10 +173,10 @@ def test_half_precision_keeps_the_softmax_and_the_sums_in_float32(questions, exp
         if half:
             model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
             trainer_module.LAST.pop(model)
+        model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             total, sums = step_loss(model, chunk, scale)
         assert last_layer(model, chunk) is not None and total.dtype == torch.float32
-        model.zero_grad()
         total.backward()
         found.append((total.item(), sums, model.lm_head.weight.grad.flatten()))
     assert found[1][0] == pytest.approx(found[0][0], rel=0.01) and found[1][0] != found[0][0]
@@ -282,6 +283,40 @@ def test_the_loss_in_slices_equals_the_librarys_cross_entropy(monkeypatch, slice
     torch.testing.assert_close(total, (wanted * weights).sum())
     for found, expected in zip(torch.autograd.grad(3 * total, inputs), gradients, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_the_loss_in_slices_adds_to_gradients_that_stand():
+    torch.manual_seed(0)
+    hidden, weight = (torch.randn(*shape, requires_grad=True) for shape in ((7, 5), (11, 5)))
+    tokens, weights, before = torch.randint(0, 11, (7,)), torch.rand(7), torch.rand(11, 5)
+    wanted = torch.nn.functional.cross_entropy(hidden @ weight.T, tokens, reduction="none") @ weights
+    gradients = torch.autograd.grad(wanted, (hidden, weight))
+    weight.grad = before.clone()
+    total, _ = HeadLoss.apply(hidden, weight, None, tokens, weights, True)
+    total.backward()
+    torch.testing.assert_close(hidden.grad, gradients[0])
+    torch.testing.assert_close(weight.grad, before + gradients[1])
+    for scale, replaced in ((2, False), (1, True)):
+        total, _ = HeadLoss.apply(hidden, weight, None, tokens, weights, True)
+        weight.grad = None if replaced else weight.grad
+        with pytest.raises(RuntimeError, match="replaced, or its sum was scaled"):
+            (scale * total).backward()
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("standing", [False, True])
+def test_the_faster_embedding_has_the_librarys_gradient(padding, standing):
+    torch.manual_seed(0)
+    plain = torch.nn.Embedding(9, 4, padding_idx=padding)
+    quick = QuickEmbedding(9, 4, padding_idx=padding)
+    quick.load_state_dict(plain.state_dict())
+    ids, slope = torch.tensor([[3, 1, 1], [8, 3, 0]]), torch.randn(2, 3, 4)
+    before = torch.rand(9, 4) if standing else None
+    plain.weight.grad, quick.weight.grad = (None if before is None else before.clone() for _ in range(2))
+    for embedding in (plain, quick):
+        embedding(ids).backward(slope)
+    torch.testing.assert_close(quick(ids), plain(ids))
+    torch.testing.assert_close(quick.weight.grad, plain.weight.grad)
 
 
 def test_the_faster_dropout_drops_as_many_and_keeps_the_mean():

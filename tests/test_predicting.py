@@ -120,6 +120,8 @@ def test_a_short_generation_stops_where_the_explanation_begins():
     model.generate = counting
     stopped = generate(model, tokenizer, sources, 40, stop="Explanation:")
     assert stopped == [f"The answer is {item['answer']}. Explanation:" for item in items] and max(lengths) < 10
+    longer = f"Explanation: {rationales[items[0]['id']]}"  # more tokens than the first ones that are written
+    assert generate(model, tokenizer, sources[:1], 40, stop=longer)[0].endswith(longer)
     assert dev_accuracy(tokenizer, items, "standard")(model) == 1.0
     assert dev_accuracy(tokenizer, items, "standard", by="scores")(model) == 1.0
     wrong = [{**item, "answer": item["choices"][item["choices"].index(item["answer"]) - 1]} for item in items[:5]]

@@ -14,7 +14,6 @@ from kdutils.student.collating import (
     EpochRows,
     StepCollator,
     TokenRow,
-    cut_step,
     pad_chunk,
     tokenize_rows,
 )
@@ -30,6 +29,7 @@ from kdutils.student.models import (
     output_layer_on,
 )
 from kdutils.student.predicting import predict_questions
+from kdutils.student.trainer import cut_rows
 
 TOKENIZER = "kdutils/mini/student"
 T5 = {"model_type": "t5", "d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
@@ -190,8 +190,8 @@ def test_without_a_padding_token_the_end_token_pads_and_is_still_learnt(twenty, 
 
 def test_a_step_of_causal_rows_is_cut_by_their_whole_length():
     rows = [TokenRow(0, [1] * (40 - 3 * i), [2] * (3 * i + 2)) for i in range(12)]
-    assert [len(chunk) for chunk in cut_step(rows, 42 * 6, causal=True)] == [6, 6]  # all are 42 long
-    assert len(cut_step(rows, 42 * 6)) > 2
+    assert [len(chunk) for chunk in cut_rows(rows, 42 * 6, causal=True)] == [6, 6]  # all are 42 long
+    assert len(cut_rows(rows, 42 * 6)) > 2
 
 
 # Adapters

@@ -252,12 +252,12 @@ def test_what_a_student_is_made_from_includes_the_texts_for_wrong_answers(questi
 # What fails stays in the table
 
 def test_a_student_that_diverges_is_marked_and_the_next_seed_goes_on(train, tmp_path, monkeypatch):
-    folder, steps = tmp_path / "seed-0", []
+    folder, calls = tmp_path / "seed-0", []
 
     def poisoned(model, chunk, scale):
         total, sums = step_loss(model, chunk, scale)
-        steps.append(1)
-        return (total, sums) if len(steps) < 30 else (total * torch.nan, sums * torch.nan)
+        calls.append(bool(scale.any()))  # in an evaluation it is 0
+        return (total, sums * torch.nan) if calls[-1] and False in calls else (total, sums)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "step_loss", poisoned)

@@ -80,8 +80,11 @@ def tokenizer_folder():
 
 # The published way
 
-def plain_trainer(model, rows, dev_rows, weights, limit, questions_per_step, steps, evaluations, callbacks=()):
-    """Return a stock Seq2SeqTrainer that trains as the published code does; `rows`: {task: row} per question."""
+def plain_trainer(model, rows, dev_rows, weights, widths, questions_per_step, steps, evaluations, callbacks=()):
+    """Return a stock Seq2SeqTrainer that trains as the published code does; `rows`: {task: row} per question.
+
+    `widths`: what block_widths returned for a block of questions, also where no more than a part of it is trained on.
+    """
     import torch
     from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -101,38 +104,41 @@ def plain_trainer(model, rows, dev_rows, weights, limit, questions_per_step, ste
         predict_with_generate=True, generation_max_length=300, eval_strategy="steps" if evaluations else "no",
         eval_steps=steps // evaluations if evaluations else None, save_strategy="no", report_to="none",
         disable_tqdm=True, remove_unused_columns=False, bf16=on_gpu, use_cpu=not on_gpu, seed=0)
-    trainer = PlainTrainer(model=model, args=arguments, train_dataset=pad_blocks(rows, limit),
-                           eval_dataset=pad_blocks(dev_rows, limit), data_collator=stack, callbacks=list(callbacks))
+    trainer = PlainTrainer(model=model, args=arguments, train_dataset=padded_to(widths, rows),
+                           eval_dataset=padded_to(widths, dev_rows), data_collator=stack, callbacks=list(callbacks))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def pad_blocks(rows, limit):
-    """Return per question {task: tensors}, padded to the longest of each 1,000 questions, labels with 0."""
+def block_widths(rows, limit):
+    """Return {task: (longest source, longest target)} of a block of questions, targets cut to `limit`, as published."""
+    block = rows[:BLOCK]
+    return {task: (min(LIMITS["sources"], max(len(row[task].source) for row in block)),
+                   min(limit, max(len(row[task].target) for row in block))) for task in block[0]}
+
+
+def padded_to(widths, rows):
+    """Return per question {task: tensors}, padded to the widths of their block, labels with 0."""
     import torch
 
     padded = []
-    for first in range(0, len(rows), BLOCK):
-        block = rows[first: first + BLOCK]
-        widths = {task: (min(LIMITS["sources"], max(len(row[task].source) for row in block)),
-                         min(limit, max(len(row[task].target) for row in block))) for task in block[0]}
-        for row in block:
-            tensors = {}
-            for task, (wide, long) in widths.items():
-                source, target = row[task].source[:wide], row[task].target[:long]
-                tensors[task] = {
-                    "input_ids": torch.tensor(source + [0] * (wide - len(source))),
-                    "attention_mask": torch.tensor([1] * len(source) + [0] * (wide - len(source))),
-                    "labels": torch.tensor(target + [0] * (long - len(target)))}
-            padded.append(tensors)
+    for row in rows:
+        tensors = {}
+        for task, (wide, long) in widths.items():
+            source, target = row[task].source[:wide], row[task].target[:long]
+            tensors[task] = {
+                "input_ids": torch.tensor(source + [0] * (wide - len(source))),
+                "attention_mask": torch.tensor([1] * len(source) + [0] * (wide - len(source))),
+                "labels": torch.tensor(target + [0] * (long - len(target)))}
+        padded.append(tensors)
     return padded
 
 
 def stack(questions):
-    """Collate padded questions; where they come from blocks of unlike width, padding is added."""
-    from torch.nn.utils.rnn import pad_sequence
+    """Collate padded questions."""
+    import torch
 
-    return {task: {name: pad_sequence([question[task][name] for question in questions], batch_first=True)
+    return {task: {name: torch.stack([question[task][name] for question in questions])
                    for name in questions[0][task]} for task in questions[0]}
 
 
@@ -204,11 +210,13 @@ def time_steps(way, method, table, explained, shape, questions_per_step, steps, 
     if lengthen != 1:
         rows = [[TokenRow(row.task, row.source, (row.target * 3)[: max(2, round(lengthen * len(row.target)))])
                  for row in group] for group in rows]
+    tokens = statistics.mean(sum(row.counted for row in group) for group in rows)
     model = new_model(shape)
     if way == "plain":
-        study = plain_trainer(model, by_task(rows, list(weights)), by_task(rows[:1], list(weights)), weights,
-                              LIMITS[method] if lengthen == 1 else 10**6, questions_per_step, steps, 0,
-                              [watch.callback])
+        rows = by_task(rows, list(weights))
+        study = plain_trainer(model, rows, rows[:1], weights,
+                              block_widths(rows, LIMITS[method] if lengthen == 1 else 10**6), questions_per_step,
+                              steps, 0, [watch.callback])
     else:
         arguments = trainer.training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps, 1)
         arguments.eval_strategy = arguments.save_strategy = "no"
@@ -217,12 +225,15 @@ def time_steps(way, method, table, explained, shape, questions_per_step, steps, 
             model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
             token_budget=budget, dev_rows=rows[0], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
     study.train()
-    tokens = statistics.mean(sum(row.counted for row in group) for group in rows)
     return {"seconds": watch.steps(), "target_tokens": tokens, "peak_mib": peak_mib()}
 
 
-def time_run(way, method, table, explained, shape, questions_per_step, evaluations, budget, ends=True):
-    """Return {"seconds" of a whole run from texts to a trained student, "peak_mib"}; `table` has train and dev."""
+def time_run(way, method, table, explained, shape, questions_per_step, counts, budget, ends=True):
+    """Return {"seconds" of a whole run from texts to a trained student with one evaluation, "peak_mib"}.
+
+    `counts`: how many of the questions are trained on, and how many are dev questions. The plain way pads them to the
+    block of which they are a part, `table`, as in a run over all of it.
+    """
     import torch
 
     from kdutils.student import predicting
@@ -230,20 +241,23 @@ def time_run(way, method, table, explained, shape, questions_per_step, evaluatio
     from kdutils.student.models import load_student
     from kdutils.student.training import train_student
 
+    weights = task_weights(method, {})
+    widths = block_widths(by_task(tokenized(method, table, explained)["train"], list(weights)), LIMITS[method])
+    table = split(table, *counts)
     set_ends(tokenized(method, table, explained) if ends else {})
-    weights, started = task_weights(method, {}), now()
+    started = now()
     if way == "plain":
-        rows = {split: by_task(found, list(weights)) for split, found in tokenized(method, table, explained).items()}
+        rows = {part: by_task(found, list(weights)) for part, found in tokenized(method, table, explained).items()}
         steps = -(-len(rows["train"]) // questions_per_step)
-        plain_trainer(new_model(shape), rows["train"], rows["dev"], weights, LIMITS[method], questions_per_step, steps,
-                      evaluations).train()
+        plain_trainer(new_model(shape), rows["train"], rows["dev"], weights, widths, questions_per_step, steps,
+                      1).train()
         return {"seconds": [now() - started], "peak_mib": peak_mib()}
     with tempfile.TemporaryDirectory() as folder:
         student = {"model": "", "tokenizer": str(tokenizer_folder()), "random_weights": True,
                    "config": {**T5, **shape}}
         train_student(Path(folder) / "student", table, explained, method, 0, student, {
             "epochs": 1, "questions_per_step": questions_per_step, "learning_rate": 5e-5, "warmup_steps": 0,
-            "dev_evaluations": evaluations, "max_source_tokens": LIMITS["sources"],
+            "dev_evaluations": 1, "max_source_tokens": LIMITS["sources"],
             "max_target_tokens": LIMITS[method], "token_budget": budget}, {}, Path(folder) / "progress.txt")
         model, tokenizer = load_student(str(Path(folder) / "student"))
         model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -367,7 +381,7 @@ class Bench:
 
 SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "runs": (method, revised): (steps, dev questions)
     "cpu": {"sizes": SIZES, "questions_per_step": 48, "steps": {"1M": 2, "8M": 1, "30M": 1}, "budget": 3000,
-            "questions": 1000, "run_size": "8M", "runs": {("multitask", False): (4, 16), ("combined", True): (2, 8)},
+            "questions": 1000, "run_size": "8M", "runs": {("multitask", False): (8, 32), ("combined", True): (4, 16)},
             "growth_size": "1M", "lengths": (0.5, 1, 2), "counts": (48, 96, 192)},
     "gpu": {"sizes": GPU_SIZES, "questions_per_step": 48, "steps": {"base": 5, "large": 5}, "budget": 60_000,
             "questions": 1000, "run_size": "base", "runs": dict.fromkeys(GOALS["runs"], (12, 48)),
@@ -404,8 +418,8 @@ def run(output, smoke=False, threads=0, sizes=()):
     size = settings["run_size"]
     for (method, revised), (count, dev) in settings["runs"].items():
         for ends in (True, False):
-            found = bench.both(time_run, method, split(table, count * at_once, dev), explained[revised],
-                               settings["sizes"][size], at_once, 1, settings["budget"], ends)
+            found = bench.both(time_run, method, table, explained[revised], settings["sizes"][size], at_once,
+                               (count * at_once, dev), settings["budget"], ends)
             runs.append({"ends": ends, **show_row("runs", f"{size}, {'ends' if ends else 'endless'}", method, revised,
                                                   found, count * at_once)})
     growth = grow(bench, table, explained, settings)
@@ -435,8 +449,8 @@ def grow(bench, table, explained, settings):
         found = bench.both(time_steps, "multitask", table, explained[True], shape, at_once, 1, budget, lengthen)
         points.append({"over": "target tokens", "at": found["ours"].get("target_tokens", 0), **seconds_of(found)})
     for count in settings["counts"]:
-        found = bench.both(time_run, "multitask", split(table, count, max(1, count // 12)), explained[False], shape,
-                           at_once, 1, budget)
+        found = bench.both(time_run, "multitask", table, explained[False], shape, at_once,
+                           (count, max(1, count // 12)), budget)
         points.append({"over": "questions", "at": count, **seconds_of(found)})
     points = [point for point in points if point["plain"] and point["ours"]]  # both had memory enough
     for point in points:

@@ -213,27 +213,6 @@ def choice_row(tokenizer, item, max_source):
                      list(item["choices"]).index(item["answer"])), too_long
 
 
-def cut_step(rows, token_budget, causal=False):
-    """Cut the rows of a step into chunks of like length.
-
-    A chunk's size is rows · (longest source + longest target), padding included, of a causal student rows · longest
-    (source + target); it stays at or under `token_budget` unless a single row is larger. Every row is in exactly one
-    chunk.
-    """
-    def lengths(row):
-        return (len(row.source) + len(row.target),) if causal else (len(row.target), len(row.source))
-
-    chunks, current, longest = [], [], ()
-    for row in sorted(rows, key=lengths):
-        wider = tuple(map(max, zip(longest, lengths(row), strict=True))) if current else lengths(row)
-        if current and (len(current) + 1) * sum(wider) > token_budget:
-            chunks.append(current)
-            current, wider = [], lengths(row)
-        current.append(row)
-        longest = wider
-    return chunks + [current] if current else chunks
-
-
 def pad_chunk(rows, pad, start, causal=False):
     """Return the tensors of a chunk, padded on the right: ids, masks and labels, (rows, length); task, (rows,).
 

@@ -104,6 +104,8 @@ class _Written(StoppingCriteria):
         self.ids = torch.tensor(encode_targets(tokenizer, [f"a {text}"])[0][first:])
 
     def __call__(self, input_ids, scores, **kwargs):
+        if input_ids.shape[1] < len(self.ids):
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         return (input_ids[:, -len(self.ids):] == self.ids.to(input_ids.device)).all(dim=1)
 
 

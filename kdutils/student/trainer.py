@@ -12,10 +12,12 @@ masks chunk by chunk, so with dropout the same cut is needed for the same number
 What makes it fast: rows of like length run together whatever their task; the output layer sees counted
 positions alone, a slice at a time, and the logits, the largest tensor of a step, are turned into their
 gradient at once and never kept; the gradient of a vocabulary is written once a step and not once a chunk;
-processes exchange gradients once a step; dropout and GELU take one kernel.
+processes exchange gradients once a step; dropout and GELU take one kernel; memory that is free again
+is kept for the next chunk.
 """
 
 import contextlib
+import ctypes
 import math
 import os
 import random
@@ -37,7 +39,9 @@ from kdutils.runs import is_whole, mark_whole, read_json, write_text
 from kdutils.student.collating import IGNORED, StepCollator, pad_chunk
 from kdutils.student.models import choice_losses, model_kind, output_layer_on
 
-LOGITS = {"cpu": 4_000_000, "cuda": 64_000_000}  # of a slice; small enough for glibc to keep its memory for the next
+LOGITS = {"cpu": 8_000_000, "cuda": 64_000_000}  # of a slice
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+CHUNK_COST = 0.025  # of the token budget: what a chunk costs by itself
 FAR = 1e-30  # a probability below it has lost digits; its logarithm is made from the logits
 VOCABULARY = 1000  # entries from which an embedding is one
 BUCKET = 2**25  # how many gradients the processes exchange at a time
@@ -94,20 +98,24 @@ class HeadLoss(torch.autograd.Function):
     With a vocabulary of 32,000 the logits of a step take gigabytes and their softmax more time than most layers. Here
     they exist a slice of tokens at a time: the softmax of a slice less one at each token is its gradient, from which
     those of the layer and of its input follow at once (as in "Cut your losses", Wijmans et al. 2025, and Liger).
+    On a CPU, the layer's are added straight to a ``grad`` that stands, so backward must follow, on the sum itself.
     """
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, tokens, weights, with_gradients):
         """(N, d), (V, d), (V,) or None, (N,), (N,), bool to a number and (N,); both in float32 or better."""
+        inputs = hidden, weight, bias
         device = hidden.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         states_of_all, matrix = hidden.to(half), weight.to(half)
         exact = torch.promote_types(hidden.dtype, torch.float32)
         weights = weights.to(exact)[:, None]
-        wanted = [torch.zeros_like(tensor, dtype=exact) if with_gradients and needed else None
-                  for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)]
+        standing = [_standing(tensor, exact) for tensor in inputs]
+        wanted = [(torch.zeros_like(tensor, dtype=exact) if grad is None else grad) if with_gradients and needed
+                  else None for tensor, grad, needed in zip(inputs, standing, ctx.needs_input_grad, strict=False)]
         losses = torch.empty(len(tokens), dtype=exact, device=hidden.device)
-        size = max(1, LOGITS.get(device, LOGITS["cuda"]) // len(matrix))
+        slices = math.ceil(len(tokens) * len(matrix) / LOGITS.get(device, LOGITS["cuda"]))
+        size = max(1, math.ceil(len(tokens) / max(1, slices)))  # all alike
         for first in range(0, len(tokens), size):
             part = slice(first, first + size)
             token, states = tokens[part, None], states_of_all[part]
@@ -119,15 +127,26 @@ class HeadLoss(torch.autograd.Function):
             losses[first + far] = logits[far].logsumexp(1) - logits[far].gather(1, token[far])[:, 0]
             slope.scatter_add_(1, token, torch.full_like(right, -1))
             _add_gradients(wanted, part, slope, states, matrix, weights[part])
-        ctx.gradients = [None if one is None else one.to(tensor.dtype)
-                         for one, tensor in zip(wanted, (hidden, weight, bias), strict=True)]
+        ctx.added_to = [(tensor, grad) for tensor, one, grad in zip(inputs, wanted, standing, strict=True)
+                        if one is not None and one is grad]
+        ctx.gradients = [None if one is None or one is grad else one.to(tensor.dtype)
+                         for one, grad, tensor in zip(wanted, standing, inputs, strict=True)]
         ctx.mark_non_differentiable(losses)
         return (losses * weights[:, 0]).sum(), losses
 
     @staticmethod
     def backward(ctx, slope, _):
         gradients, ctx.gradients = ctx.gradients, None  # used up: they are scaled in place
+        if ctx.added_to and (slope != 1 or any(tensor.grad is not grad for tensor, grad in ctx.added_to)):
+            raise RuntimeError("HeadLoss: its gradients went straight to those that stood before it; since then they "
+                               "were replaced, or its sum was scaled")
         return *[None if one is None else one.mul_(slope.to(one.dtype)) for one in gradients], None, None, None
+
+
+def _standing(tensor, dtype):
+    """Return the gradient of a weight that is there already and can be added to in place, on a CPU; else None."""
+    grad = tensor.grad if tensor is not None and tensor.is_leaf and not tensor.is_cuda else None
+    return grad if grad is not None and grad.dtype == dtype else None
 
 
 def _add_gradients(wanted, part, slope, states, matrix, weights):
@@ -207,8 +226,9 @@ def cut_rows(rows, token_budget, causal=False):
 
     A chunk's size is rows · (longest source + longest target), padding included, of a causal student rows · longest
     (source + target); it stays at or under `token_budget` unless a single row is larger. Rows are ordered by source
-    or by target and cut in two where that leaves the least padding, and so on with both parts: until a part is within
-    the budget and another cut would save less than a twentieth of it, which is about what a chunk costs by itself.
+    or by target and cut in two where that costs least, and so on with both parts, until a part is within the budget
+    and another cut would cost more than it saves. What is to cost least is the padded tokens and, for each chunk,
+    CHUNK_COST of the budget.
     """
     if not rows:
         return []
@@ -216,29 +236,30 @@ def cut_rows(rows, token_budget, causal=False):
     if causal:
         sources, targets = sources + targets, np.zeros_like(targets)
 
+    def cost(sizes):
+        return sizes + CHUNK_COST * token_budget * np.ceil(sizes / token_budget)
+
+    def best_cut(order):
+        def sizes(order):
+            widths = np.maximum.accumulate(sources[order]) + np.maximum.accumulate(targets[order])
+            return np.arange(1, len(order)) * widths[:-1]
+
+        costs = cost(sizes(order)) + cost(sizes(order[::-1])[::-1])
+        at = int(costs.argmin()) + 1
+        return costs[at - 1], order[:at], order[at:]
+
     def parts(chosen):
         size = len(chosen) * (sources[chosen].max() + targets[chosen].max())
         if len(chosen) == 1:
             return [chosen]
-        cuts = [_best_cut(chosen[np.lexsort((chosen, *keys))], sources, targets)
+        cuts = [best_cut(chosen[np.lexsort((chosen, *keys))])
                 for keys in ((targets[chosen], sources[chosen]), (sources[chosen], targets[chosen]))]
-        left, first, second = min(cuts, key=lambda cut: cut[0])
-        if size <= token_budget and size - left < token_budget / 20:
+        of_both, first, second = min(cuts, key=lambda cut: cut[0])
+        if size <= token_budget and cost(size) <= of_both:
             return [chosen]
         return parts(first) + parts(second)
 
     return [[rows[i] for i in chosen] for chosen in parts(np.arange(len(rows)))]
-
-
-def _best_cut(order, sources, targets):
-    """Return (padded tokens of both parts, first part, second part) of the best cut of rows in this order."""
-    def sizes(order):
-        widths = np.maximum.accumulate(sources[order]) + np.maximum.accumulate(targets[order])
-        return np.arange(1, len(order)) * widths[:-1]
-
-    both = sizes(order) + sizes(order[::-1])[::-1]
-    at = int(both.argmin()) + 1
-    return both[at - 1], order[:at], order[at:]
 
 
 # Equivalents that are faster
@@ -258,15 +279,43 @@ class QuickDropout(torch.nn.Dropout):
         return numbers * kept.mul_(2**16 / (2**16 - dropped))
 
 
-def quicken(model):
-    """Put faster equivalents into a model, in place: GELU's tanh form in one kernel, QuickDropout, sparse gradients.
+class QuickEmbedding(torch.nn.Embedding):
+    """An embedding whose gradient, where one stands already, is added to in the rows that were read.
 
-    On a CPU the gradient of a vocabulary then comes as the rows that a chunk has read, added to what is there: see
-    looked_up().
+    The library makes one of the whole vocabulary for every chunk and adds it up: a hundred megabytes read and written.
     """
+
+    def forward(self, ids):
+        return _Lookup.apply(ids, self.weight, self.padding_idx)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, weight, padding):
+        ctx.save_for_backward(ids)
+        ctx.weight, ctx.padding = weight, padding
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, slope):
+        ids, = ctx.saved_tensors
+        standing = _standing(ctx.weight, slope.dtype)
+        gradient = torch.zeros_like(ctx.weight) if standing is None else standing
+        if ctx.padding is not None:
+            slope = slope.masked_fill((ids == ctx.padding)[..., None], 0)
+        gradient.index_add_(0, ids.flatten(), slope.flatten(0, -2))
+        return None, gradient if standing is None else None, None
+
+
+def quicken(model):
+    """Put faster equivalents into a model, in place, of GELU's tanh form, and on a CPU of dropout and embeddings.
+
+    What they compute is the same, but for the bits that a dropout draws.
+    """
+    on_cpu = not next(model.parameters()).is_cuda
     for module in list(model.modules()):
-        if type(module) is torch.nn.Embedding and module.num_embeddings >= VOCABULARY and not module.weight.is_cuda:
-            module.sparse = True
+        if on_cpu and type(module) is torch.nn.Embedding and _is_plain(module):
+            module.__class__ = QuickEmbedding  # it stays the same object, which a model has in several places
         for name, part in list(module.named_children()):
             if type(part) is NewGELUActivation:
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
@@ -275,10 +324,28 @@ def quicken(model):
     return model
 
 
-def looked_up(model):
-    """Return the weights with sparse gradients; their ``grad`` has to be there, in full, before a chunk adds to it."""
-    found = {id(module.weight): module.weight for module in model.modules() if getattr(module, "sparse", False) is True}
-    return [weight for weight in found.values() if weight.requires_grad]
+def _is_plain(embedding):
+    return embedding.num_embeddings >= VOCABULARY and embedding.max_norm is None and not embedding.scale_grad_by_freq
+
+
+def vocabularies(model):
+    """Return the weights over a vocabulary, to which chunks add their gradients where a ``grad`` is there already."""
+    modules = [module for module in model.modules() if type(module) is QuickEmbedding]
+    head = model.get_output_embeddings()
+    modules += [head] if type(head) is torch.nn.Linear and not head.weight.is_cuda else []
+    return [weight for weight in {id(module.weight): module.weight for module in modules}.values()
+            if weight.requires_grad]
+
+
+def keep_memory():
+    """Have glibc keep what is freed for the next chunk, a gigabyte at most: new pages cost a tenth of a step.
+
+    Where there is no glibc, nothing is done.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        change = ctypes.CDLL(None).mallopt
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            change(parameter, 2**30)
 
 
 def compile_stacks(model):
@@ -319,6 +386,7 @@ class StudyTrainer(Trainer):
             if isinstance(callback, Progress):
                 callback.trainer = self
         quicken(self.model)
+        keep_memory()
 
     def _questions_per_step(self):
         return self.args.per_device_train_batch_size * self.args.world_size
@@ -351,7 +419,7 @@ class StudyTrainer(Trainer):
         """Add the gradients of all chunks to the model; return Σ −log p per task, or None where memory ran out."""
         scale = self.weights.to(tokens) / tokens.clamp(min=1)
         sums, enough = torch.zeros_like(tokens), True
-        for weight in looked_up(model):
+        for weight in vocabularies(model):
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         try:
             for rows_of_chunk in cut_rows(rows, self.token_budget, self.causal):
