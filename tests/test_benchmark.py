@@ -3,9 +3,11 @@
 import signal
 
 import pytest
+import torch
 
 from kdutils.errors import StudyError
-from kdutils.student.benchmark import Bench, OutOfMemory, block_widths, padded_to, show_row
+from kdutils.student import benchmark
+from kdutils.student.benchmark import Bench, OutOfMemory, block_widths, multiplications, new_model, padded_to, show_row
 from kdutils.student.collating import TokenRow
 
 
@@ -33,7 +35,7 @@ def test_one_way_without_memory_is_a_row_and_the_other_way_is_measured(monkeypat
     row = show_row("steps", "30M", "combined", True, found, 48)
     assert row["ratio"] is None and row["plain_per_second"] is None and row["ours_per_second"] == 24
     line = capsys.readouterr().out
-    assert line == "| 30M | combined | revised | – | 24.00 | – | ≥ 4 | out of memory | 7 |\n"
+    assert line == "| 30M | combined | revised | – | 24.00 | – | ≥ 4 | – | – | out of memory | 7 |\n"
 
 
 def test_the_plain_way_pads_a_part_to_the_longest_of_its_block_with_labels_that_count():
@@ -45,3 +47,19 @@ def test_the_plain_way_pads_a_part_to_the_longest_of_its_block_with_labels_that_
     assert first["predict"]["attention_mask"].tolist() == [1, 0, 0, 0]
     assert first["predict"]["labels"].tolist() == [7, 0, 0, 0, 0, 0]
     assert last["predict"]["labels"].tolist() == [7] * 6
+
+
+def test_multiplications_are_those_that_torch_counts(monkeypatch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    monkeypatch.setattr(benchmark, "tokenizer_folder", lambda: "kdutils/mini/student")
+    monkeypatch.setitem(benchmark.T5, "vocab_size", 967)
+    shape = {"d_model": 32, "d_kv": 8, "num_heads": 3, "d_ff": 48, "num_layers": 2}
+    model, rows, source, target = new_model(shape).eval(), 5, 7, 11
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.ones(rows, source, dtype=torch.long),
+              decoder_input_ids=torch.ones(rows, target, dtype=torch.long), use_cache=False)
+    of_layers = {kind: count for kind, count in counter.get_flop_counts()["Global"].items() if "mm" in str(kind)
+                 and "bmm" not in str(kind)}
+    wanted = multiplications(shape, rows * source, rows * target, rows * target)
+    assert sum(of_layers.values()) == 2 * wanted  # a multiplication and an addition

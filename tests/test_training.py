@@ -88,6 +88,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(undisturbed, 
     assert not same(weights(tmp_path / "other"), weights(folder))
 
 
+def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
+    train(tmp_path / "less", gradient_checkpointing=True)
+    assert same(weights(tmp_path / "less"), weights(undisturbed[0]))
+
+
 def test_the_record_tells_dev_and_training_losses_of_every_task(undisturbed):
     record = undisturbed[1]
     assert record["steps"] == 18 and [point["step"] for point in record["curve"]] == [3, 6, 9, 12, 15, 18]

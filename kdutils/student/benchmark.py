@@ -9,7 +9,9 @@ each in a process of its own, in alternating order. "plain" is the published way
 the loss; at every evaluation each task's text is generated, up to 300 tokens. "ours" is StudyTrainer as train_student
 runs it.
 
-- steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process;
+- steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process; and
+  by how many times less there is to compute, with the padding that is left and without any: where matrix products take
+  all of the time of both ways, no more than that can be gained;
 - runs: from texts to a trained student with its evaluations, in the published proportion (one dev question for every
   12 trained on). Ours writes its checkpoints, and generates the explanations of the dev questions once, at the end.
   Random weights never end a text by themselves, so there are two rows: in "ends" a generated text ends where the text
@@ -142,6 +144,41 @@ def stack(questions):
                    for name in questions[0][task]} for task in questions[0]}
 
 
+# What there is to compute
+
+def multiplications(shape, sources, targets, counted):
+    """Return those of T5's layers in a forward pass, attention scores left out; a step has three times as many.
+
+    `sources`, `targets`: tokens that run through encoder and decoder, padding included; `counted`: target tokens that
+    the output layer sees.
+    """
+    width, inner = shape["d_model"], shape["num_heads"] * shape["d_kv"]
+    attention, feed_forward = 4 * width * inner, 3 * width * shape["d_ff"]  # gated: three matrices
+    read_by_decoder = 2 * width * inner  # keys and values of a source; queries and output of a target
+    of_layer = (sources + targets) * (attention + feed_forward + read_by_decoder)
+    return shape["num_layers"] * of_layer + counted * width * T5["vocab_size"]
+
+
+def arithmetic(method, table, explained, shape, questions_per_step, budget):
+    """Return (plain / ours, plain / no padding at all) of the multiplications of the steps of an epoch."""
+    from kdutils.student.methods import task_weights
+    from kdutils.student.trainer import cut_rows
+
+    rows = tokenized(method, table, explained)["train"]
+    widths = block_widths(by_task(rows, list(task_weights(method, {}))), LIMITS[method]).values()
+    padded = [len(rows) * sum(width[side] for width in widths) for side in (0, 1)]
+    pooled = [row for group in rows for row in group]
+    counted = sum(row.counted for row in pooled)
+    ours = [0, 0]
+    for first in range(0, len(rows), questions_per_step):
+        for chunk in cut_rows([row for group in rows[first: first + questions_per_step] for row in group], budget):
+            ours[0] += len(chunk) * max(len(row.source) for row in chunk)
+            ours[1] += len(chunk) * max(len(row.target) for row in chunk)
+    bare = [sum(len(row.source) for row in pooled), sum(len(row.target) for row in pooled)]
+    plain = multiplications(shape, *padded, padded[1])
+    return tuple(plain / multiplications(shape, *tokens, counted) for tokens in (ours, bare))
+
+
 # What is measured, each in a process of its own
 
 class Watch:
@@ -200,6 +237,7 @@ def new_model(shape):
 def time_steps(way, method, table, explained, shape, questions_per_step, steps, budget, lengthen=1.0):
     """Return {"seconds" of each of `steps` training steps, "target_tokens" a question, "peak_mib"}.
 
+    One step more is run before them: the first one of a process gets its memory and makes the optimiser's state.
     `lengthen`: the targets of explanations are cut or repeated to this part of their length.
     """
     from kdutils.student import trainer
@@ -216,16 +254,16 @@ def time_steps(way, method, table, explained, shape, questions_per_step, steps, 
         rows = by_task(rows, list(weights))
         study = plain_trainer(model, rows, rows[:1], weights,
                               block_widths(rows, LIMITS[method] if lengthen == 1 else 10**6), questions_per_step,
-                              steps, 0, [watch.callback])
+                              steps + 1, 0, [watch.callback])
     else:
-        arguments = trainer.training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps, 1)
+        arguments = trainer.training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps + 1, 1)
         arguments.eval_strategy = arguments.save_strategy = "no"
         arguments.load_best_model_at_end = False
         study = trainer.StudyTrainer(
             model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
             token_budget=budget, dev_rows=rows[0], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
     study.train()
-    return {"seconds": watch.steps(), "target_tokens": tokens, "peak_mib": peak_mib()}
+    return {"seconds": watch.steps()[1:], "target_tokens": tokens, "peak_mib": peak_mib()}
 
 
 def time_run(way, method, table, explained, shape, questions_per_step, counts, budget, ends=True):
@@ -413,7 +451,8 @@ def run(output, smoke=False, threads=0, sizes=()):
         for method, revised in CELLS:
             found = bench.both(time_steps, method, table, explained[revised], shape, at_once, count,
                                settings["budget"], rounds=2 if count > 1 else 1)
-            steps.append(show_row("steps", size, method, revised, found, at_once))
+            less = arithmetic(method, table, explained[revised], shape, at_once, settings["budget"])
+            steps.append(show_row("steps", size, method, revised, found, at_once, less))
     show_head("a whole run, from texts to a trained student")
     size = settings["run_size"]
     for (method, revised), (count, dev) in settings["runs"].items():
@@ -479,19 +518,20 @@ def say(about):
 
 def show_head(what):
     print(f"\n{what}\n| model | method | explanations | plain, questions/s | ours, questions/s | ratio | goal | "
-          "plain, MiB | ours, MiB |\n|---|---|---|--:|--:|--:|--:|--:|--:|")
+          "less to compute | without padding | plain, MiB | ours, MiB |\n|---|---|---|" + 8 * "--:|")
 
 
-def show_row(kind, size, method, revised, found, questions):
-    """Print a row of a table and return it as a dict."""
+def show_row(kind, size, method, revised, found, questions, less=(None, None)):
+    """Print a row of a table and return it as a dict; `less`: what arithmetic() returned, of steps."""
     taken, goal = seconds_of(found), GOALS[kind].get((method, revised))
     speed = {way: questions / taken[way] if taken[way] else None for way in WAYS}
-    row = {"size": size, "method": method, "revised": revised, "goal": goal,
+    row = {"size": size, "method": method, "revised": revised, "goal": goal, "less_to_compute": less[0],
+           "without_padding": less[1],
            "ratio": speed["ours"] / speed["plain"] if all(speed.values()) else None,
            **{f"{way}_per_second": speed[way] for way in WAYS},
            **{f"{way}_{name}": found[way][name] for way in WAYS for name in ("seconds", "peak_mib")}}
     cells = [size, method, "revised" if revised else "unrevised", *(_number(speed[way]) for way in WAYS),
-             _number(row["ratio"]), f"≥ {goal:g}" if goal else "–",
+             _number(row["ratio"]), f"≥ {goal:g}" if goal else "–", *map(_number, less),
              *(found[way]["peak_mib"] or "out of memory" for way in WAYS)]
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return row

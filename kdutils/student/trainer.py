@@ -338,7 +338,7 @@ def vocabularies(model):
 
 
 def keep_memory():
-    """Have glibc keep what is freed for the next chunk, a gigabyte at most: new pages cost a tenth of a step.
+    """Have glibc keep what is freed for the next chunk, a gigabyte at most: to get new pages takes time in every one.
 
     Where there is no glibc, nothing is done.
     """
