@@ -1,7 +1,9 @@
 """Training as a whole: repeatable, resumable, able to learn, and honest about what failed."""
 
+import os
 import resource
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,10 +12,10 @@ from safetensors.torch import load_file
 
 from kdutils.errors import StudyError
 from kdutils.mini.world import true_rationale
-from kdutils.runs import is_whole, read_json
+from kdutils.runs import PROJECT, is_whole, read_json
 from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
-from kdutils.student.methods import Explained
+from kdutils.student.methods import METHODS, Explained
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import predict_with
 from kdutils.student.trainer import Progress, newest_whole_checkpoint, step_loss
@@ -86,6 +88,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(undisturbed, 
     assert same(weights(tmp_path / "again"), weights(folder)) and without_cost(again) == without_cost(record)
     train(tmp_path / "other", seed=1)
     assert not same(weights(tmp_path / "other"), weights(folder))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_trained_with_the_vocabulary_of_t5(train, tmp_path, method, questions):
+    """Where an explanation's marker has several tokens, in the mini vocabulary it has two."""
+    data = Path(os.environ.get("KDUTILS_DATA") or PROJECT.parent / "shared" / "data") / "tokenizers" / "t5"
+    if not data.is_dir():
+        pytest.skip("no T5 vocabulary: set KDUTILS_DATA to the folder that holds tokenizers/t5")
+    few = questions[0].groupby("split").head(6)
+    record = train(tmp_path / "seed-0", method, table=few, student={**STUDENT, "tokenizer": str(data)}, epochs=1,
+                   dev_evaluations=1)
+    assert record["steps"] == 1 and "failed" not in record and is_whole(tmp_path / "seed-0")
 
 
 def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
