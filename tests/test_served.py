@@ -349,6 +349,11 @@ def run_server(port):
     return process
 
 
+def heed_ctrl_c():
+    """Undo what a shell does to what it starts in the background, and what the tests then pass on: to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(process, times=3):
     """Send Ctrl-C until the process ends; return its errors. Python loses a signal that falls into a destructor."""
     for left in reversed(range(times)):
@@ -375,7 +380,8 @@ def test_ctrl_c_does_not_wait_for_a_slow_server(tmp_path):
         """
     with BadServer(lambda prompt, _: "slow" if "slow" in prompt else "good") as server:
         process = subprocess.Popen([sys.executable, "-c", code, server.url, str(tmp_path / "store.sqlite")],
-                                   cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=heed_ctrl_c)
         assert process.stdout.readline() == "1 4\n"
         err = interrupt(process)
     assert "KeyboardInterrupt" in err and process.returncode != 0
