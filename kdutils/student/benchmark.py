@@ -10,8 +10,8 @@ the loss; at every evaluation each task's text is generated, up to 300 tokens. "
 runs it.
 
 - steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process; and
-  by how many times less there is to compute, with the padding that is left and without any: what a ratio has beyond that
-  comes from how it is computed;
+  by how many times less there is to compute, with the padding that is left and without any: what a ratio has beyond
+  that comes from how it is computed;
 - runs: from texts to a trained student with its evaluations, in the published proportion (one dev question for every
   12 trained on). Ours writes its checkpoints, and generates the explanations of the dev questions once, at the end.
   Random weights never end a text by themselves, so there are two rows: in "ends" a generated text ends where the text
