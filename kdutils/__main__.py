@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, check_run, read_json, seal
+from kdutils.runs import PROJECT, check_run, read_json
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
@@ -30,6 +31,17 @@ def main(arguments=None):
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full or read-only disk, most of all
+        print(f"error: {_disk_error(error)}", file=sys.stderr)
+        return 1
+
+
+def _disk_error(error):
+    """Return one line on an error of the file system: where, what, and what to do."""
+    advice = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "write where it is allowed",
+              errno.EACCES: "see the permissions"}.get(error.errno, "mend what is wrong there")
+    return (f"{error.filename or PROJECT / 'outputs'}: {error.strerror or error}; {advice} and give the same command "
+            "again: what is finished is kept")
 
 
 def parser():
@@ -51,8 +63,9 @@ def parser():
     command("list", list_experiments, "list the experiments, what each needs and how long it took")
     pages = command("index", index_experiment, "write the pages of an experiment as far as it has come")
     pages.add_argument("experiment")
-    sealing = command("seal", seal_run, "add the executed notebook to a finished run's manifest")
-    sealing.add_argument("folder")
+    executing = command("execute", execute_job, "execute one job of the experiment recorded in the current folder")
+    executing.add_argument("folder")
+    executing.add_argument("--finished-only", action="store_true", help="compare the evaluations that are finished")
     return top
 
 
@@ -75,9 +88,10 @@ def list_experiments(options):
     return 0
 
 
-def seal_run(options):
-    seal(options.folder)
-    return 0
+def execute_job(options):
+    from kdutils.execution import execute
+
+    return 0 if execute(Path.cwd(), options.folder, options.finished_only) else 1
 
 
 def index_experiment(options):
@@ -89,9 +103,13 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils.execution import RECORD, check_folder, record
     from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
 
     experiment = load_experiment(options.experiment, options.tiny)
+    changed = check_folder(experiment)
+    if changed:
+        print(changed, flush=True)
     if options.dry_run:
         return _dry_run(experiment, options)
     begun = time.time()
@@ -101,6 +119,7 @@ def run_experiment(options):
             print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
                   "or stop it first", file=sys.stderr)
             return 3
+        record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
@@ -115,7 +134,11 @@ def run_experiment(options):
             unfinish_downstream(experiment)
             if comparison_of_finished(experiment):
                 _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
-        page = write_pages(experiment)
+        try:
+            page = write_pages(experiment)
+        except OSError as error:  # the pages of before, where there are any, are better than none
+            print(f"error: the pages cannot be written: {_disk_error(error)}", file=sys.stderr)
+            page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
 
@@ -178,26 +201,25 @@ def mend(experiment):
 
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
-    settings = experiment.settings
-    config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}",
-              f"tiny={int(options.tiny)}"]
-    config += ["finished_only=1"] if finished_only else []
-    if str(options.experiment).endswith((".yaml", ".yml")):
-        config[0] = f"experiment={Path(options.experiment).resolve()}"
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
-            "--directory", str(experiment.folder), "--cores", str(options.cores), "--config", *config,
-            "--rerun-incomplete", "--keep-going", *options.snakemake, *more]
+            "--directory", str(experiment.folder), "--cores", str(options.cores), "--rerun-incomplete", "--keep-going",
+            "--rerun-triggers", "mtime", "params", "input",  # not the wording of the rule
+            *(["--config", "finished_only=1"] if finished_only else []), *options.snakemake, *more]
 
 
 def _dry_run(experiment, options):
     """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
 
+    from kdutils.execution import RECORD, record
+
     with tempfile.TemporaryDirectory() as scratch:
+        record(experiment, Path(scratch) / RECORD)
         command = _command(experiment, options, "--dry-run")
         if options.force or not experiment.folder.is_dir():
             command[command.index("--directory") + 1] = scratch
-        done = subprocess.run(command, capture_output=True, text=True, env=_environ(experiment))
+        done = subprocess.run(command, capture_output=True, text=True,
+                              env=_environ(experiment) | {"KDUTILS_RECORD": str(Path(scratch) / RECORD)})
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return 1
@@ -309,7 +331,7 @@ def write_pages(experiment):
     settings = experiment.settings
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
-        "command": f"./run_all.sh {experiment.name}"})
+        "command": experiment.command})
 
 
 def _report(experiment, code, page, seconds):

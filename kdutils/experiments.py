@@ -20,6 +20,7 @@ on that data set itself it has no cell: there the plain ``shuffled`` is what ser
 import ast
 import os
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -96,10 +97,19 @@ class Experiment:
     name: str
     settings: dict
     jobs: list
+    file: str = ""  # the experiment file, relative to the project where it lies in it
+    tiny: bool = False
 
     @property
     def folder(self):
         return OUTPUTS / self.name
+
+    @property
+    def command(self):
+        """The command that runs it, as a shell reads it."""
+        inside = Path(self.file).parent == FOLDER.relative_to(PROJECT)
+        words = [Path(self.file).stem if inside else self.file] + ["--tiny"] * self.tiny
+        return f"./run_all.sh {shlex.join(words)}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,7 +150,9 @@ def load_experiment(name, tiny=False):
         from kdutils.tiny import tiny as made_tiny
 
         name, settings = f"{name}-tiny", made_tiny(settings)
-    return Experiment(name, settings, list(make_jobs(name, settings)))
+    full = path.resolve()
+    file = str(full.relative_to(PROJECT) if full.is_relative_to(PROJECT) else full)
+    return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny)
 
 
 def _check_keys(settings, path):
@@ -418,7 +430,15 @@ def planned_cost(experiment, job):
 
 
 def make_jobs(name, settings):
-    """Yield the jobs of an experiment, each after those it needs."""
+    """Yield the jobs of an experiment, each after those it needs; a number for a float parameter is made one."""
+    for job in _jobs(name, settings):
+        known = notebook_parameters(job.notebook)
+        yield replace(job, parameters={
+            key: float(value) if known.get(key) == "float" and type(value) is int else value
+            for key, value in job.parameters.items()})
+
+
+def _jobs(name, settings):
     root = f"outputs/{name}"
     cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
@@ -463,24 +483,6 @@ def _trained(root, settings, tables, data, explained):
     for method in settings["methods"]:
         if kind_of(settings, "methods", method) in UNEXPLAINED:
             yield from _cells(root, settings, data, method)
-
-
-def local_inputs(job):
-    """Return the files outside the experiment that a job reads: data, published tables, models in local folders."""
-    from kdutils.data.readers import READERS
-
-    given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
-    models = [one.get(key) for one in (given, given.get("reader")) if isinstance(one, dict)
-              for key in ("model", "tokenizer")]
-    found = [path for model in models if model for path in project_path(model).glob("*")]
-    if job.kind == "data" and (given.get("folder") or data):
-        reader = READERS[given.get("reader") or given["dataset"]]
-        files = given.get("files") or reader.local
-        found += [project_path(given.get("folder") or data) / file for file in files.values()]
-    if given.get("backend") == "published" and (given.get("published_folder") or data):
-        found += published_files(given["dataset"], given.get("published_teacher", "llama"),
-                                 given.get("published_folder") or data, bool(given.get("published_folder")))
-    return sorted(str(path) for path in found if path.is_file())
 
 
 def published_files(dataset, teacher, folder, own):

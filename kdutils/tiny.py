@@ -1,20 +1,20 @@
-"""An experiment in small: the same grid and the same code with tiny models and a few hundred questions.
+"""An experiment in small: the same grid and the same code with tiny models and a few questions.
 
-``--tiny`` changes names and sizes and nothing else, so that an experiment for a large machine is tried to its end on a
-small one before it is paid for. What comes out is no result: the students have random weights.
+``--tiny`` changes models and sizes and nothing else, so that an experiment for a large machine is tried to its end on a
+small one before it is paid for: learning rates, weights of tasks, styles and the like stay as the experiment has them.
+What comes out is no result: the students have random weights.
 """
 
 from kdutils.data.sources import locate_model
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, is_whole, mark_whole
 
-LIMITS = {"train": 160, "dev": 24, "test": 32}
+LIMITS = {"train": 64, "dev": 16, "test": 16}
 FOLDER = PROJECT / "outputs" / "tiny-models"
 SHAPE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
 ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
            "num_attention_heads": 4}
-TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000,
-            "learning_rate": 0.001}
+TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000}
 
 
 def tiny(settings):
@@ -26,9 +26,12 @@ def tiny(settings):
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
-    small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "encoder": ""}
+    small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16}
     if small["evaluation"].get("reader"):
         small["evaluation"]["reader"] = {**_student(small["evaluation"]["reader"]), **TRAINING}
+    for key in ("evaluation", "human_ratings"):
+        if small.get(key, {}).get("encoder"):
+            small[key] = {**small[key], "encoder": str(encoder_model())}
     return small
 
 
@@ -39,7 +42,8 @@ def _teacher(entry):
         small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
     elif entry.get("backend", "hf") != "published":
         small |= {"backend": "hf", "model": str(causal_model()), "quantization": "none", "max_new_tokens": 12}
-        small.pop("base_url", None)
+        for key in ("base_url", "revision", "chat"):  # of the model that is replaced
+            small.pop(key, None)
     return small
 
 
@@ -50,7 +54,7 @@ def _prompting(entry):
 
 def _student(entry):
     """Return a student's entry with a tiny shape of its own family, the real vocabulary where that is at hand."""
-    small = {key: value for key, value in entry.items() if key != "learning_rate"} | {"random_weights": True}
+    small = entry | {"random_weights": True} | {key: TRAINING[key] for key in TRAINING if key in entry}
     if _is_causal(entry["model"]):
         return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
     if entry.get("kind") == "classifier":
@@ -77,13 +81,30 @@ def causal_model():
 
     Random weights would not do: they may write one full stop after the other, which leaves no usable text.
     """
-    folder = FOLDER / "mini-teacher"
-    if not is_whole(folder):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-        teacher = PROJECT / "kdutils" / "mini" / "teacher"
-        model = AutoModelForCausalLM.from_pretrained(teacher, max_position_embeddings=8192, trust_remote_code=False)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(teacher, trust_remote_code=False).save_pretrained(folder)
+    teacher = PROJECT / "kdutils" / "mini" / "teacher"
+    return _made("mini-teacher", teacher, lambda: AutoModelForCausalLM.from_pretrained(
+        teacher, max_position_embeddings=8192, trust_remote_code=False))
+
+
+def encoder_model():
+    """Return the folder of a tiny encoder with random weights, in the place of one that compares texts."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, set_seed
+
+    student = PROJECT / "kdutils" / "mini" / "student"
+    set_seed(0)
+    return _made("encoder", student, lambda: AutoModel.from_config(AutoConfig.for_model(
+        **ENCODER, vocab_size=len(AutoTokenizer.from_pretrained(student, trust_remote_code=False)))))
+
+
+def _made(name, vocabulary, make):
+    """Return the folder of a model that is made once, with the tokenizer of the folder `vocabulary`."""
+    folder = FOLDER / name
+    if not is_whole(folder):
+        from transformers import AutoTokenizer
+
+        make().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(vocabulary, trust_remote_code=False).save_pretrained(folder)
         mark_whole(folder)
     return folder

@@ -48,10 +48,13 @@ def copy_of_project(tmp_path_factory):
     return copy
 
 
-def start(folder, *words, wait=True, **environment):
-    """Run ``python -m kdutils <words>`` of the project in `folder`; return the finished or the running process."""
+def start(folder, *words, wait=True, cwd=None, **environment):
+    """Run ``python -m kdutils <words>`` of the project in `folder`; return the finished or the running process.
+
+    `cwd`: where it is run, the folder itself unless given.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "kdutils", *words], cwd=folder, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "kdutils", *words], cwd=cwd or folder, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(folder), "KDUTILS_DATA": "", "PYTHONDONTWRITEBYTECODE": "",
              **environment})

@@ -79,6 +79,23 @@ def test_a_second_call_runs_nothing(finished):
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
 
 
+def test_only_a_change_of_what_a_job_reads_makes_it_run_again(finished):
+    folder, run, _ = finished
+    prompts, notebook = folder / "kdutils/teacher/prompts", folder / "notebooks/11_train_standard.ipynb"
+    os.utime(prompts / "mini/few_shot.txt")
+    (prompts / "svamp/few_shot.txt").write_text("another data set's")
+    saved = json.loads(notebook.read_text())
+    for cell in saved["cells"]:
+        cell |= {"outputs": [], "execution_count": 3} if cell["cell_type"] == "code" else {}
+    notebook.write_text(json.dumps(saved))
+    assert "8 jobs, 0 of them to do" in run("run", "tiny", "--dry-run").stdout
+    text = (prompts / "mini/few_shot.txt").read_text()
+    (prompts / "mini/few_shot.txt").write_text(text.replace("?", " ?", 1))
+    planned = run("run", "tiny", "--dry-run").stdout
+    assert "8 jobs, 7 of them to do" in planned and "done   01_look_at_the_data" in planned
+    (prompts / "mini/few_shot.txt").write_text(text)
+
+
 def test_killed_twice_it_goes_on_and_ends_with_equal_results(finished, copy_of_project):
     """First the whole process group goes, notebook kernels excepted; then the first process alone."""
     folder, run = copy_of_project("killed")
