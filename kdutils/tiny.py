@@ -4,7 +4,7 @@
 small one before it is paid for. What comes out is no result: the students have random weights.
 """
 
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import find_model, load_weights, locate_model, read_config, read_tokenizer
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, is_whole, mark_whole
 
@@ -79,11 +79,11 @@ def causal_model():
     """
     folder = FOLDER / "mini-teacher"
     if not is_whole(folder):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        teacher = PROJECT / "kdutils" / "mini" / "teacher"
-        model = AutoModelForCausalLM.from_pretrained(teacher, max_position_embeddings=8192, trust_remote_code=False)
+        found = find_model(str(PROJECT / "kdutils" / "mini" / "teacher"))
+        model = load_weights(AutoModelForCausalLM, found, config=read_config(found, max_position_embeddings=8192))
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(teacher, trust_remote_code=False).save_pretrained(folder)
+        read_tokenizer(found.name).save_pretrained(folder)
         mark_whole(folder)
     return folder
