@@ -143,16 +143,14 @@ def read_tokenizer(name, revision=""):
     """Return the tokenizer of a folder or Hub id: of an adapter without one, that of its base."""
     from transformers import AutoTokenizer
 
-    where = locate_model(name, needs_weights=False)
-    if not any(_file_of(where, file, revision) for file in TOKENIZER_FILES):
-        if _file_of(where, ADAPTER, revision):
+    found = Found(name, locate_model(name, needs_weights=False), revision)
+    if not any(_file_of(found.where, file, revision) for file in TOKENIZER_FILES):
+        if _file_of(found.where, ADAPTER, revision):
             found = find_model(name, needs_weights=False, revision=revision)
-            return read_tokenizer(found.where, found.revision)
-        if Path(where).is_dir():
-            raise StudyError(f"{where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
-    with loading(name, "tokenizer: ", where):
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=False,
-                                             **({"revision": revision} if revision else {}))
+        elif Path(found.where).is_dir():
+            raise StudyError(f"{found.where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
+    with loading(found.name, "tokenizer: ", found.where):
+        return AutoTokenizer.from_pretrained(found.where, trust_remote_code=False, **_revision_of(found))
 
 
 def load_weights(auto_class, found, new=(), say=print, **settings):
@@ -363,7 +361,7 @@ def _check_taken(model, info, name, new):
 
     def is_new(key, whole):
         part = _new_part(key, prefix, base is not None)
-        return part in new and (not whole or part == "pooler" or _group(key, part) not in loaded)
+        return part in new and (not whole or _group(key, part) not in loaded)
 
     tied = getattr(model, "all_tied_weights_keys", {})
     lacking = set(info["missing_keys"]) | set(mismatched)
@@ -374,13 +372,14 @@ def _check_taken(model, info, name, new):
                      if not COMPUTED.search(key) and not is_new(key, whole=True))
     other = sorted(f"{key} {list(shapes[0])} for {list(shapes[1])}" for key, shapes in mismatched.items()
                    if not is_new(key, whole=False))
-    unknown = sorted(key for key in info["unexpected_keys"] if not COMPUTED.search(key) and not (
-        "pooler" in new and ".pooler." in f".{key}" or "head" in new and not key.startswith(tuple(inside))))
+    ends = tuple(f".{key.removeprefix(f'{prefix}.')}" for key in missing)  # the same tensor under another name
+    unknown = sorted(key for key in info["unexpected_keys"] if not COMPUTED.search(key) and (key.endswith(ends) or not (
+        "pooler" in new and ".pooler." in f".{key}" or "head" in new and not key.startswith(tuple(inside)))))
     faults = [f"{words}: {_some(keys)}" for words, keys in (
         ("not in its files", missing), ("of another size", other), ("not known to the model", unknown)) if keys]
     if faults:
-        raise StudyError(f"{name}: its weights do not fit {type(model).__name__}; tensors {'; '.join(faults)}. "
-                         f"Nothing is drawn in their place: {_instead(missing + unknown)}")
+        raise StudyError(f"{name}: its weights do not fit {type(model).__name__}; tensors {'; '.join(faults)}; "
+                         f"{_instead(missing + unknown)}")
 
 
 def _new_part(key, prefix, has_base):
@@ -395,7 +394,7 @@ def _group(key, part):
     return (part, key.split(".")[0] if part == "head" else "")
 
 
-def _some(names, most=3):
+def _some(names, most=2):
     shown = [first_line(name, 80) for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -423,7 +422,7 @@ def _with_adapter(model, found):
         config.inference_mode = True
         wrapped = PeftModel(model, config)
         taken = wrapped.load_adapter(found.adapter, "default", autocast_adapter_dtype=False)
-        faults = [f"{words}: {_some([key.removeprefix('base_model.model.') for key in sorted(keys)], 2)}"
+        faults = [f"{words}: {_some([key.removeprefix('base_model.model.') for key in sorted(keys)])}"
                   for words, keys in (("not in its file", taken.missing_keys),
                                       ("not known to the base", taken.unexpected_keys)) if keys]
         if faults:
