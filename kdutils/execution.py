@@ -161,7 +161,8 @@ def files_of(job):
 
     given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
     own = project_path(Path(*Path(given["output"]).parts[:2]))  # what the experiment makes itself comes later
-    found = [path for name in _models_of(given) for path in _model_files(name) if not path.is_relative_to(own)]
+    found = [path for name in _models_of(given) for folder in _model_folders(name) for path in _below(folder)
+             if not path.is_relative_to(own)]
     if job.kind == "data" and (given.get("folder") or data):
         reader = READERS[given.get("reader") or given["dataset"]]
         for file in (given.get("files") or reader.local).values():
@@ -184,15 +185,15 @@ def _models_of(given):
     return sorted({name for name in names if isinstance(name, str) and name})
 
 
-def _model_files(name):
-    """Return the files of a model that lies on this machine, of one on the Hub none."""
-    from kdutils.data.sources import locate_model
+def _model_folders(name):
+    """Return the folders of this machine that hold a model: of an adapter its base's too, of one on the Hub none."""
+    from kdutils.data.sources import local_folders, locate_model
 
     try:
-        folder = Path(locate_model(name, needs_weights=False))
+        where = Path(locate_model(name, needs_weights=False))
     except StudyError:
         return []
-    return _below(folder) if folder.is_absolute() else []
+    return local_folders(name) or ([where] if where.is_absolute() else [])
 
 
 def _prompts_of(dataset):

@@ -28,7 +28,7 @@ from pathlib import Path
 import yaml
 
 from kdutils.data.questions import SPLITS
-from kdutils.data.sources import is_path
+from kdutils.data.sources import find_model, is_path
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, project_path, read_json
 
@@ -323,6 +323,17 @@ def _check_values(values, notebooks, where, path):
         _check_meaning(key, value, label)
         if key in PATHS and value and is_path(value) and not project_path(value).exists():
             raise StudyError(f"{label}: {value}: no such file or folder")
+        if key in ("model", "encoder") and values.get("backend", "hf") == "hf" and not values.get("random_weights"):
+            _check_folder(value, label)
+
+
+def _check_folder(value, label):
+    """Check that a model folder is whole; a Hub id is looked up when it is loaded."""
+    if value and project_path(value).is_dir():
+        try:
+            find_model(value)
+        except StudyError as error:
+            raise StudyError(f"{label}: {error}") from None
 
 
 def _check_meaning(key, value, label):
@@ -360,6 +371,8 @@ def _check_reading(value, label):
     for name in sorted(PATHS & set(value)):
         if value[name] and is_path(value[name]) and not project_path(value[name]).exists():
             raise StudyError(f"{label[:-1]}.{name}': {value[name]}: no such file or folder")
+    if not value.get("random_weights"):
+        _check_folder(value.get("model"), f"{label[:-1]}.model'")
 
 
 def _check_reader(name, values, path):

@@ -5,7 +5,7 @@ small one before it is paid for: learning rates, weights of tasks, styles and th
 What comes out is no result: the students have random weights.
 """
 
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import find_model, load_weights, locate_model, read_config, read_tokenizer
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, is_whole, mark_whole
 
@@ -81,30 +81,34 @@ def causal_model():
 
     Random weights would not do: they may write one full stop after the other, which leaves no usable text.
     """
-    from transformers import AutoModelForCausalLM
+    found = find_model(str(PROJECT / "kdutils" / "mini" / "teacher"))
 
-    teacher = PROJECT / "kdutils" / "mini" / "teacher"
-    return _made("mini-teacher", teacher, lambda: AutoModelForCausalLM.from_pretrained(
-        teacher, max_position_embeddings=8192, trust_remote_code=False))
+    def load():
+        from transformers import AutoModelForCausalLM
+
+        return load_weights(AutoModelForCausalLM, found, config=read_config(found, max_position_embeddings=8192))
+
+    return _made("mini-teacher", found.name, load)
 
 
 def encoder_model():
     """Return the folder of a tiny encoder with random weights, in the place of one that compares texts."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, set_seed
+    vocabulary = str(PROJECT / "kdutils" / "mini" / "student")
 
-    student = PROJECT / "kdutils" / "mini" / "student"
-    set_seed(0)
-    return _made("encoder", student, lambda: AutoModel.from_config(AutoConfig.for_model(
-        **ENCODER, vocab_size=len(AutoTokenizer.from_pretrained(student, trust_remote_code=False)))))
+    def draw():
+        from transformers import AutoConfig, AutoModel, set_seed
+
+        set_seed(0)
+        return AutoModel.from_config(AutoConfig.for_model(**ENCODER, vocab_size=len(read_tokenizer(vocabulary))))
+
+    return _made("encoder", vocabulary, draw)
 
 
 def _made(name, vocabulary, make):
-    """Return the folder of a model that is made once, with the tokenizer of the folder `vocabulary`."""
+    """Return the folder of a model that `make` makes once, with the tokenizer of the folder `vocabulary`."""
     folder = FOLDER / name
     if not is_whole(folder):
-        from transformers import AutoTokenizer
-
         make().save_pretrained(folder)
-        AutoTokenizer.from_pretrained(vocabulary, trust_remote_code=False).save_pretrained(folder)
+        read_tokenizer(vocabulary).save_pretrained(folder)
         mark_whole(folder)
     return folder

@@ -72,7 +72,10 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         HfTeacher("./nowhere")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(StudyError, match=r"no weights \(\*.safetensors\); other formats are not loaded"):
+    with pytest.raises(StudyError, match=r"a pickle \(pytorch_model.bin\), which can run code"):
+        HfTeacher(str(tmp_path))
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(StudyError, match=r"no weights \(model.safetensors .*\); other formats are not loaded"):
         HfTeacher(str(tmp_path))
 
 

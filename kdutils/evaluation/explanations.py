@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.texts import lower_words, names_answer, triples
+from kdutils.errors import StudyError
 
 METRICS = ("bleu", "rouge_l", "bertscore")
 OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
@@ -121,13 +122,17 @@ def _last_states(model, batch):
 def load_encoder(name):
     """Return (encoder, tokenizer) of a folder or Hub id, in float32."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    from kdutils.data.sources import locate_model
+    from kdutils.data.sources import check_vocabulary, find_model, load_weights, read_config, read_tokenizer
 
-    where = locate_model(name)
-    model = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
-    return model.eval(), AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    found = find_model(name)
+    model = load_weights(AutoModel, found, ("head", "pooler"), config=read_config(found), dtype=torch.float32)
+    tokenizer = read_tokenizer(name)
+    if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
+        raise StudyError(f"{name}: tokens were added to its tokenizer without rows in the model's table; resize the "
+                         "table (resize_token_embeddings) and save it, or take another encoder")
+    return model.eval(), tokenizer
 
 
 def distinct_share(texts, length):

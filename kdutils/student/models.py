@@ -2,12 +2,18 @@
 
 import contextlib
 import copy
-from pathlib import Path
 
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import (
+    check_vocabulary,
+    find_model,
+    load_weights,
+    quantization_of,
+    quietly,
+    read_config,
+    read_tokenizer,
+)
 from kdutils.errors import StudyError
 
-TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 KINDS = ("seq2seq", "causal", "classifier")
 ADAPTERS = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}  # of LoRA, where not given
 
@@ -28,19 +34,20 @@ def load_student(model, tokenizer="", random_weights=False, config=None, seed=0,
     weights. `tokenizer`: another folder or Hub id for the vocabulary. `lora`: train low-rank adapters alone (Hu et al.
     2022), with the keys of ADAPTERS; see merged().
 
-    Raises StudyError where the vocabulary is larger than the model's or was not loaded, lacks an end or a padding
-    token, or where the model is not of the kind.
+    Tokens that were added to the tokenizer and have no row in the model's table get one, drawn from `seed`; that is
+    printed. Raises StudyError where the vocabulary is another model's or was not loaded, lacks an end or a padding
+    token, where the model is not of the kind, or its weights are not whole (see sources.load_weights).
     """
     from transformers import set_seed
 
     set_seed(seed)
+    found = find_model(model, needs_weights=not random_weights) if model else None
     vocabulary = load_tokenizer(tokenizer or model)
-    where = locate_model(model, needs_weights=not random_weights) if model else ""
-    shape = _shape(where, random_weights, config or {}, vocabulary)
+    shape = _shape(found, random_weights, config or {}, vocabulary)
     name = model or shape.model_type
     kind = _checked_kind(kind, shape, name)
-    student = _at_random(shape, kind) if random_weights else _pretrained(where, shape, kind)
-    _check_vocabulary(student, vocabulary, name)
+    student = _at_random(shape, kind) if random_weights else _pretrained(found, shape, kind)
+    _fit_vocabulary(student, vocabulary, name, own=not tokenizer)
     _settle_tokens(student, vocabulary, kind, name)
     if lora:
         student = _with_adapters(student, lora, kind, shape, name)
@@ -48,13 +55,8 @@ def load_student(model, tokenizer="", random_weights=False, config=None, seed=0,
 
 
 def load_tokenizer(name):
-    """Return the fast tokenizer of a folder or Hub id; StudyError where the folder holds none."""
-    from transformers import AutoTokenizer
-
-    where = locate_model(name, needs_weights=False)
-    if Path(where).is_dir() and not any((Path(where) / file).is_file() for file in TOKENIZER_FILES):
-        raise StudyError(f"{where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
-    return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    """Return the fast tokenizer of a folder or Hub id; StudyError where it holds none."""
+    return read_tokenizer(name)
 
 
 def end_token(tokenizer):
@@ -114,22 +116,26 @@ def choice_losses(model, chunk):
     return losses, torch.arange(len(losses), device=losses.device)
 
 
-def _shape(where, random_weights, config, vocabulary):
+def _shape(found, random_weights, config, vocabulary):
     from transformers import AutoConfig
 
     config = dict(config)
-    if random_weights and not where:
+    if random_weights and not found:
         if "model_type" not in config:
             raise StudyError("config: without a model it must say a model_type, such as t5 or llama")
         return AutoConfig.for_model(**{"vocab_size": len(vocabulary), **_tokens(vocabulary), **config})
-    if not where:
+    if not found:
         raise StudyError("model: the name is empty; give a folder or a Hub id such as google-t5/t5-small")
-    shape = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    shape = read_config(found, not random_weights)
     unknown = [name for name in config if not hasattr(shape, name)]
     if unknown:
-        raise StudyError(f"config: {where}: a {shape.model_type} has no setting '{unknown[0]}'")
-    shape = AutoConfig.from_pretrained(where, trust_remote_code=False, **config)
+        raise StudyError(f"config: {found.where}: a {shape.model_type} has no setting '{unknown[0]}'")
+    shape = read_config(found, not random_weights, **config)
+    if quantization_of(shape) and not random_weights:
+        raise StudyError(f"{found.name}: its weights are quantised, and a student's are trained; give the model before "
+                         "it was quantised")
     if random_weights:
+        vars(shape).pop("quantization_config", None)
         shape.update({"vocab_size": max(shape.vocab_size, len(vocabulary)), **_tokens(vocabulary)})
     return shape
 
@@ -184,15 +190,15 @@ def _at_random(shape, kind):
     return _auto_class(kind).from_config(shape)
 
 
-def _pretrained(where, shape, kind):
-    if kind == "seq2seq" and not _has_decoder(shape):
-        return _warm_started(where, shape)
-    if kind == "classifier":
-        shape.num_labels = 1
+def _pretrained(found, shape, kind):
     import torch
 
-    return _auto_class(kind).from_pretrained(where, config=shape, dtype=torch.float32, use_safetensors=True,
-                                             trust_remote_code=False, ignore_mismatched_sizes=kind == "classifier")
+    if kind == "seq2seq" and not _has_decoder(shape):
+        return _warm_started(found, shape)
+    new = ()
+    if kind == "classifier" and _kind_of(shape, (shape.architectures or [""])[0]) != "classifier":
+        shape.num_labels, new = 1, ("head", "pooler")
+    return load_weights(_auto_class(kind), found, new, config=shape, dtype=torch.float32)
 
 
 def _auto_class(kind):
@@ -202,25 +208,31 @@ def _auto_class(kind):
             "classifier": library.AutoModelForSequenceClassification}[kind]
 
 
-def _warm_started(where, shape):
+def _warm_started(found, shape):
     """Return an encoder-decoder whose two halves start from one pretrained encoder."""
     import torch
-    from transformers import EncoderDecoderModel
+    from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
 
     decoder = copy.deepcopy(shape)
     decoder.is_decoder = decoder.add_cross_attention = True
-    return EncoderDecoderModel.from_encoder_decoder_pretrained(
-        where, where, encoder_config=shape, decoder_config=decoder, encoder_use_safetensors=True,
-        decoder_use_safetensors=True, encoder_dtype=torch.float32, decoder_dtype=torch.float32)
+    encoder = load_weights(AutoModel, found, ("head", "pooler"), config=shape, dtype=torch.float32)
+    decoder = load_weights(AutoModelForCausalLM, found, ("head", "pooler", "crossattention"), say=lambda line: None,
+                           config=decoder, dtype=torch.float32)
+    return EncoderDecoderModel.from_encoder_decoder_pretrained(encoder_model=encoder, decoder_model=decoder)
 
 
-def _check_vocabulary(model, tokenizer, name):
-    size = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > size:
-        raise StudyError(f"{name}: the tokenizer has {len(tokenizer)} tokens, the model knows {size}; "
-                         "take the tokenizer that belongs to the model")
-    if len(tokenizer) < 200:
-        raise StudyError(f"{name}: the tokenizer has {len(tokenizer)} tokens only; its vocabulary was not loaded")
+def _fit_vocabulary(model, tokenizer, name, own):
+    """Give every token a row in the model's table: those that were added to the tokenizer get new ones."""
+    beyond = check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings, own)
+    if not beyond:
+        return
+    pair = model.config.model_type == "encoder-decoder"
+    with quietly():
+        for part in (model.encoder, model.decoder) if pair else (model,):
+            part.resize_token_embeddings(max(beyond.values()) + 1)
+    names = ", ".join(repr(token)[:40] for token in list(beyond)[:3]) + " …" * (len(beyond) > 3)
+    print(f"{name}: {len(beyond)} of the tokenizer's {len(tokenizer)} tokens ({names}) "
+          "had no row in the model's table; new rows are drawn from the seed")
 
 
 def _settle_tokens(model, tokenizer, kind, name):

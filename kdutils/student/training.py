@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import local_folders, locate_model
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, is_whole, mark_whole, project_path, read_json, sha256, versions, write_json
 from kdutils.student.methods import as_explained, controlled, explained_of, task_weights, tasks_of
@@ -161,8 +161,9 @@ def fingerprint(questions, explained, method, seed, student, training, parameter
 
 
 def _model_files(name):
-    base = project_path(locate_model(name, needs_weights=False)) if name else None
-    return {path.name: sha256(path) for path in sorted(base.glob("*")) if path.is_file()} if base else {}
+    folders = [project_path(locate_model(name, needs_weights=False)), *local_folders(name)[1:]] if name else []
+    return {("base of " * at) + path.name: sha256(path) for at, folder in enumerate(folders)
+            for path in sorted(folder.glob("*")) if path.is_file()}
 
 
 def _same_training(path, wanted):

@@ -21,7 +21,15 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import lettered
-from kdutils.data.sources import locate_model, model_context
+from kdutils.data.sources import (
+    check_vocabulary,
+    find_model,
+    load_weights,
+    locate_model,
+    model_context,
+    read_config,
+    read_tokenizer,
+)
 from kdutils.errors import StudyError
 from kdutils.runs import is_whole, write_text
 
@@ -114,10 +122,7 @@ def driving_words(folder, written, attribution="saliency"):
 
 def is_encoder_decoder(name):
     """Say whether a folder or Hub id holds an encoder-decoder, the only kind of model that is attributed here."""
-    from transformers import AutoConfig
-
-    where = locate_model(str(name), needs_weights=False)
-    return bool(AutoConfig.from_pretrained(where, trust_remote_code=False).is_encoder_decoder)
+    return bool(read_config(find_model(str(name), needs_weights=False)).is_encoder_decoder)
 
 
 def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given=None):
@@ -187,16 +192,17 @@ def load_teacher(settings):
     gradient of a sure answer is zero. Evaluation mode, so no dropout; weights ask for no gradients.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForSeq2SeqLM, set_seed
 
     name, drawn = settings["model"], settings["random_weights"] or settings["attribution"] == "random"
-    where = locate_model(name, needs_weights=not drawn)
+    where = locate_model(name, needs_weights=False)
     if (Path(where) / "student.json").is_file() and not is_whole(where):
         raise StudyError(f"{where}: the teacher is not whole; run the notebook that trains it, or run it again")
-    shape = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    found = find_model(name, needs_weights=not drawn)
+    shape = read_config(found)
     if not shape.is_encoder_decoder:
         raise StudyError(f"{name}: a {shape.model_type} model has no encoder; give a sequence-to-sequence teacher (T5)")
-    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    tokenizer = read_tokenizer(name)
     if not tokenizer.is_fast:
         raise StudyError(f"{name}: its tokenizer is a slow one, which does not say where a token stands in the text; "
                          "give a model folder with a tokenizer.json")
@@ -210,7 +216,10 @@ def load_teacher(settings):
     if settings["random_weights"]:
         model = AutoModelForSeq2SeqLM.from_config(shape, **kind)
     else:
-        model = AutoModelForSeq2SeqLM.from_pretrained(where, use_safetensors=True, trust_remote_code=False, **kind)
+        model = load_weights(AutoModelForSeq2SeqLM, found, config=shape, **kind)
+    if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
+        raise StudyError(f"{name}: tokens were added to its tokenizer without rows in the model's table; resize the "
+                         "table (resize_token_embeddings) and save it, or take another teacher")
     model.generation_config.max_length = None
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model.eval().requires_grad_(False), tokenizer, model_context(model) or math.inf

@@ -6,9 +6,17 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from kdutils.data.sources import locate_model
+from kdutils.data.sources import (
+    ADAPTER,
+    check_vocabulary,
+    find_model,
+    is_memory_error,
+    load_weights,
+    locate_model,
+    quantization_of,
+    read_config,
+    read_tokenizer,
+)
 from kdutils.errors import StudyError
 from kdutils.runs import sha256
 from kdutils.teacher.backends import Completion
@@ -17,7 +25,8 @@ from kdutils.teacher.contrastive import contrast
 QUANTIZATIONS = ("none", "int8", "nf4")
 # Files of a model folder that what it writes depends on.
 DECISIVE = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
-            "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*")
+            "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+            ADAPTER)
 # What a generation_config.json says of tokens; what it says of decoding (penalties, sampling) is Decoding's to say.
 TOKEN_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
@@ -36,37 +45,26 @@ class HfTeacher:
         of a user, laid out by the tokenizer's chat template. `revision`: branch, tag or commit of a Hub id.
         Raises StudyError for a model that cannot be read, a vocabulary that is not the model's, a missing template.
         """
-        from transformers import AutoConfig, AutoTokenizer
-
         if quantization not in QUANTIZATIONS:
             raise StudyError(f"quantization: unknown '{quantization}'; known: {', '.join(QUANTIZATIONS)}")
         self.name, self.quantization, self.token_budget, self.chat = model, quantization, token_budget, chat
-        self.where, self.revision = locate_model(model), revision
-        if revision and Path(self.where).is_dir():
+        self.revision = revision
+        if revision and Path(locate_model(model, needs_weights=False)).is_dir():
             raise StudyError(f"revision: '{revision}' of {model}, but this is a folder; revisions are for Hub ids")
-        self.config = self._from_pretrained(AutoConfig)
-        self.tokenizer = self._from_pretrained(AutoTokenizer)
-        self._check_vocabulary()
+        self.found = find_model(model, revision=revision)
+        if self.found.adapter and quantization != "none":
+            raise StudyError(f"{self.found.name}: an adapter is merged into whole weights; set quantization to none, "
+                             "or merge it (merge_and_unload), save the model and give that")
+        self.config = read_config(self.found)
+        given = quantization_of(self.config)
+        if given and quantization not in ("none", _name_of(given)):
+            raise StudyError(f"{model}: its weights are quantised already ({given.get('quant_method')}), not as "
+                             f"{quantization}; set quantization to none")
+        self.tokenizer = read_tokenizer(model, revision)
+        rows = getattr(self.config.get_text_config(), "vocab_size", None) or len(self.tokenizer)
+        self.without_row = check_vocabulary(model, self.tokenizer, rows)
         if chat and not self.tokenizer.chat_template:
             raise StudyError(f"{model}: the tokenizer has no chat template; set chat to false or take a chat model")
-
-    def _from_pretrained(self, auto_class, **settings):
-        revision = {"revision": self.revision} if self.revision else {}
-        try:
-            return auto_class.from_pretrained(self.where, trust_remote_code=False, **revision, **settings)
-        except (OSError, ValueError, SafetensorError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise StudyError(f"{self.name}: cannot be loaded ({first}); give a model folder that is whole, or a Hub id "
-                             "that exists and can be reached") from error
-
-    def _check_vocabulary(self):
-        known = getattr(self.config.get_text_config(), "vocab_size", None)
-        if len(self.tokenizer) < 200:
-            raise StudyError(f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens only; its vocabulary was "
-                             "not loaded: are the tokenizer's files in the folder?")
-        if known and len(self.tokenizer) > known:
-            raise StudyError(f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model knows {known}; "
-                             "take the tokenizer that belongs to the model")
 
     @cached_property
     def identity(self):
@@ -76,13 +74,14 @@ class HfTeacher:
 
         identity = {"backend": "hf", "model": self.name, "quantization": self.quantization, "chat": self.chat,
                     "revision": self.revision, "dtype": "bfloat16" if torch.cuda.is_available() else "float32"}
-        if not Path(self.where).is_dir():  # the Hub's cache has a folder per commit: .../snapshots/<commit>/config.json
-            snapshot = Path(cached_file(self.where, "config.json", revision=self.revision or None)).parent
-            identity["revision"] = snapshot.name if snapshot.parent.name == "snapshots" else self.revision
+        where, revision = self.found.where, self.found.revision
+        if not Path(where).is_dir():  # the Hub's cache has a folder per commit: .../snapshots/<commit>/config.json
+            snapshot = Path(cached_file(where, "config.json", revision=revision or None)).parent
+            identity["revision"] = snapshot.name if snapshot.parent.name == "snapshots" else revision
         else:
-            files = sorted({path for pattern in DECISIVE for path in Path(self.where).glob(pattern) if path.is_file()})
-            lines = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
-            identity["sha256"] = hashlib.sha256(lines.encode()).hexdigest()
+            identity["sha256"] = _sha256_of(where)
+        if self.found.adapter:
+            identity["adapter"] = _sha256_of(self.found.adapter)
         if self.chat:
             template = str(self.tokenizer.chat_template)
             identity["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
@@ -102,15 +101,20 @@ class HfTeacher:
             "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype),
         }[self.quantization]
         auto_class = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModelForCausalLM
-        settings = {"dtype": dtype, "quantization_config": settings, "use_safetensors": True,
-                    **({"device_map": "auto"} if gpu else {})}
-        model = _unless_memory_runs_out(self._from_pretrained, auto_class, **settings)
+        settings = {"dtype": dtype, "quantization_config": settings, **({"device_map": "auto"} if gpu else {})}
+        model = _unless_memory_runs_out(load_weights, auto_class, self.found, config=self.config, **settings)
         if model is None:
             raise StudyError(f"{self.name}: the weights do not fit into memory; take a smaller model or quantization "
                              "nf4")
         given = model.generation_config
         model.generation_config = GenerationConfig(**{name: getattr(given, name, None) for name in TOKEN_SETTINGS})
         return model.eval()
+
+    @property
+    def pad(self):
+        """The id that fills up the rows of a batch; it is masked, so any token that the model knows will do."""
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None or pad in self.without_row.values() else pad
 
     @cached_property
     def shares_prefix(self):
@@ -173,7 +177,19 @@ class HfTeacher:
         if self.chat:
             prompts = [self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
                                                           add_generation_prompt=True) for prompt in prompts]
-        return self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"] if prompts else []
+        rows = self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"] if prompts else []
+        self._check_rows(rows)
+        return rows
+
+    def _check_rows(self, rows):
+        """Raise StudyError where a prompt holds a token for which the model's table has no row."""
+        without = {number: token for token, number in self.without_row.items()}
+        for place, ids in enumerate(rows if without else []):
+            held = next((number for number in ids if number in without), None)
+            if held is not None:
+                raise StudyError(f"{self.name}: prompt {place} holds the token {without[held]!r}, which was added to "
+                                 "the tokenizer without a row in the model's table; take it out of the prompt, or take "
+                                 "a model whose table has been resized")
 
     def _check_lengths(self, texts, encoded, new):
         seq2seq = self.config.is_encoder_decoder
@@ -245,9 +261,21 @@ class _Call:
         if teacher.shares_prefix:
             generation.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
         else:
-            generation.write_plainly(teacher.model, contexts, drafts, choose, teacher.tokenizer.pad_token_id or 0)
+            generation.write_plainly(teacher.model, contexts, drafts, choose, teacher.pad)
         return {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
                 for text, draft in zip(batch, drafts, strict=True)}
+
+
+def _name_of(given):
+    """Return the name in QUANTIZATIONS of what a config says about its quantised weights, "" for other methods."""
+    four = given.get("load_in_4bit") and given.get("bnb_4bit_quant_type") == "nf4"
+    return "nf4" if four else "int8" if given.get("load_in_8bit") else ""
+
+
+def _sha256_of(folder):
+    """Return the SHA-256 over the names and contents of a model folder's decisive files."""
+    files = sorted({path for pattern in DECISIVE for path in Path(folder).glob(pattern) if path.is_file()})
+    return hashlib.sha256("".join(f"{sha256(path)}  {path.name}\n" for path in files).encode()).hexdigest()
 
 
 def _unless_memory_runs_out(function, *arguments, **settings):
@@ -256,9 +284,8 @@ def _unless_memory_runs_out(function, *arguments, **settings):
 
     try:
         return function(*arguments, **settings)
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        words = ("can't allocate memory", "not enough memory", "out of memory")
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(w in str(error) for w in words):
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
             raise
     torch.cuda.empty_cache()  # here, as the error has kept the tensors of its frames until now
     return None
