@@ -309,7 +309,8 @@ def _check_values(values, notebooks, where, path):
             if not _has_type(value, known[key]):
                 raise StudyError(f"{label}: {value!r} is not of type {known[key]}")
         _check_meaning(key, value, label)
-        if key in PATHS and value and is_path(value) and not project_path(value).exists():
+        named = key == "model" and values.get("backend") == "openai"  # a name of the server's, whatever it looks like
+        if key in PATHS and value and not named and is_path(value) and not project_path(value).exists():
             raise StudyError(f"{label}: {value}: no such file or folder")
 
 

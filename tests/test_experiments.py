@@ -110,6 +110,19 @@ def test_a_bad_experiment_is_one_line_exit_code_2_and_nothing_written(name, tmp_
     assert sorted((NOTEBOOKS.parent / "outputs").iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["/models/Llama-3.1-8B-Instruct", "accounts/x/models/y", "./model", "~x/y", "a/b:c@d"])
+def test_the_name_of_a_served_model_is_not_taken_for_a_path(name, tmp_path):
+    path = tmp_path / "served.yaml"
+    served = {"backend": "openai", "model": name, "promptings": ["few_shot", "critique_revision", "counterfactual"]}
+    path.write_text(changed("teachers/mini-llama", served))
+    asked = [job.parameters["model"] for job in load_experiment(path).jobs
+             if job.kind == "explanations" and job.labels["teacher"] == "mini-llama"]
+    assert asked == [name] * 3
+    path.write_text(changed("teachers/mini-llama", {**served, "backend": "hf", "model": "./nowhere/at/all"}))
+    with pytest.raises(StudyError, match="no such file or folder"):
+        load_experiment(path)
+
+
 def test_an_unknown_experiment_is_named_with_those_there(capsys):
     assert main(["run", "nothing"]) == 2
     assert "no such experiment; there are: mini" in capsys.readouterr().err
