@@ -218,6 +218,7 @@ def _check_cells(settings, path):
     for method in settings["methods"]:
         kind = kind_of(settings, "methods", method)
         _check_lender(settings, method, path)
+        _check_others(settings, method, path)
         if not any(method in methods_of(settings, student) for student in settings["students"]):
             raise StudyError(f"{path}: key 'methods.{method}': no student learns by it; name it under a student's "
                              "`methods`")
@@ -230,6 +231,18 @@ def _check_cells(settings, path):
                 raise StudyError(f"{path}: key 'methods.{method}': it needs explanations of wrong answers; ask teacher "
                                  f"'{teacher}' with the prompting counterfactual, too, or say with `promptings` on "
                                  "which texts to train")
+
+
+def _check_others(settings, method, path):
+    """Check that a control that takes another question's rationale has another question."""
+    if kind_of(settings, "methods", method) != "shuffled" or "rationales_of" in settings["methods"][method]:
+        return
+    for name, entry in settings["datasets"].items():
+        limits = entry["limits"] if isinstance(entry.get("limits"), dict) else {}
+        for split in ("train", "dev"):
+            if limits.get(split) == 1:
+                raise StudyError(f"{path}: key 'datasets.{name}.limits.{split}': 1, but the method '{method}' takes "
+                                 "the rationale of another question; set 2 or more")
 
 
 def _check_lender(settings, method, path):
@@ -304,6 +317,7 @@ def _check_parameters(settings, path):
         served = _is_served(settings, [(name, prompting) for prompting in promptings_of(settings, name)])
         _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path, served)
         _check_values(values.get("finetune", {}), [TUNING], f"teachers.{name}.finetune", path)
+        _check_model(values.get("finetune", {}), f"{path}: key 'teachers.{name}.finetune")
     for name, values in settings["promptings"].items():
         served = _is_served(settings, [(teacher, name) for teacher in settings["teachers"]
                                        if name in promptings_of(settings, teacher)])
@@ -492,8 +506,10 @@ def _check_people(settings, path):
         raise StudyError(f"{label}.strata': 'correct' differs between the methods of a question; set answered: same")
     if len(given["expected"]) < 2 or abs(sum(given["expected"]) - 1) > 1e-6:
         raise StudyError(f"{label}.expected': {shown(given['expected'])}: two or more shares that add up to 1 please")
+    limits = [entry.get("limits", {}).get(settings.get("evaluation", {}).get("split", "test"), -1)
+              for entry in settings["datasets"].values()]
     fault = size_fault(given["task"], len(compared), given["n_raters"], given["texts_per_method"],
-                       given["raters_per_text"], given["checks"])
+                       given["raters_per_text"], given["checks"], None if -1 in limits else sum(limits))
     if fault:
         raise StudyError(f"{label}': {fault}")
     for method in settings.get("human_ratings", {}).get("simulated_effects", {}):

@@ -17,9 +17,10 @@ from kdutils.settings_file import shown
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")  # of 64 characters at most, no dot at its end
 NAMED = "may contain only letters, digits, '.', '_' and '-', begins with a letter or digit, ends with no '.' and has " \
         "at most 64 characters"
-SEEDS = 2**32  # NumPy takes no larger ones
+SEEDS = 2**31  # NumPy takes less than 2**32, and processes and folds add their number to it
 TEXT = 20_000  # characters of a text
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]")  # all but tab and line end
+# All but tab and line end, what turns the direction of a text, halves of characters.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _HUB_ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*)(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _MEASURE = re.compile(r"(bleu|rouge_l|bertscore)_(teacher|human)|words|repetition|names_answer|names_gold|distractors"
                       r"|copied|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
