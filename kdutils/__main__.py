@@ -77,14 +77,15 @@ def _cores(text):
 
 def list_experiments(options):
     from kdutils.experiments import experiment_names, load_experiment
+    from kdutils.settings_file import shown
 
     for name in experiment_names():
         try:
             settings = load_experiment(name).settings
-            print(f"{name}: {settings['about']}\n    needs: {settings['needs']}; "
-                  f"took: {settings.get('took', 'not measured')}")
+            about, needs, took = (shown(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
+            print(f"{name}: {about}\n    needs: {needs}; took: {took}")
         except StudyError as error:
-            print(f"{name}: cannot run: {error}")
+            print(f"{shown(name)}: cannot run: {error}")
     return 0
 
 

@@ -19,18 +19,16 @@ on that data set itself it has no cell: there the plain ``shuffled`` is what ser
 
 import ast
 import os
-import re
 import shlex
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-from kdutils.data.questions import SPLITS
-from kdutils.data.sources import find_model, is_path
+from kdutils.data.sources import find_model
 from kdutils.errors import StudyError
+from kdutils.parameters import NAME, NAMED, SEEDS, config_type_fault, fault_of, is_there, quoted, shown
 from kdutils.runs import PROJECT, project_path, read_json
+from kdutils.settings_file import read_settings
 
 FOLDER = PROJECT / "notebooks" / "experiments"
 NOTEBOOKS = PROJECT / "notebooks"
@@ -68,13 +66,9 @@ KEYS = {  # key: (type, needed)
     "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False), "report": (dict, False),
     "human_study": (dict, False), "human_ratings": (dict, False), "transfer": (list, False),
 }
-PATHS = {"folder", "published_folder", "model", "tokenizer"}  # parameters that may name a local path
-NAMES = {"backend": ("hf", "openai", "published"), "quantization": ("none", "int8", "nf4"),
-         "published_teacher": ("llama", "qwen", "palm", "people"), "against": ("wrong", "empty"),
-         "attribution": ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")}
-SHARES = {"alpha"}  # parameters between 0 and 1
-LEAST = {"attributed_words": 1, "attributed_questions": 0}  # the least that a parameter can be
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHOWN = 600  # characters of a message at most
+LONGEST = 200  # characters of the name of a folder: no file system takes more than 255 bytes
+MOST_RUNS = 50_000
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -112,17 +106,6 @@ class Experiment:
         return f"./run_all.sh {shlex.join(words)}"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without tags of Python and without a key that stands twice."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key '{key}' stands twice")
-        return super().construct_mapping(node, deep)
-
-
 def experiment_names():
     """Return the names of the experiments that are there."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -134,15 +117,10 @@ def load_experiment(name, tiny=False):
     `tiny`: with tiny models and few questions (tiny.py), under a name of its own.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        raise StudyError(f"{path}: no such experiment; there are: {', '.join(experiment_names())}")
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from error
-    _check_keys(settings, path)
-    _check_grid(settings, path)
-    _check_parameters(settings, path)
+    if not is_there(path) or not path.is_file():
+        raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: {', '.join(experiment_names())}")
+    settings = read_settings(path)
+    check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: a file name of letters, digits, '.', '_' and '-' please: it names a folder")
     name = path.stem
@@ -155,15 +133,32 @@ def load_experiment(name, tiny=False):
     return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny)
 
 
+def check_settings(settings, path):
+    """Raise StudyError, one line of at most SHOWN characters behind the path, for the first thing that is wrong."""
+    try:
+        _check_keys(settings, path)
+        _check_grid(settings, path)
+        _check_size(settings, path)
+        _check_parameters(settings, path)
+        _check_teachers(settings, path)
+        _check_people(settings, path)
+    except StudyError as error:
+        start = f"{path}: "
+        raise StudyError(start + shown(str(error).removeprefix(start), SHOWN)) from None
+
+
 def _check_keys(settings, path):
     if not isinstance(settings, dict):
         raise StudyError(f"{path}: an experiment is a mapping of keys")
     for key, value in settings.items():
         if key not in KEYS:
-            raise StudyError(f"{path}: key '{key}': unknown; known are {', '.join(KEYS)}")
+            raise StudyError(f"{path}: key '{shown(key)}': unknown; known are {', '.join(KEYS)}")
         wanted = KEYS[key][0]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise StudyError(f"{path}: key '{key}': {value!r} is not of type {wanted.__name__}")
+            advice = "; put it in quotes" if wanted is str and isinstance(value, (int, float)) else ""
+            raise StudyError(f"{path}: key '{key}': {quoted(value)} is not of type {wanted.__name__}{advice}")
+        if wanted is str:
+            _raise_fault(fault_of(key, value), f"{path}: key '{key}")
     for key, (_, needed) in KEYS.items():
         if needed and not settings.get(key):
             raise StudyError(f"{path}: key '{key}': missing or empty")
@@ -171,30 +166,64 @@ def _check_keys(settings, path):
 
 def _check_grid(settings, path):
     seeds = settings["seeds"]
-    if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
-        raise StudyError(f"{path}: key 'seeds': {seeds} are not whole numbers from 0 on")
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+            raise StudyError(f"{path}: key 'seeds': {quoted(seed)} is not a whole number from 0 to {SEEDS - 1}")
     if len(set(seeds)) != len(seeds):
-        raise StudyError(f"{path}: key 'seeds': {seeds} holds a seed twice")
-    for key in ("seeds_per_job", "threads_per_job"):
+        raise StudyError(f"{path}: key 'seeds': {shown(seeds)} holds a seed twice")
+    for key, most in (("seeds_per_job", SEEDS), ("threads_per_job", 1024)):
         if settings.get(key, 1) < 1:
-            raise StudyError(f"{path}: key '{key}': {settings[key]} is less than 1")
+            raise StudyError(f"{path}: key '{key}': {shown(settings[key])} is less than 1")
+        if settings.get(key, 1) > most:
+            raise StudyError(f"{path}: key '{key}': {shown(settings[key])} is more than {most}")
     for key in ("datasets", "teachers", "promptings", "methods", "students"):
         for name, value in settings[key].items():
-            if not NAME.fullmatch(str(name)):
-                raise StudyError(f"{path}: key '{key}.{name}': a name of letters, digits, '.', '_' and '-' please")
+            if not NAME.fullmatch(name):
+                raise StudyError(f"{path}: key '{key}.{shown(name)}': a name {NAMED}")
             if not isinstance(value, dict):
-                raise StudyError(f"{path}: key '{key}.{name}': parameters as a mapping please, {{}} for none")
+                raise StudyError(f"{path}: key '{key}.{name}': must be a mapping of parameters, {{}} for none")
             _check_choice(key, name, value, settings, path)
+        _check_alike(settings[key], key, path)
     for key, known in {"promptings": PROMPTINGS, "methods": METHODS}.items():
         for name in settings[key]:
             if kind_of(settings, key, name) not in known:
                 raise StudyError(f"{path}: key '{key}.{name}': unknown; known are {', '.join(known)} (or one of them "
                                  "under the key 'as')")
-    for name in settings.get("transfer", []):
-        if name not in settings["datasets"]:
-            raise StudyError(f"{path}: key 'transfer': '{name}' is not among this experiment's data sets: "
-                             f"{', '.join(settings['datasets'])}")
+    _check_names(settings.get("transfer", []), settings["datasets"], "data sets", f"{path}: key 'transfer'")
     _check_cells(settings, path)
+
+
+def _check_alike(names, key, path):
+    """Refuse names that differ in case alone: each names a folder, and not every file system tells them apart."""
+    seen = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise StudyError(f"{path}: key '{key}.{name}': differs from '{other}' in capital letters alone, and both "
+                             "name folders; choose another name")
+
+
+def _check_names(names, known, what, label):
+    """Check a list that names entries of the grid."""
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or name not in known:
+            raise StudyError(f"{label}: '{shown(name)}' is not among this experiment's {what}: {', '.join(known)}")
+        if name in names[:place]:
+            raise StudyError(f"{label}: '{name}' is listed twice")
+
+
+def _check_size(settings, path):
+    """Check that the runs can be listed, and that no folder's name is longer than a file system takes."""
+    groups = _groups(settings["seeds"], settings.get("seeds_per_job", len(settings["seeds"])))
+    cells = len(settings["teachers"]) * len(settings["promptings"]) * len(settings["methods"])
+    sets = len(settings["datasets"]) * (1 + len(settings.get("transfer", [])))
+    runs = cells * sets * len(settings["students"]) * len(groups)
+    if runs > MOST_RUNS:
+        raise StudyError(f"{path}: up to {runs:,} runs; at most {MOST_RUNS:,} please: take fewer seeds, or raise "
+                         "`seeds_per_job`")
+    if max(len("-".join(map(str, seeds))) for seeds in groups) > LONGEST:
+        raise StudyError(f"{path}: key 'seeds_per_job': the seeds of one job name its folder, and these are too many; "
+                         "set 20 or less")
 
 
 def _check_cells(settings, path):
@@ -202,6 +231,7 @@ def _check_cells(settings, path):
     for method in settings["methods"]:
         kind = kind_of(settings, "methods", method)
         _check_lender(settings, method, path)
+        _check_others(settings, method, path)
         if not any(method in methods_of(settings, student) for student in settings["students"]):
             raise StudyError(f"{path}: key 'methods.{method}': no student learns by it; name it under a student's "
                              "`methods`")
@@ -216,6 +246,18 @@ def _check_cells(settings, path):
                                  "which texts to train")
 
 
+def _check_others(settings, method, path):
+    """Check that a control that takes another question's rationale has another question."""
+    if kind_of(settings, "methods", method) != "shuffled" or "rationales_of" in settings["methods"][method]:
+        return
+    for name, entry in settings["datasets"].items():
+        limits = entry["limits"] if isinstance(entry.get("limits"), dict) else {}
+        for split in ("train", "dev"):
+            if limits.get(split) == 1:
+                raise StudyError(f"{path}: key 'datasets.{name}.limits.{split}': 1, but the method '{method}' takes "
+                                 "the rationale of another question; set 2 or more")
+
+
 def _check_lender(settings, method, path):
     """Check the data set that a control takes its texts from."""
     entry, label = settings["methods"][method], f"{path}: key 'methods.{method}.rationales_of'"
@@ -224,7 +266,7 @@ def _check_lender(settings, method, path):
     if kind_of(settings, "methods", method) != "shuffled":
         raise StudyError(f"{label}: the control 'shuffled' alone takes rationales of another data set")
     if entry["rationales_of"] not in settings["datasets"]:
-        raise StudyError(f"{label}: '{entry['rationales_of']}' is not among this experiment's data sets: "
+        raise StudyError(f"{label}: '{shown(entry['rationales_of'])}' is not among this experiment's data sets: "
                          f"{', '.join(settings['datasets'])}")
     if len(settings["datasets"]) == 1:
         raise StudyError(f"{label}: '{entry['rationales_of']}' is the only data set; there is no other one whose "
@@ -246,13 +288,12 @@ def _check_choice(key, name, value, settings, path):
     """Check what an entry says that is no parameter but where in the grid it stands."""
     for word, wanted in OF_THE_GRID.get(key, {}).items():
         if word in value and not isinstance(value[word], wanted):
-            raise StudyError(f"{path}: key '{key}.{name}.{word}': {value[word]!r} is not of type {wanted.__name__}")
+            raise StudyError(f"{path}: key '{key}.{name}.{word}': {quoted(value[word])} is not of type "
+                             f"{wanted.__name__}")
         if word in value and wanted is list and not value[word]:
             raise StudyError(f"{path}: key '{key}.{name}.{word}': empty; leave the key out for all of them")
-        for other in value.get(word, []) if word in ("promptings", "methods") else []:
-            if not isinstance(other, str) or other not in settings[word]:
-                raise StudyError(f"{path}: key '{key}.{name}.{word}': '{other}' is not among this experiment's "
-                                 f"{word}: {', '.join(settings[word])}")
+        if word in value and word in ("promptings", "methods"):
+            _check_names(value[word], settings[word], word, f"{path}: key '{key}.{name}.{word}'")
 
 
 def promptings_of(settings, teacher, method=None):
@@ -286,10 +327,14 @@ def _check_parameters(settings, path):
         _check_files(values, f"datasets.{name}", path)
     for name, values in settings["teachers"].items():
         asked = [explains[prompting] for prompting in promptings_of(settings, name)]
-        _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path)
+        served = _is_served(settings, [(name, prompting) for prompting in promptings_of(settings, name)])
+        _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path, served)
         _check_values(values.get("finetune", {}), [TUNING], f"teachers.{name}.finetune", path)
+        _check_model(values.get("finetune", {}), f"{path}: key 'teachers.{name}.finetune")
     for name, values in settings["promptings"].items():
-        _check_values(_parameters(values, "promptings"), [explains[name]], f"promptings.{name}", path)
+        served = _is_served(settings, [(teacher, name) for teacher in settings["teachers"]
+                                       if name in promptings_of(settings, teacher)])
+        _check_values(_parameters(values, "promptings"), [explains[name]], f"promptings.{name}", path, served)
     for name, values in settings["methods"].items():
         _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
@@ -298,6 +343,7 @@ def _check_parameters(settings, path):
             raise StudyError(f"{path}: key 'students.{name}': a classifier cannot write, it learns label_only alone; "
                              "say so under `methods`")
         _check_values(_parameters(values, "students"), learnt, f"students.{name}", path)
+        _check_model({**settings.get("training", {}), **values}, f"{path}: key 'students.{name}")
     _check_values(settings.get("training", {}), trains.values(), "training", path)
     _check_values(settings.get("evaluation", {}), [EVALUATION], "evaluation", path)
     _check_values(settings.get("comparison", {}), [COMPARISON], "comparison", path)
@@ -307,24 +353,40 @@ def _check_parameters(settings, path):
     _check_values(settings.get("human_ratings", {}), [RATINGS], "human_ratings", path)
 
 
-def _check_values(values, notebooks, where, path):
-    """Check every value against the parameters cells of all `notebooks` that it goes to."""
+def _is_served(settings, pairs):
+    """Say whether one of these (teacher, prompting) is asked of a server."""
+    return any(_asked_with(settings, *pair).get("backend") == "openai" for pair in pairs)
+
+
+def _asked_with(settings, teacher, prompting):
+    """Return the parameters that `teacher` is asked with by `prompting`, as far as the experiment sets them."""
+    return {**settings["teachers"][teacher], **settings["promptings"][prompting]}
+
+
+def _check_values(values, notebooks, where, path, served=False):
+    """Check every value against the parameters cells of all `notebooks` that it goes to.
+
+    `served`: a model here is the name that a server gives it, whatever it looks like.
+    """
     for key, value in values.items():
-        label = f"{path}: key '{where}.{key}'"
+        label = f"{path}: key '{where}.{shown(key)}"
         if key in SET_BY_STUDY:
-            raise StudyError(f"{label}: the study sets this parameter itself")
+            raise StudyError(f"{label}': the study sets this parameter itself")
         for notebook in notebooks:
             known = notebook_parameters(notebook)
             if key not in known:
-                raise StudyError(f"{label}: {notebook} has no such parameter; it has "
+                raise StudyError(f"{label}': {notebook} has no such parameter; it has "
                                  f"{', '.join(sorted(set(known) - SET_BY_STUDY))}")
             if not _has_type(value, known[key]):
-                raise StudyError(f"{label}: {value!r} is not of type {known[key]}")
-        _check_meaning(key, value, label)
-        if key in PATHS and value and is_path(value) and not project_path(value).exists():
-            raise StudyError(f"{label}: {value}: no such file or folder")
-        if key in ("model", "encoder") and values.get("backend", "hf") == "hf" and not values.get("random_weights"):
+                raise StudyError(f"{label}': {quoted(value)} is not of type {known[key]}{_advice(value, known[key])}")
+        _raise_fault(fault_of(key, value, served), label)
+        if key in ("model", "encoder") and not served and not values.get("random_weights"):
             _check_folder(value, label)
+        if key == "reader" and isinstance(value, dict) and value:
+            _check_reading(value, label)
+    if isinstance(values.get("config"), dict) and isinstance(values.get("model"), str):
+        key, what = config_type_fault(values["config"], values["model"]) or ("", "")
+        _raise_fault((f".{shown(key)}", what), f"{path}: key '{where}.config")
 
 
 def _check_folder(value, label):
@@ -333,25 +395,24 @@ def _check_folder(value, label):
         try:
             find_model(value)
         except StudyError as error:
-            raise StudyError(f"{label}: {error}") from None
+            raise StudyError(f"{label}': {error}") from None
 
 
-def _check_meaning(key, value, label):
-    """Check the values that a type does not: names out of a list, shares, splits."""
-    if key in NAMES and value not in NAMES[key]:
-        raise StudyError(f"{label}: unknown '{value}'; known are {', '.join(NAMES[key])}")
-    if key in LEAST and value < LEAST[key]:
-        raise StudyError(f"{label}: {value} is less than {LEAST[key]}")
-    if key in SHARES and not 0 <= value <= 1:
-        raise StudyError(f"{label}: {value} is not between 0 and 1")
-    if key in ("limits", "files"):
-        for split in value:
-            if split not in (*SPLITS, "all"):
-                raise StudyError(f"{label}: unknown split '{split}'; known are {', '.join(SPLITS)}")
-    if key == "reader" and isinstance(value, dict) and value:
-        _check_reading(value, label)
-    if key == "limits" and not all(isinstance(limit, int) and limit >= -1 for limit in value.values()):
-        raise StudyError(f"{label}: {value}: whole numbers please, -1 for all")
+def _raise_fault(fault, label):
+    """Raise a fault of parameters.fault_of; `label` ends with the key, its quotation mark is not closed."""
+    inside, what = fault
+    if what:
+        raise StudyError(f"{label}{inside}': {what}")
+
+
+def _advice(value, wanted):
+    """Return what to do about a value of a wrong type, "" where it is plain."""
+    if wanted == "str" and isinstance(value, (bool, int, float)):
+        return "; put it in quotes"
+    if wanted == "bool":
+        return "; write true or false"
+    return "; write the number alone, such as 1000 or 0.0005" if isinstance(value, str) and wanted != "list" and \
+        value[:1].isdigit() else ""
 
 
 def _check_reading(value, label):
@@ -361,18 +422,145 @@ def _check_reading(value, label):
     try:
         check_reader(value)
     except StudyError as error:
-        raise StudyError(f"{label}: {error}") from None
+        raise StudyError(f"{label}': {error}") from None
     for name, usual in (STUDENT | TRAINING).items():
-        if name in value and not _has_type(value[name], type(usual).__name__):
-            raise StudyError(f"{label[:-1]}.{name}': {value[name]!r} is not of type {type(usual).__name__}")
-    for name in set(TRAINING) & set(value):
-        if value[name] <= 0 and name != "warmup_steps" or value[name] < 0:
-            raise StudyError(f"{label[:-1]}.{name}': {value[name]} is too little")
-    for name in sorted(PATHS & set(value)):
-        if value[name] and is_path(value[name]) and not project_path(value[name]).exists():
-            raise StudyError(f"{label[:-1]}.{name}': {value[name]}: no such file or folder")
+        wanted = type(usual).__name__
+        if name in value and not _has_type(value[name], wanted):
+            raise StudyError(f"{label}.{name}': {quoted(value[name])} is not of type {wanted}"
+                             f"{_advice(value[name], wanted)}")
+        if name in value:
+            _raise_fault(fault_of(name, value[name]), f"{label}.{name}")
+    _check_model(value, label)
     if not value.get("random_weights"):
-        _check_folder(value.get("model"), f"{label[:-1]}.model'")
+        _check_folder(value.get("model"), f"{label}.model")
+
+
+def _check_model(values, label):
+    """Check what a student's model is made of; `label` ends with the key, its quotation mark is not closed."""
+    given = {"model": "kdutils/mini/student", **values}
+    if not given["model"] and not (given.get("random_weights") and given.get("config", {}).get("model_type")
+                                   and given.get("tokenizer")):
+        raise StudyError(f"{label}.model': empty; give a folder or Hub id, or `random_weights: true`, a `tokenizer` "
+                         "and a `config` with a model_type")
+    if given.get("lora") and given.get("kind") == "classifier":
+        raise StudyError(f"{label}.lora': a classifier starts with a new layer, which adapters alone cannot train")
+
+
+def _check_teachers(settings, path):
+    """Check for every teacher, prompting and data set what would stop its run: a combination that cannot be."""
+    for teacher in settings["teachers"]:
+        entry = settings["teachers"][teacher]
+        for prompting in promptings_of(settings, teacher):
+            kind = kind_of(settings, "promptings", prompting)
+            given = {**notebook_defaults(PROMPTINGS[kind]), **_asked_with(settings, teacher, prompting)}
+            fault = _teacher_fault(kind, given, entry) or _split_fault(settings, teacher, prompting, given)
+            for dataset in settings["datasets"] if not fault else []:
+                fault = fault or _texts_fault(settings, dataset, kind, given)
+            if fault:
+                raise StudyError(f"{path}: key 'teachers.{teacher}', prompting '{prompting}': {fault}")
+
+
+def _teacher_fault(kind, given, entry):
+    """Return why a teacher cannot be asked by a prompting of this kind, "" where it can."""
+    tuned, model, backend = entry.get("finetune"), given["model"], given.get("backend", "hf")
+    if tuned is not None and tuned.get("kind") == "classifier":
+        return "its training makes a classifier, which writes nothing (key `finetune`)"
+    if tuned is not None and kind == "tokens" and tuned.get("kind") == "causal":
+        return "it must be a sequence-to-sequence model, not a causal one (key `finetune`)"
+    if tuned is None and not model and backend != "published":
+        return "the name of its `model` is empty"
+    if backend == "openai" and kind == "contrastive":
+        return "contrastive prompting needs the model itself; set backend: hf"
+    if backend == "openai" and (given["quantization"] != "none" or given["revision"]):
+        return "a server decides on quantization and revision itself; leave both out"
+    if backend == "hf" and given.get("base_url"):
+        return "it has a base_url, which only a server has; set backend: openai"
+    if backend == "hf" and given.get("revision") and project_path(model).is_dir():
+        return f"'{shown(given['revision'])}' is a revision, but {shown(model)} is a folder; revisions are for Hub ids"
+    if kind == "contrastive" and given["temperature"]:
+        return "contrastive decoding is greedy; set temperature: 0"
+    return ""
+
+
+def _split_fault(settings, teacher, prompting, given):
+    """Return a fault where methods are to learn from texts of which there are none for train questions, else ""."""
+    used = [method for method in settings["methods"] if prompting in promptings_of(settings, teacher, method)]
+    contrary = prompting == _contrary_prompting(settings, teacher)
+    used += [method for method in settings["methods"] if contrary and promptings_of(settings, teacher, method)
+             and kind_of(settings, "methods", method) in CONTRARY]
+    if used and "train" not in given["splits"]:
+        return f"without the split train in `splits` the method '{used[0]}' has nothing to learn from"
+    return ""
+
+
+def _texts_fault(settings, dataset, kind, given):
+    """Return why there are no published texts, or no prompt, of this kind for a data set, "" where there are."""
+    from kdutils.teacher.prompting import template
+    from kdutils.teacher.published import check_published
+
+    files = {"few_shot": ["few_shot"], "critique_revision": ["few_shot", "critique", "revision"],
+             "counterfactual": ["few_shot"], "contrastive": ["few_shot"]}.get(kind, [])
+    reader = settings["datasets"][dataset].get("reader", "")
+    name = dataset if reader in ("", "table") else reader  # whose prompts and published files
+    try:
+        if given.get("backend") == "published":
+            check_published(name, given["published_teacher"], kind, given["published_folder"])
+        else:
+            for file in files:
+                template(name, file)
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+def _check_people(settings, path):
+    """Check that a study with people has texts to show, each method equally often, and expects what can be."""
+    if "human_study" not in settings:
+        return
+    from kdutils.evaluation.human_study import size_fault
+
+    where, label = settings["human_study"], f"{path}: key 'human_study"
+    given = {**notebook_defaults(PEOPLE), **where}
+    compared = _compared(settings)
+    silent = [method for method in dict.fromkeys(cell[0] for cell in compared)
+              if kind_of(settings, "methods", method) in UNEXPLAINED]
+    if not compared:
+        raise StudyError(f"{label}': no student learns by these methods and promptings; there is nothing to show")
+    if silent:
+        raise StudyError(f"{label}.methods': '{silent[0]}' writes no explanations; name the methods to compare")
+    if "correct" in given["strata"] and given["answered"] not in ("all_right", "same"):
+        raise StudyError(f"{label}.strata': 'correct' differs between the methods of a question; set answered: same")
+    if len(given["expected"]) < 2 or abs(sum(given["expected"]) - 1) > 1e-6:
+        raise StudyError(f"{label}.expected': {shown(given['expected'])}: two or more shares that add up to 1 please")
+    limits = [entry.get("limits", {}).get(settings.get("evaluation", {}).get("split", "test"), -1)
+              for entry in settings["datasets"].values()]
+    fault = size_fault(given["task"], len(compared), given["n_raters"], given["texts_per_method"],
+                       given["raters_per_text"], given["checks"], None if -1 in limits else sum(limits))
+    if fault:
+        raise StudyError(f"{label}': {fault}")
+    for method in settings.get("human_ratings", {}).get("simulated_effects", {}):
+        if method not in _labels(compared):
+            raise StudyError(f"{path}: key 'human_ratings.simulated_effects': '{shown(method)}' is not shown to people;"
+                             f" shown are {', '.join(_labels(compared))}")
+
+
+def _compared(settings):
+    """Return (method, prompting, student, teacher) of every cell whose texts people are shown."""
+    entry, found = settings["human_study"], []
+    for teacher in settings["teachers"]:
+        for method in settings["methods"]:
+            plain = kind_of(settings, "methods", method) in UNEXPLAINED
+            for prompting in ["-"] if plain else promptings_of(settings, teacher, method):
+                found += [(method, prompting, student, "-" if plain else teacher) for student in settings["students"]
+                          if method in methods_of(settings, student)]
+    return [cell for cell in dict.fromkeys(found) if cell[0] in entry.get("methods", [cell[0]])
+            and cell[1] in entry.get("promptings", [cell[1]])]
+
+
+def _labels(cells):
+    """Return what people's texts are called, as human_study.label_methods does: the method and what else varies."""
+    varying = [place for place in range(4) if place == 0 or len({cell[place] for cell in cells}) > 1]
+    return list(dict.fromkeys(" · ".join(cell[place] for place in varying) for cell in cells))
 
 
 def _check_reader(name, values, path):
@@ -380,8 +568,12 @@ def _check_reader(name, values, path):
 
     reader = values.get("reader") or name
     if reader not in READERS:
-        raise StudyError(f"{path}: key 'datasets.{name}': no reader '{reader}'; known are {', '.join(sorted(READERS))} "
-                         "(key 'reader')")
+        raise StudyError(f"{path}: key 'datasets.{name}': no reader '{shown(reader)}'; known are "
+                         f"{', '.join(sorted(READERS))} (key 'reader')")
+    known = READERS[reader]
+    if not (known.make or known.hub or known.local or values.get("files")):
+        raise StudyError(f"{path}: key 'datasets.{name}.files': missing; '{reader}' has no files of its own, name them:"
+                         " {train: …, dev: …, test: …}")
 
 
 def _check_files(values, where, path):
@@ -389,8 +581,9 @@ def _check_files(values, where, path):
     if not values.get("folder") and folder and not Path(folder).is_dir():
         raise StudyError(f"{path}: key '{where}': KDUTILS_DATA names {folder}, which is no folder")
     for split, file in values.get("files", {}).items():
-        if not (project_path(folder) / str(file)).exists():
-            raise StudyError(f"{path}: key '{where}.files.{split}': {project_path(folder) / str(file)}: no such file")
+        found = project_path(folder) / str(file)
+        if not is_there(found):
+            raise StudyError(f"{path}: key '{where}.files.{split}': {shown(str(found), LONGEST)}: no such file")
 
 
 def _has_type(value, name):

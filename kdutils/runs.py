@@ -38,7 +38,7 @@ UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "
 
 def project_path(path):
     """Return `path` as absolute; a relative one counts from the project's root, wherever the kernel started."""
-    path = Path(os.path.expandvars(path)).expanduser()
+    path = Path(os.path.expanduser(os.path.expandvars(path)))  # of an unknown user ~name stays as it is
     return path if path.is_absolute() else PROJECT / path
 
 

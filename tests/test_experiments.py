@@ -42,7 +42,7 @@ BAD = {
     "parameter of the study": (changed("training/output", "x"), "key 'training.output': the study sets this"),
     "unknown reader": (changed("datasets/typo", {}), "key 'datasets.typo': no reader 'typo'"),
     "unknown split": (changed("datasets/mini/limits", {"tran": 5}), "key 'datasets.mini.limits': unknown split 'tran'"),
-    "limit that is none": (changed("datasets/mini/limits", {"train": "all"}), "whole numbers please"),
+    "limit that is none": (changed("datasets/mini/limits", {"train": "all"}), "'all' is not a whole number of"),
     "unknown backend": (changed("teachers/mini-llama/backend", "magic"),
                         "unknown 'magic'; known are hf, openai, published"),
     "transfer to nowhere": (changed("transfer", ["moon"]), "key 'transfer': 'moon' is not among"),
@@ -58,8 +58,8 @@ BAD = {
                                "key 'students.mini-t5.model': ./nowhere: no such file or folder"),
     "file that is not there": (changed("datasets/mini/files", {"train": "nowhere.parquet"}),
                                "key 'datasets.mini.files.train'"),
-    "name that leaves the folder": (changed("students/..", {}), "key 'students...': a name of letters"),
-    "parameters that are none": (changed("methods/standard", "fast"), "key 'methods.standard': parameters as a"),
+    "name that leaves the folder": (changed("students/..", {}), "key 'students...': a name may contain only letters"),
+    "parameters that are none": (changed("methods/standard", "fast"), "key 'methods.standard': must be a mapping of"),
     "rationales of nowhere": (changed("methods/multitask", {"as": "shuffled", "rationales_of": "moon"}),
                               "key 'methods.multitask.rationales_of': 'moon' is not among this experiment's data sets"),
     "rationales of no name": (changed("methods/multitask", {"as": "shuffled", "rationales_of": 3}),
@@ -87,12 +87,12 @@ BAD = {
     "a classifier that is to write": (changed("students/mini-t5/kind", "classifier"), "a classifier cannot write"),
     "no word to look for": (changed("evaluation/attributed_words", 0), "0 is less than 1"),
     "reader that is not trained": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "epochs": -1.0}}),
-                                   "key 'evaluation.reader.epochs': -1.0 is too little"),
+                                   "key 'evaluation.reader.epochs': -1.0 must be above 0"),
     "reader of an unknown kind": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "kind": "foo"}}),
                                   "key 'evaluation.reader': reader: kind: unknown 'foo'"),
     "no mapping": ("- 1\n- 2\n", "an experiment is a mapping"),
     "no YAML": ("a: [1, 2\n", "not readable YAML"),
-    "key twice": ("about: a\nabout: b\n", "the key 'about' stands twice"),
+    "key twice": ("about: a\nabout: b\n", "line 2: duplicate key 'about'"),
     "code": ("about: !!python/object/apply:os.system ['true']\n", "not readable YAML"),
     "not text": (b"\xff\xfe\x00", "not readable YAML"),
 }
@@ -108,6 +108,19 @@ def test_a_bad_experiment_is_one_line_exit_code_2_and_nothing_written(name, tmp_
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0 and str(path) in error and says in error
     assert sorted((NOTEBOOKS.parent / "outputs").iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["/models/Llama-3.1-8B-Instruct", "accounts/x/models/y", "./model", "~x/y", "a/b:c@d"])
+def test_the_name_of_a_served_model_is_not_taken_for_a_path(name, tmp_path):
+    path = tmp_path / "served.yaml"
+    served = {"backend": "openai", "model": name, "promptings": ["few_shot", "critique_revision", "counterfactual"]}
+    path.write_text(changed("teachers/mini-llama", served))
+    asked = [job.parameters["model"] for job in load_experiment(path).jobs
+             if job.kind == "explanations" and job.labels["teacher"] == "mini-llama"]
+    assert asked == [name] * 3
+    path.write_text(changed("teachers/mini-llama", {**served, "backend": "hf", "model": "./nowhere/at/all"}))
+    with pytest.raises(StudyError, match="no such file or folder"):
+        load_experiment(path)
 
 
 def test_an_unknown_experiment_is_named_with_those_there(capsys):

@@ -294,6 +294,13 @@ def _content_state(name, records):
 
 # Names, and the join to the study's questions
 
+def check_published(dataset, teacher, prompting, folder=""):
+    """Raise StudyError where no explanations of this kind were published, or where they are cannot be known."""
+    _check_names(dataset, teacher, STAGES.get(prompting, prompting))
+    if teacher == PALM:
+        _palm_folder(folder)
+
+
 def _check_names(dataset, teacher, stage):
     datasets = {PALM: PALM_SPLITS, PEOPLE: (dataset,)}.get(teacher, DATASETS)
     for what, value, known in (("teacher", teacher, TEACHERS), ("dataset", dataset, datasets),
