@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, shown
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
@@ -38,7 +38,10 @@ UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "
 
 def project_path(path):
     """Return `path` as absolute; a relative one counts from the project's root, wherever the kernel started."""
-    path = Path(os.path.expandvars(path)).expanduser()
+    try:
+        path = Path(os.path.expandvars(path)).expanduser()
+    except RuntimeError as error:  # ~nosuch
+        raise StudyError(f"{shown(path)}: there is no user of that name") from error
     return path if path.is_absolute() else PROJECT / path
 
 
