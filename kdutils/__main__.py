@@ -89,9 +89,10 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
-    from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
+    from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
 
     experiment = load_experiment(options.experiment, options.tiny)
+    check_data(experiment)
     if options.dry_run:
         return _dry_run(experiment, options)
     begun = time.time()

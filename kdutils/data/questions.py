@@ -56,9 +56,9 @@ def refuse(faults):
     for fault in faults:
         groups.setdefault((fault.source, fault.kind or fault.text[:160]), []).append(fault)
     rows = len({(fault.source, fault.row) for fault in faults})
-    text, before, told = f"{rows} faulty rows", "", 0
+    text, before, told = f"{rows} faulty rows" if rows > 1 else "a faulty row", "", 0
     for (source, kind), found in groups.items():
-        text += f"; {source}: {kind}: " if source != before else f"; {kind}: "
+        text += f"{'; ' if told else ': '}{source}: {kind}: " if source != before else f"; {kind}: "
         before = source
         for place, fault in enumerate(found):
             one = f"{', ' if place else ''}row {fault.row}" + (f" ({fault.detail})" if fault.detail else "")
