@@ -453,8 +453,10 @@ def _question_sources(given):
 
 def _read_anew(given):
     """Return the questions of a data job's parameters, read once as long as its files are the same."""
+    from kdutils.data.tables import path_kind
+
     files = _question_sources(given)[1]
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.exists()]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files if path_kind(path)]
     return _read_once(json.dumps(given), tuple(stamps))
 
 

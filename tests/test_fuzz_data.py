@@ -44,12 +44,17 @@ def as_csv(rows, draw):
     return text.getvalue().encode(draw.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16")), errors="surrogatepass")
 
 
-def as_parquet(rows, draw):
-    """Return the rows as Parquet, None for values that no column can hold."""
-    columns = {name: [row.get(name) for row in rows] for row in rows[:1] for name in row}
+def as_table(rows):
     try:
-        table = pa.table(columns)
+        return pa.table({name: [row.get(name) for row in rows] for row in rows[:1] for name in row})
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+
+
+def as_parquet(rows, draw):
+    """Return the rows as Parquet, None for values that it cannot hold."""
+    table = as_table(rows)
+    if table is None:
         return None
     for place, name in enumerate(table.column_names):
         kind = draw.choice((pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string()), None, None, None))
@@ -57,14 +62,16 @@ def as_parquet(rows, draw):
             table = table.set_column(place, name, table[name].cast(kind) if not pa.types.is_dictionary(kind)
                                      else table[name].dictionary_encode())
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression=draw.choice(("snappy", "none", "zstd")))
+    try:
+        pq.write_table(table, buffer, compression=draw.choice(("snappy", "none", "zstd")))
+    except pa.ArrowNotImplementedError:  # a mapping without keys in a list
+        return None
     return buffer.getvalue()
 
 
 def as_arrow(rows, draw):
-    try:
-        table = pa.table({name: [row.get(name) for row in rows] for row in rows[:1] for name in row})
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+    table = as_table(rows)
+    if table is None:
         return None
     buffer = io.BytesIO()
     with pa.ipc.new_stream(buffer, table.schema) as stream:

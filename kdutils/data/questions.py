@@ -52,8 +52,8 @@ def refuse(faults):
         raise StudyError(f"{fault.source}: row {fault.row}: {fault.text}")
     if not faults:
         return
-    groups = {}
-    for fault in faults:
+    sources, groups = list(dict.fromkeys(fault.source for fault in faults)), {}
+    for fault in sorted(faults, key=lambda fault: (sources.index(fault.source), fault.row)):
         groups.setdefault((fault.source, fault.kind or fault.text[:160]), []).append(fault)
     rows = len({(fault.source, fault.row) for fault in faults})
     text, before, told = f"{rows} faulty rows" if rows > 1 else "a faulty row", "", 0

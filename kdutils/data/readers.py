@@ -651,7 +651,8 @@ def _written(value, name):
     if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
         whole = [str(int(value))] if value == int(value) else []
         return list(dict.fromkeys([*whole, str(value)]))
-    raise ValueError(f"field '{name}' is empty or not a text or number: {shown(value)}")
+    raise ValueError("field 'choices': an empty choice or one that is neither a text nor a number" if name == "choices"
+                     else f"field '{name}' is empty or not a text or a number")
 
 
 def _identifier(value):
