@@ -105,10 +105,11 @@ def index_experiment(options):
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
     from kdutils.execution import RECORD, check_folder, record
-    from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
+    from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
 
     experiment = load_experiment(options.experiment, options.tiny)
     changed = check_folder(experiment)
+    check_data(experiment)
     if changed:
         print(changed, flush=True)
     if options.dry_run:

@@ -18,12 +18,14 @@ on that data set itself it has no cell: there the plain ``shuffled`` is what ser
 """
 
 import ast
+import json
 import os
 import shlex
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+from kdutils.data.questions import SPLITS
 from kdutils.data.sources import find_model
 from kdutils.errors import StudyError
 from kdutils.parameters import NAME, NAMED, SEEDS, config_type_fault, fault_of, is_there, quoted, shown
@@ -577,12 +579,17 @@ def _check_reader(name, values, path):
 
 
 def _check_files(values, where, path):
+    from kdutils.data.tables import path_kind
+
     folder = values.get("folder") or os.environ.get("KDUTILS_DATA", "")
     if not values.get("folder") and folder and not Path(folder).is_dir():
         raise StudyError(f"{path}: key '{where}': KDUTILS_DATA names {folder}, which is no folder")
     for split, file in values.get("files", {}).items():
-        found = project_path(folder) / str(file)
-        if not is_there(found):
+        if not isinstance(file, str) or not file.strip():
+            raise StudyError(f"{path}: key '{where}.files.{split}': {quoted(file)} is not the path of one file; of "
+                             "several files make one")
+        found = project_path(folder) / file
+        if not path_kind(found):
             raise StudyError(f"{path}: key '{where}.files.{split}': {shown(str(found), LONGEST)}: no such file")
 
 
@@ -615,7 +622,6 @@ def planned_cost(experiment, job):
 
     The questions are those of the data job's table, or read anew where it has not run yet or ran otherwise.
     """
-    from kdutils.data.readers import limit_questions, read_questions
     from kdutils.data.tables import read_table
     from kdutils.teacher.explaining import PROMPTED, plan
 
@@ -629,10 +635,57 @@ def planned_cost(experiment, job):
     if path.is_file() and made.is_file() and read_json(made)["parameters"] == given:
         questions = read_table(path, "questions")
     else:
-        source = given["reader"] or given["dataset"], given["folder"], given["files"], given["seed"]
-        questions = limit_questions(read_questions(*source), given["limits"], given["seed"])
+        questions = _read_anew(given)
     questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
     return plan(questions, prompting, parameters)
+
+
+def check_data(experiment):
+    """Read the questions of every data set whose files are here; StudyError for what a run would stop at.
+
+    Nothing is downloaded: data sets of the Hub are left out, and so is one that is finished and whose files are gone.
+    """
+    from kdutils.data.tables import path_kind
+
+    for job in experiment.jobs:
+        if job.kind != "data":
+            continue
+        given = {**notebook_defaults(DATA), **job.parameters}
+        made, files = _question_sources(given)
+        finished = (experiment.folder / job.folder / "metrics.json").is_file()
+        if not made and (not files or finished and not any(map(path_kind, files))):
+            continue
+        found = set(_read_anew(given)["split"])
+        missing = [split for split in SPLITS if split not in found]
+        if missing:
+            raise StudyError(f"data set '{given['dataset']}': no questions in the split {' and '.join(missing)}; a run "
+                             "needs train, dev and test (dev is drawn from train where no file is given for it)")
+
+
+def _question_sources(given):
+    """Return (whether the questions are made by a program, the files that they are read from)."""
+    from kdutils.data.readers import READERS, question_files
+
+    dataset = given["reader"] or given["dataset"]
+    return bool(READERS[dataset].make), list(question_files(dataset, given["folder"], given["files"]).values())
+
+
+def _read_anew(given):
+    """Return the questions of a data job's parameters, read once as long as its files are the same."""
+    from kdutils.data.tables import path_kind
+
+    files = _question_sources(given)[1]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files if path_kind(path)]
+    return _read_once(json.dumps(given), tuple(stamps))
+
+
+@lru_cache(maxsize=8)
+def _read_once(given, _):
+    from kdutils.data.readers import limit_questions, read_questions
+
+    given = json.loads(given)
+    source = (given["reader"] or given["dataset"], *(given[key] for key in ("folder", "files", "seed", "revision")))
+    return limit_questions(read_questions(*source), given["limits"], given["seed"])
 
 
 def make_jobs(name, settings):

@@ -2,13 +2,19 @@
 
 import json
 import os
+import re
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from fuzzing import time_limit
 
+from kdutils.__main__ import main
 from kdutils.data import readers
 from kdutils.data.questions import check_questions, evaluate, number_text
 from kdutils.data.readers import READERS, Reader, content_key, limit_questions, nli_question, read_questions
@@ -198,7 +204,7 @@ def test_hub_snli_is_cut_by_the_published_rule(monkeypatch):
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.setitem(READERS, "esnli", Reader(**{**vars(READERS["esnli"]), "drop_repeats": False}))
-    monkeypatch.setattr(readers, "check_questions", lambda frame, source: frame)  # the three splits share rows
+    monkeypatch.setattr(readers, "pair_faults", lambda frame, places: [])  # the three splits share rows
     frame = read_questions("esnli")
     sample = [row for row in splits["train"].shuffle(seed=42).select(range(100)) if row["label"] != -1]
     expected = [nli_question(row["premise"], row["hypothesis"]) for row in sample]
@@ -405,9 +411,14 @@ BAD_TABLES = [
     ("t.json", [GOOD, riddle(2), riddle(3, id="r1")], r"t\.json: row 2: field 'id': 'r1' stands already in row 0"),
     ("t.jsonl", [GOOD, riddle(2, question="  ")], r"t\.jsonl: row 1: field 'question' is empty"),
     ("t.jsonl", [GOOD, riddle(2, question=None)], r"t\.jsonl: row 1: field 'question' is empty or not a text"),
-    ("t.jsonl", [GOOD, riddle(2, answer=3)], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
+    ("t.jsonl", [GOOD, riddle(2, answer=3)], r"t\.jsonl: row 1: field 'answer': '3' is not among the choices"),
+    ("t.jsonl", [GOOD, riddle(2, answer=True)], r"t\.jsonl: row 1: field 'answer': 'true' is not among the choices"),
+    ("t.jsonl", [GOOD, riddle(2, answer=[3])], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
+    ("t.jsonl", [GOOD, riddle(2, answer=float("nan"))], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none"])], r"t\.jsonl: row 1: field 'choices': a list of one"),
-    ("t.jsonl", [GOOD, riddle(2, choices=[1, "none"])], r"t\.jsonl: row 1: field 'choices' is not a list of texts"),
+    ("t.jsonl", [GOOD, riddle(2, choices=[None, "none"])], r"t\.jsonl: row 1: field 'choices': an empty choice"),
+    ("t.jsonl", [GOOD, riddle(2, choices=[1, "1"])], r"t\.jsonl: row 1: field 'choices': the same choice twice"),
+    ("t.jsonl", [GOOD, riddle(2, id=True)], r"t\.jsonl: row 1: field 'id' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, choices={"a": 1})], r"t\.jsonl: row 1: field 'choices': .* is not a list"),
     ("t.jsonl", [GOOD, riddle(2, choices="[1, ")], r"t\.jsonl: row 1: field 'choices': not readable JSON"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none", "none"])], r"t\.jsonl: row 1: .*the same choice twice"),
@@ -435,7 +446,16 @@ BAD_FILES = [
     ("t.csv", b"id,question,choices,answer\na,b,c\n", r"t\.csv: row 0: another number of fields"),
     ("t.csv", b'id,question,choices,answer\na,"b"x,c,d\n', r"t\.csv: row 0: not readable CSV"),
     ("t.arrow", b"no arrow", r"t\.arrow: not readable Arrow data"),
-    ("t.xlsx", b"", r"t\.xlsx: unknown format"),
+    ("t.xlsx", b"", r"t\.xlsx: unknown format: a workbook; save it as 'CSV UTF-8'"),
+    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but a workbook of Excel .*save it as 'CSV UTF-8'"),
+    ("t.csv", b"\xd0\xcf\x11\xe0 and so on", r"t\.csv: not a text but a workbook of an old Excel"),
+    ("t.jsonl", b"PAR1 and so on", r"t\.jsonl: not a text but a Parquet file; let its name end in \.parquet"),
+    ("t.csv", b"\x1f\x8b and so on", r"t\.csv: not a text but a compressed file; unpack it"),
+    ("t.csv", "id,question\na,caf\u00e9\n".encode("latin-1"), r"t\.csv: not a readable UTF-8 text .*save it as UTF-8"),
+    ("t.csv", b"id,question,question,answer\na,b,c,d\n", r"t\.csv: column 'question' stands there twice"),
+    ("t.csv", b"id,,choices,answer\na,b,c,d\n", r"t\.csv: column '' has no name"),
+    ("t.csv", b"id,question\na,b,c\nd,e\nf\n", r"t\.csv: another number of fields than the header: row 0, row 2$"),
+    ("t.jsonl", b'{"id": \n{}\n7\n', r"2 faulty rows: .*t\.jsonl: not readable JSON: row 0; not a JSON object"),
 ]
 
 
@@ -496,6 +516,297 @@ def test_one_training_question_is_too_few_for_a_dev_split(tmp_path):
     save([riddle(1)], tmp_path / "a.json")
     with pytest.raises(StudyError, match="1 training question cannot be split"):
         read_questions("table", str(tmp_path), {"train": "a.json"})
+
+
+# All at once
+
+def test_all_faulty_rows_of_all_files_are_said_at_once(tmp_path):
+    (tmp_path / "a.csv").write_text("id;question;choices;answer\n"
+                                    "1;Is it?;x|y;z\n"  # row 0: no such choice
+                                    "2; ;x|y;x\n"  # row 1: empty
+                                    "3;Is it?;x|y;w\n"  # row 2: no such choice
+                                    "4;Is she?;x|y;y\n")
+    save([riddle(4, id="4"), riddle(5, choices=["5", "5"]), {"id": "6", "question": "Is she?", "choices": ["y", "x"],
+                                                            "answer": "y"}], tmp_path / "b.jsonl")
+    with pytest.raises(StudyError) as caught:
+        read_questions("table", str(tmp_path), {"dev": "a.csv", "test": "b.jsonl"})
+    a, b = tmp_path / "a.csv", tmp_path / "b.jsonl"
+    assert str(caught.value) == (
+        f"6 faulty rows: {a}: field 'answer' is not among the choices: row 0 ('z'), row 2 ('w'); "
+        f"field 'question' is empty or not a text: row 1; "
+        f"{b}: field 'id' stands already in another row: row 0 ('4'); "
+        "field 'choices': the same choice twice: row 1; "
+        "field 'question': it is in split 'dev', too: row 2 (a.csv: row 3)")
+
+
+def test_of_many_faulty_rows_the_first_are_named_and_the_rest_counted(tmp_path):
+    save([riddle(number, answer=f"{number}\x1b[31m\ud83d" + "z" * 10 ** 6) for number in range(700, 800)],
+         tmp_path / "t.json")
+    with pytest.raises(StudyError) as caught:
+        read_questions("table", str(tmp_path), {"test": "t.json"})
+    message = str(caught.value)
+    assert message.startswith("100 faulty rows: ") and len(message) <= 600
+    told, more = len(re.findall(r"\brow \d", message)), int(message.split("; and ")[1].split(" more")[0])
+    assert told + more == 100 and told <= 20 and "zzzzzzzzzzzzzzzzzzzzzzzz" not in message
+    assert message.isprintable()
+
+
+def test_a_row_keeps_its_number_where_rows_before_it_are_left_out(tmp_path):
+    rows = [{"premise": f"{row}.", "hypothesis": "B.", "label": label} for row, label in enumerate((-1, -1, 0, 7))]
+    save(rows, tmp_path / "t.json")
+    with pytest.raises(StudyError, match=r"t\.json: row 3: field 'label': 7 is none of"):
+        read_questions("esnli", str(tmp_path), {"test": "t.json"})
+
+
+@pytest.mark.parametrize("field", ["id", "question", "answer", "choices", "human_explanations"])
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_half_of_a_character_is_a_line(name, field, tmp_path):
+    """JSON can hold one half of a pair of surrogates, which no file and no model takes."""
+    half = "x\ud83d"
+    bad = {**riddle(2), field: [half, "none"] if field in ("choices", "human_explanations") else half}
+    if field == "answer":
+        bad["choices"] = [half, "none"]
+    rows = [GOOD, bad]
+    (tmp_path / name).write_text(json.dumps(rows) if name == "t.json" else "\n".join(map(json.dumps, rows)))
+    with pytest.raises(StudyError, match=rf"{name}: row 1: field '{field}': half of a character") as caught:
+        read_questions("table", str(tmp_path), {"test": name})
+    str(caught.value).encode("utf-8")
+
+
+def test_a_repeated_question_is_dropped_before_a_dev_split_is_drawn(tmp_path):
+    """Whichever of the two were drawn, one would be in dev and the other in train."""
+    rows = [riddle(number) for number in range(20)]
+    again = [{**row, "id": f"again{row['id']}", "question": row["question"].upper()} for row in rows]
+    save(rows + again, tmp_path / "t.json")
+    for seed in range(3):
+        frame = read_questions("table", str(tmp_path), {"train": "t.json"}, seed)
+        assert sizes(frame) == {"train": 18, "dev": 2}
+        assert frame.attrs["notes"] == {"train: question repeated in the split": 20}
+        assert set(frame["id"]) == {row["id"] for row in rows}
+    save([*rows, {**again[3], "answer": "3"}], tmp_path / "t.json")
+    with pytest.raises(StudyError, match=r"t\.json: row 20: field 'answer': '3', but the same question in row 3"):
+        read_questions("table", str(tmp_path), {"train": "t.json"})
+
+
+def test_columns_that_are_not_used_are_counted(tmp_path):
+    save([riddle(1, passage="long"), riddle(2, passage=None, split="test"), riddle(3, passage="x", mood=1)],
+         tmp_path / "t.json")
+    notes = read_questions("table", str(tmp_path), {"test": "t.json"}).attrs["notes"]
+    assert notes == {"test: column 'passage' is not used": 2, "test: column 'mood' is not used": 1}
+
+
+# What people save
+
+PEOPLE_SAVE = {
+    "semicolons": b"id;question;choices;answer\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\n",
+    "tabs": b"id\tquestion\tchoices\tanswer\n1\t\"Is it; yes\nor no?\"\t2,5|3,5\t2,5\n",
+    "commas": b'id,question,choices,answer\n1,"Is it; yes\nor no?","2,5|3,5","2,5"\n',
+    "byte order mark": "\ufeffid;question;choices;answer\r\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\r\n".encode(),
+    "separator named": b"sep=;\r\nid;question;choices;answer\r\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\r\n",
+    "UTF-16": "id\tquestion\tchoices\tanswer\r\n1\t\"Is it; yes\nor no?\"\t2,5|3,5\t2,5\r\n".encode("utf-16"),
+    "empty columns and rows": b'id;question;choices;answer;;\n1;"Is it; yes\nor no?";2,5|3,5;2,5;;\n;;;;;\n;;;;;\n',
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize("kind", PEOPLE_SAVE)
+def test_a_table_as_a_spreadsheet_saves_it(kind, ending, tmp_path):
+    (tmp_path / f"t.{ending}").write_bytes(PEOPLE_SAVE[kind])
+    frame = read_questions("table", str(tmp_path), {"test": f"t.{ending}"})
+    assert frame.to_dict("records") == [{"id": "1", "split": "test", "question": "Is it; yes\nor no?",
+                                         "choices": ["2,5", "3,5"], "answer": "2,5", "human_explanations": []}]
+    assert frame.attrs["notes"] == {}
+
+
+def test_a_missing_column_is_said_with_those_that_are_there(tmp_path):
+    (tmp_path / "t.csv").write_text("Nr;Frage;choices;answer\n1;Ist es?;x|y;x\n")
+    with pytest.raises(StudyError, match="row 0: field 'id': no such column; there are 'Nr, Frage, choices, answer'"):
+        read_questions("table", str(tmp_path), {"test": "t.csv"})
+
+
+@pytest.mark.parametrize(("answer", "choices", "text", "texts"), [
+    (1, [1, 2], "1", ["1", "2"]), (2.5, [1, 2.5], "2.5", ["1", "2.5"]), (1.0, [1, 2.5], "1", ["1", "2.5"]),
+    (2, ["1", "2"], "2", ["1", "2"]), (2.0, ["1.0", "2.0"], "2.0", ["1.0", "2.0"]), ("2", [1, 2], "2", ["1", "2"]),
+    (True, [True, False], "true", ["true", "false"]), (False, ["True", "False"], "False", ["True", "False"]),
+    (True, ["no", "yes"], "yes", ["no", "yes"]), (False, ["No", "Yes"], "No", ["No", "Yes"]),
+    (7, [], "7", []), (2.5, None, "2.5", []), (True, [], "true", [])])
+def test_numbers_and_truth_values_are_texts(answer, choices, text, texts, tmp_path):
+    save([{"id": 3, "question": "Is it?", "choices": choices, "answer": answer}], tmp_path / "t.json")
+    item = read_questions("table", str(tmp_path), {"test": "t.json"}).iloc[0]
+    assert (item["id"], item["answer"], item["choices"]) == ("3", text, texts)
+
+
+def test_parquet_reads_like_json(tmp_path):
+    """Nulls beside texts and lists, whole numbers beside a gap, bytes, large texts, categories."""
+    rows = [{"id": 1, "question": "Is it?", "choices": ["x", "y"], "answer": "x", "human_explanations": None},
+            {"id": 2, "question": "How many?", "choices": None, "answer": "7", "human_explanations": ["So.", None]}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    expected = read_questions("table", str(tmp_path), {"test": "t.json"}).to_dict("records")
+    assert [item["choices"] for item in expected] == [["x", "y"], []]
+    table = pa.Table.from_pylist(rows)
+    for kind in (pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
+        typed = [pa.array(table[name].to_pylist(), kind) if table[name].type == pa.string() else table[name]
+                 for name in table.column_names]
+        pq.write_table(pa.table(dict(zip(table.column_names, typed, strict=True))), tmp_path / "t.parquet")
+        assert read_questions("table", str(tmp_path), {"test": "t.parquet"}).to_dict("records") == expected, kind
+
+
+@pytest.mark.parametrize(("column", "values", "message"), [
+    ("answer", [date(2026, 1, 2)], r"row 0: field 'answer' is empty or not a text or a number"),
+    ("answer", [{"a": 1}], r"row 0: field 'answer' is empty or not a text"),
+    ("answer", [b"\xff\xfe"], r"t\.parquet: its values cannot be read"),
+    ("choices", [[["x"], ["y"]]], r"row 0: field 'choices': an empty choice or one that is neither"),
+    ("choices", [{"text": ["x", "y"]}], r"row 0: field 'choices': .* is not a list"),
+])
+def test_parquet_of_other_types_is_a_line(column, values, message, tmp_path):
+    good = {"id": ["a"], "question": ["Is it?"], "choices": [["x", "y"]], "answer": ["x"]}
+    pq.write_table(pa.table({**good, column: values}), tmp_path / "t.parquet")
+    with pytest.raises(StudyError, match=message):
+        read_questions("table", str(tmp_path), {"test": "t.parquet"})
+
+
+def test_a_parquet_file_is_read_alone_wherever_it_lies(tmp_path):
+    """A folder named like ``answer=z`` is no column of the files in it."""
+    (tmp_path / "answer=z").mkdir()
+    save([riddle(1)], tmp_path / "answer=z" / "t.parquet")
+    assert readers.read_records(tmp_path / "answer=z" / "t.parquet") == [riddle(1)]
+
+
+NO_FILES = [
+    ("a\0b.csv", "not a path"), ("x" * 300 + ".csv", "cannot be read .*too long"), ("\ud83d.csv", "not a path"),
+    ("pipe.csv", "a device or a pipe and not a file"), ("/dev/zero", "a device or a pipe"),
+    ("loop.csv", "cannot be read .*symbolic links"), ("folder.csv", "no Arrow files"), ("pipes", "a device or a pipe"),
+    ("", "is not the path of one file"), (["a.csv", "b.csv"], "is not the path of one file"),
+    (None, "is not the path of one file"), (7, "is not the path of one file"), ("~nosuch/x.csv", "no such file"),
+]
+
+
+@pytest.mark.parametrize(("path", "message"), NO_FILES)
+def test_what_is_no_file_is_a_line_and_no_wait(path, message, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes" / "data-0.arrow")
+    with time_limit(), pytest.raises(StudyError, match=message) as caught:
+        read_questions("table", str(tmp_path), {"test": path})
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 600
+
+
+def test_a_home_of_nobody_is_a_line():
+    with pytest.raises(StudyError, match="~nosuch/folder.*no such file or folder"):
+        read_questions("table", "~nosuch/folder", {"test": "x.csv"})
+
+
+# Before a run
+
+def experiment(folder, files, **entry):
+    path = folder / "own.yaml"
+    path.write_text(json.dumps({  # JSON is YAML
+        "about": "a", "needs": "n",
+        "datasets": {"own": {"reader": "table", "folder": str(folder), "files": files, **entry}},
+        "teachers": {"mini-llama": {"promptings": ["few_shot"], "model": "kdutils/mini/teacher"}},
+        "promptings": {"few_shot": {}}, "methods": {"label_only": {}},
+        "students": {"mini-t5": {"model": "kdutils/mini/student"}}, "seeds": [0]}))
+    return path
+
+
+@pytest.fixture
+def own_outputs(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdutils.experiments.OUTPUTS", tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--force"]])
+@pytest.mark.parametrize(("files", "entry", "message"), [
+    ({"train": "bad.json", "test": "good.json"}, {}, r"2 faulty rows: .*bad\.json: field 'answer' is not among the "
+                                                     r"choices: row 1 \('x'\), row 3 \('x'\)$"),
+    ({"train": "good.json"}, {}, "data set 'own': no questions in the split test; a run needs train, dev and test"),
+    ({"test": "good.json"}, {}, "data set 'own': no questions in the split train and dev; a run needs"),
+    ({"all": "named.json"}, {}, "data set 'own': no questions in the split test"),
+    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not the path of one file"),
+    ({"train": "pipe.json"}, {}, "a device or a pipe"),
+    ({"train": "no.json"}, {}, "files.train': .*no.json: no such file"),
+    ({}, {}, "dataset 'table' has no files of its own"),
+])
+def test_a_run_and_a_dry_run_stop_at_a_bad_table_before_anything_is_written(
+        files, entry, message, more, tmp_path, own_outputs, capsys):
+    save([riddle(number) for number in range(9)], tmp_path / "good.json")
+    save([riddle(number, answer="x" if number in (12, 14) else "none") for number in range(11, 19)],
+         tmp_path / "bad.json")
+    save([riddle(number, split="train" if number else "dev") for number in range(9)], tmp_path / "named.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with time_limit():
+        assert main(["run", str(experiment(tmp_path, files, **entry)), *more]) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(message, error) and error.count("\n") == 0 and error.startswith("error: ")
+    assert not own_outputs.exists()
+
+
+def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, monkeypatch):
+    from kdutils import experiments
+
+    save([riddle(number) for number in range(9)], tmp_path / "train.json")
+    save([riddle(number) for number in range(9, 12)], tmp_path / "test.json")
+    asked = []
+    monkeypatch.setattr(readers, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
+    loaded = experiments.load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
+    for _ in range(3):
+        experiments.check_data(loaded)
+    assert len(asked) == 1
+    save([riddle(1, answer="7")], tmp_path / "test.json")
+    with pytest.raises(StudyError, match=r"test\.json: row 0"):
+        experiments.check_data(loaded)
+    (own_outputs / "own" / "data" / "own").mkdir(parents=True)
+    (own_outputs / "own" / "data" / "own" / "metrics.json").write_text("{}")
+    for name in ("train.json", "test.json"):
+        (tmp_path / name).unlink()
+    experiments.check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at
+
+
+def test_data_of_the_hub_are_not_downloaded_by_the_check(monkeypatch):
+    from kdutils import experiments
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **b: pytest.fail("the network was asked"))
+    experiments.check_data(experiments.load_experiment("published-all"))
+
+
+# The commit of the Hub
+
+def test_what_comes_from_the_hub_is_pinned_where_its_commit_is_known():
+    unpinned = {name for name, reader in READERS.items() if reader.hub and not reader.revision}
+    assert unpinned == {"cqa"}, "no source for a commit of Salesforce/cos_e is known"
+    assert all(re.fullmatch("[0-9a-f]{40}", reader.revision) for reader in READERS.values() if reader.revision)
+
+
+def test_the_commit_that_was_loaded_is_kept_and_another_can_be_asked_for(monkeypatch):
+    asked, commit = [], "0123456789abcdef" * 2 + "01234567"
+
+    class Loaded(list):
+        cache_files = [{"filename": f"/cache/datasets/Salesforce___cos_e/v1.11/0.0.0/{commit}/cos_e-train.arrow"}]
+        to_list = list.copy
+
+    def load(name, config, revision, split):
+        asked.append(revision)
+        rows = [riddle(number, id=f"{split}{number}", question=f"{split} {number}?") for number in range(9)]
+        return Loaded(rows)
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    frame = limit_questions(read_questions("cqa", revision="v1"), {"train": 4})
+    assert asked == ["v1", "v1"]
+    assert frame.attrs["hub"]["train"] == {"repository": "Salesforce/cos_e", "revision": "v1", "commit": commit}
+    read_questions("cqa")
+    assert asked[2:] == [None, None]
+
+
+def test_notebook_01_takes_a_revision_and_keeps_the_commit():
+    from kdutils.experiments import NOTEBOOKS, notebook_parameters
+
+    assert notebook_parameters("01_look_at_the_data")["revision"] == "str"
+    text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()
+    assert "seed, revision)" in text and 'questions.attrs.get(\\"hub\\"' in text
 
 
 # Limits

@@ -2,7 +2,8 @@
 
 ``read_questions`` returns a data frame with the columns of ``tables.QUESTIONS`` (one row per question,
 splits in the order train, dev, test), checked file by file and once more as a whole; ``frame.attrs["notes"]``
-says how many rows were dropped or changed, and why. READERS is the one place that knows where a data set
+says how many rows were dropped or changed, and why, and for data from the Hub ``frame.attrs["hub"]`` which commit
+was read. READERS is the one place that knows where a data set
 lies and how its rows are read. A reader of your own is an entry in that table::
 
     def _riddles(row):                        # row: one record of the file, as a dict
@@ -25,6 +26,7 @@ What a local folder lacks: the training inputs of ANLI's round 1. The dev split 
 there (1,198 questions, the notes say so); for a result on ANLI take the Hub, or name your own file in `files`.
 """
 
+import codecs
 import csv
 import hashlib
 import io
@@ -35,6 +37,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
@@ -42,9 +45,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kdutils.data.questions import SPLITS, check_questions, evaluate, number_text
-from kdutils.data.tables import QUESTIONS, read_parquet
-from kdutils.errors import StudyError
+from kdutils.data.questions import (
+    HALF,
+    SPLITS,
+    Fault,
+    check_questions,
+    drop_repeats,
+    evaluate,
+    is_whole_text,
+    number_text,
+    pair_faults,
+    refuse,
+    row_faults,
+)
+from kdutils.data.tables import QUESTIONS, check_columns, first_line, parquet_table, path_kind
+from kdutils.errors import StudyError, shown
 from kdutils.runs import project_path
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -67,18 +82,20 @@ class Reader:
     stand_ins: dict = field(default_factory=dict)  # split -> what its file in `local` is instead, for the notes
     drop_repeats: bool = False  # drop repeated questions (test before dev before train); else they are an error
     make: Callable | None = None  # seed -> frame with the columns of QUESTIONS, for a data set made by a program
+    columns: tuple = ()  # all columns that are read, where the notes are to say which others are not
 
 
-def read_questions(dataset, folder="", files=None, seed=0):
+def read_questions(dataset, folder="", files=None, seed=0, revision=""):
     """Return the questions of `dataset` (a key of READERS) as a checked data frame.
 
     `folder` holds the files; "" is the environment variable KDUTILS_DATA or, where that is not set,
     the Hugging Face Hub. `files` (split -> path, relative to `folder`) replaces the reader's default
-    files, splits it does not name are not read; a path is Parquet, JSON (a list or lines), CSV or an
-    Arrow folder saved by ``datasets``. `seed` draws the dev split of a data set that has none: a tenth
-    of train; 0 gives the published one.
+    files, splits it does not name are not read; a path is Parquet, JSON (a list or lines), CSV (with commas,
+    semicolons or tabs) or an Arrow folder saved by ``datasets``. `seed` draws the dev split of a data set that has
+    none: a tenth of train; 0 gives the published one. A question that stands in such a train split twice is dropped
+    and counted first. `revision` is the commit, branch or tag on the Hub; "" is the reader's own.
 
-    Raises StudyError that names file, row (from 0) and field of the first question that cannot be used.
+    Raises one StudyError that names file, row (from 0) and field of all questions that cannot be used.
     """
     if dataset not in READERS:
         raise StudyError(f"dataset '{dataset}' is unknown; choose one of {', '.join(sorted(READERS))}")
@@ -87,19 +104,34 @@ def read_questions(dataset, folder="", files=None, seed=0):
         made = check_questions(reader.make(seed), dataset)
         made.attrs.setdefault("notes", {})
         return made
-    frames = {}
-    for split, (source, records) in _records(dataset, reader, folder, files, notes).items():
-        frame = _to_frame(reader, records, split, source, notes)
+    frames, places, faults, commits = {}, {}, [], {}
+    for split, (source, records) in _records(dataset, reader, folder, files, notes, revision, commits).items():
+        frame = _to_frame(reader, records, split, source, notes, places, faults)
         for name, part in _by_split(frame, split):
             frames[name] = part
     if reader.drop_repeats:
         _drop_overlap(frames, notes)
-    if "dev" not in frames and "train" in frames:
+    draws = "dev" not in frames and "train" in frames
+    if draws and not reader.drop_repeats:
+        frames["train"], dropped, contrary = drop_repeats(frames["train"], places)
+        notes.update({"train: question repeated in the split": dropped} if dropped else {})
+        faults += contrary
+    refuse(faults + pair_faults(_joined(frames), places))
+    if draws:
         frames["train"], frames["dev"] = _dev_from_train(frames["train"], dataset, seed)
-    whole = pd.concat([frames[split] for split in SPLITS if split in frames], ignore_index=True)
-    whole = check_questions(whole, dataset)
-    whole.attrs["notes"] = dict(notes)
+    whole = _joined(frames).reset_index(drop=True)
+    if not len(whole):
+        raise StudyError(f"{dataset}: no questions")
+    whole.attrs.update({"notes": dict(notes)} | ({"hub": commits} if commits else {}))
     return whole
+
+
+def _joined(frames):
+    return pd.concat([frames[split] for split in SPLITS if split in frames] or [_empty_frame()])
+
+
+def _empty_frame():
+    return pd.DataFrame([], columns=QUESTIONS.names, dtype=object)
 
 
 def limit_questions(frame, limits, seed=0):
@@ -110,8 +142,8 @@ def limit_questions(frame, limits, seed=0):
     """
     for split, limit in limits.items():
         if split not in SPLITS or isinstance(limit, bool) or not isinstance(limit, int) or limit < -1:
-            raise StudyError(f"limits: {split}: {limit!r}; expected one of {', '.join(SPLITS)} with a number of "
-                             "questions, or -1 for all")
+            raise StudyError(f"limits: {shown(split)}: {shown(limit)}; expected one of {', '.join(SPLITS)} with a "
+                             "number of questions, or -1 for all")
     notes, kept = dict(frame.attrs.get("notes", {})), []
     for split in dict.fromkeys(frame["split"]):
         rows = np.flatnonzero(frame["split"] == split)
@@ -121,7 +153,7 @@ def limit_questions(frame, limits, seed=0):
             rows = rows[np.random.default_rng(seed).permutation(len(rows))[:limit]]
         kept.extend(rows)
     limited = frame.iloc[sorted(kept)].reset_index(drop=True)
-    limited.attrs["notes"] = notes
+    limited.attrs = {**frame.attrs, "notes": notes}
     return limited
 
 
@@ -136,64 +168,103 @@ def nli_question(premise, hypothesis):
 
 
 def to_question(reader, record, where):
-    """Return what `reader` makes of one record; its KeyError and ValueError become StudyErrors at `where`."""
+    """Return what `reader` makes of one record; whatever goes wrong there becomes a StudyError at `where`."""
     try:
-        return reader.normalise(record)
-    except KeyError as error:
-        raise StudyError(f"{where}: field {error}: no such column") from error
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        return _normalised(reader, record)
+    except ValueError as error:
         raise StudyError(f"{where}: {error}") from error
+
+
+def _normalised(reader, record):
+    """Return what `reader` makes of one record, a dict or a text; ValueError, in one sentence, where it cannot."""
+    try:
+        item = reader.normalise(record)
+    except KeyError as error:
+        columns = ", ".join(map(str, record))
+        raise ValueError(f"field {error}: no such column; there are {shown(columns, 200)}") from error
+    except Exception as error:  # whatever a reader of one's own stumbles over
+        raise ValueError(first_line(error)) from error
+    if isinstance(item, str) or isinstance(item, dict) and {"id", "question", "choices", "answer"} <= set(item):
+        return item
+    raise ValueError(f"the reader makes {shown(item)} of it and no question")
 
 
 # Where the rows come from
 
-def _records(dataset, reader, folder, files, notes):
+def _records(dataset, reader, folder, files, notes, revision, commits):
     """Return split -> (name of the source, list of records)."""
     folder = folder or os.environ.get("KDUTILS_DATA", "")
     if not files and not folder and reader.hub:
-        return {split: _from_hub(reader, split) for split in reader.hub_splits}
-    paths = files or reader.local
-    if not paths:
-        raise StudyError(f"dataset '{dataset}' has no files of its own; name them: files = "
-                         "{'train': 'my/train.jsonl', 'test': 'my/test.jsonl'}")
-    for split in paths:
-        if split not in (*SPLITS, SPLIT_COLUMN):
-            raise StudyError(f"files: '{split}' is none of {', '.join(SPLITS)} (or '{SPLIT_COLUMN}' for one file "
-                             "with a column 'split')")
-    resolved = {split: project_path(folder) / path for split, path in paths.items()}
-    records = {split: (path, read_records(path)) for split, path in resolved.items()}
+        return {split: _from_hub(reader, split, revision, commits) for split in reader.hub_splits}
+    records = {split: (path, read_records(path)) for split, path in question_files(dataset, folder, files).items()}
     stand_ins = {} if files else reader.stand_ins
     notes.update({f"{split}: {what}": len(records[split][1]) for split, what in stand_ins.items()})
     return records
 
 
-def _from_hub(reader, split):
+def question_files(dataset, folder="", files=None):
+    """Return split -> path of the files that `read_questions` reads, {} for what is made or comes from the Hub."""
+    reader, folder = READERS[dataset], folder or os.environ.get("KDUTILS_DATA", "")
+    if reader.make or not files and not folder and reader.hub:
+        return {}
+    paths = files or reader.local
+    if not paths:
+        raise StudyError(f"dataset '{dataset}' has no files of its own; name them: files = "
+                         "{'train': 'my/train.jsonl', 'test': 'my/test.jsonl'}")
+    for split, path in paths.items():
+        if split not in (*SPLITS, SPLIT_COLUMN):
+            raise StudyError(f"files: {shown(split)} is none of {', '.join(SPLITS)} (or '{SPLIT_COLUMN}' for one file "
+                             "with a column 'split')")
+        if not isinstance(path, str) or not path.strip():
+            raise StudyError(f"files: {split}: {shown(path)} is not the path of one file; of several files make one")
+    if SPLIT_COLUMN in paths and len(paths) > 1:
+        raise StudyError(f"files: '{SPLIT_COLUMN}' is one file of all splits; name it alone or a file per split")
+    return {split: project_path(folder) / path for split, path in paths.items()}
+
+
+def _from_hub(reader, split, revision, commits):
     from datasets import load_dataset
 
     name = reader.hub_splits[split]
     source = f"{reader.hub} {name}"
     try:
-        data = load_dataset(reader.hub, reader.config, revision=reader.revision, split=name)
+        data = load_dataset(reader.hub, reader.config, revision=revision or reader.revision, split=name)
     except Exception as error:  # a dozen unrelated types, by the layer that failed
-        raise StudyError(f"{source}: cannot be loaded from the Hugging Face Hub ({type(error).__name__}: {error}); set "
-                         "KDUTILS_DATA or `folder` to a folder that holds the files") from error
+        raise StudyError(f"{source}: cannot be loaded from the Hugging Face Hub ({type(error).__name__}: "
+                         f"{first_line(error)}); set KDUTILS_DATA or `folder` to a folder that holds the files"
+                         ) from error
+    commits[split] = {"repository": reader.hub, "revision": revision or reader.revision or "",
+                      "commit": _loaded_commit(data)}
     if split in reader.hub_share:
         data = data.shuffle(seed=42).select(range(len(data) // reader.hub_share[split]))
     return source, data.to_list()
 
 
+def _loaded_commit(data):
+    """Return the commit that ``datasets`` has loaded, which names a folder of its cache; "" where it does not say."""
+    for file in data.cache_files:
+        for part in Path(file["filename"]).parts:
+            if re.fullmatch("[0-9a-f]{40}", part):
+                return part
+    return ""
+
+
 def read_records(path):
     """Return the rows of a file as a list of dicts with plain values; the ending of the name says the format.
 
-    Parquet, JSON (one list, or one object per line), CSV (every value a text), or Arrow: a file or a
-    folder written by ``Dataset.save_to_disk``. Raises StudyError naming the file and, for JSON and CSV, the row.
+    Parquet, JSON (one list, or one object per line), CSV (.csv or .tsv; commas, semicolons or tabs; every value a
+    text), or Arrow: a file or a folder written by ``Dataset.save_to_disk``. Raises StudyError naming the file and,
+    for JSON and CSV, the rows.
     """
     path = Path(path)
-    if not path.exists():
+    kind = path_kind(path)
+    if not kind:
         raise StudyError(f"{path}: no such file or folder; correct the path or `folder`")
-    kind = "folder" if path.is_dir() else path.suffix.lower()
+    kind = "folder" if kind == "folder" else path.suffix.lower()
+    if kind in _WORKBOOKS:
+        raise StudyError(f"{path}: unknown format: a workbook; save it as 'CSV UTF-8' and name that file")
     if kind not in _FORMATS:
-        raise StudyError(f"{path}: unknown format; use .parquet, .json, .jsonl, .csv or an Arrow folder")
+        raise StudyError(f"{path}: unknown format; use .parquet, .json, .jsonl, .csv, .tsv or an Arrow folder")
     records = _FORMATS[kind](path)
     if not records:
         raise StudyError(f"{path}: no rows")
@@ -201,20 +272,35 @@ def read_records(path):
 
 
 def _read_parquet(path):
-    return [{name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in record.items()}
-            for record in read_parquet(path).to_dict("records")]
+    return _plain_records(parquet_table(path), path)
+
+
+def _plain_records(table, where):
+    """Return an Arrow table as a list of dicts; bytes that are UTF-8 are texts, as some programs write them."""
+    check_columns(table, where)
+    try:
+        for place, column in enumerate(table.schema):
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+                text = table[column.name].cast(pa.large_string())
+                table = table.set_column(place, column.name, text)
+        return table.to_pylist()
+    except Exception as error:  # values that Python has no type for, bytes that are no text
+        raise StudyError(f"{where}: its values cannot be read ({first_line(error)})") from error
 
 
 def _read_json(path):
-    text = _decoded(path)
-    if text.lstrip().startswith("["):
-        records = _parsed(text, path)
-    else:
-        lines = [line for line in text.split("\n") if line.strip()]
-        records = [_parsed(line, f"{path}: row {row}") for row, line in enumerate(lines)]
-    for row, record in enumerate(records):
+    text, records, faults = _decoded(path), [], []
+    whole = text.lstrip().startswith("[")
+    for row, part in enumerate(_parsed(text, path) if whole else filter(str.strip, text.split("\n"))):
+        try:
+            record = part if whole else json.loads(part)
+        except (ValueError, RecursionError) as error:
+            faults.append(Fault(str(path), row, f"not readable JSON ({error})", "not readable JSON"))
+            continue
         if not isinstance(record, dict):
-            raise StudyError(f"{path}: row {row}: not a JSON object")
+            faults.append(Fault(str(path), row, "not a JSON object"))
+        records.append(record)
+    refuse(faults)
     return records
 
 
@@ -226,52 +312,106 @@ def _parsed(text, where):
 
 
 def _read_csv(path):
-    reader = csv.DictReader(io.StringIO(_decoded(path), newline=""), strict=True)
-    records = []
+    lines = _csv_lines(_decoded(path), path)
+    names = [name.strip() for name in lines[0]] if lines else []
+    while names and not names[-1]:
+        names.pop()  # a spreadsheet writes its empty columns, too
+    for name in names:
+        if names.count(name) > 1 or not name:
+            raise StudyError(f"{path}: column {shown(name)} " + ("stands there twice" if name else "has no name"))
+    while lines and not any(cell.strip() for cell in lines[-1]):
+        lines.pop()  # and its empty rows
+    faults = [Fault(str(path), row, "another number of fields than the header") for row, cells in enumerate(lines[1:])
+              if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names):])]
+    refuse(faults)
+    return [dict(zip(names, cells, strict=False)) for cells in lines[1:]]
+
+
+def _csv_lines(text, path):
+    """Return the cells of every line that is not empty; of , ; and tab the one that cuts the header most is taken."""
+    told = re.match(r"sep=(.)\r?\n", text)  # the first line by which Excel says it
+    text = text[told.end():] if told else text
+    separator, lines = told[1] if told else max(",;\t", key=lambda one: len(_header(text, one))), []
     try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise StudyError(f"{path}: row {len(records)}: another number of fields than the header")
-            records.append(record)
-    except csv.Error as error:
-        raise StudyError(f"{path}: row {len(records)}: not readable CSV ({error})") from error
-    return records
+        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
+            lines += [cells] if cells else []
+    except (csv.Error, TypeError, ValueError) as error:
+        raise StudyError(f"{path}: row {max(0, len(lines) - 1)}: not readable CSV ({error})") from error
+    return lines
+
+
+def _header(text, separator):
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+_WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".ods"}
+_BEGINNINGS = {  # of files that a wrong ending is given to: what they are, what to do
+    b"PK\x03\x04": "a workbook of Excel or another zip file; save it as 'CSV UTF-8' and name that file",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel; save it as 'CSV UTF-8' and name that file",
+    b"PAR1": "a Parquet file; let its name end in .parquet", b"\x1f\x8b": "a compressed file; unpack it first",
+    b"%PDF": "a PDF file; a table is needed"}
 
 
 def _decoded(path):
+    """Return the text of a file: UTF-8, or what its first bytes say (UTF-16 as spreadsheets write it)."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        for beginning, what in _BEGINNINGS.items():
+            if data.startswith(beginning):
+                raise StudyError(f"{path}: not a text but {what}")
+        encoding = next((name for mark, name in (
+            (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+            (codecs.BOM_UTF16_BE, "utf-16")) if data.startswith(mark)), "utf-8-sig")
+        return data.decode(encoding)
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not a readable UTF-8 text ({error})") from error
+        raise StudyError(f"{path}: not a readable UTF-8 text ({error}); save it as UTF-8, in a spreadsheet as 'CSV "
+                         "UTF-8'") from error
 
 
 def _read_arrow(path):
-    parts = [path] if path.is_file() else sorted(path.glob("data-*.arrow"))
+    parts = sorted(path.glob("data-*.arrow")) if path_kind(path) == "folder" else [path]
     if not parts:
         raise StudyError(f"{path}: no Arrow files (data-*.arrow) in this folder; of a folder with several splits, "
                          "name the folder of one split")
-    try:
-        return [record for part in parts for record in read_arrow_stream(part.read_bytes()).to_pylist()]
-    except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: not readable Arrow data ({error})") from error
+    records = []
+    for part in parts:
+        if path_kind(part) != "file":
+            raise StudyError(f"{part}: not a file of Arrow data")
+        try:
+            table = read_arrow_stream(part.read_bytes())
+        except Exception as error:  # a dozen unrelated types, by the byte that is wrong
+            raise StudyError(f"{part}: not readable Arrow data ({first_line(error)})") from error
+        records += _plain_records(table, part)
+    return records
 
 
 def read_arrow_stream(data):
     """Return the bytes of an Arrow stream (the format that ``datasets`` saves) as a table; ArrowException if broken."""
     with pa.ipc.open_stream(data) as stream:
-        return stream.read_all()
+        table = stream.read_all()
+    table.validate(full=True)
+    return table
 
 
 _FORMATS = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json, ".ndjson": _read_json,
-            ".csv": _read_csv, ".arrow": _read_arrow, "folder": _read_arrow}
+            ".csv": _read_csv, ".tsv": _read_csv, ".arrow": _read_arrow, "folder": _read_arrow}
 
 
 # From rows to checked questions
 
-def _to_frame(reader, records, split, source, notes):
-    items, places, seen = [], [], set()
+def _to_frame(reader, records, split, source, notes, places, faults):
+    """Return the sound questions among `records`; their index leads to (source, row) in `places`, faults are added."""
+    source, known = str(source), len(faults)
+    items, rows, order, seen = [], [], [], set()
     for row, record in enumerate(records):
-        item = to_question(reader, record, f"{source}: row {row}")
+        try:
+            item = _normalised(reader, record)
+        except ValueError as error:
+            faults.append(Fault(source, row, str(error)))
+            continue
         if isinstance(item, str):
             notes[f"{split}: {item}"] += 1
             continue
@@ -285,14 +425,34 @@ def _to_frame(reader, records, split, source, notes):
         seen.add(key)
         if place and split == SPLIT_COLUMN:
             item["split"] = place[0]
-            places.append(place)
-        items.append({"split": split, "human_explanations": [], **item})
-        if split != SPLIT_COLUMN and items[-1]["split"] != split:
-            raise StudyError(f"{source}: row {row}: field 'split': {item['split']!r} in the file given as '{split}'")
-    if places and len(places) == len(items):
-        items = [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
-    frame = pd.DataFrame(items, columns=QUESTIONS.names, dtype=object)
-    return check_questions(frame, source)
+            order.append(place)
+        item = {"split": split, "human_explanations": [], **item}
+        if split != SPLIT_COLUMN and item["split"] != split:
+            faults.append(Fault(source, row, f"field 'split': {shown(item['split'])} in the file given as '{split}'",
+                                f"field 'split' is not that of the file given as '{split}'", shown(item["split"], 20)))
+            continue
+        items.append(item)
+        rows.append(row)
+    if not items and len(faults) == known:
+        raise StudyError(f"{source}: no questions")
+    _note_unused(reader, records, split, notes)
+    if order and len(order) == len(items):
+        items, rows = zip(*[pair for _, pair in sorted(zip(order, zip(items, rows, strict=True), strict=True),
+                                                       key=lambda pair: pair[0])], strict=True)
+    frame = pd.DataFrame(list(items), columns=QUESTIONS.names, dtype=object)
+    frame.index = range(len(places), len(places) + len(items))
+    places.update(zip(frame.index, ((source, row) for row in rows), strict=True))
+    found = row_faults(frame, places)
+    faults += found.values()
+    return frame.drop(index=list(found))
+
+
+def _note_unused(reader, records, split, notes):
+    """Count, per column that the reader does not read, the rows that hold something there."""
+    unused = Counter(name for record in records if reader.columns for name, value in record.items()
+                     if name not in reader.columns and value is not None and value != "")
+    notes.update({f"{split}: column {shown(name)} is not used": count for name, count in unused.most_common(20)})
+    notes.update({f"{split}: columns more that are not used": len(unused) - 20} if len(unused) > 20 else {})
 
 
 def _by_split(frame, split):
@@ -333,6 +493,8 @@ def _text(row, name):
     """Return a text that must be there."""
     if not isinstance(row[name], str) or not row[name].strip():
         raise ValueError(f"field '{name}' is empty or not a text")
+    if not is_whole_text(row[name]):
+        raise ValueError(f"field '{name}': {HALF}")
     return row[name].strip()
 
 
@@ -401,8 +563,8 @@ def _nli_label(value):
         value = int(value)
     words = {"-1": None, "-": None} | {word: word for word in NLI_LABELS}
     words |= dict(zip("012enc", 2 * NLI_LABELS, strict=True))
-    if isinstance(value, bool) or str(value) not in words:
-        raise ValueError(f"field 'label': {value!r} is none of {', '.join(NLI_LABELS)}, 0, 1, 2, -1")
+    if not isinstance(value, (int, str)) or isinstance(value, bool) or str(value) not in words:
+        raise ValueError(f"field 'label': {shown(value)} is none of {', '.join(NLI_LABELS)}, 0, 1, 2, -1")
     return words[str(value)]
 
 
@@ -416,16 +578,19 @@ def _detokenised(text):
 
 def _strategyqa(row):
     facts = row.get("facts") or []
+    if not isinstance(facts, (str, list, tuple)):
+        raise ValueError(f"field 'facts': {shown(facts)} is neither a text nor a list of texts")
     return {"id": _text(row, "qid"), "question": _text(row, "question"), "choices": list(YES_NO),
             "answer": _yes_no(row["answer"]),
-            "human_explanations": _texts([facts if isinstance(facts, str) else " ".join(facts)])}
+            "human_explanations": _texts([facts if isinstance(facts, str) else " ".join(_texts(facts))])}
 
 
 def _yes_no(value):
     words = {"true": "yes", "false": "no", "yes": "yes", "no": "no"}
-    if str(value).strip().casefold() not in words:
-        raise ValueError(f"field 'answer': {value!r} is neither yes nor no")
-    return words[str(value).strip().casefold()]
+    text = str(value).strip().casefold() if isinstance(value, (str, bool)) else ""
+    if text not in words:
+        raise ValueError(f"field 'answer': {shown(value)} is neither yes nor no")
+    return words[text]
 
 
 def _svamp(row):
@@ -447,10 +612,10 @@ def _number(row, name):
     value = row[name]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"field '{name}': {value!r} is not a number")
+        raise ValueError(f"field '{name}': {shown(value)} is not a number")
     return number
 
 
@@ -463,15 +628,38 @@ def _svamp_places():
 
 def _table(row):
     """Read a person's own file; texts of CSV files hold lists as JSON or with | between the items."""
-    item = {"id": _identifier(row["id"]), "question": _text(row, "question"),
-            "choices": _choices({"choices": _listed(row, "choices")}), "answer": _text(row, "answer"),
+    choices = [choice.strip() if isinstance(choice, str) else _written(choice, "choices")[0]
+               for choice in _listed(row, "choices")]
+    item = {"id": _identifier(row["id"]), "question": _text(row, "question"), "choices": choices,
+            "answer": _answer(row["answer"], choices),
             "human_explanations": _texts(_listed({"human_explanations": [], **row}, "human_explanations"))}
-    return item | ({"split": _text(row, "split")} if "split" in row else {})
+    return item | ({"split": _text(row, "split")} if row.get("split") is not None else {})
+
+
+def _answer(value, choices):
+    """Return an answer as text; of a number or truth value the choice that says it, else the usual way to write it."""
+    if isinstance(value, str):
+        return _text({"answer": value}, "answer")
+    ways = _written(value, "answer")
+    return next((choice for way in ways for choice in choices if choice.casefold() == way.casefold()), ways[0])
+
+
+def _written(value, name):
+    """Return the ways to write a number or a truth value, the usual one first; ValueError for what is neither."""
+    if isinstance(value, bool):
+        return ["true", "yes"] if value else ["false", "no"]
+    if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
+        whole = [str(int(value))] if value == int(value) else []
+        return list(dict.fromkeys([*whole, str(value)]))
+    raise ValueError("field 'choices': an empty choice or one that is neither a text nor a number" if name == "choices"
+                     else f"field '{name}' is empty or not a text or a number")
 
 
 def _identifier(value):
-    """Return an id as text; numbers are common in files that people write."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text({"id": value}, "id")
+    """Return an id as text; numbers are common in files that people write, 7.0 where a column had a gap."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return _written(value, "id")[0]
+    return _text({"id": value}, "id")
 
 
 def _listed(row, name):
@@ -480,13 +668,15 @@ def _listed(row, name):
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"field '{name}': not readable JSON ({error})") from error
     if isinstance(value, str):
         value = [part.strip() for part in value.split("|")] if value.strip() else []
-    if value is None or isinstance(value, (list, tuple)):
-        return list(value or [])
-    raise ValueError(f"field '{name}': {value!r} is not a list")
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return []
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise ValueError(f"field '{name}': {shown(value)} is not a list")
 
 
 def _id_of(dataset, question):
@@ -517,15 +707,18 @@ READERS = {
         _strategyqa, drop_repeats=True,
         local={"train": "teacher_llama/strategyqa-llama-train.parquet",
                "test": "teacher_llama/strategyqa-llama-test.parquet"},
-        hub="ChilleD/StrategyQA", hub_splits={"train": "train", "test": "test"}),
+        hub="ChilleD/StrategyQA", revision="705562638fe1d8ca6bb98c66fc8f94d45fda8c83",
+        hub_splits={"train": "train", "test": "test"}),
     "anli": Reader(  # round 1
         _anli, drop_repeats=True,
         local={"train": "anli/r3_dev_annotated.parquet", "dev": "palm540b_dss/anli1_valid_inputs.parquet",
                "test": "palm540b_dss/anli1_test_inputs.parquet"},
         stand_ins={"train": "the dev split of round 3 stands in for the training split of round 1"},
-        hub="facebook/anli", hub_splits={"train": "train_r1", "dev": "dev_r1", "test": "test_r1"}),
+        hub="facebook/anli", revision="8e4813d81f46d313dac7892e1c28076917cfcdf9",
+        hub_splits={"train": "train_r1", "dev": "dev_r1", "test": "test_r1"}),
     "svamp": Reader(  # the Hub's own splits are 700 and 300: both are read and cut anew, by the ids
         _svamp, local={SPLIT_COLUMN: "svamp/SVAMP.parquet"},
-        hub="ChilleD/SVAMP", hub_splits={SPLIT_COLUMN: "train+test"}),
-    "table": Reader(_table),
+        hub="ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        hub_splits={SPLIT_COLUMN: "train+test"}),
+    "table": Reader(_table, columns=tuple(QUESTIONS.names)),
 }

@@ -4,13 +4,16 @@ Every table is one Parquet file. Its schema is checked when it is written and wh
 missing or mistyped column is found where it enters and not three notebooks later.
 """
 
+import os
+import stat
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, shown
 from kdutils.runs import project_path, written_whole
 
 _TEXTS, _NUMBERS, _COUNTS = pa.list_(pa.string()), pa.list_(pa.float64()), pa.list_(pa.int64())
@@ -60,6 +63,7 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
+LARGEST = 4 * 2 ** 30  # bytes of a file, and rows or unpacked bytes that a Parquet file may claim
 
 
 def write_table(frame, path, kind):
@@ -96,13 +100,60 @@ def read_explanations(path):
 
 def read_parquet(path):
     """Return any Parquet file as a data frame; a missing or broken one is a StudyError that names it."""
+    return parquet_table(path).to_pandas()
+
+
+def parquet_table(path):
+    """Return any Parquet file as an Arrow table whose values are sound, or raise a StudyError that names the file."""
     path = Path(path)
-    if not path.is_file():
+    if path_kind(path) != "file":
         raise StudyError(f"{path}: no such file; run the notebook that writes it first, or correct the path")
     try:
-        return pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+        with pq.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            size = max(file.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            if size > LARGEST:
+                raise ValueError(f"it claims a size of {size}")
+            table = file.read()
+        table.validate(full=True)  # texts that are no UTF-8 and lists that lead outside show only here
+    except Exception as error:  # a dozen unrelated types, by the byte that is wrong
+        raise StudyError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
+    return check_columns(table, path)
+
+
+def check_columns(table, where):
+    """Return an Arrow table as it is, or raise StudyError where two of its columns have one name."""
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise StudyError(f"{where}: column {shown(name)} stands there twice")
+    return table
+
+
+def first_line(error):
+    """Return what an exception says in its first line, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+
+
+def path_kind(path):
+    """Return "file", "folder" or "" for nothing there; StudyError for what is neither and for what can be no path.
+
+    A device or a pipe is named and not opened: reading it might never end.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except ValueError as error:  # a byte of zero, half of a character
+        raise StudyError(f"{shown(str(path))}: not a path ({error})") from error
+    except OSError as error:  # a name that is too long, a link that leads to itself, no right to look
+        raise StudyError(f"{shown(str(path))}: cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(found.st_mode):
+        return "folder"
+    if not stat.S_ISREG(found.st_mode):
+        raise StudyError(f"{path}: a device or a pipe and not a file; save its content as a file and name that")
+    if found.st_size > LARGEST:
+        raise StudyError(f"{path}: {found.st_size / 2 ** 30:.0f} GiB are too many for one table; cut it into parts")
+    return "file"
 
 
 def _as_table(frame, kind, path):
@@ -112,10 +163,13 @@ def _as_table(frame, kind, path):
         raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {kind}")
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise StudyError(f"{path}: wrong type in a table of {kind}: {error}") from error
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise StudyError(f"{path}: wrong type in a table of {kind}: {first_line(error)}") from error
     for name in schema.names:
         if name not in NULLABLE and table[name].null_count:
             row = table[name].is_null().to_pylist().index(True)
             raise StudyError(f"{path}: row {row}: field '{name}' is empty")
+        if schema.field(name).type == _TEXTS and pc.list_flatten(table[name]).null_count:
+            row = next(row for row, texts in enumerate(table[name].to_pylist()) if None in texts)
+            raise StudyError(f"{path}: row {row}: field '{name}' holds an empty item")
     return table.replace_schema_metadata(None)

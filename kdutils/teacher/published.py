@@ -21,6 +21,7 @@ import difflib
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
 import urllib.error
@@ -31,10 +32,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdutils.data.questions import LETTERS, evaluate, number_text
+from kdutils.data.questions import HALF, LETTERS, evaluate, is_whole_text, number_text
 from kdutils.data.readers import NLI_LABELS, READERS, content_key, read_arrow_stream, read_records, to_question
-from kdutils.data.tables import EXPLANATIONS
-from kdutils.errors import StudyError
+from kdutils.data.tables import EXPLANATIONS, first_line, path_kind
+from kdutils.errors import StudyError, shown
 from kdutils.runs import project_path, written_whole
 from kdutils.teacher.cleaning import Cleaned, clean, count_changes
 
@@ -167,12 +168,13 @@ def identical_share(a, b):
 def content_checksum(records):
     """Return the SHA-256 of a table's rows: per row, in order, JSON with sorted keys and no spaces, and a newline.
 
-    All columns count, in any order; how the file packs them does not. Text is UTF-8, not escaped.
+    All columns count, in any order; how the file packs them does not. Text is UTF-8, not escaped. A value that JSON
+    does not have, such as a date, counts as Python writes it.
     """
     digest = hashlib.sha256()
     for record in records:
-        line = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n"
-        digest.update(line.encode("utf-8"))
+        line = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
+        digest.update(line.encode("utf-8", errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -211,11 +213,11 @@ def _from_folder(name, folder, stage):
     in_stage = f"{stage_folder}__{name}"
     for source, path in ((name, folder / f"{name}.parquet"), (in_stage, folder / f"{in_stage}.parquet"),
                          (in_stage, folder / "stages" / f"{in_stage}.parquet")):
-        if path.is_file():
+        if path_kind(path) == "file":
             return source, read_records(path)
     for source, path in ((name, folder / name), (in_stage, folder / stage_folder / name),
                          (in_stage, folder.parent / stage_folder / name)):  # beside the folder "consolidated"
-        shards = [path / f"shard_{i}" for i in range(10) if (path / f"shard_{i}").is_dir()]
+        shards = [path / f"shard_{i}" for i in range(10) if path_kind(path / f"shard_{i}") == "folder"]
         if shards:
             return source, [record for shard in shards for record in read_records(shard)]
     raise _NotThere(f"{folder}: neither {name}.parquet nor {name}/shard_0 in this folder"
@@ -275,8 +277,8 @@ def _download_shard(url):
         raise kind(f"{url}: the server answers {error.code} {error.reason}; nothing was kept") from error
     except (OSError, http.client.HTTPException) as error:
         raise StudyError(f"{url}: cannot be downloaded ({error}); give a local `folder` with the tables") from error
-    except pa.ArrowException as error:
-        raise StudyError(f"{url}: not Arrow data ({error}); nothing was kept") from error
+    except Exception as error:  # a dozen unrelated types, by the byte that is wrong
+        raise StudyError(f"{url}: not Arrow data ({first_line(error)}); nothing was kept") from error
 
 
 def _joined(shards, where):
@@ -341,13 +343,35 @@ def _keyed(dataset, records, name, stage):
         if isinstance(item, str):
             continue
         # a repeated choice is merged in the study's questions; its place counts in the names of the columns
-        choices = [choice.strip() for choice in record.get("choices") or item["choices"]]
+        choices = _seen_choices(record, item, f"{name}: row {row}")
         columns = [COLUMNS[stage].format(i + 1) for i in range(len(choices))]
-        for column in columns:
-            if column not in record:
-                raise StudyError(f"{name}: row {row}: no column '{column}'")
-        yield _join_key(dataset, item), {"answer": item["answer"], "choices": choices,
-                                         "texts": [record[column] or "" for column in columns]}
+        texts = [_published_text(record, column, f"{name}: row {row}") for column in columns]
+        yield _join_key(dataset, item), {"answer": item["answer"], "choices": choices, "texts": texts}
+
+
+def _seen_choices(record, item, where):
+    """Return the choices as the teacher saw them: those of the published record, where it has any."""
+    choices = record.get("choices")
+    if choices is None or choices == []:
+        return list(item["choices"])
+    if not isinstance(choices, list) or not all(isinstance(choice, str) and is_whole_text(choice)
+                                                for choice in choices):
+        raise StudyError(f"{where}: field 'choices': {shown(choices)} is not a list of texts")
+    return [choice.strip() for choice in choices]
+
+
+def _published_text(record, column, where):
+    """Return the text in a column of a record, "" for a missing one; StudyError for what is no text."""
+    if column not in record:
+        raise StudyError(f"{where}: no column '{column}'")
+    text = record[column]
+    if text is None or isinstance(text, float) and math.isnan(text):
+        return ""  # counted as empty
+    if not isinstance(text, str):
+        raise StudyError(f"{where}: column '{column}': {shown(text)} is not a text")
+    if not is_whole_text(text):
+        raise StudyError(f"{where}: column '{column}': {HALF}")
+    return text
 
 
 def _texts(question, published, stage):
@@ -404,7 +428,7 @@ def _palm_folder(folder):
                          "google-research/distilling-step-by-step and give that `folder`, or set KDUTILS_DATA to a "
                          "folder that holds palm540b_dss")
     folder = project_path(folder or data)
-    return folder / "palm540b_dss" if (folder / "palm540b_dss").is_dir() else folder
+    return folder / "palm540b_dss" if path_kind(folder / "palm540b_dss") == "folder" else folder
 
 
 def _palm_explanations(questions, dataset, folder):
@@ -436,9 +460,8 @@ def _palm_explanations(questions, dataset, folder):
 def _palm_table(stem, folder):
     """Return (inputs, texts), row by row of one question; two empty lists for a file that may be missing."""
     name, split = stem.split("_")
-    packed, parts = folder / f"{stem}_CoT.parquet", sorted((folder / name / "llm").glob(f"{split}_CoT_*.json"),
-                                                           key=lambda path: int(path.stem.rpartition("_")[2]))
-    if packed.is_file():
+    packed, parts = folder / f"{stem}_CoT.parquet", _palm_parts(folder / name / "llm", split)
+    if path_kind(packed) == "file":
         texts = [record.get("cot") for record in read_records(packed)]
         source = folder / f"{stem}_inputs.parquet"
         if name == "cqa":  # these inputs are CommonsenseQA itself
@@ -453,16 +476,29 @@ def _palm_table(stem, folder):
     inputs = read_records(source)
     if len(inputs) != len(texts):
         raise StudyError(f"{source}: {len(inputs)} rows, but {stem}_CoT has {len(texts)}; they are joined row by row")
-    wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+    wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str) or not is_whole_text(text)), None)
     if wrong is not None:
-        raise StudyError(f"{stem}_CoT: row {wrong}: field 'cot' is not a text")
+        raise StudyError(f"{stem}_CoT: row {wrong}: field 'cot' is not a text" if not isinstance(texts[wrong], str)
+                         else f"{stem}_CoT: row {wrong}: field 'cot': {HALF}")
     return inputs, texts
 
 
+def _palm_parts(folder, split):
+    """Return the parts of a split in their order, {split}_CoT_0.json and so on; StudyError where one is missing."""
+    parts = {path.stem.rpartition("_")[2]: path for path in folder.glob(f"{split}_CoT_*.json")}
+    for number in map(str, range(len(parts))):
+        if number not in parts:
+            raise StudyError(f"{folder}: {len(parts)} parts {split}_CoT_*.json, but {split}_CoT_{number}.json is not "
+                             "among them")
+    return [parts[str(number)] for number in range(len(parts))]
+
+
 def _json_texts(path):
+    if path_kind(path) != "file":
+        raise StudyError(f"{path}: not a file")
     try:
         texts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(texts, list):
         raise StudyError(f"{path}: not a list of texts")
@@ -479,11 +515,11 @@ def _palm_content(stem, texts):
 def _palm_key(dataset, record, where):
     """Yield (join key, choices as the teacher saw them) of one row of the inputs; nothing for a row without a label."""
     if dataset == "svamp" and "input" in record:
-        yield content_key(str(record["input"])), []
+        yield content_key(_published_text(record, "input", where)), []
         return
     item = to_question(READERS[dataset], record, where)
     if not isinstance(item, str):
-        yield _join_key(dataset, item), [choice.strip() for choice in record.get("choices") or item["choices"]]
+        yield _join_key(dataset, item), _seen_choices(record, item, where)
 
 
 def parse_palm(dataset, text, choices=()):
