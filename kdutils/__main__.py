@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -12,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, check_run, read_json, seal
+from kdutils.errors import StudyError, masked
+from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json, seal
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
@@ -91,6 +92,8 @@ def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
     from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
 
+    if missing := missing_executor(options.snakemake):
+        raise StudyError(missing)
     experiment = load_experiment(options.experiment, options.tiny)
     if options.dry_run:
         return _dry_run(experiment, options)
@@ -199,7 +202,7 @@ def _dry_run(experiment, options):
             command[command.index("--directory") + 1] = scratch
         done = subprocess.run(command, capture_output=True, text=True, env=_environ(experiment))
     if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr)
+        print(masked(done.stdout + done.stderr), file=sys.stderr)
         return 1
     planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
     for job in experiment.jobs:
@@ -224,9 +227,31 @@ def say_costs(experiment, jobs):
             print(f"{job.folder}: {cost}", flush=True)
 
 
+def missing_executor(words):
+    """Return what to install where `words` (for Snakemake) name an executor that is not here, else "".
+
+    Snakemake itself answers with all of its usage, in a log.
+    """
+    words = list(words)
+    given = [word.partition("=")[2] for word in words if word.startswith("--executor=")]
+    given += [after for word, after in zip(words, words[1:], strict=False) if word in ("--executor", "-e")]
+    given += [word[2:].removeprefix("=") for word in words if re.match("-e.", word)]
+    for name in given:
+        if name in ("local", "dryrun", "touch"):  # Snakemake's own
+            continue
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            return f"--executor {name[:60]!r}: no name of an executor; give one such as slurm"
+        if not importlib.util.find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}"):
+            return (f"--executor {name}: Snakemake has no such executor here; install its plugin with "
+                    f"pip install snakemake-executor-plugin-{name.replace('_', '-')}")
+    return ""
+
+
 def _environ(experiment):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
+    inherited = dict(os.environ)
+    leave_process_group(always=True, environment=inherited)  # a job is one process, whatever a scheduler has set
+    return {**inherited, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -243,6 +268,10 @@ def _snakemake(experiment, options, *targets, finished_only=0):
         except KeyboardInterrupt:
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
             return INTERRUPTED
+    mask_file(experiment.folder / "snakemake.log")
+    for job in experiment.jobs:  # those that are finished were masked when they were sealed
+        if (experiment.folder / job.folder / "error.txt").is_file():
+            mask_run(experiment.folder / job.folder)
     return 0 if process.returncode == 0 else 1
 
 

@@ -28,7 +28,7 @@ import yaml
 
 from kdutils.data.questions import SPLITS
 from kdutils.data.sources import is_path
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, refuse_secrets
 from kdutils.runs import PROJECT, project_path, read_json
 
 FOLDER = PROJECT / "notebooks" / "experiments"
@@ -131,6 +131,7 @@ def load_experiment(name, tiny=False):
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from error
     _check_keys(settings, path)
+    refuse_secrets(settings, f"{path}: ")
     _check_grid(settings, path)
     _check_parameters(settings, path)
     if not NAME.fullmatch(path.stem):
@@ -276,8 +277,10 @@ def _check_parameters(settings, path):
         asked = [explains[prompting] for prompting in promptings_of(settings, name)]
         _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path)
         _check_values(values.get("finetune", {}), [TUNING], f"teachers.{name}.finetune", path)
+        _check_server(values, f"{path}: key 'teachers.{name}")
     for name, values in settings["promptings"].items():
         _check_values(_parameters(values, "promptings"), [explains[name]], f"promptings.{name}", path)
+        _check_server(values, f"{path}: key 'promptings.{name}")
     for name, values in settings["methods"].items():
         _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
@@ -309,8 +312,22 @@ def _check_values(values, notebooks, where, path):
             if not _has_type(value, known[key]):
                 raise StudyError(f"{label}: {value!r} is not of type {known[key]}")
         _check_meaning(key, value, label)
-        if key in PATHS and value and is_path(value) and not project_path(value).exists():
+        served = key == "model" and values.get("backend") == "openai"  # a name that the server gives it, and no path
+        if key in PATHS and value and not served and is_path(value) and not project_path(value).exists():
             raise StudyError(f"{label}: {value}: no such file or folder")
+
+
+def _check_server(values, label):
+    """Check address and key of a teacher's server, so that nothing is written before they are refused."""
+    from kdutils.teacher.served import check_key, server_address
+
+    try:
+        if values.get("base_url") or values.get("backend") == "openai":
+            server_address(values.get("base_url", ""))
+        if values.get("backend") == "openai":
+            check_key()
+    except StudyError as error:
+        raise StudyError(f"{label}': {error}") from None
 
 
 def _check_meaning(key, value, label):
@@ -471,7 +488,7 @@ def local_inputs(job):
 
     given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
     models = [one.get(key) for one in (given, given.get("reader")) if isinstance(one, dict)
-              for key in ("model", "tokenizer")]
+              for key in ("model", "tokenizer") if one.get("backend") != "openai"]
     found = [path for model in models if model for path in project_path(model).glob("*")]
     if job.kind == "data" and (given.get("folder") or data):
         reader = READERS[given.get("reader") or given["dataset"]]

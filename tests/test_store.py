@@ -144,7 +144,7 @@ def test_a_person_can_read_the_rows(store):
     read = sqlite3.connect(store.path)
     read.row_factory = sqlite3.Row
     row = dict(read.execute("SELECT * FROM completions").fetchone())
-    assert row.pop("created").endswith("+00:00")
+    assert row.pop("created").endswith("+00:00") and len(row.pop("checksum")) == 64
     assert row == {"key": Request(IDENTITY, "Warum ß?", DECODING, "contrast", {"against": "nö", "strength": 0.5}).key,
                    "kind": "contrast", "teacher": json.dumps(IDENTITY, sort_keys=True), "prompt": "Warum ß?",
                    "completion": "WARUM SS? NOT nö", "finish_reason": "stop", "prompt_tokens": 2,
@@ -302,7 +302,7 @@ def test_a_file_of_another_kind_or_place_is_named(tmp_path):
     with pytest.raises(StudyError, match="other.sqlite: a database of another kind"):
         Store(tmp_path / "other.sqlite")
     with Store(tmp_path / "later.sqlite") as store:
-        store.connection.execute("PRAGMA user_version = 2")
+        store.connection.execute("PRAGMA user_version = 3")
     with pytest.raises(StudyError, match="later.sqlite: .*version"):
         Store(tmp_path / "later.sqlite")
     with pytest.raises(StudyError, match="cannot be opened"):
