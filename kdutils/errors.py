@@ -6,17 +6,19 @@ from collections import deque
 from urllib.parse import quote
 
 _MASK = "***"
-_OF_SECRETS = re.compile(r"(_KEY|_TOKEN|_SECRET|PASSWORD)$", re.IGNORECASE)  # names of environment variables
+_OF_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")  # ends of names of environment variables
 _LEAST = 8  # characters of a value of theirs that counts as secret
 PLACEHOLDERS = {"lm-studio", "llama.cpp", "not-needed", "no-key-required", "placeholder"}  # for servers without keys
-_WORD = "(?:key|token|secret|passw|pwd|signature|credential|auth(?!or))"
-_PATTERNS = [(re.compile(pattern, re.IGNORECASE), kept) for pattern, kept in (
-    # the name and password of an address; a password may hold any character, and a port is none
-    (r"""(://)(?:[^\s/?#"'<>\\]{0,300}|[^\s/?#:"'<>\\]{0,300}:(?!\d+[/?#])[^\s"'<>\\]{0,300})@""", r"\1***@"),
-    (rf"""([?&;](?:[\w.%-]{{0,60}}?{_WORD}[\w.%-]{{0,60}}|sig)=)[^&\s"'<>#\\;]+""", r"\1***"),
-    (r"(authorization\W{1,6}(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}", r"\1***"),
-    (r"(\bbearer\s{1,3})(?=[a-z_.~+/=-]{0,200}\d)[\w.~+/=-]{16,}", r"\1***"),
-    (r"\b(sk-|hf_|gh[opsu]_|github_pat_)[\w-]{16,}", r"\1***"),  # keys of well-known services
+_NAMED = "(?:key|token|secret|passw|pwd|signature|credential|auth(?!or))"
+_PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, pattern, kept in (
+    # the name and password of an address; a password may hold any character, and what only looks like one is a port
+    ("@", r"""(://)(?:[^\s/?#:"'<>@]{0,300}+:(?!\d+[/?#])(?:[^\s"'<>@]{0,300}+@)+|(?:[^\s/?#"'<>@]{0,300}+@)+)""",
+     r"\1***@"),
+    ("=", rf"""([?&;](?:[\w.%-]{{0,60}}?{_NAMED}[\w.%-]{{0,60}}|sig)=)[^&\s"'<>#\\;]+""", r"\1***"),
+    ("authorization", r"(authorization\W{1,6}(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}", r"\1***"),
+    ("bearer", r"(\bbearer\s{1,3})(?=[a-z_.~+/=-]{0,200}\d)[\w.~+/=-]{16,}", r"\1***"),
+    *((start, rf"\b({start})[\w-]{{16,}}", r"\1***")  # keys of well-known services
+      for start in ("sk-", "hf_", "ghp_", "gho_", "ghs_", "github_pat_")),
 )]
 
 
@@ -41,19 +43,23 @@ def masked(text):
     text = str(text)
     for value in _secret_values():
         text = text.replace(value, _MASK)
-    for pattern, kept in _PATTERNS:
-        text = pattern.sub(kept, text)
+    lower = text.lower()
+    for needle, pattern, kept in _PATTERNS:
+        if needle in lower:
+            text = pattern.sub(kept, text)
     return text
 
 
 def _secret_values():
     """Return the secrets of the environment, the longest first: one may be a part of another."""
     found = set()
-    for name, value in os.environ.items():
-        value = value.strip()
-        if _OF_SECRETS.search(name) and len(value) >= _LEAST and value not in PLACEHOLDERS:
-            found |= {value, quote(value, safe="", errors="surrogateescape")}
-        elif name.upper().endswith("_PROXY") and "@" in value:
+    for name in os.environ:
+        end = name.upper()
+        if end.endswith(_OF_SECRETS):
+            value = os.environ.get(name, "").strip()
+            if len(value) >= _LEAST and value not in PLACEHOLDERS:
+                found |= {value, quote(value, safe="", errors="surrogateescape")}
+        elif end.endswith("_PROXY") and "@" in (value := os.environ.get(name, "")):
             found.add(value.rpartition("@")[0].rpartition("://")[2] + "@")
     return sorted(found, key=len, reverse=True)
 
