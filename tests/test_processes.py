@@ -54,6 +54,8 @@ for name, questions_per_step in (("even", 8), ("odd", 12)):
     assert record["cost"]["processes"] == int(os.environ.get("WORLD_SIZE", 1))
 '''
 
+LEFT = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "PMI_SIZE": "2", "PMI_RANK": "1"}  # by another program
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -63,9 +65,9 @@ def runs(tmp_path_factory):
     project = Path(__file__).resolve().parents[1]
     both = [[sys.executable], [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]]
     started = [subprocess.Popen([*command, str(folder / "script.py"), str(folder / name)], cwd=folder,
-                                env={**os.environ, "PYTHONPATH": str(project)}, stdout=subprocess.PIPE,
+                                env={**os.environ, **left, "PYTHONPATH": str(project)}, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
-               for command, name in zip(both, ("one", "two"), strict=True)]
+               for command, name, left in zip(both, ("one", "two"), (LEFT, {}), strict=True)]
     for process in started:
         out = process.communicate(timeout=300)[0]
         assert process.returncode == 0, out
@@ -93,24 +95,8 @@ def test_two_processes_train_the_same_student(runs, name):
     assert records[0]["effective_batch"] == records[1]["effective_batch"]
 
 
-ALONE = """
-import os, sys
-from kdutils.mini.world import build_questions
-from kdutils.student.training import train_student
-
-student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 16, "d_kv": 4, "d_ff": 16}}
-table = build_questions(4, 2, 2)
-record = train_student(sys.argv[1], table[table["split"] != "test"], {}, "label_only", 0, student, {
-    "epochs": 1, "questions_per_step": 3, "learning_rate": 1e-3, "warmup_steps": 1, "dev_evaluations": 1,
-    "max_source_tokens": 64, "max_target_tokens": 16, "token_budget": 900}, {})
-assert record["cost"]["processes"] == 1
-"""
-
-
-def test_a_rank_that_was_left_in_the_environment_is_no_second_process(tmp_path):
-    """Three questions a step, which two processes could not share."""
-    left = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "PMI_SIZE": "2", "PMI_RANK": "1"}
-    project = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path / "student")], capture_output=True, text=True,
-                          env={**os.environ, **left, "PYTHONPATH": str(project)}, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0 and is_whole(tmp_path / "student"), done.stderr
+def test_a_rank_that_was_left_in_the_environment_is_no_second_process(runs):
+    """The one process had LEFT in its environment; the first of two writes the folder, the second alone never does."""
+    assert all(is_whole(runs / "one" / name) for name in ("even", "odd"))
+    assert read_json(runs / "one" / "even" / "record.json")["cost"]["processes"] == 1
+    assert read_json(runs / "two" / "even" / "record.json")["cost"]["processes"] == 2

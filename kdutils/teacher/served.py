@@ -93,7 +93,7 @@ class ServedTeacher:
         try:
             return OpenAI(api_key=_key() or "none", base_url=self.base_url, max_retries=self.retries,
                           timeout=Timeout(self.timeout, connect=min(self.timeout, 10)))
-        except (ValueError, ImportError) as error:  # it repeats the address of the proxy, password and all
+        except Exception as error:  # of several kinds; with them the address of the proxy, password and all, is told
             raise StudyError(f"base_url or a proxy of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
                              f"{error}") from None
 
