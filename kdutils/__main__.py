@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -13,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, check_run, read_json
+from kdutils.errors import StudyError, masked
+from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, read_json
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
@@ -107,6 +108,8 @@ def run_experiment(options):
     from kdutils.execution import RECORD, check_folder, record
     from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
 
+    if missing := missing_executor(options.snakemake):
+        raise StudyError(missing)
     experiment = load_experiment(options.experiment, options.tiny)
     changed = check_folder(experiment)
     check_data(experiment)
@@ -223,7 +226,7 @@ def _dry_run(experiment, options):
         done = subprocess.run(command, capture_output=True, text=True,
                               env=_environ(experiment) | {"KDUTILS_RECORD": str(Path(scratch) / RECORD)})
     if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr)
+        print(masked(done.stdout + done.stderr), file=sys.stderr)
         return 1
     planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
     for job in experiment.jobs:
@@ -248,9 +251,31 @@ def say_costs(experiment, jobs):
             print(f"{job.folder}: {cost}", flush=True)
 
 
+def missing_executor(words):
+    """Return what to install where `words` (for Snakemake) name an executor that is not here, else "".
+
+    Snakemake itself answers with all of its usage, in a log.
+    """
+    words = list(words)
+    given = [word.partition("=")[2] for word in words if word.startswith("--executor=")]
+    given += [after for word, after in zip(words, words[1:], strict=False) if word in ("--executor", "-e")]
+    given += [word[2:].removeprefix("=") for word in words if re.match("-e.", word)]
+    for name in given:
+        if name in ("local", "dryrun", "touch"):  # Snakemake's own
+            continue
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            return f"--executor {name[:60]!r}: no name of an executor; give one such as slurm"
+        if not importlib.util.find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}"):
+            return (f"--executor {name}: Snakemake has no such executor here; install its plugin with "
+                    f"pip install snakemake-executor-plugin-{name.replace('_', '-')}")
+    return ""
+
+
 def _environ(experiment):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
+    inherited = dict(os.environ)
+    leave_process_group(always=True, environment=inherited)  # a job is one process, whatever a scheduler has set
+    return {**inherited, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -267,6 +292,7 @@ def _snakemake(experiment, options, *targets, finished_only=0):
         except KeyboardInterrupt:
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
             return INTERRUPTED
+    mask_file(experiment.folder / "snakemake.log")
     return 0 if process.returncode == 0 else 1
 
 

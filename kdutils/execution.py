@@ -28,7 +28,7 @@ from kdutils.experiments import (
     make_jobs,
     published_files,
 )
-from kdutils.runs import PROJECT, project_path, read_json, seal, sha256, write_text
+from kdutils.runs import PROJECT, mask_run, project_path, read_json, seal, sha256, write_text
 
 RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
 PARAMETERS = "parameters.yaml"  # in the folder of a job
@@ -99,9 +99,6 @@ def execute(root, folder, finished_only=False):
     What goes wrong stands in ``error.txt`` (its last line alone) and ``papermill.log`` of the job's folder.
     `finished_only`: the comparison over the evaluations that are finished.
     """
-    from papermill import execute_notebook
-    from papermill.iorw import read_yaml_file
-
     experiment = recorded(Path(root) / RECORD)
     jobs = {job.folder: job for job in experiment.jobs}
     if finished_only:
@@ -111,21 +108,36 @@ def execute(root, folder, finished_only=False):
     job, target = jobs[folder], experiment.folder / folder
     target.mkdir(parents=True, exist_ok=True)
     (target / "error.txt").unlink(missing_ok=True)
+    reason = _run_notebook(job, target)
+    if not reason:
+        try:
+            seal(target)
+            return True
+        except (OSError, StudyError) as error:
+            reason = f"{type(error).__name__}: {error}"
+    lines = [line for line in reason.splitlines() if line.strip()]
+    with contextlib.suppress(OSError):  # where the disk is full the log may still say it
+        write_text(target / "error.txt", lines[-1] + "\n")
+    mask_run(target)
+    return False
+
+
+def _run_notebook(job, target):
+    """Execute the notebook of `job` into the folder `target`; return why it did not run to its end, "" where it did."""
+    from papermill import execute_notebook
+    from papermill.iorw import read_yaml_file
+
     with open(target / "papermill.log", "w", encoding="utf-8", errors="replace") as log:
         try:
             parameters = read_yaml_file(str(write_parameters(job, target)))
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 execute_notebook(NOTEBOOKS / f"{job.notebook}.ipynb", target / "notebook.ipynb", parameters,
                                  progress_bar=False, start_timeout=START_TIMEOUT, autosave_cell_every=30, cwd=PROJECT)
-                seal(target)
-            return True
+            return ""
         except Exception as error:  # a failed cell, a dead kernel, a full disk: the job ends with its reason
             reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
             print(error, reason, sep="\n", file=log)
-            lines = [line for line in reason.splitlines() if line.strip()]
-    with contextlib.suppress(OSError):  # where the disk is full the log may still say it
-        write_text(target / "error.txt", (lines[-1] if lines else reason) + "\n")
-    return False
+            return reason
 
 
 def depends_on(job):
@@ -181,7 +193,8 @@ def files_of(job):
 def _models_of(given):
     """Return the names of models in the parameters of a job, those in a dict (a reader of explanations) included."""
     dicts = [given, *(value for value in given.values() if isinstance(value, dict))]
-    names = [one.get(key) for one in dicts for key in ("model", "tokenizer", "encoder")]
+    names = [one.get(key) for one in dicts for key in ("model", "tokenizer", "encoder")
+             if one.get("backend") != "openai"]  # a server's model has whatever name the server gives it
     return sorted({name for name in names if isinstance(name, str) and name})
 
 

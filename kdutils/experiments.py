@@ -27,7 +27,7 @@ from pathlib import Path
 
 from kdutils.data.questions import SPLITS
 from kdutils.data.sources import find_model
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, refuse_secrets
 from kdutils.parameters import NAME, NAMED, SEEDS, config_type_fault, fault_of, is_there, quoted, shown
 from kdutils.runs import PROJECT, project_path, read_json
 from kdutils.settings_file import read_settings
@@ -122,6 +122,7 @@ def load_experiment(name, tiny=False):
     if not is_there(path) or not path.is_file():
         raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: {', '.join(experiment_names())}")
     settings = read_settings(path)
+    refuse_secrets(settings, f"{path}: ")
     check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: a file name of letters, digits, '.', '_' and '-' please: it names a folder")
@@ -333,10 +334,12 @@ def _check_parameters(settings, path):
         _check_values(_parameters(values, "teachers"), asked, f"teachers.{name}", path, served)
         _check_values(values.get("finetune", {}), [TUNING], f"teachers.{name}.finetune", path)
         _check_model(values.get("finetune", {}), f"{path}: key 'teachers.{name}.finetune")
+        _check_server(values, f"{path}: key 'teachers.{name}")
     for name, values in settings["promptings"].items():
         served = _is_served(settings, [(teacher, name) for teacher in settings["teachers"]
                                        if name in promptings_of(settings, teacher)])
         _check_values(_parameters(values, "promptings"), [explains[name]], f"promptings.{name}", path, served)
+        _check_server(values, f"{path}: key 'promptings.{name}")
     for name, values in settings["methods"].items():
         _check_values(_parameters(values, "methods"), [trains[name]], f"methods.{name}", path)
     for name, values in settings["students"].items():
@@ -398,6 +401,19 @@ def _check_folder(value, label):
             find_model(value)
         except StudyError as error:
             raise StudyError(f"{label}': {error}") from None
+
+
+def _check_server(values, label):
+    """Check address and key of a teacher's server, so that nothing is written before they are refused."""
+    from kdutils.teacher.served import check_key, server_address
+
+    try:
+        if values.get("base_url") or values.get("backend") == "openai":
+            server_address(values.get("base_url", ""))
+        if values.get("backend") == "openai":
+            check_key()
+    except StudyError as error:
+        raise StudyError(f"{label}': {error}") from None
 
 
 def _raise_fault(fault, label):

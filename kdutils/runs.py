@@ -11,6 +11,7 @@ A run is one execution of one notebook. Its folder holds
 ``metrics.json`` is written last: a folder without it is unfinished.
 """
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, masked, refuse_secrets
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
@@ -45,17 +46,50 @@ def project_path(path):
 def start_run(notebook, output, variables, seed=0):
     """Open the run folder `output` for `notebook` and return the Run.
 
-    `variables` is the notebook's ``globals()``: called right after the parameters cell, its plain
-    values (str, int, float, bool, list, dict) are the parameters. Seeds Python's and NumPy's
-    generators with `seed`; training seeds torch itself, once per student.
+    `variables` is the notebook's ``globals()``: called right after the parameters cell, its plain values (str, int,
+    float, bool, list, dict) are the parameters, those alone that this cell or papermill has set (a start-up file of
+    IPython may have set others). Seeds Python's and NumPy's generators with `seed`; training seeds torch itself, once
+    per student. Raises StudyError, before anything is written, where a parameter holds a password or key.
     """
+    names = _parameter_names(notebook, variables.get("In"))
     parameters = {name: value for name, value in variables.items()
                   if isinstance(value, (str, int, float, bool, list, dict))
-                  and not name.startswith("_") and name not in ("In", "Out")}
+                  and not name.startswith("_") and name not in ("In", "Out") and (names is None or name in names)}
+    refuse_secrets(parameters, f"{notebook}: ")
+    leave_process_group(always="get_ipython" in variables)
     warnings.filterwarnings("ignore", message="IProgress not found")  # progress is plain text here
     random.seed(seed)
     np.random.seed(seed)
     return Run(notebook, project_path(output), parameters, seed)
+
+
+def _parameter_names(notebook, executed):
+    """Return the names that the parameters cell of a notebook sets, None where the project has no such notebook.
+
+    `executed`: the sources of the cells that ran until now (IPython's ``In``). Among them papermill's own cell and the
+    parameters cell of a changed copy, both of which may set more.
+    """
+    try:
+        cells = read_json(PROJECT / "notebooks" / f"{notebook}.ipynb")["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    except (StudyError, OSError, LookupError, TypeError, AttributeError):
+        return None
+    names = set().union(*map(_assigned, sources))
+    for source in executed if isinstance(executed, list) else []:
+        more = _assigned(source) if isinstance(source, str) else set()
+        names |= more if source.startswith("# Parameters\n") or "output" in more else set()
+    return names
+
+
+def _assigned(source):
+    """Return the names that the plain assignments of a cell set."""
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a cell may hold more than Python
+        return set()
+    targets = [target for one in statements if isinstance(one, (ast.Assign, ast.AnnAssign))
+               for target in (one.targets if isinstance(one, ast.Assign) else [one.target])]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 class Run:
@@ -114,6 +148,7 @@ class Run:
 def seal(folder):
     """Add the executed notebook to the manifest of a finished run: its checksum exists only after the last cell."""
     folder = Path(folder)
+    mask_run(folder)
     manifest = read_json(folder / "manifest.json")
     manifest["notebook.ipynb"] = _entry(folder / "notebook.ipynb")
     write_json(folder / "manifest.json", manifest)
@@ -213,6 +248,34 @@ def read_json(path):
         raise StudyError(f"{path}: not readable JSON ({error})") from error
 
 
+def mask_run(folder):
+    """Mask what other programs wrote into a run's folder (error.txt, papermill.log, notebook.ipynb): see masked."""
+    for name in ("error.txt", "papermill.log", "notebook.ipynb"):
+        mask_file(Path(folder) / name)
+
+
+def mask_file(path):
+    """Mask the secrets in a text file or notebook; one without secrets, unreadable or missing stays as it is."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        whole = masked(text)
+        if whole != text and Path(path).suffix == ".ipynb":  # text by text: what is masked may hold an escape
+            whole = json.dumps(_map_texts(json.loads(text), masked), indent=1, ensure_ascii=False) + "\n"
+        if whole != text:
+            with written_whole(path) as temporary:
+                temporary.write_text(whole, encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError, RecursionError):
+        return
+
+
+def _map_texts(value, function):
+    if isinstance(value, dict):
+        return {function(key): _map_texts(item, function) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(item, function) for item in value]
+    return function(value) if isinstance(value, str) else value
+
+
 def _dumps(value):
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -232,6 +295,36 @@ def _plain(value):
     if value is None or isinstance(value, str):
         return value
     raise TypeError(f"a metric or parameter must be a plain value, not {type(value).__name__}")
+
+
+GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # all that torchrun and accelerate set
+LEFT_OVER = (*GROUP, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "NODE_RANK",
+             *(f"{start}_{end}" for start in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")
+               for end in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")))
+
+
+def process_group():
+    """Return (rank, number of processes) of this process among those that share a training; (0, 1) for one alone.
+
+    It is one of several only where everything is set that these need to find each other. A RANK alone is left over
+    from another program or set by a scheduler.
+    """
+    try:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return 0, 1
+    whole = all(os.environ.get(name) for name in GROUP) and 0 <= rank < size
+    return (rank, size) if whole else (0, 1)
+
+
+def leave_process_group(always=False, environment=os.environ):
+    """Take out of the environment what would make this process wait for others that are not there.
+
+    `always`: even where a whole group is named; a notebook is never one of several processes.
+    """
+    if always or process_group() == (0, 1):
+        for name in LEFT_OVER:
+            environment.pop(name, None)
 
 
 def versions():

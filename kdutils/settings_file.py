@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, masked
 
 LARGEST = 200_000  # bytes of a file
 MOST = 20_000  # values and keys, those behind an alias counted wherever they are used
@@ -34,7 +34,7 @@ _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 
 def shown(value, most=60):
     """Return a value as it may stand in a message: on one line, no control characters, at most `most` characters."""
-    text = value if isinstance(value, str) else repr(value)
+    text = masked(value if isinstance(value, str) else repr(value))
     text = " ".join(_UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}" if not found[0].isspace() else " ",
                                  text[:10 * most]).split())
     return text if len(text) <= most else f"{text[:most - 1]}…"

@@ -54,6 +54,8 @@ for name, questions_per_step in (("even", 8), ("odd", 12)):
     assert record["cost"]["processes"] == int(os.environ.get("WORLD_SIZE", 1))
 '''
 
+LEFT = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "PMI_SIZE": "2", "PMI_RANK": "1"}  # by another program
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -63,9 +65,9 @@ def runs(tmp_path_factory):
     project = Path(__file__).resolve().parents[1]
     both = [[sys.executable], [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]]
     started = [subprocess.Popen([*command, str(folder / "script.py"), str(folder / name)], cwd=folder,
-                                env={**os.environ, "PYTHONPATH": str(project)}, stdout=subprocess.PIPE,
+                                env={**os.environ, **left, "PYTHONPATH": str(project)}, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
-               for command, name in zip(both, ("one", "two"), strict=True)]
+               for command, name, left in zip(both, ("one", "two"), (LEFT, {}), strict=True)]
     for process in started:
         out = process.communicate(timeout=300)[0]
         assert process.returncode == 0, out
@@ -91,3 +93,10 @@ def test_two_processes_train_the_same_student(runs, name):
     for first, second in zip(*(record["curve"] for record in records), strict=True):
         assert first == pytest.approx(second, rel=1e-7)
     assert records[0]["effective_batch"] == records[1]["effective_batch"]
+
+
+def test_a_rank_that_was_left_in_the_environment_is_no_second_process(runs):
+    """The one process had LEFT in its environment; the first of two writes the folder, the second alone never does."""
+    assert all(is_whole(runs / "one" / name) for name in ("even", "odd"))
+    assert read_json(runs / "one" / "even" / "record.json")["cost"]["processes"] == 1
+    assert read_json(runs / "two" / "even" / "record.json")["cost"]["processes"] == 2

@@ -86,6 +86,80 @@ def test_a_metric_that_is_no_plain_value_is_refused(tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
+    """A real kernel, papermill, and a person's own start-up file; papermill sets one name that the cell has not."""
+    import nbformat
+    import papermill
+
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-mine.py").write_text("my_mail = 'me@example.org'\nfavourite = {'a': 1}\nmodel = 'gpt'\n")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("RANK", "3")
+    notebook = nbformat.read(runs.PROJECT / "notebooks" / "02_explain_few_shot.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    assert "parameters" in cells[0].metadata["tags"] and "start_run(" in cells[1].source
+    before = nbformat.v4.new_code_cell("earlier = my_mail")
+    after = nbformat.v4.new_code_cell("import os\nrun.finish({'favourite': favourite['a'], "
+                                      "'ranks': [name for name in os.environ if name == 'RANK']})")
+    notebook.cells = [before, *cells, after]
+    nbformat.write(notebook, tmp_path / "02.ipynb")
+    papermill.execute_notebook(str(tmp_path / "02.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(runs.PROJECT),
+                               parameters={"output": str(tmp_path / "run"), "seed": 7, "of_papermill": [1]},
+                               progress_bar=False)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"favourite": 1, "files": {}, "ranks": []}
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
+    from kdutils.experiments import notebook_defaults
+    assert found == {**notebook_defaults("02_explain_few_shot"), "output": str(tmp_path / "run"), "seed": 7,
+                     "of_papermill": [1]}
+
+
+def test_the_parameters_are_those_of_the_notebook_or_of_a_changed_copy_of_it(tmp_path):
+    given = {"seed": 1, "alpha": 0.5, "mine": "x", "output": "o"}
+
+    def parameters(notebook, *executed):
+        return set(runs.start_run(notebook, str(tmp_path / "run"), {**given, "In": ["", *executed]}).parameters)
+
+    assert parameters("02_explain_few_shot") == {"seed", "output"}
+    assert parameters("02_explain_few_shot", "mine = 'x'", "%matplotlib inline\nalpha = 1") == {"seed", "output"}
+    assert parameters("02_explain_few_shot", "alpha: float = 0.5\noutput: str = 'o'") == {"seed", "output", "alpha"}
+    assert parameters("02_explain_few_shot", "# Parameters\nalpha = 0.5\n") == {"seed", "output", "alpha"}
+    assert parameters("no_such_notebook") == set(given)
+
+
+@pytest.mark.parametrize(("environment", "found"), [
+    ({}, (0, 1)), ({"RANK": "1"}, (0, 1)), ({"RANK": "1", "WORLD_SIZE": "2"}, (0, 1)),
+    ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host"}, (0, 1)),
+    ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}, (1, 2)),
+    ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}, (0, 1)),
+    ({"RANK": "one", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}, (0, 1)),
+    ({"RANK": "", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, (0, 1))])
+def test_a_process_is_one_of_several_only_where_it_could_find_the_others(environment, found, monkeypatch):
+    for name in runs.LEFT_OVER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert runs.process_group() == found
+    runs.leave_process_group()
+    left = {name for name in environment if name in runs.os.environ}
+    assert left == (set(environment) if found == (1, 2) else {"SLURM_PROCID"} & set(environment))
+    runs.leave_process_group(always=True)
+    assert not set(runs.LEFT_OVER) & set(runs.os.environ)
+
+
+def test_a_job_of_an_experiment_is_one_process_whatever_a_scheduler_has_set(monkeypatch):
+    from types import SimpleNamespace
+
+    from kdutils.__main__ import _environ
+
+    group = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "29500",
+             "PMI_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+    for name, value in {**group, "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    environment = _environ(SimpleNamespace(folder="x"))
+    assert not set(group) & set(environment) and environment["SLURM_JOB_ID"] == "7"
+
+
 def questions(**change):
     row = {"id": "1", "split": "train", "question": "q?", "choices": ["a", "b"], "answer": "a",
            "human_explanations": []}

@@ -14,7 +14,9 @@ import time
 import traceback
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
+import openai
 import pytest
 from bad_server import BadServer, text_for
 from conftest import PROJECT
@@ -219,7 +221,11 @@ def test_one_server_has_one_identity_however_it_is_written(monkeypatch):
     ("localhost:8000", "no address"), ("ftp://a/v1", "no address"), ("http://", "no address"),
     ("http://[abc", "no address"), ("http://a:99999/v1", "no address"),
     (f"https://me:{KEY}@host/v1", "the key goes into OPENAI_API_KEY"),
-    (f"https://host/v1?api-key={KEY}", "the key goes into OPENAI_API_KEY")])
+    (f"https://host/v1?api-key={KEY}", "the key goes into OPENAI_API_KEY"),
+    (f"https://host/v1#{KEY}", "the key goes into OPENAI_API_KEY"), (f"file:///home/{KEY}", "no address"),
+    (f"http://@host/{KEY}", "the key goes into OPENAI_API_KEY"), (f"http://ho\nst/{KEY}", "no address"),
+    (f"http://host/a b{KEY}", "no address"), (f"http://host/\x00{KEY}", "no address"),
+    (f"http://host/v1;token={KEY}", "OPENAI_API_KEY"), (f"http://host/{KEY}", "OPENAI_API_KEY")])
 def test_what_is_no_address_is_refused_without_being_repeated(url, says):
     with pytest.raises(StudyError, match=f"base_url.*{says}") as refused:
         ServedTeacher("m", url)
@@ -303,6 +309,24 @@ def test_the_key_goes_to_the_server_and_nowhere_else(monkeypatch, caplog):
     with pytest.raises(StudyError, match="OPENAI_API_KEY") as failed:
         teacher.complete(["a"], SHORT)
     assert KEY not in "".join(traceback.format_exception(failed.value))
+
+
+@pytest.mark.parametrize("address", ["ftp://user:{}@proxy", "http://user:{}@proxy:port", "http://user:{}@127.0.0.1:9"])
+def test_the_password_of_a_proxy_stands_in_no_error(address, monkeypatch, pauses):
+    monkeypatch.setenv("HTTP_PROXY", address.format(KEY))
+    with pytest.raises(StudyError, match="prox|Connection error") as failed:
+        ServedTeacher("m", "http://192.0.2.1/v1", retries=0).complete(["a"], SHORT)
+    assert KEY not in "".join(traceback.format_exception(failed.value))
+
+
+def test_what_a_server_repeats_of_other_secrets_is_masked(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "short")
+    monkeypatch.setenv("OTHER_TOKEN", KEY)
+    says = f"{KEY} at http://user:pass-word@host/v1?api_key=another-one for {{'Authorization': 'Bearer short'}} \x1b[1m"
+    response = SimpleNamespace(status_code=400, text=says, request=None, headers={})
+    failed = {"a": openai.BadRequestError(says, response=response, body=None)}
+    told = ServedTeacher("m", "http://host/v1")._message(failed, 0, 1, True)
+    assert "*** at http://***@host/v1?api_key=*** for {'Authorization': 'Bearer ***'} ?[1m" in told
 
 
 def test_an_error_of_the_caller_ends_it_and_nothing_more_is_asked():

@@ -14,6 +14,7 @@ from conftest import PROJECT
 from kdutils.errors import StudyError
 from kdutils.runs import project_path
 from kdutils.teacher import cleaning
+from kdutils.teacher import store as store_module
 from kdutils.teacher.backends import Completion, Decoding
 from kdutils.teacher.store import UNWRITTEN, Plan, PlanningTeacher, Request, Store, StoredTeacher, store_path
 
@@ -144,7 +145,7 @@ def test_a_person_can_read_the_rows(store):
     read = sqlite3.connect(store.path)
     read.row_factory = sqlite3.Row
     row = dict(read.execute("SELECT * FROM completions").fetchone())
-    assert row.pop("created").endswith("+00:00")
+    assert row.pop("created").endswith("+00:00") and len(row.pop("checksum")) == 64
     assert row == {"key": Request(IDENTITY, "Warum ß?", DECODING, "contrast", {"against": "nö", "strength": 0.5}).key,
                    "kind": "contrast", "teacher": json.dumps(IDENTITY, sort_keys=True), "prompt": "Warum ß?",
                    "completion": "WARUM SS? NOT nö", "finish_reason": "stop", "prompt_tokens": 2,
@@ -302,13 +303,238 @@ def test_a_file_of_another_kind_or_place_is_named(tmp_path):
     with pytest.raises(StudyError, match="other.sqlite: a database of another kind"):
         Store(tmp_path / "other.sqlite")
     with Store(tmp_path / "later.sqlite") as store:
-        store.connection.execute("PRAGMA user_version = 2")
+        store.connection.execute("PRAGMA user_version = 3")
     with pytest.raises(StudyError, match="later.sqlite: .*version"):
         Store(tmp_path / "later.sqlite")
     with pytest.raises(StudyError, match="cannot be opened"):
         Store(tmp_path)
     with pytest.raises(StudyError, match="its folder cannot be made"):
         Store(tmp_path / "other.sqlite" / "store.sqlite")
+
+
+def altered(path, old, new):
+    """Change bytes of the file itself, as a bad disk would."""
+    data = path.read_bytes()
+    assert len(old) == len(new) and data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    (b"MUSIC IS MADE", b"MUSIC IS BADE"),  # one bit of the completion
+    (b"MUSIC IS MADE", b"MUSIC \xe9S MADE"),  # no text any more
+    (b"what makes music", b"what bakes music")])  # one bit of the prompt
+def test_a_row_that_is_not_as_it_was_written_is_named_not_used_and_asked_again(store, capsys, old, new):
+    class Musical(Parrot):
+        def _write(self, texts, progress, keep):
+            return super()._write([(prompt, f"{text}: MUSIC IS MADE" if "music" in prompt else text)
+                                   for prompt, text in texts], progress, keep)
+
+    prompts = ["a", "what makes music", "b"]
+    first = StoredTeacher(Musical(), store).complete(prompts, DECODING)
+    store.close()
+    altered(store.path, old, new)
+    with Store(store.path, read_only=True) as look:
+        assert PlanningTeacher(Parrot(), look).complete(prompts, DECODING)[1].finish_reason == "planned"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{store.path}: 1 completions are not what was written") and said.count("\n") == 1
+    with Store(store.path) as again:
+        stored = StoredTeacher(Musical(), again)
+        assert stored.complete(prompts, DECODING) == first and (stored.asked, stored.kept) == (1, 2)
+        assert capsys.readouterr().out == said, "once per store that is opened"
+        stored = StoredTeacher(Musical(), again)
+        assert stored.complete(prompts, DECODING) == first and (stored.asked, stored.kept) == (0, 3)
+        assert again.size() == 3 and len(again.summary()) == 1
+    aside = sqlite3.connect(store.path)
+    aside.text_factory = bytes
+    rows_aside = aside.execute("SELECT prompt || completion FROM damaged").fetchall()
+    assert len(rows_aside) == 1 and new in rows_aside[0][0]
+
+
+@pytest.mark.parametrize("column", ["created", "kind", "teacher", "prompt", "completion", "finish_reason",
+                                    "prompt_tokens", "completion_tokens", "decoding", "options", "checksum"])
+def test_every_value_of_a_row_is_under_its_checksum(store, column):
+    store.put(rows(1, 2))
+    key = rows(1)[0][0].key
+    store.connection.execute(f"UPDATE completions SET {column} = {column} || '1' WHERE key = ?", [key])
+    assert list(store.get([request.key for request, _ in rows(1, 2)])) == [rows(2)[0][0].key]
+    store.connection.execute(f"UPDATE completions SET {column} = x'00ff' WHERE key = ?", [key])
+    assert store.get([key]) == {} and store.size() == 2 and store.summary()
+    store.put(rows(1, text="again"))
+    assert store.get([key])[key].text == "again 1"
+
+
+def test_a_completion_under_another_key_is_not_handed_out(store):
+    store.put(rows(1))
+    store.connection.execute("UPDATE completions SET key = ?", [REQUEST.key])
+    assert store.get([REQUEST.key]) == {}
+
+
+def test_numbers_of_other_types_are_no_damage(store):
+    store.put([(REQUEST, Completion("x", "stop", 3.0, True))])
+    assert store.get([REQUEST.key]) == {REQUEST.key: Completion("x", "stop", 3, 1)}
+
+
+VERSION_1 = """CREATE TABLE completions (
+    key TEXT PRIMARY KEY, created TEXT NOT NULL, kind TEXT NOT NULL, teacher TEXT NOT NULL, prompt TEXT NOT NULL,
+    completion TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+    decoding TEXT NOT NULL, options TEXT NOT NULL); PRAGMA user_version = 1"""
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A store as an earlier version wrote it, with 1200 rows, of which one is no text any more."""
+    made = sqlite3.connect(tmp_path / "earlier.sqlite")
+    made.executescript(VERSION_1)
+    made.executemany("INSERT INTO completions VALUES (?, '2026', 'complete', '{}', ?, ?, 'stop', ?, 5, '{}', '{}')", [
+        (request.key, request.prompt, done.text if number else b"\xff\0", number or None)
+        for number, (request, done) in enumerate(rows(*range(1200)))])
+    made.execute("UPDATE completions SET completion = CAST(completion AS TEXT)")
+    made.commit()
+    made.close()
+    return tmp_path / "earlier.sqlite"
+
+
+def test_a_store_of_the_version_before_is_read_as_it_is_and_gets_checksums(earlier):
+    keys, before = [request.key for request, _ in rows(*range(1200))], earlier.read_bytes()
+    expected = {request.key: replace(done, prompt_tokens=number or None)
+                for number, (request, done) in enumerate(rows(*range(1200))) if number}
+    with Store(earlier, read_only=True) as store:
+        assert store.get(keys) == expected
+    assert earlier.read_bytes() == before, "a look changes nothing"
+    for _ in range(2):
+        with Store(earlier) as store:
+            assert store.get(keys) == expected and store.size() == 1200
+            assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert store.connection.execute("SELECT count(*) FROM completions WHERE checksum = ''").fetchone() == (1,)
+            store.connection.execute("UPDATE completions SET completion = 'other' WHERE key = ?", [keys[7]])
+            del expected[keys[7]]
+            assert store.get(keys) == expected
+            store.put(rows(7, text="new"))
+            expected[keys[7]] = Completion("new 7", "stop", 3, 5)
+            assert store.get(keys) == expected
+
+
+UPGRADE = """if True:
+    import sys, os
+    from kdutils.teacher import store
+    lives, sums = int(sys.argv[2]), store._checksum
+    def mortal(row):
+        global lives
+        lives -= 1
+        if lives == 0:
+            os.kill(os.getpid(), 9)
+        return sums(row)
+    store._checksum = mortal
+    store.Store(sys.argv[1])
+    """
+
+
+def test_killed_while_it_gets_checksums_it_is_the_old_store_or_the_new_one(earlier):
+    keys = [request.key for request, _ in rows(*range(1, 1200))]
+    killed = subprocess.run([sys.executable, "-c", UPGRADE, str(earlier), "900"], cwd=PROJECT)
+    assert killed.returncode == -signal.SIGKILL
+    assert sqlite3.connect(earlier).execute("SELECT user_version FROM pragma_user_version").fetchone() == (1,)
+    both = [subprocess.Popen([sys.executable, "-c", UPGRADE, str(earlier), "0"], cwd=PROJECT) for _ in range(2)]
+    assert [process.wait(timeout=100) for process in both] == [0, 0], "two processes do it at once"
+    with Store(earlier) as store:
+        assert store.version == 2 and len(store.get(keys)) == 1199
+
+
+def test_a_file_of_0_bytes_is_named_and_not_taken_as_new(tmp_path):
+    (tmp_path / "store.sqlite").touch()
+    for read_only in (True, False):
+        with pytest.raises(StudyError, match=r"store.sqlite: empty \(0 bytes\).*delete it to begin a new store"):
+            Store(tmp_path / "store.sqlite", read_only)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.sqlite"]
+    (tmp_path / "store.sqlite").unlink()
+    Store(tmp_path / "store.sqlite").close()
+    assert (tmp_path / "store.sqlite").stat().st_size and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_new_store_is_never_there_without_its_table(tmp_path, monkeypatch):
+    """Otherwise one that was killed at its beginning, or a second process, would find 0 bytes."""
+    seen, path = [], tmp_path / "store.sqlite"
+    for name in ("_create", "_checksum"):
+        plain = getattr(store_module, name)
+        monkeypatch.setattr(store_module, name, lambda *words, plain=plain: plain(*words) if seen.append(
+            path.exists()) is None else None)
+    with Store(path) as store:
+        assert seen == [False] and path.stat().st_size
+        with Store(path) as other:
+            other.put(rows(1))
+            store.put(rows(2))
+            assert store.size() == 2
+
+
+HALF_WAY = """if True:
+    import os, sqlite3, sys
+    from kdutils.teacher.store import Store
+    store = Store(sys.argv[1])
+    store.connection.execute("PRAGMA cache_size = 2")
+    store.connection.execute("BEGIN")
+    for number in range(3000):
+        store.connection.execute("UPDATE completions SET completion = hex(randomblob(9000))")
+        if os.path.exists(sys.argv[1] + "-journal"):
+            os.kill(os.getpid(), 9)
+    """
+
+
+@pytest.fixture
+def half_way(tmp_path):
+    """A store of 50 rows whose writer was killed in the middle of changing them all: its journal lies beside it."""
+    with Store(tmp_path / "store.sqlite") as store:
+        store.put(rows(*range(50), text="x" * 9000))
+    killed = subprocess.run([sys.executable, "-c", HALF_WAY, str(store.path)], cwd=PROJECT)
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "store.sqlite-journal").stat().st_size
+    return store.path
+
+
+def test_a_look_after_a_kill_takes_back_what_was_half_written(half_way):
+    expected = {request.key: done for request, done in rows(*range(50), text="x" * 9000)}
+    with Store(half_way, read_only=True) as look:
+        assert look.get(expected) == expected
+
+
+def test_the_journal_of_a_deleted_store_does_not_get_into_a_new_one(half_way):
+    half_way.unlink()
+    with Store(half_way) as store:
+        assert store.size() == 0
+        store.put(rows(1))
+        assert store.size() == 1 and store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_where_a_file_cannot_have_two_names_the_store_is_made_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Store(tmp_path / "a #1?.sqlite") as store:
+        store.put(rows(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["a #1?.sqlite"]
+
+
+def test_a_look_makes_nothing_and_changes_nothing(tmp_path, store):
+    with Store(tmp_path / "not" / "there.sqlite", read_only=True) as none:
+        assert none.get([REQUEST.key]) == {} and none.size() == 0 and none.summary() == []
+    assert not (tmp_path / "not").exists()
+    store.put(rows(1))
+    before = store.path.read_bytes()
+    with Store(store.path, read_only=True) as look:
+        assert len(look.get([rows(1)[0][0].key])) == look.size() == 1
+        with pytest.raises(StudyError, match="it cannot be written"):
+            look.put(rows(2))
+    assert store.path.read_bytes() == before and len(list(store.path.parent.iterdir())) == 1
+
+
+def test_a_plan_makes_no_store_and_no_folder(tmp_path, monkeypatch):
+    from kdutils.experiments import notebook_defaults
+    from kdutils.mini.world import build_questions
+    from kdutils.teacher import explaining
+
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "deep" / "store.sqlite"))
+    monkeypatch.setattr(explaining, "load_teacher", lambda _: Parrot())
+    assert explaining.plan(build_questions(4, 4, 4), "few_shot", notebook_defaults("02_explain_few_shot")).to_ask == 12
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- a teacher behind it ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, masked
 from kdutils.runs import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -99,8 +99,8 @@ def find_error(notebook):
 
 
 def visible(text):
-    """Return `text` without colour codes; other control characters become symbols, broken characters U+FFFD."""
-    return _CONTROL.sub(_symbol, _ESCAPE_SEQUENCE.sub("", str(text).replace("\r\n", "\n")))
+    """Return `text` without colour codes and secrets; control characters become symbols, broken ones U+FFFD."""
+    return _CONTROL.sub(_symbol, masked(_ESCAPE_SEQUENCE.sub("", str(text).replace("\r\n", "\n"))))
 
 
 def link_to(target, page):

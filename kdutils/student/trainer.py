@@ -35,7 +35,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.activations import NewGELUActivation
 
 from kdutils.errors import StudyError
-from kdutils.runs import is_whole, mark_whole, read_json, write_text
+from kdutils.runs import is_whole, leave_process_group, mark_whole, process_group, read_json, write_text
 from kdutils.student.collating import IGNORED, StepCollator, pad_chunk
 from kdutils.student.models import choice_losses, model_kind, output_layer_on
 
@@ -697,7 +697,8 @@ def training_arguments(folder, seed, epochs, questions_per_step, learning_rate, 
     steps is rounded up so that they come out even. `questions_per_step` is that of the step, whatever the
     number of processes that share it.
     """
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    leave_process_group()  # the library would wait for the others of a half-named one
+    processes = process_group()[1]
     if questions_per_step % processes:
         raise StudyError(f"questions_per_step: {questions_per_step} cannot be shared evenly by {processes} processes")
     steps = max(1, math.ceil(epochs * steps_per_epoch))

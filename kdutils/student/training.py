@@ -4,7 +4,6 @@ Several GPUs, or several processes on a CPU: start the same call in each of them
 ``torchrun``; they share every step, and the first one writes the folder.
 """
 
-import os
 import shutil
 import time
 from dataclasses import asdict
@@ -12,7 +11,18 @@ from pathlib import Path
 
 from kdutils.data.sources import local_folders, locate_model
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, is_whole, mark_whole, project_path, read_json, sha256, versions, write_json
+from kdutils.runs import (
+    PROJECT,
+    is_whole,
+    leave_process_group,
+    mark_whole,
+    process_group,
+    project_path,
+    read_json,
+    sha256,
+    versions,
+    write_json,
+)
 from kdutils.student.methods import as_explained, controlled, explained_of, task_weights, tasks_of
 
 CODE = ("student", "data")  # the folders of kdutils that decide what a student becomes
@@ -99,8 +109,9 @@ def train_student(folder, questions, explained, method, seed, student, training,
     raises StudyError; after a full disk the same call goes on from the last good checkpoint.
     """
     folder = Path(folder)
+    leave_process_group()
     wanted = fingerprint(questions, explained, method, seed, student, training, parameters, others)
-    checkpoints, first = folder / "checkpoints", int(os.environ.get("RANK", 0)) == 0
+    checkpoints, first = folder / "checkpoints", process_group()[0] == 0
     if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
         if first:
             shutil.rmtree(checkpoints, ignore_errors=True)
@@ -207,7 +218,7 @@ def _train(folder, questions, explained, method, seed, student, training, parame
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if training.get("compile", False):
         trainer.compile_stacks(model)
-    set_seed(seed + int(os.environ.get("RANK", 0)))  # processes that share a step draw their dropout apart
+    set_seed(seed + process_group()[0])  # processes that share a step draw their dropout apart
     started, failed = time.time(), {}
     _wait()  # the first process has put the folder in order
     checkpoint = trainer.newest_whole_checkpoint(folder) if arguments.should_save else None

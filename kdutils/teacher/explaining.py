@@ -58,7 +58,7 @@ def plan(questions, prompting, parameters):
 
     if parameters["backend"] == "published":
         return None
-    with Store(store_path()) as store:
+    with Store(store_path(), read_only=True) as store:
         teacher = PlanningTeacher(load_teacher(parameters), store)
         PROMPTED[prompting](teacher, questions, parameters, None)
         return teacher.plan

@@ -12,7 +12,7 @@ import random
 import threading
 from urllib.parse import urlsplit
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, masked, refuse_secrets
 from kdutils.teacher.backends import Completion
 
 VENDOR = "https://api.openai.com/v1"
@@ -44,7 +44,8 @@ class ServedTeacher:
         if requests < 1:
             raise StudyError(f"requests: {requests} in flight at once; give 1 or more")
         self.model, self.chat, self.requests, self.timeout, self.retries = model, chat, requests, timeout, retries
-        self.base_url = _normal_url(base_url or os.environ.get("OPENAI_BASE_URL") or VENDOR)
+        refuse_secrets({"model": model})  # it is a part of the identity, which is kept
+        self.base_url = server_address(base_url)
         self.identity = {"backend": "openai", "model": model, "base_url": self.base_url, "chat": bool(chat)}
 
     def count_tokens(self, prompts):
@@ -88,11 +89,13 @@ class ServedTeacher:
     def _client(self):
         from openai import OpenAI, Timeout
 
-        key = _key()
-        if not key.isascii() or not key.isprintable():
-            raise StudyError("OPENAI_API_KEY: has characters that no key has; set it again")
-        return OpenAI(api_key=key or "none", base_url=self.base_url, max_retries=self.retries,
-                      timeout=Timeout(self.timeout, connect=min(self.timeout, 10)))
+        check_key()
+        try:
+            return OpenAI(api_key=_key() or "none", base_url=self.base_url, max_retries=self.retries,
+                          timeout=Timeout(self.timeout, connect=min(self.timeout, 10)))
+        except Exception as error:  # of several kinds; with them the address of the proxy, password and all, is told
+            raise StudyError(f"base_url or a proxy of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
+                             f"{error}") from None
 
     def _answers(self, client, prompts, decoding, stopping):
         """Yield lists of (prompt, Completion or Exception), each as soon as it is there, until all threads are done."""
@@ -191,8 +194,8 @@ class ServedTeacher:
             what = str(error)
         else:
             raise error
-        what = " ".join(what.split())
-        what = (what.replace(_key(), "***") if _key() else what)[:500]  # some servers repeat the key
+        what = " ".join(masked(what.replace(_key(), "***") if _key() else what).split())  # some servers repeat the key
+        what = "".join(character if character.isprintable() else "?" for character in what)[:500]
         there = f"{done} of {total} completions are {'kept' if kept else 'there'}"
         return f"{self.model} at {self.base_url}: {what}. {there}; {advice}, then run again" + (
             ": it goes on from there" if kept else "")
@@ -207,16 +210,30 @@ def _key():
     return os.environ.get("OPENAI_API_KEY", "").strip()
 
 
-def _normal_url(address):
-    """Return a server's address in one spelling; StudyError where it is none or holds what belongs elsewhere."""
+def check_key():
+    """Raise StudyError, without the key in it, where OPENAI_API_KEY holds what no header can carry."""
+    if not _key().isascii() or not _key().isprintable():
+        raise StudyError("OPENAI_API_KEY: has characters that no key has; set it again")
+
+
+def server_address(address=""):
+    """Return a server's address in one spelling; "" is OPENAI_BASE_URL of the environment, else OpenAI's.
+
+    StudyError, which does not repeat the address, where it is none or holds what belongs elsewhere.
+    """
+    name = "base_url" if address else "OPENAI_BASE_URL"
+    address = (address or os.environ.get("OPENAI_BASE_URL") or VENDOR).strip()
     try:
-        parts = urlsplit(address.strip())
+        parts = urlsplit(address)
         port, usual = parts.port, {"http": 80, "https": 443}[parts.scheme]
     except (ValueError, KeyError):
         parts = None
-    if not parts or not parts.hostname:
-        raise StudyError("base_url: no address of a server; give one such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise StudyError("base_url: has a name, password or query in it; the key goes into OPENAI_API_KEY")
+    if not parts or not parts.hostname or not address.isprintable() or " " in address:  # urlsplit drops line breaks
+        raise StudyError(f"{name}: no address of a server; give one such as http://localhost:8000/v1 (a key goes into "
+                         "the environment variable OPENAI_API_KEY)")
+    if "@" in parts.netloc or "?" in address or "#" in address:
+        raise StudyError(f"{name}: has a name, password or query in it; the key goes into OPENAI_API_KEY, an "
+                         "environment variable")
+    refuse_secrets({name: address})
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{f':{port}' if port not in (None, usual) else ''}{parts.path.rstrip('/')}"

@@ -4,6 +4,9 @@ One SQLite file; every row is one completion under a key made of everything that
 version of the cleaning rules is no part of it: cleaning comes after. Look inside with
 ``sqlite3 completions.sqlite "select created, prompt, completion from completions"``.
 
+Every row has a checksum of its own. One that has changed since it was written is named and not used; its text is asked
+for again, and the damaged row is kept aside in the table ``damaged``.
+
 A completion is on disk when `put` returns. The file survives kill -9, a full disk and several processes that write
 at once. It has a rollback journal and not WAL, as WAL needs memory that all its users share and fails on the network
 disks of clusters. Two processes that ask the same at the same time both pay, and both go on with the text that was
@@ -20,17 +23,21 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, masked
 from kdutils.runs import project_path
 from kdutils.teacher.backends import Completion, Decoding
 
-VERSION = 1  # of the table
+VERSION = 2  # of the table; 1 had no checksums
 UNWRITTEN = "Unknown yet. This text is not written yet."  # passes for an answer and an explanation: prompts go on it
-_TABLE = """CREATE TABLE IF NOT EXISTS completions (
+_COLUMNS = ("key, created, kind, teacher, prompt, completion, finish_reason, prompt_tokens, completion_tokens, "
+            "decoding, options")  # what the checksum is of
+_TABLE = """CREATE TABLE {} (
     key TEXT PRIMARY KEY, created TEXT NOT NULL, kind TEXT NOT NULL, teacher TEXT NOT NULL, prompt TEXT NOT NULL,
     completion TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
-    decoding TEXT NOT NULL, options TEXT NOT NULL)"""
+    decoding TEXT NOT NULL, options TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '')"""
+_DAMAGED = _TABLE.format("IF NOT EXISTS damaged").replace(" PRIMARY KEY", "")
 _CORRUPT = ("this is no readable store of completions; move it away, or bring back a copy of it "
             "(what it alone holds would be asked for again)")
 _ADVICE = {
@@ -71,26 +78,93 @@ class Request:
 
 
 class Store:
-    """The completions in one SQLite file; it is made where it is missing. Errors of the file are StudyErrors."""
+    """The completions in one SQLite file; it is made where it is missing. Errors of the file are StudyErrors.
 
-    def __init__(self, path):
-        self.path = Path(path)
+    `read_only`: for a look at what there is. Nothing is made or changed; a file that is missing is an empty store.
+    """
+
+    def __init__(self, path, read_only=False):
+        self.path, self._told = Path(path), set()
+        with self._named_errors():
+            if read_only:
+                self.connection, self.version = self._look()
+                return
+            self._make()
+            self.connection, self.version = self._open("rwc")
+        if self.version < VERSION:
+            self._add_checksums()
+
+    def _look(self):
+        """Return a connection that changes nothing, and the version."""
+        if not self.path.exists():
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            connection.execute(_TABLE.format("completions"))
+            return connection, VERSION
+        try:
+            return self._open("ro")
+        except sqlite3.OperationalError:
+            if not _journal(self.path).exists():
+                raise
+        return self._open("rw")  # a writer was killed: what it had half written has to be taken back first
+
+    def _make(self):
+        """Make the file where it is missing: whole under another name first, so that it is never there without a table.
+
+        Of several processes that make it at once the first one's stays. Where a journal lies without its store, or
+        files cannot have two names, SQLite makes it by itself.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"{self.path}: its folder cannot be made ({error}); set KDUTILS_STORE") from error
-        with self._named_errors():
-            self.connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self.connection.execute("PRAGMA synchronous = FULL")
-            version, tables = self.connection.execute(
-                "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version").fetchone()
-        if version not in (0, VERSION) or (version == 0 and tables):
+        if self.path.exists() or _journal(self.path).exists():
+            return
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
+                _create(connection)
+            os.link(new, self.path)
+        except OSError:
+            return
+        finally:
+            for path in (new, _journal(new)):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _open(self, mode):
+        """Return (connection, version) of a file that is there; StudyError where it is empty or something else."""
+        if self.path.is_file() and not self.path.stat().st_size and not _journal(self.path).exists():
+            raise StudyError(f"{self.path}: empty (0 bytes), so it was cut off; bring back a copy of it, or delete it "
+                             "to begin a new store")
+        connection = sqlite3.connect(f"file:{quote(str(self.path.absolute()))}?mode={mode}", uri=True, timeout=60,
+                                     isolation_level=None)
+        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # the checksum finds it
+        connection.execute("PRAGMA synchronous = FULL")
+        version, tables = connection.execute(
+            "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version").fetchone()
+        if version == 0 and not tables and mode == "rwc":
+            _create(connection)
+            version = VERSION
+        if not 1 <= version <= VERSION:
             raise StudyError(f"{self.path}: a database of another kind or version ({version}, not {VERSION}); "
                              "move it away or set KDUTILS_STORE")
-        if version == 0:
-            with self._transaction():
-                self.connection.execute(_TABLE)
+        return connection, version
+
+    def _add_checksums(self):
+        """Turn a store of version 1 into one of version 2, in one transaction: it is always the one or the other."""
+        with self._transaction():
+            version, = self.connection.execute("PRAGMA user_version").fetchone()
+            if version < VERSION:  # else another process has done it
+                self.connection.execute("ALTER TABLE completions ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+                last = -2**63
+                while rows := self.connection.execute(f"SELECT rowid, {_COLUMNS} FROM completions WHERE rowid > ? "
+                                                      "ORDER BY rowid LIMIT 500", [last]).fetchall():
+                    # A text that is no text any more keeps an empty checksum, which is that of no row.
+                    self.connection.executemany("UPDATE completions SET checksum = ? WHERE rowid = ?",
+                                                [(_checksum(row), number) for number, *row in rows])
+                    last = rows[-1][0]
                 self.connection.execute(f"PRAGMA user_version = {VERSION}")
+        self.version = VERSION
 
     def __enter__(self):
         return self
@@ -103,26 +177,54 @@ class Store:
         self.connection.close()
 
     def get(self, keys):
-        """Return {key: Completion} for those of `keys` that are there."""
-        keys, found = list(keys), {}
+        """Return {key: Completion} for those of `keys` that are there; damaged rows are left out and named."""
+        found, damaged = {}, []
+        for whole, row in self._rows(keys):
+            key, _, _, _, _, *values = row[:9]
+            if whole:
+                found[key] = Completion(*values)
+            elif key not in self._told:
+                damaged.append(row)
+        self._told |= {row[0] for row in damaged}
+        if damaged:
+            print(f"{self.path}: {len(damaged)} completions are not what was written (checksum differs), the first of "
+                  f"them {str(damaged[0][0])[:12]} of {damaged[0][1]!a:.30}; they are not used but asked for again",
+                  flush=True)
+        return found
+
+    def _rows(self, keys):
+        """Yield (as it was written, the values of _COLUMNS) for each row that has one of `keys`."""
+        keys, last = list(keys), "checksum" if self.version == VERSION else "NULL"
         for start in range(0, len(keys), 500):  # below the number of variables that any SQLite takes
             part = keys[start:start + 500]
             with self._named_errors():
-                rows = self.connection.execute(
-                    "SELECT key, completion, finish_reason, prompt_tokens, completion_tokens FROM completions "
-                    f"WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
-            found |= {key: Completion(*values) for key, *values in rows}
-        return found
+                rows = self.connection.execute(f"SELECT {_COLUMNS}, {last} FROM completions "
+                                               f"WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
+            for *row, checksum in rows:
+                expected = _checksum(row)
+                yield bool(expected) and checksum in (expected, None), row
 
     def put(self, rows):
-        """Keep the (Request, Completion) of `rows`, all of them or none; what is there already stays as it is."""
+        """Keep the (Request, Completion) of `rows`, all of them or none; what is there already stays as it is.
+
+        A damaged row gives way to the new one and goes to the table ``damaged``.
+        """
         created = datetime.now(UTC).isoformat(timespec="seconds")
         values = [(request.key, created, request.kind, _readable(request.teacher), _utf8(request.prompt),
                    _utf8(done.text), done.finish_reason, done.prompt_tokens, done.completion_tokens,
                    _readable(asdict(request.decoding)), _readable(request.options)) for request, done in rows]
         with self._transaction():
+            self._put_aside([row[0] for whole, row in self._rows([value[0] for value in values]) if not whole])
             self.connection.executemany(
-                "INSERT INTO completions VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", values)
+                f"INSERT INTO completions VALUES ({','.join('?' * 12)}) ON CONFLICT (key) DO NOTHING",
+                [(*value, _checksum(value)) for value in values])
+
+    def _put_aside(self, keys):
+        if keys:
+            self.connection.execute(_DAMAGED)
+        for key in keys:
+            self.connection.execute("INSERT INTO damaged SELECT * FROM completions WHERE key = ?", [key])
+            self.connection.execute("DELETE FROM completions WHERE key = ?", [key])
 
     def size(self):
         """Return the number of completions."""
@@ -135,7 +237,7 @@ class Store:
             rows = self.connection.execute(
                 "SELECT teacher, count(*), total(prompt_tokens), total(completion_tokens), min(created), max(created) "
                 "FROM completions GROUP BY teacher ORDER BY teacher").fetchall()
-        return [{"teacher": json.loads(teacher), "completions": count, "prompt_tokens": int(prompt),
+        return [{"teacher": _identity(teacher), "completions": count, "prompt_tokens": int(prompt),
                  "completion_tokens": int(written), "first": first, "last": last}
                 for teacher, count, prompt, written, first, last in rows]
 
@@ -310,8 +412,39 @@ def _canonical(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _identity(text):
+    """Return the identity in a row, as the text that it is where damage has made it something else than JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"unreadable": ascii(text)}
+
+
+def _checksum(row):
+    """Return the SHA-256 of the values of _COLUMNS, "" where one of them is no value that the store writes."""
+    try:
+        row = [int(value) if isinstance(value, bool) else value for value in _canonical(row)]  # as SQLite keeps them
+        text = json.dumps(row, allow_nan=False, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+    except (TypeError, ValueError):  # bytes, or a text that is no UTF-8
+        return ""
+
+
+def _create(connection):
+    """Write the empty tables, if another process has not."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_TABLE.format("IF NOT EXISTS completions"))
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _journal(path):
+    return path.with_name(f"{path.name}-journal")
+
+
 def _readable(value):
-    return _utf8(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    """Return `value` as JSON for a person who looks inside; it is no part of the key, and no secret is kept."""
+    return _utf8(masked(json.dumps(value, sort_keys=True, ensure_ascii=False)))
 
 
 def _utf8(text):
