@@ -2,10 +2,12 @@
 
 import contextlib
 import copy
+import re
 from pathlib import Path
 
 from kdutils.data.sources import locate_model
 from kdutils.errors import StudyError
+from kdutils.runs import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 KINDS = ("seq2seq", "causal", "classifier")
@@ -48,13 +50,24 @@ def load_student(model, tokenizer="", random_weights=False, config=None, seed=0,
 
 
 def load_tokenizer(name):
-    """Return the fast tokenizer of a folder or Hub id; StudyError where the folder holds none."""
+    """Return the tokenizer of a folder or Hub id; StudyError where the folder holds none, or one that cannot be read.
+
+    A vocabulary of bytes (ByT5) has no file; one of SentencePiece alone needs a package that is not among ours.
+    """
     from transformers import AutoTokenizer
 
     where = locate_model(name, needs_weights=False)
     if Path(where).is_dir() and not any((Path(where) / file).is_file() for file in TOKENIZER_FILES):
-        raise StudyError(f"{where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
-    return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        about = Path(where) / "tokenizer_config.json"
+        if not about.is_file() or read_json(about).get("tokenizer_class") != "ByT5Tokenizer":
+            raise StudyError(f"{where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
+    try:
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except (ImportError, ValueError) as error:
+        if not re.search("sentencepiece|tiktoken", str(error), re.IGNORECASE):
+            raise
+        raise StudyError(f"{name}: its vocabulary is a SentencePiece file alone, which takes the package sentencepiece "
+                         "to read; install it, or give a model folder with a tokenizer.json") from error
 
 
 def end_token(tokenizer):
