@@ -72,8 +72,8 @@ def score_notes(scores):
     """Return the sentences that a reader of explanation_scores needs: what was cut, and where characters are words."""
     notes, lines = scores.attrs.get("notes", {}), []
     if notes.get("unspaced"):
-        lines.append(f"{notes['unspaced']} of {notes['texts']} explanations are written without spaces between words: "
-                     "there each character counts as one word.")
+        lines.append(f"{notes['unspaced']} of {notes['texts']} explanations are, or quote, a script without spaces "
+                     "between words: each of its characters counts as one word.")
     if notes.get("cut"):
         lines.append(f"{notes['cut']} of {notes['read']} different texts are longer than the {notes['limit']} tokens "
                      "that the encoder reads: BERTScore, and the logit's cosines, know only their beginning.")

@@ -200,7 +200,8 @@ def gap_lines(gaps, name=""):
         lines.append(f"{count} of {gaps['questions']} {name}questions have an answer that this vocabulary cannot "
                      f"write, {such}; {verdict if wrong else 'what is left of it is still read as right'}.")
     if gaps["choices"]:
-        lines.append(f"{gaps['choices']} choices that are no answer cannot be written{'' if count else ', ' + such}.")
+        which = "choice that is" if gaps["choices"] == 1 else "choices that are"
+        lines.append(f"{gaps['choices']} {which} no answer cannot be written{'' if count else ', ' + such}.")
     if gaps["explanations"]:
         lines.append(f"{gaps['explanations']} of {gaps['explained']} explanations hold signs that this vocabulary does "
                      "not know; a student cannot learn to write these.")
