@@ -147,10 +147,21 @@ def read_tokenizer(name, revision=""):
     if not any(_file_of(found.where, file, revision) for file in TOKENIZER_FILES):
         if _file_of(found.where, ADAPTER, revision):
             found = find_model(name, needs_weights=False, revision=revision)
-        elif Path(found.where).is_dir():
+        elif Path(found.where).is_dir() and not _of_bytes(Path(found.where) / "tokenizer_config.json"):
             raise StudyError(f"{found.where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
     with loading(found.name, "tokenizer: ", found.where):
-        return AutoTokenizer.from_pretrained(found.where, trust_remote_code=False, **_revision_of(found))
+        try:
+            return AutoTokenizer.from_pretrained(found.where, trust_remote_code=False, **_revision_of(found))
+        except (ImportError, ValueError) as error:
+            if not re.search("sentencepiece|tiktoken", str(error), re.IGNORECASE):
+                raise
+            raise StudyError(f"{name}: its vocabulary is a SentencePiece file alone, which takes the package "
+                             "sentencepiece to read; install it, or give a model folder with a tokenizer.json") from error
+
+
+def _of_bytes(path):
+    """Say whether a tokenizer_config.json is of a vocabulary of bytes (ByT5), which has no file of its own."""
+    return path.is_file() and _json_object(path).get("tokenizer_class") == "ByT5Tokenizer"
 
 
 def load_weights(auto_class, found, new=(), say=print, **settings):

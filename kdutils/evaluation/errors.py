@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.questions import LETTERS
-from kdutils.data.texts import names_answer
+from kdutils.data.texts import count_words, names_answer
 
 
 def by_likelihood(predictions, questions):
@@ -54,7 +54,7 @@ def difference_by_kind(first, second, questions, rationales):
     """
     accuracy = {name: table.groupby("id")["correct"].mean() for name, table in (("first", first), ("second", second))}
     asked = questions[questions["id"].isin(accuracy["first"].index) & questions["id"].isin(accuracy["second"].index)]
-    words = asked["question"].str.split().str.len()
+    words = asked["question"].map(count_words)
     kinds = {f"question of at most {words.median():.0f} words": words <= words.median(),
              f"question of more than {words.median():.0f} words": words > words.median()}
     places = pd.Series([list(names).index(answer) if len(names) else -1 for names, answer

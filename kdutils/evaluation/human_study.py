@@ -37,6 +37,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kdutils.data.texts import without_mentions
 from kdutils.errors import StudyError
 from kdutils.runs import write_text, written_whole
 
@@ -246,7 +247,7 @@ def _baseline(texts):
 def _mask(explanation, answer, choices, masked):
     words = {"none": [], "answer": [answer], "choices": [answer, *choices]}[masked]
     for word in sorted({word for word in words if word.strip()}, key=len, reverse=True):
-        explanation = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", GAP, explanation, flags=re.IGNORECASE)
+        explanation = without_mentions(explanation, word, GAP)
     return explanation
 
 

@@ -109,6 +109,15 @@ def read_measures(folders):
     return table.astype({"seed": int, "value": float}).reset_index(drop=True)
 
 
+def read_notes(folders):
+    """Return CELL and `note` of every sentence that an evaluation says of its own numbers, such as what was cut."""
+    rows = []
+    for folder in map(project_path, folders):
+        metrics = read_json(folder / "metrics.json")
+        rows += [{**cell_of(metrics["labels"], {}), "note": note} for note in _records(metrics, "notes")]
+    return pd.DataFrame(rows, columns=[*CELL, "note"]).drop_duplicates(ignore_index=True)
+
+
 def _records(metrics, key):
     """Return the list of records under `key`; runs of older versions have something else there, or nothing."""
     found = metrics.get(key) or []

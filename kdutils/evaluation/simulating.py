@@ -31,12 +31,10 @@ QBE, question-based evaluation
     of reader(x), ŷ being what is to be foreseen. It asks whether the reason points to the answer without saying it.
 """
 
-import re
-
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import lower_words
+from kdutils.data.texts import lower_words, mentions, without_mentions
 
 FOLDS = 5
 RIDGE = 1.0  # penalty on the squared weights of standardised features
@@ -131,7 +129,7 @@ def read_by(reader, predictions, items, seed):
 
 def masked(text, answer):
     """Return `text` with every mention of `answer` as whole words, whatever its case, replaced by MASK."""
-    return re.sub(rf"(?<!\w){re.escape(answer)}(?!\w)", MASK, text, flags=re.IGNORECASE) if answer else text
+    return without_mentions(text, answer, MASK)
 
 
 def features(question, choices, text, embed=None):
@@ -142,8 +140,7 @@ def features(question, choices, text, embed=None):
     """
     asked, told = set(lower_words(question)), lower_words(text)
     words = [lower_words(choice) for choice in choices]
-    found = [[m.start() for m in re.finditer(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.IGNORECASE)]
-             for choice in choices]
+    found = [[start for start, _ in mentions(text, choice)] for choice in choices]
     first = min((places[0] for places in found if places), default=None)
     last = max((places[-1] for places in found if places), default=None)
     rows = []
@@ -206,14 +203,13 @@ def _embedder(name):
 
     import torch
 
-    from kdutils.evaluation.explanations import load_encoder
+    from kdutils.evaluation.explanations import encoder_limit, load_encoder
 
     model, tokenizer = load_encoder(name)
 
     @cache
     def embed(text):
-        inputs = tokenizer(text, return_tensors="pt", truncation=True,
-                           max_length=min(512, model.config.max_position_embeddings))
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=encoder_limit(model))
         with torch.no_grad():
             vector = model(**inputs).last_hidden_state[0].mean(dim=0).double().numpy()
         return vector / (np.linalg.norm(vector) or 1.0)

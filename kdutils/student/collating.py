@@ -7,8 +7,19 @@ under a budget of padded tokens. How a step is cut changes its cost and never it
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from kdutils.data.texts import folded, tokens_before
 from kdutils.errors import StudyError
-from kdutils.student.methods import CONCLUSION, answered, concluded, rows_of, tasks_of
+from kdutils.student.methods import (
+    CONCLUSION,
+    answered,
+    as_explained,
+    concluded,
+    is_right,
+    method_of,
+    parse_answer,
+    rows_of,
+    tasks_of,
+)
 from kdutils.student.models import end_token
 
 IGNORED = -100  # the label that no loss counts
@@ -141,12 +152,60 @@ def encode_targets(tokenizer, texts):
     return tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
 
 
-def tokens_before(tokenizer, texts, positions):
-    """Return how many tokens of each target text end at or before a position, counted in characters."""
-    if not texts:
+def vocabulary_gaps(tokenizer, method, items, explained=None):
+    """Return what a student of this vocabulary cannot write of `items` (as of tokenize_rows); {} where it can all.
+
+    ``count`` of ``questions``: right answers that do not come back from their tokens, case, width and spaces aside.
+    ``wrong``: of these, those that count as wrong whatever the student learns, since what comes back of their sentence,
+    read as a prediction is, is not the answer. ``choices``: other choices that do not come back. ``examples``: up to
+    three such texts. ``explanations``: texts of ``explained`` that hold an unknown token.
+    """
+    says, unknown = method_of(method).says, tokenizer.unk_token_id
+    answers = list(dict.fromkeys(text for item in items for text in [item["answer"], *item["choices"]]))
+    written = dict(zip(answers, _written(tokenizer, [says(answer) for answer in answers]), strict=True))
+    lost = {answer for answer, text in written.items() if _letters(text) != _letters(says(answer))}
+    unread = {item["id"]: not is_right(parse_answer(written[item["answer"]], item["choices"])[0], item["answer"],
+                                       item["choices"]) for item in items}
+    gone = [item for item in items if item["answer"] in lost or unread[item["id"]]]
+    learnt = map(as_explained, (explained or {}).values()) if method_of(method).explanation is not None else []
+    texts = [text for one in learnt for text in [one.rationale, *one.counterfactuals.values()] if text]
+    ids = encode_targets(tokenizer, texts) if texts and unknown is not None else []
+    others = lost - {item["answer"] for item in items}
+    gaps = {"count": len(gone), "wrong": sum(unread.values()), "choices": len(others),
+            "explanations": sum(unknown in row for row in ids)}
+    if not any(gaps.values()):
+        return {}
+    return {**gaps, "questions": len(items), "explained": len(texts),
+            "examples": list(dict.fromkeys([item["answer"] for item in gone] + sorted(others)))[:3]}
+
+
+def _written(tokenizer, texts):
+    """Return what a student that writes the tokens of each text is read as."""
+    decoded = tokenizer.batch_decode(encode_targets(tokenizer, texts), skip_special_tokens=True) if texts else []
+    return [text.strip() for text in decoded]
+
+
+def _letters(text):
+    return "".join(folded(text).split())
+
+
+def gap_lines(gaps, name=""):
+    """Return the sentences that say what vocabulary_gaps returned of questions of a split `name`; [] for {}."""
+    if not gaps:
         return []
-    offsets = tokenizer(text_target=texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return [sum(end <= position for _, end in spans) for spans, position in zip(offsets, positions, strict=True)]
+    count, wrong = gaps["count"], gaps["wrong"]
+    such, lines = "such as " + ", ".join(repr(text[:40]) for text in gaps["examples"]), []
+    if count:
+        verdict = "they count as wrong" if wrong == count else f"{wrong} of them count as wrong"
+        lines.append(f"{count} of {gaps['questions']} {name}questions have an answer that this vocabulary cannot "
+                     f"write, {such}; {verdict if wrong else 'what is left of it is still read as right'}.")
+    if gaps["choices"]:
+        which = "choice that is" if gaps["choices"] == 1 else "choices that are"
+        lines.append(f"{gaps['choices']} {which} no answer cannot be written{'' if count else ', ' + such}.")
+    if gaps["explanations"]:
+        lines.append(f"{gaps['explanations']} of {gaps['explained']} explanations hold signs that this vocabulary does "
+                     "not know; a student cannot learn to write these.")
+    return lines
 
 
 def _encoded(encode, tokenizer, texts, *more):

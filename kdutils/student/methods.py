@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kdutils.data.questions import LETTERS, lettered
+from kdutils.data.texts import ACCENTS, WIDE_ENDS, composed, count_words, folded, parted, tight
 from kdutils.errors import StudyError
 
 MARKER = "Explanation:"
@@ -22,9 +23,11 @@ CONCLUSION = "So the answer is"
 ANSWER = re.compile(r"the answer is\s*(.*?)\s*(?:\.\s*explanation\s*:(.*))?$", re.IGNORECASE | re.DOTALL)
 CONCLUDED = re.compile(r"(?<!\w)so the answer is(?!\w)", re.IGNORECASE)
 NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
-MARKS = re.compile(r"[^\w\s]|_")
+MARKS = re.compile(rf"[^\w\s{ACCENTS}]|_")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-WORDS = re.compile(r"\w+(?:['’-]\w+)*")
+WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
+SENTENCE = re.compile(rf"(.+?)(?:\.(?=\s)|[{WIDE_ENDS}])", re.DOTALL)
+DIGIT_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,9 @@ def random_words(parameters, items, explained, seed, others):
         raise StudyError(f"k: {k!r} is not a number of words from 1 on")
 
     def drawn(item):
-        words = WORDS.findall(" ".join([item["question"], *item["choices"]]))
-        count = min(k, len(words), len(explained[item["id"]].rationale.split()))
+        runs = WORDS.findall(" ".join([item["question"], *item["choices"]]))
+        words = [word for run in runs for word, *_ in parted(run)]
+        count = min(k, len(words), count_words(explained[item["id"]].rationale))
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))
 
@@ -366,7 +370,7 @@ def parse_answer(text, choices=()):
 
 def _read(answer, choices):
     whole = answer.rstrip(".").rstrip()
-    sentence = re.match(r"(.+?)\.(?=\s)", answer, re.DOTALL)
+    sentence = SENTENCE.match(answer)
     for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
         named = match_choice(candidate, choices)
         if named in choices or not choices and number(candidate) is not None:
@@ -383,7 +387,7 @@ def match_choice(answer, choices):
     if answer in choices or not choices:
         return answer
     named = {choice for choice in choices if same(choice, answer)}
-    letter = re.fullmatch(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", answer.strip(), re.DOTALL)
+    letter = re.fullmatch(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", composed(answer).strip(), re.DOTALL)
     place = LETTERS.index(letter[1].lower()) if letter else len(choices)
     if place < len(choices):
         chosen = choices[place]
@@ -397,19 +401,30 @@ def match_choice(answer, choices):
 def same(one, other):
     """Say whether two answers are the same: numbers by their value (8 and 8.0), other texts once normalised."""
     first, second = number(one), number(other)
-    return first == second if first is not None and second is not None else normalise(one) == normalise(other)
+    if first is not None and second is not None:
+        return first == second
+    return normalise(one) == normalise(other) or (not (one.isascii() and other.isascii())
+                                                  and normalise(_turkish(one)) == normalise(_turkish(other)))
+
+
+def _turkish(text):
+    """Return `text` with its I as Turkish and Azeri write them small: I is the capital of ı, İ of i."""
+    return composed(text).replace("İ", "i").replace("I", "ı")
 
 
 def number(text):
     """Return the value of a text that is a number, such as ``-8.0``, ``$1,200`` or ``5 %``; None for any other."""
-    found = NUMBER.fullmatch(text.strip().replace("−", "-"))
+    found = NUMBER.fullmatch(composed(text).strip().translate(DIGIT_MARKS))
     return float(found[1] + found[2].replace(",", "")) if found else None
 
 
 def normalise(text):
-    """Return `text` without case, punctuation, articles and extra space: what counts when answers are compared."""
-    words = ARTICLES.sub(" ", MARKS.sub(" ", text.casefold()))
-    return " ".join(words.split()) or " ".join(MARKS.sub(" ", text.casefold()).split())
+    """Return `text` without case, punctuation, articles and extra space: what counts when answers are compared.
+
+    Nor do width and composition of characters count, nor spaces beside a character of a script that has none.
+    """
+    words = MARKS.sub(" ", folded(text))
+    return tight(" ".join(ARTICLES.sub(" ", words).split()) or " ".join(words.split()))
 
 
 def is_right(predicted, answer, choices=()):

@@ -19,9 +19,10 @@ from kdutils.student.collating import (
     pad_choices,
     padded,
     tokens_before,
+    vocabulary_gaps,
 )
 from kdutils.student.methods import MARKER, asked, is_right, method_of, parse_answer
-from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
+from kdutils.student.models import choice_logits, end_token, load_student, load_tokenizer, model_kind, output_layer_on
 
 
 @torch.no_grad()
@@ -319,6 +320,14 @@ def written_answers(folder, questions, predictions):
 def _before_answer(asks, head):
     """Return how many characters of the sentence that gives an answer, `head` before it, come before the answer."""
     return len(head + asks.says("")) - len(" .")
+
+
+def gaps_of(folder, questions):
+    """Return vocabulary_gaps of `questions` for the student in `folder`; {} for a classifier, which writes nothing."""
+    about = read_json(Path(folder) / "student.json")
+    if about.get("student", {}).get("kind") == "classifier":
+        return {}
+    return vocabulary_gaps(load_tokenizer(str(folder)), about["method"], questions.to_dict("records"))
 
 
 def predict_with(folder, questions, max_explanation_tokens, seed):

@@ -35,6 +35,20 @@ def rationales_of(explanations, questions):
     return {key: explained.rationale for key, explained in found.items() if explained.rationale}
 
 
+def vocabulary_lines(student, method, questions, explained):
+    """Return the sentences on what a student could never write of these questions and explanations; mostly none.
+
+    `student`: the arguments of models.load_student; `explained`: {question id: Explained} as `method` reads it.
+    """
+    from kdutils.student.collating import gap_lines, vocabulary_gaps
+    from kdutils.student.models import load_tokenizer
+
+    if student.get("kind") == "classifier":
+        return []
+    tokenizer = load_tokenizer(student.get("tokenizer") or student["model"])
+    return gap_lines(vocabulary_gaps(tokenizer, method, questions.to_dict("records"), explained))
+
+
 def worked_loss(student, method, parameters, item, explained, seed):
     """Work the loss of one question out by hand, on the untrained student.
 
@@ -102,7 +116,8 @@ def train_student(folder, questions, explained, method, seed, student, training,
 
     The record holds: curve (per evaluation: step, dev accuracy and losses, and per task the mean training loss since
     the one before), best step, epochs, steps, effective batch (questions per step), tokens, cut texts, parameters of
-    the model, splits of steps, and under "cost" seconds and peak memory in MiB.
+    the model, splits of steps, under "cost" seconds and peak memory in MiB and, where the vocabulary lacks signs, under
+    "unwritable_answers" what collating.vocabulary_gaps returns.
 
     A loss or gradient that is not finite ends the training: the record then has the reason under "failed", which
     ``failed.json`` keeps beside the last good checkpoint, and no student is saved. Everything else that is wrong
@@ -202,7 +217,7 @@ def _train(folder, questions, explained, method, seed, student, training, parame
         if not found:
             raise StudyError(f"questions: the split '{split}' is empty; a student needs train and dev questions")
     explained = controlled(method, parameters, items["train"] + items["dev"], explained, seed, others)
-    rows, dev, cuts = _tokenized(model, tokenizer, method, parameters, items, explained, seed, training)
+    rows, dev, cuts, gaps = _tokenized(model, tokenizer, method, parameters, items, explained, seed, training)
     steps = -(-len(rows) // training["questions_per_step"])
     arguments = trainer.training_arguments(
         folder, seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
@@ -243,14 +258,17 @@ def _train(folder, questions, explained, method, seed, student, training, parame
         "cost": {"seconds": round(time.time() - started, 1), "peak_memory_mib": peak_memory_mib(),
                  "resumed": bool(checkpoint), "threads": torch.get_num_threads(),
                  "processes": study.accelerator.num_processes},
-        **failed,
+        **({"unwritable_answers": gaps} if gaps else {}), **failed,
     }, study.model, tokenizer
 
 
 def _tokenized(model, tokenizer, method, parameters, items, explained, seed, training):
-    """Return (rows of train, rows of dev, cut texts of train); the dev rows are the same for every seed."""
+    """Return (rows of train, rows of dev, cut texts of train, vocabulary gaps of both).
+
+    The dev rows are the same for every seed.
+    """
     from kdutils.data.sources import model_context
-    from kdutils.student.collating import EpochRows, tokenize_rows
+    from kdutils.student.collating import EpochRows, tokenize_rows, vocabulary_gaps
     from kdutils.student.models import model_kind
 
     entries, cuts = {}, {}
@@ -265,7 +283,9 @@ def _tokenized(model, tokenizer, method, parameters, items, explained, seed, tra
         if task.weight and number not in learnt and model_kind(model) != "classifier":
             raise StudyError(f"method {method}: no train question has what the task '{task.name}' learns from; give "
                              "explanations that fit the method")
-    return rows["train"], rows["dev"], cuts["train"]
+    gaps = {} if model_kind(model) == "classifier" else vocabulary_gaps(
+        tokenizer, method, items["train"] + items["dev"], explained)
+    return rows["train"], rows["dev"], cuts["train"], gaps
 
 
 def _callbacks(folder, training, progress, label):

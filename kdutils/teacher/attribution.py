@@ -30,6 +30,7 @@ from kdutils.data.sources import (
     read_config,
     read_tokenizer,
 )
+from kdutils.data.texts import parted, token_places, tokens_before
 from kdutils.errors import StudyError
 from kdutils.runs import is_whole, write_text
 
@@ -75,7 +76,7 @@ def write_attributions(questions, sources, targets, settings, progress=None, beg
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
     model, tokenizer, context = load_teacher(settings)
-    encoded = tokenizer(sources, return_offsets_mapping=True)
+    encoded = with_places(tokenizer, sources)
     source_ids, given = encoded["input_ids"], None
     if begins is None:
         _check_lengths(items, source_ids, min(context, settings["max_source_tokens"]))
@@ -203,9 +204,6 @@ def load_teacher(settings):
     if not shape.is_encoder_decoder:
         raise StudyError(f"{name}: a {shape.model_type} model has no encoder; give a sequence-to-sequence teacher (T5)")
     tokenizer = read_tokenizer(name)
-    if not tokenizer.is_fast:
-        raise StudyError(f"{name}: its tokenizer is a slow one, which does not say where a token stands in the text; "
-                         "give a model folder with a tokenizer.json")
     context = getattr(getattr(shape, "encoder", shape), "max_position_embeddings", None) or math.inf
     if settings["attribution"] == "random":
         return None, tokenizer, context
@@ -241,10 +239,17 @@ def _target_ids(tokenizer, texts):
 
 def _begun_ids(tokenizer, texts, begins):
     """Return (ids of texts without special tokens, how many of them end where the part that is explained begins)."""
-    encoded = tokenizer(text_target=texts, add_special_tokens=False, return_offsets_mapping=True)
-    given = [sum(end <= begin for _, end in places)
-             for places, begin in zip(encoded["offset_mapping"], begins, strict=True)]
-    return encoded["input_ids"], given
+    ids = tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
+    return ids, tokens_before(tokenizer, texts, begins)
+
+
+def with_places(tokenizer, texts):
+    """Return {"input_ids", "offset_mapping"} of texts: where each token stands, found out where a tokenizer is slow."""
+    if tokenizer.is_fast:
+        return tokenizer(texts, return_offsets_mapping=True)
+    ids = tokenizer(texts)["input_ids"]
+    return {"input_ids": ids, "offset_mapping": [token_places(tokenizer, text, row)
+                                                 for text, row in zip(texts, ids, strict=True)]}
 
 
 def _cut(encoded, limit):
@@ -282,7 +287,10 @@ def eligible_spans(item, source, frame=()):
 
 
 def words_of(text, spans=None):
-    """Return [(word, start, end)] of the words within `spans`; marks at a word's edge and words of marks alone go."""
+    """Return [(word, start, end)] of the words within `spans`; marks at a word's edge and words of marks alone go.
+
+    In a script without spaces between words each character is one (see kdutils.data.texts).
+    """
     words = []
     for first, last in [(0, len(text))] if spans is None else spans:
         for found in _WORD.finditer(text, first, last):
@@ -291,8 +299,7 @@ def words_of(text, spans=None):
                 start += 1
             while start < end and _is_mark(text[end - 1]):
                 end -= 1
-            if start < end:
-                words.append((text[start:end], start, end))
+            words += [part for part in parted(text[start:end], start) if not all(map(_is_mark, part[0]))]
     return words
 
 

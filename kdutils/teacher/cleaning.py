@@ -14,6 +14,9 @@ in order, each with the name that it leaves in ``changes``:
 5. ``answer_repeated``: a first sentence that only says "The answer is ..." goes; the prompt said it already.
 6. ``unfinished_removed``: a last sentence without an end goes; or ``unfinished_kept`` where it is the only one.
 
+A sentence ends at a full stop, question or exclamation mark or ellipsis, also those of Chinese and Japanese (。！？),
+Arabic and Urdu (؟۔) and Hindi (।), of which the first need no space behind them.
+
 A text of which nothing is left is never an empty string: ``text`` is None and ``problem`` says why.
 """
 
@@ -21,18 +24,22 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from kdutils.data.texts import CLOSERS, ENDS, PAIRS, WIDE_ENDS
+
 RULES_VERSION = 1
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+_CLOSERS = f"[{re.escape(CLOSERS)}]*"
 _MARKER = re.compile(
-    r"""(?:^|\n[^\S\n]*|[.!?…]["'”’)\]]*\s+)   # start of a line, or the end of a sentence
-        (?:(?:Question|Premise|Q|Critique|Revision|(?:Critique|Revision)[ ]?Request)(?:[ ]\d+)?:
-          |Choices:
-          |Assistant(?:[ ]\([^)\n]*\))?:
+    rf"""(?:^|\n[^\S\n]*|[{ENDS}．]{_CLOSERS}\s+|[{WIDE_ENDS}]{_CLOSERS}\s*)   # start of a line, end of a sentence
+        (?:(?:Question|Premise|Q|Critique|Revision|(?:Critique|Revision)[ ]?Request)(?:[ ]\d+)?[:：]
+          |Choices[:：]
+          |Assistant(?:[ ]\([^)\n]*\))?[:：]
           |Briefly[ ]explain\b)""", re.VERBOSE)
-_ANSWER_LEAD = re.compile(r"""(?:So )?the (?:correct )?answer is ["'“‘]?""", re.IGNORECASE)
-_ANSWER_END = re.compile(r"""["'”’]?\.["'”’]?(?:\s+|$)""")
-_STOP = re.compile(r"""[.!?…]+["'”’)\]]*""")
+_ANSWER_LEAD = re.compile(r"""(?:(?:So )?the (?:correct )?answer is |(?:所以|因此)?(?:正确)?答案[是为：:]\s*)"""
+                          """["'“‘「]?""", re.IGNORECASE)
+_ANSWER_END = re.compile(r"""["'”’」]?(?:\.["'”’]?(?:\s+|$)|[。।۔]["'”’」]?\s*)""")
+_STOP = re.compile(f"[{ENDS}{WIDE_ENDS}．]+{_CLOSERS}")
 _ABBREVIATION = re.compile(
     r"""(?:^|[\s("'“‘])(?:e\.g|i\.e|cf|vs|Dr|Mr|Mrs|Ms|Prof|Gen|Sen|Rep|Gov|Capt|Sgt|St|Mt|approx|Fig)\.$""")
 _NUMBERING = re.compile(r"(?:^|[.:;!?]\s+)\(?\d{1,2}\.$")  # "1." that opens an entry of a list
@@ -132,6 +139,8 @@ def _whole_sentences(text):
 def _is_sentence_end(text, stop):
     """Say whether a sentence ends at `stop`, inside a text; in doubt it does not, so that none is cut in two."""
     before, after = text[:stop.end()], text[stop.end():]
+    if stop[0][-1] in WIDE_ENDS or stop[0][-1] == "．" and not after[:1].isdigit():  # with a quote behind, in doubt
+        return not _is_open(before)
     if not after[:1].isspace() or after.lstrip()[:1].islower():
         return False
     if before.endswith(" No.") and after.lstrip()[:1].isdigit():
@@ -141,5 +150,5 @@ def _is_sentence_end(text, stop):
 
 def _is_open(text):
     """Say whether a quote or bracket that opens in `text` does not close in it."""
-    pairs = (("(", ")"), ("[", "]"), ("“", "”"))
-    return text.count('"') % 2 == 1 or any(text.count(left) > text.count(right) for left, right in pairs)
+    return text.count('"') % 2 == 1 or any(
+        sum(map(text.count, left)) > sum(map(text.count, right)) for left, right in PAIRS)

@@ -10,10 +10,12 @@ import re
 import time
 from dataclasses import replace
 from functools import partial
+from unicodedata import normalize
 
 import pandas as pd
 
 from kdutils.data.tables import EXPLANATIONS
+from kdutils.data.texts import WIDE_ENDS, mentions
 from kdutils.errors import StudyError
 from kdutils.runs import write_text
 from kdutils.teacher import prompting as prompts
@@ -202,11 +204,12 @@ def split_answer(completions, choices=None):
     """
     answers, rest = [], []
     for row, done in enumerate(completions):
-        text = re.sub(r"^\s*(?:the answer is\s+)?", "", done.text, flags=re.IGNORECASE)
+        text = re.sub(r"^\s*(?:the answer is\s+)?", "", normalize("NFC", done.text), flags=re.IGNORECASE)
         known = [choice for choice in (list(choices)[row] if choices is not None else [])
-                 if re.match(rf"{re.escape(choice)}(?!\w)", text, re.IGNORECASE)]
-        found = re.match(rf"({re.escape(max(known, key=len)) if known else '.+?'})(?:\.(?=\s|$)|$)(.*)", text,
-                         re.IGNORECASE | re.DOTALL)
+                 if any(start == 0 for start, _ in mentions(text, choice))]
+        begin = mentions(text, max(known, key=len))[0][1] if known else 0
+        end = re.compile(rf"({'' if known else '.+?'})(?:\.(?=\s|$)|[{WIDE_ENDS}]|$)(.*)", re.DOTALL)
+        found = end.match(text, begin)
         answers.append(max(known, key=len) if known and found else found[1] if found else "")
         rest.append(replace(done, text=found[2] if found else done.text))
     return answers, rest

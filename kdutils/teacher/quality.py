@@ -9,12 +9,12 @@ import re
 
 import pandas as pd
 
-from kdutils.data.texts import follows, names_answer, triples
+from kdutils.data.texts import CLOSERS, WIDE_ENDS, count_words, follows, names_answer, triples
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
 
 NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text has gone on to another item
-SENTENCE_END = (".", "!", "?", '"', "'", "”", "’", ")", "]")
+SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
 COPY = 0.6  # share of a text's three-word sequences that one shot has too, from which it is a near copy
 
 
@@ -43,8 +43,8 @@ def raw_table(explanations):
             "at the token limit": _share(known == "length"),
             "answer named": _share(map(names_answer, texts, answers)),
             "answer named in first line": _share(map(names_answer, first, answers)),
-            "words": _mean(len(text.split()) for text in texts),
-            "words of first paragraph": _mean(len(text.split()) for text in paragraphs),
+            "words": _mean(map(count_words, texts)),
+            "words of first paragraph": _mean(map(count_words, paragraphs)),
         })
     return pd.DataFrame(rows)
 
@@ -79,7 +79,7 @@ def text_table(explanations, questions, dataset=""):
             "contradicted": _share(item is False for item in argued),
             "a distractor named": _share(any(flags) for flags in named),
             "all distractors named": _share(bool(flags) and all(flags) for flags in named),
-            "words": _mean(len(text.split()) for text in texts),
+            "words": _mean(map(count_words, texts)),
             "repeated": _share(usable["text"].duplicated(keep=False)),
             "same as earlier": _share(earlier.get(key) == text for key, text in zip(usable["id"], texts, strict=True))
             if earlier else None,
@@ -117,7 +117,7 @@ def revision_changes(explanations, questions):
     last = last[(last["round"] == last["round"].max()) & last["text"].notna()].set_index("id")
     both = [key for key in first.index if key in last.index]
     measures = {
-        "words": lambda row, names: len(row["text"].split()),
+        "words": lambda row, names: count_words(row["text"]),
         "distractors named": lambda row, names: sum(names_answer(row["text"], c) for c in names if c != row["answer"]),
         "answer named": lambda row, names: names_answer(row["text"], row["answer"]),
         "argues for another answer": lambda row, names: follows(row["text"], row["answer"], names) is False,
