@@ -232,14 +232,15 @@ def _contrary_prompting(settings, teacher):
 
 def _check_choice(key, name, value, settings, path):
     """Check what an entry says that is no parameter but where in the grid it stands."""
+    label = f"{key}.{name}" if name != "" else key
     for word, wanted in OF_THE_GRID.get(key, {}).items():
         if word in value and not isinstance(value[word], wanted):
-            raise StudyError(f"{path}: key '{key}.{name}.{word}': {value[word]!r} is not of type {wanted.__name__}")
+            raise StudyError(f"{path}: key '{label}.{word}': {value[word]!r} is not of type {wanted.__name__}")
         if word in value and wanted is list and not value[word]:
-            raise StudyError(f"{path}: key '{key}.{name}.{word}': empty; leave the key out for all of them")
+            raise StudyError(f"{path}: key '{label}.{word}': empty; leave the key out for all of them")
         for other in value.get(word, []) if word in ("promptings", "methods") else []:
             if not isinstance(other, str) or other not in settings[word]:
-                raise StudyError(f"{path}: key '{key}.{name}.{word}': '{other}' is not among this experiment's "
+                raise StudyError(f"{path}: key '{label}.{word}': '{other}' is not among this experiment's "
                                  f"{word}: {', '.join(settings[word])}")
 
 
