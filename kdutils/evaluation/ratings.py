@@ -15,6 +15,7 @@ Layouts, told by their content:
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -186,9 +187,50 @@ def read_ratings(paths, plan=None, failed_checks_allowed=0, keep_unfinished=Fals
     return Ratings(_long(rows, reader), pd.DataFrame(reader.problems, columns=PROBLEM_COLUMNS), raters)
 
 
+def given_paths(ratings):
+    """Return the paths that the parameter `ratings` names; StudyError where one is no text or is not there."""
+    if not isinstance(ratings, (list, tuple)) or not all(isinstance(path, str) and path.strip() for path in ratings):
+        raise StudyError("ratings: a list of files and folders is needed, empty to simulate raters")
+    paths = [project_path(path) for path in ratings]
+    for path in paths:
+        if not os.path.exists(path):
+            raise StudyError(f"ratings: {_short(str(path), 200)}: no such file or folder")
+    return paths
+
+
+def constructs_of(ratings, plan=None):
+    """Return what was rated, in its order; without ratings what would have been."""
+    task = "rating" if plan is None else plan["task"].iloc[0]
+    return list(dict.fromkeys(ratings["construct"])) or list(TASKS[task])
+
+
+def origin(ratings):
+    """Return the sentence that says whether people gave these ratings."""
+    raters = ratings.groupby("rater")["simulated"].any()
+    if not len(raters):
+        return "No rating can be used."
+    if not raters.any():
+        return "Ratings by people."
+    who = "These raters are" if raters.all() else f"{int(raters.sum())} of {len(raters)} raters are"
+    return f"**{who} simulated.** They try the path; they say nothing about any explanation."
+
+
+def what_came(raters, ratings):
+    """Return the sentence that says how many raters and ratings are used and, where none is, why."""
+    kept = raters["status"].astype(str).str.startswith("kept")
+    used = f"{int(kept.sum())} of {len(raters)} raters and {len(ratings.drop_duplicates(['rater', 'text']))} ratings are"
+    if len(ratings):
+        return f"{used} used."
+    reasons = ", ".join(f"{status} ({count})" for status, count in raters["status"].value_counts().items())
+    return f"{used} used: {reasons or 'no rater is known'}. The sections below say what they lack."
+
+
 def one_row_per_rating(ratings):
     """Return ratings with a column per construct, one row for each rater and text."""
     keys = [name for name in RATING_COLUMNS if name not in ("construct", "score", "choice")]
+    if not len(ratings):
+        constructs = dict.fromkeys([name for task in TASKS.values() for name in task], float)
+        return ratings[keys].assign(**{name: pd.Series(dtype=kind) for name, kind in constructs.items()})
     wide = ratings.pivot(index=["rater", "text"], columns="construct", values="score").reset_index()
     wide.columns.name = None
     first = ratings.drop_duplicates(["rater", "text"])[keys]
@@ -510,10 +552,12 @@ def _seconds(value):
     return seconds if 0 <= seconds < 1e9 else np.nan
 
 
-def _short(value):
+def _short(value, length=60):
     """Return a value as a short text that is safe to print."""
+    if isinstance(value, str):
+        value = value[:length + 1]
     text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= length else text[:length - 3] + "…"
 
 
 # Raters -----------------------------------------------------------------------------------------------------------
@@ -616,6 +660,10 @@ def simulate_scores(plan, effects=None, mean=4.0, rater_sd=0.5, question_sd=0.2,
     In a simulation the rater finds the model's answer where the latent value is above the third threshold, and
     otherwise takes another choice.
     """
+    for effect in (effects or {}).values():
+        for value in effect.values() if isinstance(effect, dict) else [effect]:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                raise StudyError(f"effects: {_short(value)} is not a number of points")
     unknown = set(effects or {}) - set(plan["method"])
     if unknown:
         raise StudyError(f"effects: {min(unknown)!r} is no method of the plan")
@@ -649,8 +697,12 @@ def simulate_raters(plan, folder, inattentive=0.0, unfinished=0.0, seconds=45.0,
     """Write the answer files of simulated raters as the form saves them, marked as simulated; return their paths.
 
     `inattentive` and `unfinished` are shares of raters: the first choose at random and fail their checks, the second
-    stop half way. `seconds` is the median time of a page. `parameters` go to simulate_scores.
+    stop half way. `seconds` is the median time of a page. `parameters` go to simulate_scores. Files of raters that
+    were simulated before, perhaps for another plan, are removed from the folder.
     """
+    if plan is None:
+        raise StudyError("neither ratings nor a plan: raters are simulated from the plan of 22_make_human_study")
+    remove_simulated(folder)
     generator = np.random.default_rng([seed, 4])
     scores = simulate_scores(plan, seed=seed, **parameters)
     items = [name for name in scores.columns if name not in ("rater", "text", "position")]
@@ -680,6 +732,17 @@ def simulate_raters(plan, folder, inattentive=0.0, unfinished=0.0, seconds=45.0,
         text = json.dumps({**content, "checksum": checksum(canonical(content))}, indent=1) + "\n"
         paths.append(write_text(Path(folder) / f"{content['study']}_{rater}_simulated.json", text))
     return paths
+
+
+def remove_simulated(folder):
+    """Remove the answer files of simulated raters from a folder; files of people are left alone."""
+    for path in sorted(Path(folder).glob("*_simulated.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and found.get("format") == FORMAT and found.get("simulated") is True:
+            path.unlink()
 
 
 def _fail_a_check(answers, checks):
