@@ -571,7 +571,8 @@ def intraclass_correlation(ratings, confidence=0.95):
     bounds = (value, rows * (between - below * error) / (below * spread + rows * between),
               rows * (above * between - error) / (spread + rows * above * between))
     result.insert(2, ("ICC2", *bounds, test))
-    result.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))  # Spearman-Brown
+    with np.errstate(divide="ignore"):  # Spearman-Brown; the limit of the lowest ICC2 is minus infinity
+        result.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))
     return pd.DataFrame([{"kind": kind, "value": value, "low": low, "high": high, **test}
                          for kind, value, low, high, test in result])
 

@@ -23,6 +23,12 @@ def attempt(function, *arguments, **options):
         return None, str(error)
 
 
+def say(sentences):
+    """Print sentences, one a line; nothing where there are none."""
+    if sentences:
+        print(*sentences, sep="\n")
+
+
 def left_out(what, reasons):
     """Return a sentence per reason: `what` of these names is left out; `reasons`: {name: reason or ""}."""
     names = {}
