@@ -184,7 +184,8 @@ def test_a_wrong_parameter_of_the_study_is_one_clear_line(tmp_path, parameters, 
 
 
 def test_the_smallest_study_is_made_and_says_that_its_power_is_not_known(tmp_path):
-    _, printed = run_notebook("22_make_human_study", tmp_path, n_raters=1, texts_per_method=1, raters_per_text=1, checks=0)
+    sizes = {"n_raters": 1, "texts_per_method": 1, "raters_per_text": 1, "checks": 0}
+    _, printed = run_notebook("22_make_human_study", tmp_path, **sizes)
     assert "two ratings per group or more" in printed and (tmp_path / "run" / "form.html").is_file()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["detectable_vda"] is None
 
@@ -200,8 +201,8 @@ def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
 
     said = 0
     for size in (0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 10, 12):
-        wide = pd.DataFrame({name: [f"{name}{place}" for place in generator.integers(0, generator.integers(1, most), size)]
-                             for name, most in (("rater", 5), ("text", 8), ("method", 4))})
+        wide = pd.DataFrame({name: [f"{name}{place}" for place in generator.integers(0, generator.integers(1, n), size)]
+                             for name, n in (("rater", 5), ("text", 8), ("method", 4))})
         wide = wide.assign(**{name: drawn(size) for name in ("characters", "a", "b", "quality")})
         wide = wide.drop_duplicates(["rater", "text"], ignore_index=True)
         line = analysing.linear(wide, "quality")

@@ -103,7 +103,8 @@ class Study:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > 60:
-            raise StudyError(f"study {_brief(self.name)}: a name is made of letters, digits, dots and dashes, 60 at most")
+            raise StudyError(f"study {_brief(self.name)}: a name is made of letters, digits, dots and dashes, 60 at "
+                             "most")
         _one_of("task", self.task, TASKS)
         for key in ("title", "instructions", "consent", "return_to"):
             if not isinstance(getattr(self, key), str):
@@ -649,7 +650,8 @@ def _check_text(task, expected):
 
 def paragraphs(text):
     """Return the paragraphs of a plain text, each on one line."""
-    return [" ".join(re.split(r"[ \t\n]+", part.strip())) for part in re.split(r"\n\s*\n", printable(text)) if part.strip()]
+    parts = re.split(r"\n\s*\n", printable(text))
+    return [" ".join(re.split(r"[ \t\n]+", part.strip())) for part in parts if part.strip()]
 
 
 def canonical(value):

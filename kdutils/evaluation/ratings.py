@@ -71,11 +71,12 @@ class _Reader:
         self.pages, self.rows, self.problems, self.about, self.seen = {}, [], [], {}, set()
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
-            self.pages = {(page["rater"], page["text"]): page for page in plan.to_dict("records")}
+            pages = plan.sort_values(["rater", "position"]).to_dict("records")
+            self.pages = {(page["rater"], page["text"]): page for page in pages}
         self.raters, self.texts = ({key[place] for key in self.pages} for place in (0, 1))
         self.pages_of = {}
         for rater, text in self.pages:
-            self.pages_of.setdefault(rater, set()).add(text)
+            self.pages_of.setdefault(rater, []).append(text)
         self.foreign, self.codes = {}, {}  # id of another source: its pages, and the code it is known to stand for
         self.items = list(TASKS[self.task])
 
@@ -124,22 +125,23 @@ class _Reader:
         """Give the pages of every id of another source to the code that it stands for, where one can be told.
 
         That is the code that a table or a checksum says, else the one that saw these texts and of which nothing came.
-        Codes that saw the same texts are alike: they are given in order.
+        Among codes that saw the same texts it is the one that saw them in this order; else they are given in turn.
         """
         waiting, said = dict(sorted(self.foreign.items())), {}
         while waiting:
             taken = {rater for rater, _ in self.seen} | set(said.values())
             fitting = {rater: [self.codes[rater]] if rater in self.codes else self._fitting(pages, taken)
                        for rater, pages in waiting.items()}
-            rivals = [codes[0] for codes in fitting.values() if len(codes) == 1]
-            found = next((rater for rater, codes in fitting.items() if len(codes) == 1 and (
-                rater in self.codes or rivals.count(codes[0]) == 1)), None) or next(
-                (rater for rater, codes in fitting.items() if len(codes) > 1 and all(
-                    self.pages_of[code] == self.pages_of[codes[0]] for code in codes)), None)
+            alike = {rater: codes for rater, codes in fitting.items() if len(codes) > 1 and all(
+                set(self.pages_of[code]) == set(self.pages_of[codes[0]]) for code in codes)}
+            ordered = {rater: [code for code in codes if self.pages_of[code] == [page[2] for page in waiting[rater]]]
+                       for rater, codes in alike.items()}
+            found = _sole({rater: codes for rater, codes in fitting.items() if rater in self.codes}, True) \
+                or _sole(fitting) or _sole(ordered) or next(((rater, codes[0]) for rater, codes in alike.items()), None)
             if found is None:
                 break
-            said[found] = fitting[found][0]
-            self._place(found, waiting.pop(found), said[found])
+            rater, said[rater] = found[0], found[1]
+            self._place(rater, waiting.pop(rater), said[rater])
         for rater, pages in waiting.items():
             codes = fitting[rater]
             why = (f"fits {len(codes)} codes of the plan" if len(codes) > 1 else f"fits {codes[0]}, as others do"
@@ -149,7 +151,8 @@ class _Reader:
 
     def _fitting(self, pages, taken):
         texts = {text for _, _, text, *_ in pages if isinstance(text, str)} & self.texts
-        return [code for code in sorted(self.pages_of) if texts and code not in taken and texts <= self.pages_of[code]]
+        return [code for code, seen in sorted(self.pages_of.items())
+                if texts and code not in taken and texts.issubset(seen)]
 
     def _place(self, rater, pages, code):
         if rater in self.about:
@@ -158,6 +161,13 @@ class _Reader:
             self.note(file, 0, "id of another source", f"{_short(rater)} stands for {code}", code)
         for file, row, text, *rest in pages:
             self.add(file, row, code, text, *rest)
+
+
+def _sole(fitting, rivals=False):
+    """Return the first (id, code) of an id that fits one code alone, and no other id that code alone; else None."""
+    sole = [(rater, codes[0]) for rater, codes in fitting.items() if len(codes) == 1]
+    codes = [code for _, code in sole]
+    return next(((rater, code) for rater, code in sole if rivals or codes.count(code) == 1), None)
 
 
 def is_foreign(rater):
@@ -218,7 +228,8 @@ def origin(ratings):
 def what_came(raters, ratings):
     """Return the sentence that says how many raters and ratings are used and, where none is, why."""
     kept = raters["status"].astype(str).str.startswith("kept")
-    used = f"{int(kept.sum())} of {len(raters)} raters and {len(ratings.drop_duplicates(['rater', 'text']))} ratings are"
+    rated = len(ratings.drop_duplicates(["rater", "text"]))
+    used = f"{int(kept.sum())} of {len(raters)} raters and {rated} ratings are"
     if len(ratings):
         return f"{used} used."
     reasons = ", ".join(f"{status} ({count})" for status, count in raters["status"].value_counts().items())
@@ -398,7 +409,7 @@ def _code_by_checksum(reader, rater, texts, stored, checksum_with):
     if not is_foreign(rater) or rater in reader.raters:
         return False
     for code, pages in reader.pages_of.items():
-        if pages.issuperset(text for text in texts if isinstance(text, str)) and checksum_with(code) == stored:
+        if {text for text in texts if isinstance(text, str)}.issubset(pages) and checksum_with(code) == stored:
             reader.codes[rater] = code
             return True
     return False
