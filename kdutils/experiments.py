@@ -289,14 +289,15 @@ def _contrary_prompting(settings, teacher):
 
 def _check_choice(key, name, value, settings, path):
     """Check what an entry says that is no parameter but where in the grid it stands."""
+    label = f"{key}.{name}" if name != "" else key
     for word, wanted in OF_THE_GRID.get(key, {}).items():
         if word in value and not isinstance(value[word], wanted):
-            raise StudyError(f"{path}: key '{key}.{name}.{word}': {quoted(value[word])} is not of type "
+            raise StudyError(f"{path}: key '{label}.{word}': {quoted(value[word])} is not of type "
                              f"{wanted.__name__}")
         if word in value and wanted is list and not value[word]:
-            raise StudyError(f"{path}: key '{key}.{name}.{word}': empty; leave the key out for all of them")
+            raise StudyError(f"{path}: key '{label}.{word}': empty; leave the key out for all of them")
         if word in value and word in ("promptings", "methods"):
-            _check_names(value[word], settings[word], word, f"{path}: key '{key}.{name}.{word}'")
+            _check_names(value[word], settings[word], word, f"{path}: key '{label}.{word}'")
 
 
 def promptings_of(settings, teacher, method=None):

@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import random
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,10 @@ from kdutils.errors import StudyError, masked, refuse_secrets
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
             "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "papermill")
+# What a spreadsheet may run: a text that begins with one of these (spaces and apostrophes aside) and is no number.
+_FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
 
@@ -58,6 +63,8 @@ def start_run(notebook, output, variables, seed=0):
     refuse_secrets(parameters, f"{notebook}: ")
     leave_process_group(always="get_ipython" in variables)
     warnings.filterwarnings("ignore", message="IProgress not found")  # progress is plain text here
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2 ** 32:
+        raise StudyError(f"seed {seed!r}: a whole number from 0 to {2 ** 32 - 1} is needed")
     random.seed(seed)
     np.random.seed(seed)
     return Run(notebook, project_path(output), parameters, seed)
@@ -236,6 +243,55 @@ def write_text(path, text):
 def write_json(path, value):
     """Write `value` as JSON with sorted keys, whole or not at all."""
     return write_text(path, _dumps(value))
+
+
+def write_csv(path, frame, index=False):
+    """Write a data frame as a CSV that people may open in a spreadsheet, whole or not at all; return the path.
+
+    Every CSV of the study is written here. Cells and names of columns that a spreadsheet would run as a formula get
+    an apostrophe before them, control characters become U+FFFD, line ends one newline; numbers stay numbers, and so
+    does a text that is one ("-3"). UTF-8 without a byte order mark, commas, lines end in a newline: equal frames
+    make equal bytes. `read_csv` takes the apostrophes away again.
+    """
+    import pandas as pd
+
+    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
+    columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
+    table = pd.DataFrame({place: values.array if number else np.array([*map(safe_cell, values), None], object)[:-1]
+                          for place, (values, number) in enumerate(zip(columns, numbers, strict=True))},
+                         index=frame.index)
+    table.columns = frame.columns.map(safe_cell) if len(frame.columns) else frame.columns
+    if index:
+        table = table.rename(index=safe_cell).rename_axis(index=safe_cell)
+    return write_text(path, table.to_csv(index=index, lineterminator="\n"))
+
+
+def safe_cell(value):
+    """Return a text as write_csv writes it; any other value as it is (of a tuple, its parts)."""
+    if isinstance(value, tuple):
+        return tuple(map(safe_cell, value))
+    if not isinstance(value, str):
+        return value
+    text = _CONTROL.sub("\ufffd", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def plain_cell(value):
+    """Return a text without the apostrophe that safe_cell put before it; any other value as it is."""
+    if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) and not _NUMBER.fullmatch(value[1:]):
+        return value[1:]
+    return value
+
+
+def read_csv(path, **options):
+    """Return a CSV of write_csv as pandas reads it with `options`, texts as they were before they were made safe."""
+    import pandas as pd
+
+    frame = pd.read_csv(path, **options)
+    frame.columns = frame.columns.map(plain_cell)
+    for name in frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]:
+        frame[name] = frame[name].map(plain_cell)
+    return frame
 
 
 def read_json(path):

@@ -99,7 +99,7 @@ class Detectable:
 def mean_interval(values, confidence=0.95):
     """Return (mean, low, high) of independent values: Student's t interval; low and high are NaN for fewer than two."""
     values = np.asarray(values, dtype=float)
-    mean = values.mean()
+    mean = values.mean() if len(values) else np.nan
     if len(values) < 2:
         return float(mean), float("nan"), float("nan")
     half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * stats.sem(values)
@@ -571,7 +571,8 @@ def intraclass_correlation(ratings, confidence=0.95):
     bounds = (value, rows * (between - below * error) / (below * spread + rows * between),
               rows * (above * between - error) / (spread + rows * above * between))
     result.insert(2, ("ICC2", *bounds, test))
-    result.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))  # Spearman-Brown
+    with np.errstate(divide="ignore"):  # Spearman-Brown; the limit of the lowest ICC2 is minus infinity
+        result.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))
     return pd.DataFrame([{"kind": kind, "value": value, "low": low, "high": high, **test}
                          for kind, value, low, high, test in result])
 
@@ -629,7 +630,7 @@ def study_power(shares, raters, ratings, rater_correlation=0.0, level=0.05, simu
     is the rater's own part. Tests: Kruskal-Wallis over all, Wilcoxon's rank sum of every pair (Holm); like the
     published analysis both ignore who rated. power is the share of p < level, its interval exact (Clopper-Pearson).
     """
-    shares = {name: _shares(values, name) for name, values in shares.items()}
+    shares = {name: check_shares(values, name) for name, values in shares.items()}
     categories = max(map(len, shares.values()), default=0)
     if len(shares) < 2 or any(len(values) < categories for values in shares.values()):
         raise StudyError("shares: two names or more with the same number of categories")
@@ -661,7 +662,7 @@ def minimal_detectable(shares, first_size, second_size=None, power=0.8, level=0.
     (m + n + 1) / (12 m n)), p the mean shares. points: difference of the means, one point per category.
     For several comparisons give the level that each is left with.
     """
-    shares, sizes = _shares(shares, "shares"), (first_size, first_size if second_size is None else second_size)
+    shares, sizes = check_shares(shares, "shares"), (first_size, first_size if second_size is None else second_size)
     if min(sizes) < 2 or not (0 < level < 1 and level / 2 < power < 1):
         raise StudyError("two ratings per group or more, level between 0 and 1, power from above level / 2 to below 1")
     factor = (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) * np.sqrt(
@@ -821,7 +822,8 @@ def _share_below(p_values, level):
     return Estimate(hits / size, float(exact.low), float(exact.high), size)
 
 
-def _shares(values, name):
+def check_shares(values, name):
+    """Return shares of categories as floats that sum to 1; StudyError where they are none."""
     values = _numbers(values, f"shares of {name}", least=2)
     if values.min() < 0 or abs(values.sum() - 1) > 1e-6:
         raise StudyError(f"shares of {name}: they are 0 or more and sum to 1, not {values.sum():g}")

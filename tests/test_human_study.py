@@ -342,6 +342,49 @@ def test_hostile_texts_stay_texts_everywhere(tmp_path):
     assert set(table["explanation"][~table["explanation"].str.startswith("Please")]) == {"'=1+1"}
 
 
+WORDS = {"an emoji": "Take part? 😀 👩‍🔬", "right to left": "האם תרצו להשתתף? نعم (1)",
+         "quotes": "\"He said\" 'no' « oui »", "a script": f"</script><script>{RUN}</script><!-- </textarea></style>",
+         "braces": "{{ 7 * 191 }} {% if %} ${7*191}",
+         "two halves of an emoji": "Take part? \ud83d\ude00", "a broken character": "a\ud800b", "a zero": "a\x00b",
+         "very long": "word " * 20_000 + "w" * 20_000, "a formula": "=HYPERLINK(1)", "line ends": "a\u2028b\x85c"}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_what_raters_are_told_is_shown_as_it_is(tmp_path, kind):
+    words, texts = WORDS[kind], texts_for(4, 2)
+    study = Study("s", title=words, consent=f"{words}\n\nSecond.", instructions=words, return_to=words)
+    plan = write_study(tmp_path, study, draw_plan(study, texts, 4, 4, 2), texts)
+    shown = {"two halves of an emoji": "Take part? 😀", "a broken character": "a\ufffdb", "a zero": "a\ufffdb",
+             "line ends": "a\u2028b\ufffdc"}.get(kind, words.strip())
+    page = Data(tmp_path / "form.html")
+    assert page.text.count(shown) == 5, "heading, title, instructions, consent, where to send the file"
+    assert sum(tag == "script" for tag, _ in page.tags) == 2 and "1337" not in page.text
+    content = json.loads(page.data)
+    assert content["consent"] == [shown, "Second."] and content["title"] == shown == content["return_to"]
+    assert content["version"] == plan["version"].iloc[0]
+    for tag, attributes in page.tags:
+        assert tag not in ("h1",) or attributes.get("dir") == "auto" or attributes.get("id")
+    assert html.escape(shown) in (tmp_path / "potato" / "instructions.html").read_text(encoding="utf-8")
+
+
+def test_consent_runs_nothing_in_a_browser_and_reads_in_its_own_direction(tmp_path):
+    texts = texts_for(4, 2)
+    study = Study("s", consent="\n\n".join(words for kind, words in WORDS.items() if kind != "very long"))
+    write_study(tmp_path, study, draw_plan(study, texts, 4, 4, 2), texts)
+    steps = """
+    async function steps() {
+      const lines = [...document.querySelectorAll(".consent p")];
+      say("consent", lines.map((line) => line.textContent));
+      say("direction", lines.map((line) => getComputedStyle(line).direction));
+      say("title", document.title);
+    }"""
+    page = with_script(tmp_path / "form.html", tmp_path / "copy.html", DRIVER + steps)
+    said, _ = browse(page.as_uri(), tmp_path / "profile")
+    assert json.loads(said["consent"]) == json.loads(Data(tmp_path / "form.html").data)["consent"]
+    assert json.loads(said["direction"])[1] == "rtl" and json.loads(said["direction"]).count("rtl") == 1
+    assert said["title"] == "How good are these explanations?"
+
+
 # Read back --------------------------------------------------------------------------------------------------------
 
 

@@ -155,8 +155,8 @@ def read_tokenizer(name, revision=""):
         except (ImportError, ValueError) as error:
             if not re.search("sentencepiece|tiktoken", str(error), re.IGNORECASE):
                 raise
-            raise StudyError(f"{name}: its vocabulary is a SentencePiece file alone, which takes the package "
-                             "sentencepiece to read; install it, or give a model folder with a tokenizer.json") from error
+            raise StudyError(f"{name}: its vocabulary is a SentencePiece file alone, which needs the package "
+                             "sentencepiece; install it, or give a folder with a tokenizer.json") from error
 
 
 def _of_bytes(path):

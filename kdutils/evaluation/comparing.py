@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.errors import difference_by_kind, won_and_lost
 from kdutils.evaluation.reading import BASELINE, CELL, CONTROLS, PER_RUN, home, named
@@ -87,6 +88,8 @@ def quality_and_accuracy(runs, measures, measure):
 def usual_measure(measures, wanted=""):
     """Return `wanted`, or the measure to set beside accuracy: LAS, else likeness to the teacher, "" without any."""
     there = set(measures["measure"])
+    if wanted and there and wanted not in there:
+        raise StudyError(f"measure: {wanted!r} was not measured here; there are {', '.join(sorted(there))}")
     return next((name for name in (wanted, "las", "rouge_l_teacher", "words") if name in there), "")
 
 

@@ -21,10 +21,9 @@ question and explanation and says what the model answered.
 """
 
 import base64
-import csv
+import contextlib
 import hashlib
 import html
-import io
 import json
 import math
 import re
@@ -39,7 +38,7 @@ import pyarrow.parquet as pq
 
 from kdutils.data.texts import without_mentions
 from kdutils.errors import StudyError
-from kdutils.runs import write_text, written_whole
+from kdutils.runs import plain_cell, write_csv, write_text, written_whole
 
 FORM = Path(__file__).parent / "form"
 SCALE = ("strongly disagree", "disagree", "neither agree nor disagree", "agree", "strongly agree")
@@ -104,16 +103,32 @@ class Study:
     ask: tuple = ()  # keys of ASKABLE; nothing personal is asked by default
 
     def __post_init__(self):
-        if not _NAME.fullmatch(self.name):
-            raise StudyError(f"study {self.name!r}: a name is made of letters, digits, dots and dashes")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > 60:
+            raise StudyError(f"study {_brief(self.name)}: a name is made of letters, digits, dots and dashes, 60 at "
+                             "most")
         _one_of("task", self.task, TASKS)
+        for key in ("title", "instructions", "consent", "return_to"):
+            if not isinstance(getattr(self, key), str):
+                raise StudyError(f"{key}: {_brief(getattr(self, key))} is not a text")
         for key in self.ask:
             _one_of("ask", key, ASKABLE)
 
 
 def _one_of(name, value, known):
-    if value not in known:
-        raise StudyError(f"{name}: {value!r} is none of {', '.join(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise StudyError(f"{name}: {_brief(value)} is none of {', '.join(known)}")
+
+
+def _whole(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise StudyError(f"{name}: {_brief(value)} is not a whole number")
+    if value < least:
+        raise StudyError(f"{name} is {value}: at least {least} is needed")
+
+
+def _brief(value):
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # Draw -------------------------------------------------------------------------------------------------------------
@@ -252,8 +267,12 @@ def _mask(explanation, answer, choices, masked):
 
 
 def printable(text):
-    """Return `text` with control characters and broken characters as U+FFFD; line ends become one newline."""
-    return _UNPRINTABLE.sub("\ufffd", str(text).replace("\r\n", "\n").replace("\r", "\n"))
+    """Return `text` with control characters and broken characters as U+FFFD; line ends become one newline.
+
+    Two halves of a character beyond U+FFFF (an emoji as JSON writes it) become that character.
+    """
+    text = str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _new_ids(count, generator):
@@ -275,8 +294,7 @@ def questions_needed(n_methods, n_raters, items_per_rater, raters_per_text=1, av
     """
     sizes = {"n_raters": n_raters, "items_per_rater": items_per_rater, "raters_per_text": raters_per_text}
     for name, value in {"n_methods": n_methods, **sizes}.items():
-        if value < 1:
-            raise StudyError(f"{name} is {value}: at least 1 is needed")
+        _whole(name, value, 1)
     fault = _fault(n_methods, available, **sizes)
     if fault:
         raise StudyError(f"{fault}; {_what_works(n_methods, available, sizes)}")
@@ -341,6 +359,7 @@ def draw_plan(study, texts, n_raters, items_per_rater, raters_per_text=1, checks
     questions = sorted(texts["question"].unique())
     _check_sizes(study, texts, methods, questions, n_raters, items_per_rater, raters_per_text)
     kinds = CHECKS[study.task]
+    _whole("checks", checks, 0)
     if not 0 <= checks <= min(len(kinds), items_per_rater - 1):
         raise StudyError(f"checks {checks}: 0 to {min(len(kinds), items_per_rater - 1)} would work")
     generator = np.random.default_rng([seed, 2])
@@ -519,20 +538,55 @@ def read_plan(path):
         raise StudyError(f"{path}: no such file; 22_make_human_study writes the plan")
     try:
         if path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False).astype(object)
-            for name in ("student_seed", "expected"):
-                frame[name] = frame[name].replace("", None)
-            for name in ("is_check", "correct"):
-                frame[name] = frame[name].map({"True": True, "False": False, "": None})
-            frame["choices"] = frame["choices"].map(json.loads)
+            frame = _plan_of_csv(path)
         else:
             frame = pq.read_table(path).to_pandas()
             frame["choices"] = frame["choices"].map(list)
-        return _as_plan(frame)
+        plan = _as_plan(frame)
     except KeyError as error:
         raise StudyError(f"{path}: column {error} is missing from a plan") from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
-        raise StudyError(f"{path}: not a readable plan ({str(error).splitlines()[0]})") from error
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        why = next(iter(printable(error).splitlines()), type(error).__name__)
+        raise StudyError(f"{path}: not a readable plan ({why[:200]})") from error
+    fault = _plan_fault(plan)
+    if fault:
+        raise StudyError(f"{path}: not a plan: {fault}")
+    return plan
+
+
+def _plan_of_csv(path):
+    """Return a plan.csv as a frame, also one that a spreadsheet saved again: other separators, TRUE for True."""
+    with open(path, encoding="utf-8-sig") as file:
+        first = file.readline()
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=max(",;\t", key=first.count)).astype(object)
+    frame = frame.map(plain_cell)
+    for name in ("student_seed", "expected"):
+        frame[name] = frame[name].replace("", None)
+    for name in ("is_check", "correct"):
+        known = {"true": True, "false": False, "": None}
+        frame[name] = [known[value.casefold()] if value.casefold() in known else int(value) for value in frame[name]]
+    frame["choices"] = frame["choices"].map(json.loads)
+    return frame
+
+
+def _plan_fault(plan):
+    """Return what makes a plan unusable, "" for nothing."""
+    if not len(plan):
+        return "it has no rows"
+    for name in ("study", "version", "task"):
+        if plan[name].nunique() > 1:
+            return f"column '{name}' holds several values"
+    if plan["task"].iloc[0] not in TASKS:
+        return f"unknown task {_brief(plan['task'].iloc[0])}"
+    simulation = plan["task"].iloc[0] == "simulation"
+    for page in plan.to_dict("records"):
+        options = page["choices"] if simulation else SCALE
+        if not isinstance(options, (list, tuple)) or not all(isinstance(option, str) for option in options):
+            return f"the choices of text {_brief(page['text'])} are no texts"
+        asked = page["expected"]
+        if (page["is_check"] or simulation) and (pd.isna(asked) or not 1 <= asked <= len(options)):
+            return f"what text {_brief(page['text'])} asks for is none of its points"
+    return ""
 
 
 # Write ------------------------------------------------------------------------------------------------------------
@@ -544,24 +598,40 @@ def write_study(folder, study, plan, texts):
     ``form.html`` for raters, ``potato/`` a project for the Potato server, ``survey/`` a table for survey tools, and
     ``key/`` (plan and texts with their methods), which no rater may see.
     """
-    folder = Path(folder)
-    content = form_content(study, plan, texts)
+    folder, content = Path(folder), form_content(study, plan, texts)
+    key = private_folder(folder / "key")
     plan = plan.assign(version=content["version"])
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
     _write_survey(folder / "survey", content)
-    write_plan(folder / "key", plan)
-    with written_whole(folder / "key" / "texts.parquet") as temporary:
+    with written_whole(key / "texts.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), temporary)
+    write_plan(key, plan)
     return plan
 
 
 def write_plan(folder, plan):
-    """Write the blinding key as plan.parquet and plan.csv."""
-    with written_whole(Path(folder) / "plan.parquet") as temporary:
+    """Write the blinding key as plan.parquet and plan.csv into a folder that nobody else may read."""
+    folder = private_folder(folder)
+    with written_whole(folder / "plan.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(plan, schema=PLAN, preserve_index=False), temporary)
     table = plan.assign(choices=plan["choices"].map(lambda choices: json.dumps(list(choices), ensure_ascii=False)))
-    write_text(Path(folder) / "plan.csv", table.to_csv(index=False))
+    write_csv(folder / "plan.csv", table)
+    private_folder(folder)
+
+
+def private_folder(folder):
+    """Make a folder that its owner alone may read, with the files in it, and return it; also of one that is there.
+
+    Where the system has no such permissions everything stays as it is.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
+    for path, mode in [(folder, 0o700), *((path, 0o600) for path in inside)]:
+        with contextlib.suppress(OSError, NotImplementedError):
+            path.chmod(mode)
+    return folder
 
 
 def form_content(study, plan, texts):
@@ -576,9 +646,9 @@ def form_content(study, plan, texts):
     if not plan["is_check"].any():
         instructions.pop()  # the paragraph about attention checks
     content = {
-        "study": study.name, "task": study.task, "title": study.title or TITLES[study.task],
+        "study": study.name, "task": study.task, "title": " ".join(paragraphs(study.title)) or TITLES[study.task],
         "instructions": paragraphs(study.instructions) or instructions,
-        "consent": paragraphs(study.consent), "return_to": study.return_to,
+        "consent": paragraphs(study.consent), "return_to": " ".join(paragraphs(study.return_to)),
         "ask": {key: ASKABLE[key] for key in study.ask}, "items": TASKS[study.task], "scale": list(SCALE),
         "texts": dict(sorted(shown.items())),
         "orders": {rater: list(pages.sort_values("position")["text"]) for rater, pages in plan.groupby("rater")}}
@@ -595,7 +665,8 @@ def _check_text(task, expected):
 
 def paragraphs(text):
     """Return the paragraphs of a plain text, each on one line."""
-    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", printable(text)) if part.strip()]
+    parts = re.split(r"\n\s*\n", printable(text))
+    return [" ".join(re.split(r"[ \t\n]+", part.strip())) for part in parts if part.strip()]
 
 
 def canonical(value):
@@ -691,23 +762,16 @@ def _write_survey(folder, content):
     """Write one row per rater and page, scores left empty, and what the columns mean."""
     columns = ["study", "version", "rater", "position", "text", "question", "choices", "answer", "explanation",
                *content["items"]]
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(columns)
+    rows = []
     for rater, order in content["orders"].items():
         for position, key in enumerate(order, 1):
             text = content["texts"][key]
             words = [text["question"], " | ".join(shown_choices(text)), text["answer"], text["explanation"]]
-            writer.writerow([content["study"], content["version"], rater, position, key, *map(_no_formula, words),
-                             *[""] * len(content["items"])])
-    write_text(folder / "survey.csv", file.getvalue())
+            rows.append([content["study"], content["version"], rater, position, key, *words,
+                         *[""] * len(content["items"])])
+    write_csv(folder / "survey.csv", pd.DataFrame(rows, columns=columns))
     meaning = {"simulation": "the letter, number or text of the choice that the model took"} \
         if content["task"] == "simulation" else {name: f"1 to {len(SCALE)} ({SCALE[0]} to {SCALE[-1]}): {statement}"
                                                  for name, statement in content["items"].items()}
     lines = "".join(f"{name}: {about}\n" for name, about in meaning.items())
     write_text(folder / "columns.txt", _form_file("survey.txt") + lines)
-
-
-def _no_formula(text):
-    """Return `text` with an apostrophe before what a spreadsheet would run as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from kdutils.data.tables import read_explanations, read_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.attributing import MEASURES as OVERLAPS
-from kdutils.runs import project_path, read_json
+from kdutils.runs import project_path, read_csv, read_json
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
 PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error"]
@@ -144,7 +144,7 @@ def read_scores(folders):
 def _read_csv(path):
     """Return a table of texts; an empty frame where the file is empty or not there."""
     if path.is_file() and path.read_text(encoding="utf-8").strip():
-        return pd.read_csv(path, dtype={"id": str})
+        return read_csv(path, dtype={"id": str})
     return pd.DataFrame()
 
 

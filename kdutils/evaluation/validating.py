@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from kdutils.data.tables import read_parquet
 from kdutils.errors import StudyError
 from kdutils.evaluation.explanations import explanation_scores
 from kdutils.stats import rank_correlation
+
+TEXTS = ("text", "question", "method", "asked", "choices", "answer", "gold", "explanation")
 
 
 def text_measures(path, ratings, explanations, encoder=""):
@@ -17,7 +20,14 @@ def text_measures(path, ratings, explanations, encoder=""):
     """
     if path is None:
         return ratings
-    texts = pd.read_parquet(path)
+    texts = read_parquet(path)
+    lacking = [name for name in TEXTS if name not in texts]
+    if lacking:
+        raise StudyError(f"{path}: column '{lacking[0]}' is missing from the texts of a study")
+    texts = texts.drop_duplicates("text").reset_index(drop=True)
+    unknown = set(ratings["text"]) - set(texts["text"])
+    if unknown:
+        raise StudyError(f"{path}: these are texts of another plan: {min(unknown)} is not among them")
     asked = texts.drop_duplicates("question")
     questions = pd.DataFrame({"id": asked["question"], "question": asked["asked"],
                               "choices": asked["choices"].map(list)})
@@ -39,14 +49,12 @@ def metric_validity(measured, rating, seed=0):
     has none there. Columns: measure, scope, ratings, correlation, low, high; intervals by bootstrap over raters. A
     measure that never varies has no correlation and is left out.
     """
-    measures = [name for name in measured.columns
-                if name == "characters" or name in ("words", "repetition", "names_answer", "names_gold", "distractors",
-                                                    "copied") or name.endswith(("_teacher", "_human"))]
     rows = []
-    for name in measures:
+    for name in measures_of(measured):
         table = measured[["rater", "method", rating, name]].dropna()
-        table = table.assign(**{name: table[name].astype(float)})
-        inside = table.assign(**{column: table[column] - table.groupby("method")[column].transform("mean")
+        table = table.assign(**{column: table[column].astype(float) for column in (name, rating)})
+        # Rounded: what is left of equal values is 0, not the last bit of a mean.
+        inside = table.assign(**{column: (table[column] - table.groupby("method")[column].transform("mean")).round(9)
                                  for column in (name, rating)})
         for scope, values in (("all", table), ("within methods", inside)):
             try:
@@ -56,3 +64,16 @@ def metric_validity(measured, rating, seed=0):
             rows.append({"measure": name, "scope": scope, "ratings": len(table), "correlation": found.value,
                          "low": found.low, "high": found.high})
     return pd.DataFrame(rows, columns=["measure", "scope", "ratings", "correlation", "low", "high"])
+
+
+def measures_of(measured):
+    """Return the columns of a table of ratings that are measures of the rated text."""
+    own = ("characters", "words", "repetition", "names_answer", "names_gold", "distractors", "copied")
+    return [name for name in measured.columns if name in own or name.endswith(("_teacher", "_human"))]
+
+
+def without_validity(measured, validity):
+    """Return sentences: which measures metric_validity could not correlate with the ratings."""
+    gone = [name for name in measures_of(measured) if name not in set(validity["measure"])]
+    return [f"No correlation with {', '.join(gone)}: it needs two raters or more, and a measure and ratings that "
+            "vary."] if gone else []

@@ -1,0 +1,250 @@
+"""The analysis of ratings ends well whatever came back: what can be computed is, the rest is a sentence."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdutils import stats
+from kdutils.errors import StudyError
+from kdutils.evaluation import analysing
+from kdutils.evaluation import ratings as reading
+from kdutils.evaluation.human_study import CONSTRUCTS, Study, canonical, checksum, draw_plan, read_plan, write_plan
+from kdutils.evaluation.validating import metric_validity, text_measures, without_validity
+from kdutils.runs import PROJECT
+from tests.test_human_study import texts_for
+
+KEY = PROJECT / "kdutils" / "mini" / "example" / "human_study" / "key"
+RATED = [*CONSTRUCTS, "quality"]
+
+
+def run_notebook(name, folder, **parameters):
+    """Run the cells of a notebook in this process with other parameters; return (its variables, what it printed)."""
+    from IPython.display import display
+
+    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    variables, printed = {"display": display}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                exec(compile("".join(cell["source"]), name, "exec"), variables)
+                if "parameters" in cell["metadata"].get("tags", []):
+                    unknown = set(parameters) - set(variables)
+                    assert not unknown, unknown
+                    variables.update(parameters, output=str(folder / "run"))
+    return variables, printed.getvalue()
+
+
+def documents(plan, score=None):
+    """Return {rater: an answer file of the form}, checks passed; `score`: (rater, text, construct) to a score."""
+    found = {}
+    for number, (rater, pages) in enumerate(plan.groupby("rater")):
+        answers = []
+        for page in pages.sort_values("position").to_dict("records"):
+            scores = {name: int(page["expected"]) if page["is_check"] else 1 + (place * 7 + number * 3 + len(
+                page["text"]) + ord(page["text"][0]) + ord(page["text"][1]) * place) % 5
+                      for place, name in enumerate(CONSTRUCTS)}
+            if score and not page["is_check"]:
+                scores = {name: score(rater, page["text"], name) for name in CONSTRUCTS}
+            answers.append({"position": page["position"], "text": page["text"], "scores": scores,
+                            "milliseconds": 1000})
+        found[rater] = {"format": reading.FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
+                        "task": "rating", "rater": rater, "complete": True, "signed": True, "about": {},
+                        "answers": answers}
+    return found
+
+
+def write_documents(folder, found):
+    folder.mkdir(parents=True, exist_ok=True)
+    for rater, document in found.items():
+        content = {name: value for name, value in document.items() if name != "checksum"}
+        (folder / f"{rater}.json").write_text(json.dumps({**content, "checksum": checksum(canonical(content))}))
+    return folder
+
+
+def small_plan(folder, n_methods=2, raters=4, items=4, each=2):
+    """Write the key of a small study and return its path and plan."""
+    texts = texts_for(raters * items // (each * n_methods), n_methods)
+    plan = draw_plan(Study("s"), texts, raters, items, each, checks=1).assign(version="v")
+    write_plan(folder / "key", plan)
+    texts.to_parquet(folder / "key" / "texts.parquet")
+    return folder / "key" / "plan.parquet", plan
+
+
+def nothing(folder, plan):
+    folder.mkdir()
+
+
+def failing(folder, plan):
+    found = documents(plan)
+    for document in found.values():
+        for answer in document["answers"]:
+            if answer["text"] in set(plan.loc[plan["is_check"], "text"]):
+                answer["scores"] = {name: 1 + value % 5 for name, value in answer["scores"].items()}
+    write_documents(folder, found)
+
+
+def unfinished(folder, plan):
+    write_documents(folder, {rater: {**document, "complete": False} for rater, document in documents(plan).items()})
+
+
+def of_raters(count, **options):
+    return lambda folder, plan: write_documents(folder, dict(list(documents(plan, **options).items())[:count]))
+
+
+def other_plan(folder, plan):
+    write_documents(folder, documents(plan.assign(study="another")))
+    (folder / "a.json").write_text("no JSON")
+    (folder / "b.csv").write_bytes(b"\xff\x00\x81")
+
+
+CASES = {  # what came back: (sizes of the study, who writes it, a sentence of the notebook, ratings that are used)
+    "nothing": ({}, nothing, "nothing came (4)", 0),
+    "all fail the attention check": ({}, failing, "failed attention check (4)", 0),
+    "all unfinished": ({}, unfinished, "unfinished (4)", 0),
+    "another study and broken files": ({}, other_plan, "another study (4)", 0),
+    "one rater": ({}, of_raters(1), "The mixed model needs two raters or more; there is one.", 4),
+    "two raters": ({}, of_raters(2), "2 of 4 raters and 8 ratings are used.", 8),
+    "equal ratings": ({}, of_raters(4, score=lambda *page: 4), "every rating is 4", 16),
+    "one rating that differs": ({}, of_raters(4, score=lambda rater, text, name: 3 + (text < "c")), "", 16),
+    "one method": ({"n_methods": 1, "items": 2}, of_raters(4), "needs two methods or more with ratings", 8),
+    "one rating per text": ({"each": 1}, of_raters(4),
+                            "Agreement needs at least two raters per text; there is one.", 16),
+    "one page per rater": ({"items": 2, "raters": 2, "each": 1}, of_raters(2), "The mixed model", 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_notebook_ends_well_whatever_came_back(tmp_path, case):
+    sizes, write, sentence, used = CASES[case]
+    path, plan = small_plan(tmp_path, **sizes)
+    write(tmp_path / "back", plan)
+    found, printed = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
+    assert sentence in printed, printed[-3000:]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["ratings"] == used == len(found["wide"])
+    assert all(line.endswith(".") and line.isprintable() and len(line) < 400 for line in metrics["lacking"])
+    assert bool(used) == bool(len(found["table"]))
+
+
+def test_without_any_part_of_the_key_but_the_plan_the_measures_are_a_sentence(tmp_path):
+    path, plan = small_plan(tmp_path)
+    write_documents(tmp_path / "back", documents(plan))
+    other = pd.read_parquet(path.with_name("texts.parquet"))
+    for broken, sentence in ((None, "no such file"), ("no Parquet", "not a readable Parquet file"),
+                             (other.assign(text="other"), "texts of another plan"),
+                             (other.drop(columns="gold"), "column 'gold' is missing")):
+        texts = path.with_name("texts.parquet")
+        texts.unlink(missing_ok=True)
+        if isinstance(broken, pd.DataFrame):
+            broken.to_parquet(texts)
+        elif broken:
+            texts.write_text(broken)
+        wide = reading.one_row_per_rating(reading.read_ratings(tmp_path / "back", plan).ratings)
+        measured, reason = analysing.attempt(text_measures, texts, wide, other.iloc[:0])
+        assert measured is None and sentence in reason and str(texts) in reason
+    _, printed = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
+    assert "Measures of the texts are left out: " in printed and "texts.parquet: column 'gold' is missing" in printed
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ({"ratings": ["not/there"]}, "ratings: .*not/there: no such file or folder"),
+    ({"ratings": "not/there"}, "ratings: a list of files and folders is needed"),
+    ({"ratings": [3]}, "ratings: a list of files"), ({"ratings": ["a" * 3000]}, "ratings: .*no such file or folder"),
+    ({"plan": ""}, "neither ratings nor a plan"), ({"plan": "not/there.parquet"}, "there.parquet: no such file"),
+    ({"seed": -1}, "seed -1: a whole number from 0"), ({"seed": 2 ** 32}, "seed 4294967296: a whole number"),
+    ({"simulated_effects": {"nobody": 1}}, "'nobody' is no method"),
+    ({"simulated_effects": {"nobody": "much"}}, "effects: much is not a number"),
+    ({"explanations": "not/there.parquet"}, "there.parquet: no such file")])
+def test_a_wrong_parameter_of_the_analysis_is_one_clear_line(tmp_path, parameters, message):
+    with pytest.raises(StudyError, match=message) as error:
+        run_notebook("23_analyse_human_study", tmp_path, **parameters)
+    assert len(str(error.value)) < 400 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ({"n_raters": 0}, "n_raters is 0: at least 1"), ({"n_raters": -4}, "n_raters is -4: at least 1"),
+    ({"n_raters": 2.5}, "n_raters: 2.5 is not a whole number"), ({"n_raters": "8"}, "n_raters: '8' is not a whole"),
+    ({"texts_per_method": 0}, "items_per_rater is 0"), ({"raters_per_text": -1}, "raters_per_text is -1"),
+    ({"checks": -1}, "checks is -1: at least 0"), ({"checks": True}, "checks: True is not a whole number"),
+    ({"answered": "zzz"}, "answered: 'zzz' is none of all_right"), ({"answered": []}, "answered: \\[\\] is none of"),
+    ({"task": "zzz"}, "task: 'zzz' is none of"), ({"masked": "zzz"}, "masked: 'zzz' is none of"),
+    ({"student_seeds": "zzz"}, "student_seeds: 'zzz' is none of"), ({"strata": ["zzz"]}, "strata: 'zzz' is no column"),
+    ({"study": "../../x"}, "study '../../x': a name is made of"), ({"study": "x" * 300}, "60 at most"),
+    ({"study": 2026}, "study 2026: a name"), ({"ask": ["shoes"]}, "ask: 'shoes' is none of"),
+    ({"consent": 7}, "consent: 7 is not a text"), ({"expected": [0.5, 0.1]}, "shares of expected"),
+    ({"expected": "much"}, "expected: not all of it is numbers"), ({"seed": -3}, "seed -3")])
+def test_a_wrong_parameter_of_the_study_is_one_clear_line(tmp_path, parameters, message):
+    with pytest.raises(StudyError, match=message) as error:
+        run_notebook("22_make_human_study", tmp_path, **parameters)
+    assert len(str(error.value)) < 400 and str(error.value).isprintable()
+
+
+def test_the_smallest_study_is_made_and_says_that_its_power_is_not_known(tmp_path):
+    sizes = {"n_raters": 1, "texts_per_method": 1, "raters_per_text": 1, "checks": 0}
+    _, printed = run_notebook("22_make_human_study", tmp_path, **sizes)
+    assert "two ratings per group or more" in printed and (tmp_path / "run" / "form.html").is_file()
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["detectable_vda"] is None
+
+
+def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
+    """Small tables of every kind: few raters, one method, equal, missing and infinite values."""
+    generator = np.random.default_rng(7)
+
+    def drawn(size):
+        values = generator.integers(1, 6, size).astype(float)
+        return (values, np.full(size, 4.0), np.where(generator.random(size) < 0.3, np.nan, values),
+                np.where(generator.random(size) < 0.2, np.inf, values), 4 + values * 1e-16)[generator.integers(5)]
+
+    said = 0
+    for size in (0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 10, 12):
+        wide = pd.DataFrame({name: [f"{name}{place}" for place in generator.integers(0, generator.integers(1, n), size)]
+                             for name, n in (("rater", 5), ("text", 8), ("method", 4))})
+        wide = wide.assign(**{name: drawn(size) for name in ("characters", "a", "b", "quality")})
+        wide = wide.drop_duplicates(["rater", "text"], ignore_index=True)
+        line = analysing.linear(wide, "quality")
+        validity = metric_validity(wide, "quality")
+        for found, sentences in (
+                analysing.means_by_method(wide, ["a"]), analysing.agreement(wide, ["a", "quality"]),
+                analysing.two_raters(wide, "quality"), analysing.reliability(wide, ["a", "b"]),
+                analysing.compare_methods(wide, ["a", "b"]), line, analysing.mixed(wide, "quality"),
+                analysing.with_and_without(wide, "quality", line[0]), analysing.detectable(wide, "a"),
+                (validity, without_validity(wide, validity))):
+            there = found is not None and bool(len(found) if isinstance(found, pd.DataFrame) else True)
+            assert there or sentences
+            assert all(line.endswith(".") and line[0].isupper() for line in sentences), sentences
+            said += len(sentences)
+    assert said > 50
+
+
+def test_normal_ratings_are_analysed_in_full_and_nothing_is_said():
+    plan = read_plan(KEY / "plan.parquet")
+    scores = reading.simulate_scores(plan, seed=3)
+    wide = scores.merge(plan[~plan["is_check"]], on=["rater", "text", "position"])
+    wide["quality"] = wide[list(CONSTRUCTS)].mean(axis=1)
+    line = analysing.linear(wide, "quality")
+    parts = [analysing.means_by_method(wide, RATED), analysing.agreement(wide, RATED),
+             analysing.two_raters(wide, "quality"), analysing.reliability(wide, list(CONSTRUCTS)),
+             analysing.compare_methods(wide, RATED), line, analysing.with_and_without(wide, "quality", line[0]),
+             analysing.mixed(wide, "quality"), analysing.detectable(wide, "plausibility")]
+    assert [sentences for _, sentences in parts] == [[]] * len(parts)
+    alpha = parts[1][0].set_index("construct").loc["quality"]
+    grid = wide.pivot(index="text", columns="rater", values="quality")
+    assert alpha["alpha"] == stats.krippendorff_alpha(grid, "interval").value
+    assert len(parts[4][0]) == len(RATED) and parts[7][0].outcome in ("converged", "boundary")
+    assert set(parts[7][0].variances["component"]) == {"rater", "text", "residual"}
+
+
+def test_what_equal_ratings_leave_is_no_correlation():
+    """Within methods nothing is left of ratings that are equal there; the last bits of a mean are no ratings."""
+    generator = np.random.default_rng(0)
+    method = np.repeat(["a", "b", "c"], 40)
+    table = pd.DataFrame({"rater": [f"r{place % 8}" for place in range(120)], "method": method,
+                          "quality": pd.Series(method).map({"a": 4.2, "b": 3.3, "c": 2.1}).to_numpy() * np.tile(
+                              [1, 1 + 2e-16], 60), "words": generator.integers(5, 40, 120)})
+    found = metric_validity(table, "quality")
+    assert list(found["scope"]) == ["all"]
+    assert without_validity(table.assign(characters=7), found)[0].startswith("No correlation with characters: ")

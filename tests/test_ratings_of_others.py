@@ -1,0 +1,263 @@
+"""Ratings as spreadsheets, survey tools and panels hand them back; where the key and simulated files belong."""
+
+import json
+import os
+import re
+
+import pandas as pd
+import pytest
+
+from kdutils.errors import StudyError
+from kdutils.evaluation import ratings as reading
+from kdutils.evaluation.human_study import (
+    CONSTRUCTS,
+    Study,
+    canonical,
+    checksum,
+    draw_plan,
+    read_plan,
+    write_plan,
+    write_study,
+)
+from tests.test_human_study import METHODS, form_table, sign, texts_for
+
+PANEL = ["5f3c1a9e7b2d4c6e8f0a1b2c", "60d5ec49f1b2c8b1f8e4e1a7", "5e9f10293847566473829101", "5a0b1c2d3e4f506172839405"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A written study of four raters, four texts each, each text rated twice: (folder, plan)."""
+    folder = tmp_path_factory.mktemp("others")
+    texts = texts_for(4, 2)
+    return folder, write_study(folder, Study("tiny-1"), draw_plan(Study("tiny-1"), texts, 4, 4, 2, seed=3), texts)
+
+
+def survey(made, score="4"):
+    """Return the survey table filled in, attention checks passed."""
+    folder, plan = made
+    table = pd.read_csv(folder / "survey" / "survey.csv", dtype=str, keep_default_na=False)
+    pages = plan.set_index(["rater", "text"])
+    for place, row in table.iterrows():
+        page = pages.loc[(row["rater"], row["text"])]
+        for name in CONSTRUCTS:
+            table.loc[place, name] = str(page["expected"]) if page["is_check"] else score
+    return table
+
+
+def read(tmp_path, plan, text, name="a.csv", **options):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    return reading.read_ratings(tmp_path, plan, **options)
+
+
+@pytest.mark.parametrize("score, delimiter", [("4,0", ";"), ("4,00", "\t"), ("4,0", ","), ("4.0", ";"), ("4,", ";"),
+                                              (" 4 ", ","), ("Agree", ";")])
+def test_a_score_as_a_spreadsheet_writes_it(made, tmp_path, score, delimiter):
+    table = survey(made, score)
+    ratings, problems, _ = read(tmp_path, made[1], table.to_csv(index=False, sep=delimiter))
+    assert not len(problems) and set(ratings["score"]) == {4.0} and len(ratings) == 80
+
+
+@pytest.mark.parametrize("change", [
+    lambda lines: [lines[0], *(line + "," for line in lines[1:])], lambda lines: [line + ",,," for line in lines],
+    lambda lines: [lines[0] + ",", *lines[1:]], lambda lines: ["", *lines, "", ""],
+    lambda lines: ["sep=,", *lines], lambda lines: [line + ", " for line in lines]])
+def test_spare_cells_and_lines_cost_nothing(made, tmp_path, change):
+    table = survey(made).drop(columns=["question", "choices", "explanation"])
+    text = "\n".join(change(table.to_csv(index=False).splitlines())) + "\n"
+    ratings, problems, _ = read(tmp_path, made[1], text)
+    assert not len(problems) and len(ratings) == 80
+
+
+def test_bad_rows_are_named_with_their_line_and_cost_no_other(made, tmp_path):
+    lines = survey(made)[["rater", "text", *CONSTRUCTS]].to_csv(index=False).splitlines()
+    checks = set(made[1].loc[made[1]["is_check"], "text"])
+    places = [place for place, line in enumerate(lines) if place and line.split(",")[1] not in checks]
+    wrong = {places[0]: lines[places[0]] + ",9", places[1]: lines[places[1]].replace(",4", ",9", 1),
+             places[2]: lines[places[2]].replace(",4", ',"4"x', 1), places[3]: lines[places[3]].rsplit(",", 2)[0]}
+    text = "\n".join(wrong.get(place, line) for place, line in enumerate(lines))
+    ratings, problems, _ = read(tmp_path, made[1], text + "\n" + lines[places[5]], keep_unfinished=True)
+    assert problems[["row", "what", "left_out"]].to_numpy().tolist() == [
+        [places[0] + 1, "broken row", 1], [places[1] + 1, "score out of range", 1], [places[2] + 1, "broken table", 1],
+        [places[3] + 1, "broken row", 1], [len(lines) + 1, "the same rating twice", 1]]
+    assert set(problems["file"]) == {"a.csv"} and ratings["text"].size == 5 * (16 - 4)
+
+
+def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
+    table = survey(made)
+    (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.csv").write_bytes(b"\xff\xfe\xff")
+    ratings, problems, _ = read(tmp_path, made[1], pd.concat([table] * 250).to_csv(index=False))
+    assert len(ratings) == 80
+    assert reading.count_problems(problems).set_index("what")["times"].to_dict() == {
+        "the same rating twice": 249 * 20, "broken JSON": 1, "wrong encoding": 1}
+    twice = survey(made).iloc[:0].assign(plausibility=[]).to_csv(index=False).strip()
+    _, problems, _ = read(tmp_path, made[1], twice + ",plausibility\n", "d.csv")
+    assert "the column plausibility stands twice" in set(problems["detail"])
+
+
+# Ids of another source --------------------------------------------------------------------------------------------
+
+
+def scored(made, tmp_path, effect=0.7):
+    """Return (plan, {code: what its form saved}, the ratings as they should be read)."""
+    plan = made[1]
+    paths = reading.simulate_raters(plan, tmp_path / "right", effects={METHODS[0]: effect}, seed=4)
+    found = [json.loads(path.read_text()) for path in paths]
+    right = reading.read_ratings(tmp_path / "right", plan).ratings
+    return plan, {document["rater"]: document for document in found}, right
+
+
+def same(ratings, right):
+    columns = ["rater", "text", "construct", "score", "method", "quality"]
+    pd.testing.assert_frame_equal(*(frame[columns].sort_values(columns[:3], ignore_index=True)
+                                    for frame in (ratings, right)))
+
+
+@pytest.mark.parametrize("layout", ["survey", "form table", "form file", "form file unsigned", "potato", "beside"])
+def test_ids_of_a_panel_stand_for_the_codes_that_saw_their_texts(made, tmp_path, layout):
+    plan, files, right = scored(made, tmp_path)
+    home = tmp_path / "back"
+    home.mkdir()
+    for (code, document), person in zip(files.items(), PANEL, strict=True):
+        answers = [{"rater": person, "text": answer["text"], **answer["scores"]} for answer in document["answers"]]
+        if layout in ("survey", "beside"):
+            table = pd.DataFrame(answers).assign(**({"slot": code} if layout == "beside" else {}))
+            table.to_csv(home / f"{person}.csv", index=False)
+        elif layout == "form table":
+            (home / f"{person}.csv").write_text(form_table(document, plan).replace(code, person))
+        elif layout == "potato":
+            state = {"user_id": person, "instance_id_to_label_to_value": {
+                answer["text"]: [[{"schema": name, "name": str(score)}, True] for name, score in
+                                 answer["scores"].items()] for answer in document["answers"]}}
+            (home / person).mkdir()
+            (home / person / "user_state.json").write_text(json.dumps(state))
+        else:
+            changed = {**document, "rater": person}
+            (home / f"{person}.json").write_text(json.dumps(sign(changed) if layout == "form file" else changed))
+    ratings, problems, raters = reading.read_ratings(home, plan)
+    same(ratings, right)
+    assert set(raters["status"]) == {"kept"} and set(problems["what"]) == {"id of another source"}
+    said = dict(re.fullmatch(r"(\w+) stands for (\w+)", detail).groups() for detail in problems["detail"])
+    assert said == dict(zip(PANEL, files, strict=True)) and not problems["left_out"].sum()
+
+
+def test_a_table_says_which_code_an_id_stands_for(made, tmp_path):
+    plan, files, _ = scored(made, tmp_path)
+    home, code, others = tmp_path / "back", *list(files)[:1], list(files)[1:]
+    home.mkdir()
+    answer = files[code]["answers"][0]
+    lines = ["participant,text," + ",".join(CONSTRUCTS), f"x1,{answer['text']},4,4,4,4,4"]
+    (home / "a.csv").write_text("\n".join(lines).replace("participant", "rater"))
+    assert set(reading.read_ratings(home, plan, keep_unfinished=True).problems["what"]) & {"unknown rater"}
+    (home / "codes.csv").write_text(f"Prolific_PID;rater\nx1;{code}\nx2;nobody\n")
+    ratings, problems, _ = reading.read_ratings(home, plan, keep_unfinished=True)
+    assert set(ratings["rater"]) <= {code} and f"x1 stands for {code}" in set(problems["detail"])
+    assert problems.loc[problems["what"] == "unknown rater", ["file", "row"]].to_numpy().tolist() == [["codes.csv", 3]]
+    assert others
+
+
+def test_an_id_that_fits_no_code_or_several_is_a_clear_line(made, tmp_path):
+    plan, files, _ = scored(made, tmp_path)
+    code = next(iter(files))
+    table = survey(made)
+    mine = table[table["rater"] == code]
+    text = pd.concat([mine.assign(rater=PANEL[0]), mine.assign(rater=PANEL[1])]).to_csv(index=False)
+    ratings, problems, _ = read(tmp_path / "right", plan, text)
+    assert len(problems) == 10 and set(problems["what"]) == {"unknown rater"}
+    assert problems["detail"].iloc[0] == f"{PANEL[0]}: no free code of the plan saw its texts"
+    (tmp_path / "two").mkdir()
+    ratings, problems, _ = read(tmp_path / "two", plan, text)
+    assert problems["detail"].iloc[0] == f"{PANEL[0]}: fits {code}, as others do" and not len(ratings)
+    (tmp_path / "mixed").mkdir()
+    everything = table.assign(rater=PANEL[2])
+    assert set(read(tmp_path / "mixed", plan, everything.to_csv(index=False)).problems["what"]) == {"unknown rater"}
+    (tmp_path / "other").mkdir()
+    text = mine.assign(rater="R999X").to_csv(index=False)
+    assert set(read(tmp_path / "other", plan, text).problems["what"]) == {"unknown rater"}, "a code of another plan"
+
+
+def test_people_who_saw_the_same_texts_are_told_apart_and_a_code_may_be_written_small(tmp_path):
+    texts = texts_for(2, 2)
+    plan = draw_plan(Study("s"), texts, 4, 4, 4, checks=0).assign(version="v")
+    write_plan(tmp_path / "key", plan)
+    home = tmp_path / "back"
+    home.mkdir()
+    codes = sorted(plan["rater"].unique())
+    for number, person in enumerate(PANEL[:3]):
+        table = pd.DataFrame([{"rater": person, "text": text, **dict.fromkeys(CONSTRUCTS, number + 1)}
+                              for text in texts["text"]])
+        table.to_csv(home / f"{number}.csv", index=False)
+    table.assign(rater=f" {codes[3].lower()} ").to_csv(home / "3.csv", index=False)
+    ratings, _, raters = reading.read_ratings(home, plan)
+    assert set(raters["status"]) == {"kept"} and ratings.groupby("rater")["score"].nunique().eq(1).all()
+    assert sorted(ratings.groupby("rater")["score"].first()) == [1, 2, 3, 3]
+
+
+def test_a_row_of_the_form_that_a_spreadsheet_wrote_with_decimals_is_whole(made, tmp_path):
+    plan, files, right = scored(made, tmp_path)
+    (tmp_path / "back").mkdir()
+    for code, document in files.items():
+        lines = [line.split(",") for line in form_table(document, plan).split("\r\n")]
+        text = "\r\n".join(";".join(re.sub(r"^(\d)$", r"\1,0", cell) for cell in line) for line in lines)
+        (tmp_path / "back" / f"{code}.csv").write_text(text)
+    ratings, problems, _ = reading.read_ratings(tmp_path / "back", plan)
+    assert not len(problems)
+    same(ratings, right)
+
+
+# The key and simulated files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of this kind are POSIX")
+def test_the_key_is_for_its_owner_alone_also_where_it_was_there_before(tmp_path):
+    texts = texts_for(4, 2)
+    (tmp_path / "key").mkdir(mode=0o755)
+    (tmp_path / "key" / "old.csv").write_text("x")
+    (tmp_path / "key" / "plan.csv").write_text("x")
+    for path in (tmp_path / "key").iterdir():
+        path.chmod(0o666)
+    (tmp_path / "key").chmod(0o777)
+    write_study(tmp_path, Study("s"), draw_plan(Study("s"), texts, 4, 4, 2), texts)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "key").iterdir()}
+    assert modes == dict.fromkeys(["old.csv", "plan.csv", "plan.parquet", "texts.parquet"], 0o600)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "form.html").stat().st_mode & 0o044, "raters' files may be read"
+
+
+def test_simulated_files_of_an_earlier_plan_go_and_files_of_people_stay(made, tmp_path):
+    plan = made[1]
+    old = plan.assign(rater=plan["rater"] + "9", version="earlier")
+    first = reading.simulate_raters(old, tmp_path)
+    person = sign({**json.loads(first[0].read_text()), "simulated": False})
+    (tmp_path / "a_simulated.json").write_text(json.dumps(person))
+    (tmp_path / "b_simulated.json").write_text("no JSON")
+    second = reading.simulate_raters(plan, tmp_path)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {path.name for path in second} | {"a_simulated.json", "b_simulated.json"}
+    reading.remove_simulated(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a_simulated.json", "b_simulated.json"}
+
+
+def test_a_plan_that_a_spreadsheet_saved_reads_back_and_a_broken_one_is_named(made, tmp_path):
+    folder, plan = made
+    words = (folder / "key" / "plan.csv").read_text(encoding="utf-8").replace("True", "TRUE").replace("False", "FALSE")
+    table = pd.read_csv(folder / "key" / "plan.csv", dtype=str, keep_default_na=False)
+    (tmp_path / "a.csv").write_text("\ufeff" + words, encoding="utf-8")
+    table.to_csv(tmp_path / "b.csv", index=False, sep=";")
+    for name in ("a.csv", "b.csv"):
+        pd.testing.assert_frame_equal(read_plan(tmp_path / name), plan)
+    for change, message in ((table.iloc[:0], "it has no rows"), (table.assign(task="zzz"), "unknown task 'zzz'"),
+                            (table.assign(study=[*table["study"][1:], "b"]), "column 'study' holds several"),
+                            (table.assign(expected="9"), "asks for is none of its points"),
+                            (table.assign(is_check="perhaps"), "not a readable plan"),
+                            (table.assign(choices="[1"), "not a readable plan")):
+        change.to_csv(tmp_path / "c.csv", index=False)
+        with pytest.raises(StudyError, match=f"c.csv: .*{message}"):
+            read_plan(tmp_path / "c.csv")
+
+
+def test_odd_plan_cells_come_back_from_the_csv_as_they_were(made, tmp_path):
+    plan = made[1].assign(question=["=1+1", "-x", "'@y", "'", "+49", "-3", "a\nb", " =z"] * 2 + ["@"] * 4)
+    write_plan(tmp_path, plan)
+    pd.testing.assert_frame_equal(read_plan(tmp_path / "plan.csv"), plan)
+    assert checksum(canonical(1))  # what the form and Python share
