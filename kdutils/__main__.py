@@ -89,6 +89,7 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils import slurm
     from kdutils.experiments import comparison_of_finished, load_experiment, unfinish_downstream
 
     experiment = load_experiment(options.experiment, options.tiny)
@@ -102,6 +103,7 @@ def run_experiment(options):
                   "or stop it first", file=sys.stderr)
             return 3
         stop_orphans(experiment)
+        slurm.stop_jobs(experiment.folder)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         say_costs(experiment, [job for job in experiment.jobs
@@ -112,6 +114,7 @@ def run_experiment(options):
                 return INTERRUPTED
         code = _snakemake(experiment, options)
         if code == 1:
+            slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
             if comparison_of_finished(experiment):
                 _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
@@ -178,7 +181,9 @@ def mend(experiment):
 
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
-    settings = experiment.settings
+    from kdutils.slurm import more_options
+
+    settings, given = experiment.settings, options.snakemake
     config = [f"experiment={options.experiment}", f"threads_per_job={settings.get('threads_per_job', 1)}",
               f"tiny={int(options.tiny)}"]
     config += ["finished_only=1"] if finished_only else []
@@ -186,7 +191,7 @@ def _command(experiment, options, *more, targets=(), finished_only=0):
         config[0] = f"experiment={Path(options.experiment).resolve()}"
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--config", *config,
-            "--rerun-incomplete", "--keep-going", *options.snakemake, *more]
+            "--rerun-incomplete", "--keep-going", *given, *more_options(given, options.cores), *more]
 
 
 def _dry_run(experiment, options):

@@ -66,7 +66,12 @@ KEYS = {  # key: (type, needed)
     "seeds": (list, True), "seeds_per_job": (int, False), "threads_per_job": (int, False),
     "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False), "report": (dict, False),
     "human_study": (dict, False), "human_ratings": (dict, False), "transfer": (list, False),
+    "resources": (dict, False),
 }
+# What one job may use, for a cluster that wants to know: name: (least, usual). 0 minutes: what the cluster gives.
+RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
+MOST = 100_000_000
+KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 PATHS = {"folder", "published_folder", "model", "tokenizer"}  # parameters that may name a local path
 NAMES = {"backend": ("hf", "openai", "published"), "quantization": ("none", "int8", "nf4"),
          "published_teacher": ("llama", "qwen", "palm", "people"), "against": ("wrong", "empty"),
@@ -182,7 +187,29 @@ def _check_grid(settings, path):
         if name not in settings["datasets"]:
             raise StudyError(f"{path}: key 'transfer': '{name}' is not among this experiment's data sets: "
                              f"{', '.join(settings['datasets'])}")
+    _check_resources(settings.get("resources", {}), path)
     _check_cells(settings, path)
+
+
+def _check_resources(entry, path, where="resources"):
+    """Check what jobs may use: numbers for all of them, and under the name of a kind of job those of that kind."""
+    known = (*RESOURCES, *KINDS) if where == "resources" else tuple(RESOURCES)
+    for key, value in entry.items():
+        label = f"{path}: key '{where}.{key}'"
+        if key not in known:
+            raise StudyError(f"{label}: unknown; known are {', '.join(known)}")
+        if key in KINDS:
+            if not isinstance(value, dict):
+                raise StudyError(f"{label}: a mapping please, such as {{gpus: 1}}")
+            _check_resources(value, path, f"{where}.{key}")
+        elif not isinstance(value, int) or isinstance(value, bool) or not RESOURCES[key][0] <= value <= MOST:
+            raise StudyError(f"{label}: a whole number from {RESOURCES[key][0]} to {MOST} please")
+
+
+def resources_of(settings, kind):
+    """Return {memory_mb, minutes, gpus} of the jobs of a kind: what is said for the kind, else for all, else usual."""
+    entry = settings.get("resources", {})
+    return {name: entry.get(kind, {}).get(name, entry.get(name, usual)) for name, (_, usual) in RESOURCES.items()}
 
 
 def _check_cells(settings, path):
