@@ -102,8 +102,9 @@ def run_experiment(options):
             print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
                   "or stop it first", file=sys.stderr)
             return 3
-        stop_orphans(experiment)
         slurm.stop_jobs(experiment.folder)
+        stop_orphans(experiment)
+        slurm.stop_jobs(experiment.folder)  # what an orphan has handed in meanwhile
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         say_costs(experiment, [job for job in experiment.jobs

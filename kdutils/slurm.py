@@ -68,7 +68,7 @@ def stop_jobs(folder):
     if not found:
         return
     subprocess.run(["scancel", *found], capture_output=True)
-    print(f"cancelled {len(found)} jobs on Slurm that an interrupted call had left", flush=True)
+    print(f"cancelled on Slurm, where an interrupted call had left them: {len(found)} jobs", flush=True)
     until = time.time() + WAIT
     while set(_jobs(folder)) & set(found):
         if time.time() > until:
@@ -113,13 +113,15 @@ def _squeue():
 
 
 def say_ended(folder):
-    """Write error.txt into the folder of every run whose job was ended by Slurm itself: it could not do that itself."""
+    """Print why Slurm ended jobs and write it into error.txt of their runs, which could not do that themselves."""
     log = (folder / "snakemake.log").read_text(errors="replace")
     for failure in log.split("Error in rule ")[1:]:
         ended = ENDED.search(failure)
         output = re.search(r"^ +output: (.+)/metrics\.json", failure, re.MULTILINE)
-        if ended and output and (folder / output[1]).is_dir() and not (folder / output[1] / "metrics.json").is_file():
-            error = folder / output[1] / "error.txt"
-            if not error.is_file() or ended[2] in REASONS:
-                reason = REASONS.get(ended[2], f"its status is {ended[2]}")
-                error.write_text(f"Slurm ended job {ended[1]}: {reason}\n")
+        if not ended or not output or not (folder / output[1]).is_dir():
+            continue
+        error, metrics = (folder / output[1] / name for name in ("error.txt", "metrics.json"))
+        if not metrics.is_file() and (ended[2] in REASONS or not error.is_file()):
+            reason = f"Slurm ended job {ended[1]}: {REASONS.get(ended[2], f'its status is {ended[2]}')}"
+            error.write_text(f"{reason}\n")
+            print(f"{output[1]}: {reason}", flush=True)

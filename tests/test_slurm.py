@@ -163,7 +163,7 @@ def test_jobs_of_the_interrupted_call_are_cancelled_and_no_others(folder, comman
                      ("7_[1-3]", f"prefix_{RUN[::-1]}", f"{logs}/8.log")))
     slurm.stop_jobs(folder)
     assert (folder.parent / "cancelled").read_text().split() == ["3", "4", "7_[1-3]"]
-    assert capsys.readouterr().out == "cancelled 3 jobs on Slurm that an interrupted call had left\n"
+    assert capsys.readouterr().out == "cancelled on Slurm, where an interrupted call had left them: 3 jobs\n"
 
 
 def test_nothing_is_cancelled_where_nothing_is_left(folder, commands, capsys):
@@ -212,7 +212,7 @@ def test_a_real_queue_is_read_and_cancelled(tmp_path):
                                    "slurm.stop_jobs(pathlib.Path(sys.argv[1]))", str(logs.parents[1])],
             env=environment, capture_output=True, text=True)
         assert asked.returncode == 0, asked.stderr
-        assert asked.stdout == "cancelled 2 jobs on Slurm that an interrupted call had left\n"
+        assert asked.stdout == "cancelled on Slurm, where an interrupted call had left them: 2 jobs\n"
         assert slurm_says("squeue", "--noheader", "--format=%i").split() == [sleeping[1]]
 
 
@@ -235,7 +235,7 @@ Error in rule execute:
     ("OUT_OF_MEMORY", "Slurm ended job 7: it needed more memory than it may use: give it more `memory_mb`"),
     ("CANCELLED", "Slurm ended job 7: it was cancelled (scancel)"),
     ("BOOT_FAIL", "Slurm ended job 7: its status is BOOT_FAIL")])
-def test_a_run_that_slurm_ended_says_why(tmp_path, status, sentence):
+def test_a_run_that_slurm_ended_says_why(tmp_path, capsys, status, sentence):
     for name in ("data/mini", "students/a b", "report"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "report" / "metrics.json").write_text("{}")
@@ -244,6 +244,7 @@ def test_a_run_that_slurm_ended_says_why(tmp_path, status, sentence):
     slurm.say_ended(tmp_path)
     for name in ("data/mini", "students/a b"):
         assert (tmp_path / name / "error.txt").read_text() == sentence + "\n"
+    assert capsys.readouterr().out.splitlines() == [f"data/mini: {sentence}", f"students/a b: {sentence}"]
     assert not (tmp_path / "report" / "error.txt").exists() and not (tmp_path / "gone").exists()
 
 
@@ -312,7 +313,7 @@ def test_an_experiment_on_slurm_cancelled_killed_and_gone_on_gives_the_same_resu
 
         third = start(folder, *words, **settings)
         assert third.returncode == 0, third.stderr
-        assert "on Slurm that an interrupted call had left" in third.stdout
+        assert "cancelled on Slurm, where an interrupted call had left them: 1 jobs" in third.stdout
         assert not slurm_says("squeue", "--noheader").strip()
     here, run = copy_of_project("local")
     (here / "few.yaml").write_text(FEW)
