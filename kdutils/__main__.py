@@ -105,6 +105,7 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils import slurm
     from kdutils.execution import RECORD, check_folder, record
     from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
 
@@ -124,8 +125,10 @@ def run_experiment(options):
             print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
                   "or stop it first", file=sys.stderr)
             return 3
+        slurm.stop_jobs(experiment.folder)
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
+        slurm.stop_jobs(experiment.folder)  # what an orphan has handed in meanwhile
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         say_costs(experiment, [job for job in experiment.jobs
@@ -136,6 +139,7 @@ def run_experiment(options):
                 return INTERRUPTED
         code = _snakemake(experiment, options)
         if code == 1:
+            slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
             if comparison_of_finished(experiment):
                 _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
@@ -206,10 +210,13 @@ def mend(experiment):
 
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
+    from kdutils.slurm import more_options
+
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--rerun-incomplete", "--keep-going",
             "--rerun-triggers", "mtime", "params", "input",  # not the wording of the rule
-            *(["--config", "finished_only=1"] if finished_only else []), *options.snakemake, *more]
+            *(["--config", "finished_only=1"] if finished_only else []), *options.snakemake,
+            *more_options(options.snakemake, options.cores), *more]
 
 
 def _dry_run(experiment, options):

@@ -67,10 +67,15 @@ KEYS = {  # key: (type, needed)
     "seeds": (list, True), "seeds_per_job": (int, False), "threads_per_job": (int, False),
     "training": (dict, False), "evaluation": (dict, False), "comparison": (dict, False), "report": (dict, False),
     "human_study": (dict, False), "human_ratings": (dict, False), "transfer": (list, False),
+    "resources": (dict, False),
 }
 SHOWN = 600  # characters of a message at most
 LONGEST = 200  # characters of the name of a folder: no file system takes more than 255 bytes
 MOST_RUNS = 50_000
+# What one job may use, for a cluster that wants to know: name: (least, usual). 0 minutes: what the cluster gives.
+RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
+MOST = 100_000_000
+KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -193,6 +198,7 @@ def _check_grid(settings, path):
                 raise StudyError(f"{path}: key '{key}.{name}': unknown; known are {', '.join(known)} (or one of them "
                                  "under the key 'as')")
     _check_names(settings.get("transfer", []), settings["datasets"], "data sets", f"{path}: key 'transfer'")
+    _check_resources(settings.get("resources", {}), path)
     _check_cells(settings, path)
 
 
@@ -227,6 +233,27 @@ def _check_size(settings, path):
     if max(len("-".join(map(str, seeds))) for seeds in groups) > LONGEST:
         raise StudyError(f"{path}: key 'seeds_per_job': the seeds of one job name its folder, and these are too many; "
                          "set 20 or less")
+
+
+def _check_resources(entry, path, where="resources"):
+    """Check what jobs may use: numbers for all of them, and under the name of a kind of job those of that kind."""
+    known = (*RESOURCES, *KINDS) if where == "resources" else tuple(RESOURCES)
+    for key, value in entry.items():
+        label = f"{path}: key '{where}.{key}'"
+        if key not in known:
+            raise StudyError(f"{label}: unknown; known are {', '.join(known)}")
+        if key in KINDS:
+            if not isinstance(value, dict):
+                raise StudyError(f"{label}: a mapping please, such as {{gpus: 1}}")
+            _check_resources(value, path, f"{where}.{key}")
+        elif not isinstance(value, int) or isinstance(value, bool) or not RESOURCES[key][0] <= value <= MOST:
+            raise StudyError(f"{label}: a whole number from {RESOURCES[key][0]} to {MOST} please")
+
+
+def resources_of(settings, kind):
+    """Return {memory_mb, minutes, gpus} of the jobs of a kind: what is said for the kind, else for all, else usual."""
+    entry = settings.get("resources", {})
+    return {name: entry.get(kind, {}).get(name, entry.get(name, usual)) for name, (_, usual) in RESOURCES.items()}
 
 
 def _check_cells(settings, path):
