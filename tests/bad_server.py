@@ -9,6 +9,20 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# What servers reply, in their words, to a prompt that does not fit.
+TOO_LONG = {
+    "llama.cpp": (400, {"error": {
+        "code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 3001, "n_ctx": 2048,
+        "message": "request (3001 tokens) exceeds the available context size (2048 tokens), try increasing it"}}),
+    "vLLM": (400, {"object": "error", "type": "BadRequestError", "code": 400, "message":
+                   "The decoder prompt (length 3001) is longer than the maximum model length of 2048."}),
+    "OpenAI": (400, {"error": {"type": "invalid_request_error", "code": "context_length_exceeded", "message":
+                               "This model's maximum context length is 2048 tokens. However, you requested 3025."}}),
+    "TGI": (422, {"error_type": "validation", "error":
+                  "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3001 + 24"}),
+    "a proxy": (413, {"error": {"message": "Request Entity Too Large"}}),
+}
+
 
 def text_for(prompt):
     """Return what the server writes after `prompt`."""
@@ -63,9 +77,13 @@ class Handler(BaseHTTPRequestHandler):
          "500": lambda: self.reply({"error": {"message": "the model fell over"}}, 500),
          "429": lambda: self.reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "7"}),
          "401": lambda: self.reply({"error": {"message": f"no such key: {self.headers['Authorization']}"}}, 401),
-         "400": lambda: self.reply({"error": {"message": "this model's maximum context is 3 tokens"}}, 400),
+         "400": lambda: self.reply({"error": {"message": "no such parameter: top_q"}}, 400),
          "half": lambda: self.send(b'{"choices": [{"te', 200, {"Content-Length": "400"}),
          "hang up": lambda: None,
+         **{f"too long: {name}": lambda status=status, body=body: self.reply(body, status)
+            for name, (status, body) in TOO_LONG.items()},
+         "other interface": lambda: self.reply({"index": 0, "content": " because", "stop": True, "stop_type": "eos"}),
+         "cut by the context": lambda: self.reply(self.written("because of", "length", tokens=9)),
          "not json": lambda: self.send(b'{"choices": [{"text": ', 200),
          "page": lambda: self.send(b"<html>please log in</html>", 200, {"Content-Type": "text/html"}),
          "a list": lambda: self.reply([1]),

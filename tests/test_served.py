@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import openai
 import pytest
-from bad_server import BadServer, text_for
+from bad_server import TOO_LONG, BadServer, text_for
 from conftest import PROJECT
 
 from kdutils.errors import StudyError
@@ -271,12 +271,80 @@ def test_a_server_that_never_answers_usably_is_given_up(pauses):
     assert len(server.seen) < 500
 
 
-@pytest.mark.parametrize(("trouble", "says"), [("400", "maximum context is 3 tokens.*change what it names"),
+@pytest.mark.parametrize(("trouble", "says"), [("400", "no such parameter: top_q.*change what it names"),
                                                ("401", "no such key.*OPENAI_API_KEY is set")])
 def test_a_refusal_is_told_at_once(trouble, says, pauses):
     with BadServer(lambda *_: trouble) as server, pytest.raises(StudyError, match=says):
         teacher_of(server).complete(PROMPTS, SHORT)
     assert len(server.seen) <= 3 and not pauses
+
+
+@pytest.mark.parametrize("trouble", [*(f"too long: {name}" for name in TOO_LONG), "cut by the context"])
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_prompt_without_room_is_asked_once_and_named_and_the_others_are_finished(trouble, chat, pauses):
+    kept = []
+    with BadServer(lambda prompt, _: trouble if prompt == PROMPTS[1] else "good") as server:
+        with pytest.raises(StudyError, match="no room for 1 of the prompts.*'question 1'.*longer context") as failed:
+            teacher_of(server, chat=chat).complete(PROMPTS, SHORT, keep=kept.extend)
+    assert sorted(prompt for prompt, _ in kept) == sorted(set(PROMPTS) - {PROMPTS[1]}) and not pauses
+    assert len(server.seen) == len(PROMPTS) and failed.value.prompts == [PROMPTS[1]]
+    assert "11 of 12 completions are kept" in str(failed.value) and "\n" not in str(failed.value)
+
+
+def test_where_no_prompt_has_room_the_rest_is_not_asked(pauses):
+    prompts = [f"question {number}" for number in range(500)]
+    with BadServer(lambda *_: "too long: llama.cpp") as server, pytest.raises(StudyError, match="no room for .*3001"):
+        teacher_of(server, requests=1).complete(prompts, SHORT)
+    assert len(server.seen) < 500 and not pauses
+
+
+def test_a_text_that_ends_a_token_before_the_limit_or_at_a_stop_text_is_whole():
+    with BadServer(lambda prompt, _: prompt) as server:  # counts of tokens differ by one between servers
+        done = teacher_of(server).complete(["cut by the context"], Decoding(10))
+        stopped = teacher_of(server).complete(["cut by the context"], Decoding(24, (" of",)))
+    assert done == [Completion("because of", "length", 3, 9)] and stopped == [Completion("because", "stop", 3, 9)]
+
+
+def test_the_questions_of_prompts_without_room_are_named(table_of_four):
+    from kdutils.teacher.explaining import few_shot
+
+    parameters = {"given_answer": True, "seed": 0, "dataset": "mini", "max_new_tokens": 24, "temperature": 0.0,
+                  "stop": []}
+    long = table_of_four["question"].iloc[1:3].tolist()
+    with BadServer(lambda prompt, _: "too long: vLLM" if any(text in prompt for text in long) else "good") as server:
+        with pytest.raises(StudyError) as failed:
+            few_shot(teacher_of(server), table_of_four, parameters)
+    first, second = table_of_four["id"].iloc[1:3]
+    assert str(failed.value).startswith(f"questions {first!r}, {second!r}: m at {server.url}: no room for 2 of the")
+
+
+@pytest.fixture
+def table_of_four():
+    from kdutils.mini.world import build_questions
+
+    table = build_questions(4, 4, 4)
+    return table[table["split"] == "train"].reset_index(drop=True)
+
+
+def test_a_server_of_another_interface_is_told_by_its_address_at_once(pauses):
+    """llama.cpp answers at /completions, without /v1, in a form of its own."""
+    with BadServer(lambda *_: "other interface") as server, pytest.raises(StudyError, match="most end in /v1"):
+        teacher_of(server, requests=1).complete(PROMPTS, SHORT)
+    assert len(server.seen) == 1 and not pauses
+
+
+def test_how_long_to_wait_is_a_parameter_and_the_remedy_of_a_timeout(pauses):
+    from kdutils.experiments import notebook_parameters
+    from kdutils.teacher.backends import load_teacher
+
+    settings = {"backend": "openai", "model": "m", "base_url": "http://localhost/v1", "chat": False, "requests": 2}
+    assert load_teacher({**settings, "timeout": 7}).timeout == 7
+    for notebook in ("02_explain_few_shot", "03_explain_critique_revision", "04_explain_counterfactual"):
+        assert notebook_parameters(notebook)["timeout"]
+    with pytest.raises(StudyError, match="timeout: 0 seconds"):
+        load_teacher({**settings, "timeout": 0})
+    with BadServer(["slow"]) as server, pytest.raises(StudyError, match="more `timeout` than 1 or fewer `requests`"):
+        teacher_of(server, timeout=1, retries=0).complete(["a"], SHORT)
 
 
 def test_a_server_that_is_not_there_is_named():

@@ -57,5 +57,6 @@ def load_teacher(settings):
     if backend == "openai":
         from kdutils.teacher.served import ServedTeacher
 
-        return ServedTeacher(settings["model"], settings["base_url"], settings["chat"], settings["requests"])
+        return ServedTeacher(settings["model"], settings["base_url"], settings["chat"], settings["requests"],
+                             settings["timeout"])
     raise StudyError(f"backend: unknown '{backend}'; known: {', '.join(BACKENDS)}")

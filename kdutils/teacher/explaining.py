@@ -79,7 +79,7 @@ def few_shot(teacher, questions, parameters, progress=None):
     """Ask for a rationale of each question."""
     given, seed = parameters["given_answer"], parameters["seed"]
     asked = prompts.few_shot_prompts(questions, parameters["dataset"], seed, given)
-    done = teacher.complete(asked, decoding_of(parameters), progress)
+    done = _complete(teacher, questions, asked, decoding_of(parameters), progress)
     answers, done = _answers(questions, done, given)
     return explanations_table(questions, answers, done, "rationale")
 
@@ -101,7 +101,7 @@ def _critique(teacher, questions, before, parameters, turn, progress):
     usable = before["text"].notna().to_numpy()
     asked = prompts.critique_prompts(questions[usable], parameters["dataset"], parameters["seed"],
                                      before.loc[usable, "answer"], before.loc[usable, "text"], turn)
-    done = teacher.complete(asked, decoding_of(parameters, "max_critique_tokens"), progress)
+    done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_critique_tokens"), progress)
     return _with_gaps(questions, before["answer"], done, usable, "critique", turn, "nothing to criticise")
 
 
@@ -111,7 +111,7 @@ def _revision(teacher, questions, before, critique, parameters, turn, progress):
     asked = prompts.revision_prompts(
         questions[usable], parameters["dataset"], parameters["seed"], before.loc[usable, "answer"],
         before.loc[usable, "text"], critique.loc[usable, "text"], turn, given)
-    done = teacher.complete(asked, decoding_of(parameters, "max_revision_tokens"), progress)
+    done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_revision_tokens"), progress)
     answers = before["answer"].copy()
     answers[usable], done = _answers(questions[usable], done, given)
     return _with_gaps(questions, answers, done, usable, "revision", turn, "no critique to go by")
@@ -121,7 +121,7 @@ def counterfactual(teacher, questions, parameters, progress=None):
     """Ask for an explanation of each wrong answer, or of `wrong` drawn ones, as if it were the right one."""
     asserted = prompts.wrong_answers(questions, parameters["wrong"], parameters["seed"])
     asked = prompts.few_shot_prompts(asserted, parameters["dataset"], parameters["seed"])
-    done = teacher.complete(asked, decoding_of(parameters), progress)
+    done = _complete(teacher, asserted, asked, decoding_of(parameters), progress)
     return explanations_table(asserted, asserted["answer"], done, "counterfactual")
 
 
@@ -157,6 +157,19 @@ def _published(questions, prompting, parameters):
                    "content": parts[-1].attrs["content"],
                    "caution": "; ".join(part.attrs["caution"] for part in parts if part.attrs["caution"])}
     return table
+
+
+def _complete(teacher, questions, asked, decoding, progress):
+    """Return teacher.complete of the prompts `asked`, one per row of `questions`; an error names those it is about."""
+    try:
+        return teacher.complete(asked, decoding, progress)
+    except StudyError as error:
+        failed = set(getattr(error, "prompts", ()))
+        keys = list(dict.fromkeys(key for key, prompt in zip(questions["id"], asked, strict=True) if prompt in failed))
+        if not keys:
+            raise
+        named = ", ".join(repr(str(key)[:60]) for key in keys[:3]) + (f" and {len(keys) - 3} more" if keys[3:] else "")
+        raise StudyError(f"question{'s' if keys[1:] else ''} {named}: {error}") from None
 
 
 def _say(path, done, total):

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import random
+import re
 import threading
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from kdutils.teacher.backends import Completion
 VENDOR = "https://api.openai.com/v1"
 FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 STOPS_SENT = 4  # the API takes no more
+# How servers say, with status 400, 413 or 422, that a prompt and what is to be written after it do not fit.
+_TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
 _ADVICE = {
     400: "change what it names",
     401: "see whether OPENAI_API_KEY is set and right", 403: "see whether OPENAI_API_KEY is set and right",
@@ -31,18 +34,29 @@ class _Unusable(Exception):
     """A reply that holds no completion."""
 
 
+class _TooLong(_Unusable):
+    """The server has no room for a prompt and what is to be written after it; asking again does not help."""
+
+
+class _OtherApi(Exception):
+    """A reply in the form of another interface: base_url is that of something else."""
+
+
 class ServedTeacher:
     """A model behind a server; `requests` are in flight at once.
 
     `base_url`: "" is OPENAI_BASE_URL of the environment, else OpenAI. It is part of the identity: two servers may have
     a model of one name in different precision. `chat`: the prompt goes as the user's message, else to the endpoint for
-    text completion, which fits prompts that are text to be continued. `timeout`: seconds without a byte.
+    text completion, which fits prompts that are text to be continued. `timeout`: seconds without a byte; a server that
+    works on few requests at once lets the others wait, and sends nothing before a completion is whole.
     Each request is tried again `retries` times, with longer and longer pauses or as the server says (Retry-After).
     """
 
-    def __init__(self, model, base_url="", chat=True, requests=8, timeout=120, retries=6):
+    def __init__(self, model, base_url="", chat=True, requests=8, timeout=600, retries=6):
         if requests < 1:
             raise StudyError(f"requests: {requests} in flight at once; give 1 or more")
+        if timeout <= 0:
+            raise StudyError(f"timeout: {timeout} seconds to wait for a reply; give more than 0")
         self.model, self.chat, self.requests, self.timeout, self.retries = model, chat, requests, timeout, retries
         refuse_secrets({"model": model})  # it is a part of the identity, which is kept
         self.base_url = server_address(base_url)
@@ -57,7 +71,8 @@ class ServedTeacher:
 
         Token counts are None where the server gives none. What a content filter withheld is a Completion without
         text whose finish reason is content_filter; cleaning names it unusable. Raises StudyError when the server
-        refuses or fails for good, or has no usable reply to some prompts; what it wrote until then went to `keep`.
+        refuses or fails for good, or has no usable reply to some prompts (they are in the error's `prompts`) or no room
+        for them; what it wrote until then, and to the other prompts, went to `keep`.
         """
         distinct = list(dict.fromkeys(prompts))
         written, failed = {}, {}
@@ -79,7 +94,9 @@ class ServedTeacher:
                 stopping.set()
             client.close()  # not after Ctrl-C: requests are still in flight then
         if failed:
-            raise StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
+            error = StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
+            error.prompts = list(failed) if _refusal(failed) is None else []
+            raise error
         return [written[prompt] for prompt in prompts]
 
     def contrast(self, *_, **__):
@@ -130,11 +147,19 @@ class ServedTeacher:
 
     def _ask(self, client, prompt, decoding, stopping):
         """Return the Completion of one prompt; the library repeats what failed on the way, this what came broken."""
+        from openai import APIStatusError
+
         endpoint = client.chat.completions if self.chat else client.completions
         for attempt in range(self.retries + 1):
             try:
                 reply = endpoint.with_raw_response.create(**self._body(prompt, decoding))
                 return self._completion(reply.text, decoding)
+            except APIStatusError as error:
+                if error.status_code in (400, 413, 422) and _TOO_LONG.search(error.response.text):
+                    raise _TooLong(f"{error.status_code} {error.response.text}") from None
+                raise
+            except _TooLong:
+                raise
             except _Unusable:
                 if attempt == self.retries or stopping.wait(min(0.5 * 2 ** attempt, 8)):
                     raise
@@ -154,6 +179,8 @@ class ServedTeacher:
     def _completion(self, reply, decoding):
         try:
             reply = json.loads(reply)
+            if isinstance(reply, dict) and not {"choices", "error"} & reply.keys():
+                raise _OtherApi
             choice = reply["choices"][0]
             text, reason = choice["message"]["content"] if self.chat else choice["text"], choice["finish_reason"]
             usage = reply.get("usage") or {}
@@ -173,23 +200,28 @@ class ServedTeacher:
             raise _Unusable("a reply without text" + used_up)
         text = text.encode("utf-8", "replace").decode("utf-8")  # half a character (a lone surrogate) fits in no file
         cut = min((text.find(mark) for mark in decoding.stop if mark in text), default=None)  # some servers ignore stop
+        if reason == "length" and cut is None and (tokens[1] or decoding.max_new_tokens) < decoding.max_new_tokens - 1:
+            # Its context was full. Kept, this would pass for a text that ended at the study's own limit.
+            raise _TooLong(f"a reply cut off after {tokens[1]} of {decoding.max_new_tokens} tokens")
         return Completion(text[:cut], FINISHED[reason] if cut is None else "stop", *tokens)
 
     def _message(self, failed, done, total, kept):
         """Say what failed, how far it came, and what to do; raise again what is a mistake of ours."""
-        from openai import APIConnectionError, APIStatusError, OpenAIError
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
         error, advice = _refusal(failed), "see the server's log"
         if error is None:
-            prompt, error = next(iter(failed.items()))
-            what = (f"no usable reply to {len(failed)} of the prompts, tried {self.retries + 1} times each; the first "
-                    f"ends with {prompt[-80:]!r} and got {error}")
+            what, advice = self._unusable(failed)
+        elif isinstance(error, _OtherApi):
+            what, advice = "a reply that is not of the OpenAI API", "see base_url (most end in /v1)"
         elif isinstance(error, APIStatusError):
             what = f"{error.status_code} {error.response.text}"  # of an unusual reply the library's message drops all
             advice = _ADVICE.get(error.status_code, advice)
         elif isinstance(error, APIConnectionError):
             what = f"{error.message} {error.__cause__ or ''}"
             advice = f"see whether it runs and answers within {self.timeout} seconds, and whether base_url is right"
+            if isinstance(error, APITimeoutError):
+                advice = f"see whether it runs; a slow one needs more `timeout` than {self.timeout} or fewer `requests`"
         elif isinstance(error, OpenAIError):
             what = str(error)
         else:
@@ -199,6 +231,18 @@ class ServedTeacher:
         there = f"{done} of {total} completions are {'kept' if kept else 'there'}"
         return f"{self.model} at {self.base_url}: {what}. {there}; {advice}, then run again" + (
             ": it goes on from there" if kept else "")
+
+    def _unusable(self, failed):
+        """Return (what, advice) where single prompts failed: those without room first, as they need another remedy."""
+        too_long = {prompt: error for prompt, error in failed.items() if isinstance(error, _TooLong)}
+        prompt, error = next(iter((too_long or failed).items()))
+        which = f"the first ends with {prompt[-80:]!r} and got {error}"
+        if not too_long:
+            return (f"no usable reply to {len(failed)} of the prompts, tried {self.retries + 1} times each; {which}",
+                    "see the server's log")
+        others = f" and {len(failed) - len(too_long)} more got no usable reply" if len(failed) > len(too_long) else ""
+        return (f"no room for {len(too_long)} of the prompts with what is to be written{others}; {which}",
+                "start the server with a longer context, or ask for fewer tokens")
 
 
 def _refusal(failed):
