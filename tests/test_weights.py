@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from kdutils.errors import StudyError
 from kdutils.evaluation.explanations import load_encoder
-from kdutils.experiments import FOLDER, load_experiment, local_inputs
+from kdutils.execution import files_of
+from kdutils.experiments import FOLDER, load_experiment
 from kdutils.student.models import load_student
 from kdutils.student.simulator import trained_reader
 from kdutils.student.training import fingerprint
@@ -303,14 +304,15 @@ def test_an_adapter_and_its_base_are_both_inputs_of_what_is_made_from_them(copie
     folder, _ = adapter_of(base, tmp_path / "adapter")
 
     class Job:
-        kind, parameters = "train", {"model": str(folder)}
+        kind, notebook = "students", "11_train_standard"
+        parameters = {"model": str(folder), "output": "outputs/a-test/students/one"}
 
     def known():
         student = {"model": str(folder)}
         return (HfTeacher(str(folder)).identity,
                 fingerprint(pd.DataFrame(), {}, "standard", 0, student, {}, {})["model_files"])
 
-    assert {str(base / "model.safetensors"), str(folder / "adapter_model.safetensors")} <= set(local_inputs(Job))
+    assert {base / "model.safetensors", folder / "adapter_model.safetensors"} <= set(files_of(Job))
     seen = [known()]
     for path in (folder / "adapter_model.safetensors", base / "model.safetensors"):
         rewrite(path, lambda tensors: {name: tensor + 1 for name, tensor in tensors.items()})
