@@ -375,10 +375,15 @@ def test_the_identity_tells_models_apart_without_loading_one(folder_of, tmp_path
     def append(name):
         return lambda folder: (folder / name).write_bytes((folder / name).read_bytes() + b" ")
 
+    def other_weight(folder):
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+
     same = identity_after(lambda folder: None)
     assert same == identity_after(lambda folder: (folder / "README.md").write_text("words"))
     assert {"backend", "model", "revision", "sha256", "quantization", "chat", "dtype"} <= set(same)
-    changed = [identity_after(append(name)) for name in ("model.safetensors", "config.json", "tokenizer.json")]
+    changed = [identity_after(append(name)) for name in ("config.json", "tokenizer.json")]
+    changed += [identity_after(other_weight)]
     changed += [identity_after(lambda folder: None, quantization="nf4"), same]
     for text in ("{{ messages }}", "{{ messages[0] }}"):
         changed.append(identity_after(lambda folder, text=text: (folder / "chat_template.jinja").write_text(text),
