@@ -474,6 +474,9 @@ def test_explanation_tables_show_mean_and_spread(study):
     assert set(measures["measure"]) - set(known) == {"simulated"}
     assert comparing.usual_measure(measures) == "las"
     assert comparing.usual_measure(measures, "words") == "words"
+    with pytest.raises(StudyError, match="measure: 'lass' was not measured here; there are .*las"):
+        comparing.usual_measure(measures, "lass")
+    assert comparing.usual_measure(measures.iloc[:0], "lass") == "", "nothing was measured: there is nothing to show"
     assert comparing.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
 
 

@@ -28,8 +28,8 @@ ODD = [None, True, False, 0, -1, 3, 5, 6, 2.5, -0.0, 1e308, float("nan"), float(
        "5f3c1a9e7b2d4c6e8f0a1b2c"]
 PARTS = [b"", b"\x00", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b'"', b"'", b",", b";", b"\t", b"\n", b"\r", b"\r\n",
          b"{", b"}", b"[", b"]", b"[" * 3000, b'{"a":' * 500, b"9" * 5000, b"1e999", b"\\ud800", b"\\u0000", b"NaN",
-         b"null", b"-Infinity", b"sep=;\n", b"rater", b"text", b"checksum", b"\xf0\x9f\x98\x80", b"=1+1", b",,,,,",
-         b"4,0"]
+         b"null", b"-Infinity", b"sep=;\n", b"rater", b"text", b"checksum", b"\xf0\x9f\x98\x80", b"=1+1",
+         b",,,,,", b"4,0"]
 
 
 @pytest.fixture(scope="module")

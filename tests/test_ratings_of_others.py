@@ -6,19 +6,19 @@ import re
 
 import pandas as pd
 import pytest
+import yaml
 
 from kdutils.errors import StudyError
 from kdutils.evaluation import ratings as reading
 from kdutils.evaluation.human_study import (
     CONSTRUCTS,
     Study,
-    canonical,
-    checksum,
     draw_plan,
     read_plan,
     write_plan,
     write_study,
 )
+from kdutils.experiments import FOLDER, load_experiment
 from tests.test_human_study import METHODS, form_table, sign, texts_for
 
 PANEL = ["5f3c1a9e7b2d4c6e8f0a1b2c", "60d5ec49f1b2c8b1f8e4e1a7", "5e9f10293847566473829101", "5a0b1c2d3e4f506172839405"]
@@ -143,7 +143,7 @@ def test_ids_of_a_panel_stand_for_the_codes_that_saw_their_texts(made, tmp_path,
 
 def test_a_table_says_which_code_an_id_stands_for(made, tmp_path):
     plan, files, _ = scored(made, tmp_path)
-    home, code, others = tmp_path / "back", *list(files)[:1], list(files)[1:]
+    home, code = tmp_path / "back", next(iter(files))
     home.mkdir()
     answer = files[code]["answers"][0]
     lines = ["participant,text," + ",".join(CONSTRUCTS), f"x1,{answer['text']},4,4,4,4,4"]
@@ -153,7 +153,6 @@ def test_a_table_says_which_code_an_id_stands_for(made, tmp_path):
     ratings, problems, _ = reading.read_ratings(home, plan, keep_unfinished=True)
     assert set(ratings["rater"]) <= {code} and f"x1 stands for {code}" in set(problems["detail"])
     assert problems.loc[problems["what"] == "unknown rater", ["file", "row"]].to_numpy().tolist() == [["codes.csv", 3]]
-    assert others
 
 
 def test_an_id_that_fits_no_code_or_several_is_a_clear_line(made, tmp_path):
@@ -260,4 +259,16 @@ def test_odd_plan_cells_come_back_from_the_csv_as_they_were(made, tmp_path):
     plan = made[1].assign(question=["=1+1", "-x", "'@y", "'", "+49", "-3", "a\nb", " =z"] * 2 + ["@"] * 4)
     write_plan(tmp_path, plan)
     pd.testing.assert_frame_equal(read_plan(tmp_path / "plan.csv"), plan)
-    assert checksum(canonical(1))  # what the form and Python share
+
+
+@pytest.mark.parametrize("key, entry, message", [
+    ("human_study", {"methods": "standard"}, "key 'human_study.methods': 'standard' is not of type list"),
+    ("human_study", {"methods": []}, "key 'human_study.methods': empty"),
+    ("human_study", {"promptings": ["zzz"]}, "key 'human_study.promptings': 'zzz' is not among"),
+    ("students", {"mini-t5": {"methods": 3}}, "key 'students.mini-t5.methods': 3 is not of type list")])
+def test_a_message_names_the_key_as_it_stands_in_the_file(tmp_path, key, entry, message):
+    settings = yaml.safe_load((FOLDER / "mini.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({**settings, key: entry}))
+    with pytest.raises(StudyError, match=re.escape(message)) as error:
+        load_experiment(str(tmp_path / "a.yaml"))
+    assert ".." not in str(error.value).partition("key '")[2]

@@ -540,15 +540,17 @@ def read_plan(path):
         if path.suffix == ".csv":
             frame = _plan_of_csv(path)
         else:
-            frame = pq.read_table(path).to_pandas()
+            table = pq.read_table(path)
+            table.validate(full=True)  # texts are looked at late otherwise
+            frame = table.to_pandas()
             frame["choices"] = frame["choices"].map(list)
         plan = _as_plan(frame)
+        fault = _plan_fault(plan)
     except KeyError as error:
         raise StudyError(f"{path}: column {error} is missing from a plan") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         why = next(iter(printable(error).splitlines()), type(error).__name__)
         raise StudyError(f"{path}: not a readable plan ({why[:200]})") from error
-    fault = _plan_fault(plan)
     if fault:
         raise StudyError(f"{path}: not a plan: {fault}")
     return plan
