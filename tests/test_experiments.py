@@ -5,7 +5,14 @@ import yaml
 
 from kdutils.__main__ import main
 from kdutils.errors import StudyError
-from kdutils.experiments import FOLDER, NOTEBOOKS, experiment_names, load_experiment, notebook_parameters
+from kdutils.experiments import (
+    FOLDER,
+    NOTEBOOKS,
+    SET_BY_STUDY,
+    experiment_names,
+    load_experiment,
+    notebook_parameters,
+)
 
 MINI = yaml.safe_load((FOLDER / "mini.yaml").read_text())
 
@@ -90,11 +97,113 @@ BAD = {
                                    "key 'evaluation.reader.epochs': -1.0 must be above 0"),
     "reader of an unknown kind": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "kind": "foo"}}),
                                   "key 'evaluation.reader': reader: kind: unknown 'foo'"),
+    "seed that NumPy does not take": (changed("seeds", [2**32]), "key 'seeds': 4294967296 is not a whole number from"),
+    "weight above one": (changed("methods/combined/beta", 1.5), "key 'methods.combined.beta': 1.5 is not between 0"),
+    "weight below zero": (changed("methods/combined/gamma", -1), "key 'methods.combined.gamma': -1 is not between 0"),
+    "weight that is no number": (changed("methods/untagged/beta", float("nan")), "nan is not a finite number"),
+    "unknown style": (changed("methods/combined/counterfactual_style", "zzz"), "unknown 'zzz'; known are encoder, deco"),
+    "unknown wrong answers": (changed("methods/combined/wrong_answers", "zzz"), "unknown 'zzz'; known are all, first"),
+    "encoder that is not there": (changed("evaluation/encoder", "./nowhere"), "key 'evaluation.encoder': ./nowhere: no s"),
+    "encoder that is no model": (changed("evaluation/encoder", "kdutils/mini"), "no config.json; this is not a model fo"),
+    "encoder of no name": (changed("evaluation/encoder", "a b"), "a b: neither a folder nor a Hub id"),
+    "model that is a file": (changed("students/mini-t5/model", "kdutils/tiny.py"), "a file, but a folder is wanted"),
+    "no tokenizer there": (changed("students/mini-t5/tokenizer", "kdutils/mini"), "no tokenizer in this folder"),
+    "home of nobody": (changed("students/mini-t5/model", "~nosuchuser/x"), "~nosuchuser/x: no such file or folder"),
+    "path that is too long": (changed("students/mini-t5/model", "./" + "x" * 300), "too long for a path"),
+    "ratings that are not there": (changed("human_ratings", {"ratings": ["back/r.csv"]}),
+                                   "key 'human_ratings.ratings': back/r.csv: no such file or folder"),
+    "unknown answered": (changed("human_study/answered", "zzz"), "unknown 'zzz'; known are all_right, any_right"),
+    "study outside": (changed("human_study/study", "../../x"), "key 'human_study.study': '../../x' is not a name"),
+    "study without a name": (changed("human_study/study", ""), "'' is not a name"),
+    "study of a long name": (changed("human_study/study", "x" * 65), "is not a name"),
+    "control characters": (changed("human_study/consent", "a\x1b[2Jb"), "'a\\u001b[2Jb' holds control characters"),
+    "unknown question to people": (changed("human_study/ask", ["iq"]), "key 'human_study.ask': unknown 'iq'; known are"),
+    "nobody": (changed("human_study/n_raters", 0), "key 'human_study.n_raters': 0 is less than 1"),
+    "people that make no plan": (changed("human_study/n_raters", 7), "key 'human_study': 7 raters × 8 items are not 2"),
+    "more questions than there are": (changed("human_study/n_raters", 1000), "can be drawn from"),
+    "method that writes nothing": (changed("human_study/methods", ["label_only"]), "'label_only' writes no explanations"),
+    "nothing to show": (changed("human_study/methods", ["token_rationale"]), "there is nothing to show"),
+    "shares that are none": (changed("human_study/expected", [0.5, 0.6]), "shares that add up to 1"),
+    "effect of no method": (changed("human_ratings", {"simulated_effects": {"zzz": 1.0}}), "'zzz' is not shown to peo"),
+    "no level": (changed("human_ratings", {"level": 0.0}), "key 'human_ratings.level': 0.0 must be above 0 and below 1"),
+    "splits that are none": (changed("promptings/counterfactual/splits", ["zzz"]), "unknown 'zzz'; known are train, dev"),
+    "no split": (changed("promptings/counterfactual/splits", []), "key 'promptings.counterfactual.splits': [] is empty"),
+    "nothing to train on": (changed("promptings/few_shot/splits", ["test"]), "without the split train in `splits` the m"),
+    "a limit of true": (changed("datasets/mini/limits", {"train": True}), "True is not a whole number of questions"),
+    "a limit of zero": (changed("datasets/mini/limits/test", 0), "key 'datasets.mini.limits.test': 0 is less than 1"),
+    "limit of all splits": (changed("datasets/mini/limits", {"all": 5}), "unknown split 'all'"),
+    "one question to shuffle": (changed("datasets/mini/limits/dev", 1), "rationale of another question; set 2 or more"),
+    "no epoch": (changed("training/epochs", 0), "key 'training.epochs': 0 must be above 0"),
+    "epochs without an end": (changed("training/epochs", float("inf")), "inf is not a finite number"),
+    "no question in a step": (changed("training/questions_per_step", 0), "0 is less than 1"),
+    "no learning": (changed("training/learning_rate", 0.0), "key 'training.learning_rate': 0.0 must be above 0 and at"),
+    "warmup before the start": (changed("training/warmup_steps", -1), "-1 is less than 0"),
+    "no tokens at a time": (changed("training/token_budget", 0), "0 is less than 1"),
+    "texts too short": (changed("training/max_target_tokens", 7), "7 is less than 8"),
+    "no evaluation": (changed("teachers/mini-t5-tuned/finetune/dev_evaluations", 0), "0 is less than 1"),
+    "unknown measure": (changed("comparison", {"measure": "lass"}), "key 'comparison.measure': 'lass' is not a measure"),
+    "unknown tested measure": (changed("comparison", {"tested": ["las", "lass"]}), "'lass' is not a measure"),
+    "no words": (changed("promptings/tokens/k", 0), "key 'promptings.tokens.k': 0 is less than 1"),
+    "compared with a number": (changed("promptings/tokens/compare", [3]), "3 is not of type str; put it in quotes"),
+    "compared twice": (changed("promptings/tokens/compare", ["random", "random"]), "'random' is listed twice"),
+    "below zero degrees": (changed("teachers/mini-llama/temperature", -0.1), "-0.1 is less than 0"),
+    "nothing to draw from": (changed("teachers/mini-llama/top_p", 0.0), "0.0 must be above 0 and at most 1"),
+    "no round": (changed("promptings/critique_revision/rounds", 0), "key 'promptings.critique_revision.rounds': 0 is les"),
+    "an empty stop": (changed("teachers/mini-llama/stop", [""]), "key 'teachers.mini-llama.stop': '' is empty"),
+    "adapters of no kind": (changed("students/mini-t5/lora", {"depth": 2}), "unknown key 'depth'; known are rank, alpha"),
+    "adapters of no size": (changed("students/mini-t5/lora", {"rank": 0}), "key 'students.mini-t5.lora.rank': 0 is less"),
+    "adapters that drop all": (changed("students/mini-t5/lora", {"dropout": 1.0}), "1.0 must be at least 0 and below 1"),
+    "shape below zero": (changed("students/mini-t5/config", {"num_layers": -2}), "config.num_layers': -2 is not a whole"),
+    "shape of words": (changed("students/mini-t5/config", {"feed_forward_proj": 3}), "3 is not of type str"),
+    "student without a model": (changed("students/mini-t5/model", ""), "key 'students.mini-t5.model': empty; give a fo"),
+    "reader without an epoch": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "epochs": 0.0}}),
+                                "key 'evaluation.reader.epochs': 0.0 must be above 0"),
+    "reader with odd adapters": (changed("evaluation", {"reader": {"model": "kdutils/mini/student", "lora": {"x": 1}}}),
+                                 "key 'evaluation.reader.lora': unknown key 'x'"),
+    "quantised server": (changed("teachers/mini-llama", {
+        "backend": "openai", "model": "x", "quantization": "nf4", "promptings": ["few_shot", "counterfactual",
+                                                                                  "critique_revision"]}),
+        "a server decides on quantization"),
+    "server of a local model": (changed("teachers/mini-llama/base_url", "http://localhost:1/v1"), "set backend: openai"),
+    "revision of a folder": (changed("teachers/mini-llama/revision", "main"), "revisions are for Hub ids"),
+    "published by nobody": (changed("teachers/mini-llama/backend", "published"), "dataset 'mini' is unknown"),
+    "no prompts": (changed("datasets", {"own": {"reader": "table", "files": {"train": "README.md"}}}),
+                   "no prompt of this name for 'own'"),
+    "table without files": (changed("datasets", {"own": {"reader": "table"}}), "key 'datasets.own.files': missing"),
+    "transfer twice": (changed("transfer", ["mini", "mini"]), "key 'transfer': 'mini' is listed twice"),
+    "transfer to a list": (changed("transfer", [["mini"]]), "key 'transfer': '['mini']' is not among"),
+    "method twice": (changed("students/mini-t5/methods", ["standard", "standard"]), "'standard' is listed twice"),
+    "names alike": (changed("students/Mini-T5", {}), "differs from 'mini-t5' in capital letters alone"),
+    "name of a folder that no disk has": (changed("students/" + "x" * 65, {}), "at most 64 characters"),
+    "name with a dot at its end": (changed("students/a.", {}), "ends with no '.'"),
+    "seeds of a long name": (changed("seeds", list(range(1000, 1120))).replace("seeds_per_job: 3", "seeds_per_job: 120"),
+                             "key 'seeds_per_job': the seeds of one job name its folder"),
+    "too many runs": (changed("seeds", list(range(9000))).replace("seeds_per_job: 3", "seeds_per_job: 1"), "at most 50,000"),
+    "yes for true": ("random_weights: yes\n", "key 'random_weights': unknown"),
     "no mapping": ("- 1\n- 2\n", "an experiment is a mapping"),
     "no YAML": ("a: [1, 2\n", "not readable YAML"),
     "key twice": ("about: a\nabout: b\n", "line 2: duplicate key 'about'"),
     "code": ("about: !!python/object/apply:os.system ['true']\n", "not readable YAML"),
     "not text": (b"\xff\xfe\x00", "not readable YAML"),
+    "UTF-16": ("about: x".encode("utf-16"), "line 1: it is not UTF-8; save the file as UTF-8"),
+    "contains itself": ("a: &a [*a]\n", "line 1: *a names nothing that ends before it"),
+    "deep": ("a: " + "[" * 3000, "line 1: more than 20 mappings or lists inside each other"),
+    "deep and whole": ("a: " + "[" * 3000 + "]" * 3000, "line 1: more than 20 mappings or lists inside each other"),
+    "many laughs": ("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]\n" for i in range(9)), "more than 20,000 values"),
+    "large": ("about: x\n" * 200_000, "it has more than 200,000 bytes"),
+    "bytes": ("about: !!binary aGk=\n", "line 1: the tag tag:yaml.org,2002:binary is not allowed"),
+    "key that is a list": ("? [a]\n: 1\n", "line 1: a key must be a plain text"),
+    "template": ("about: {{ x }}\n", "line 1: a key must be a plain text; quote a text that begins with {"),
+    "tab": ("about:\n\tx: 1\n", "line 2: found character '\\t' that cannot start any token"),
+    "NUL": ("about: a\x00b\n", "character 9 is the control character #x0000"),
+    "no character": ('about: "\\U00ffffff"\n', "an escape in it is no character"),
+    "half a character": ('about: "\\ud83d"\n', "line 1: \\ud83d holds half a character"),
+    "two documents": ("about: a\n---\nabout: b\n", "line 2: a second document begins"),
+    "number of 5,000 digits": (f"seeds: [{'9' * 5000}]\n", "has more than 40 characters"),
+    "key of control characters": ('"a\\0\\e[2J": 1\n', "key 'a\\u0000\\u001b[2J': unknown"),
+    "key of 100,000 characters": (f"{'x' * 900}: &a 1\n? {'y' * 100_000}\n: 1\n", "…': unknown; known are about"),
+    "empty file": ("", "an experiment is a mapping"),
 }
 
 
@@ -107,6 +216,7 @@ def test_a_bad_experiment_is_one_line_exit_code_2_and_nothing_written(name, tmp_
     assert main(["run", str(path)]) == 2
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0 and str(path) in error and says in error
+    assert len(error.replace(str(path), "")) < 700 and error.isprintable()
     assert sorted((NOTEBOOKS.parent / "outputs").iterdir()) == before
 
 
@@ -121,6 +231,110 @@ def test_the_name_of_a_served_model_is_not_taken_for_a_path(name, tmp_path):
     path.write_text(changed("teachers/mini-llama", {**served, "backend": "hf", "model": "./nowhere/at/all"}))
     with pytest.raises(StudyError, match="no such file or folder"):
         load_experiment(path)
+
+
+@pytest.mark.parametrize(("written", "means"), [
+    ("5e-5", 5e-5), ("1E-3", 1e-3), (".5e-1", 0.05), ("1e-03", 0.001), ("0.00005", 0.00005), ("1.", 1.0), ("1", 1)])
+def test_a_number_is_read_as_the_number_that_it_is(written, means, tmp_path):
+    path = tmp_path / "rate.yaml"
+    path.write_text(changed("training/learning_rate", "RATE").replace("RATE", written))
+    assert load_experiment(path).settings["training"]["learning_rate"] == means
+    path.write_text(changed("training/learning_rate", "RATE").replace("RATE", f"'{written}'"))
+    with pytest.raises(StudyError, match=f"key 'training.learning_rate': '{written}' is not of type float"):
+        load_experiment(path)
+
+
+def test_names_stay_as_they_are_written(tmp_path):
+    names = ["no", "on", "2.5e-4", "1_0", "1e3", "true", "null", "007", "2026-11-25", "1.0"]
+    text = changed("students", "STUDENTS").replace("STUDENTS", "\n" + "".join(
+        f"  {name}: {{model: kdutils/mini/student}}\n" for name in names))
+    text = text.replace("human_study:", "unused:") if False else text
+    path = tmp_path / "names.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match="80 items"):  # ten students are ten times as many texts for people
+        load_experiment(path)
+    path.write_text(text[:text.index("human_study:")] + text[text.index("methods:"):])
+    found = [job.labels["student"] for job in load_experiment(path).jobs if job.kind == "students"]
+    assert list(dict.fromkeys(found)) == names
+    path.write_text(path.read_text().replace("seeds:", "transfer: [no]\nseeds:").replace("mini: {", "no: {"))
+
+
+def test_lists_of_names_are_names_and_other_lists_hold_numbers(tmp_path):
+    text = changed("methods", {"label_only": {}}).replace("  label_only: {}", "  label_only: {}\n  2.5e-4: {as: standard}")
+    text = text[:text.index("human_study:")] + text[text.index("methods:"):]
+    path = tmp_path / "lists.yaml"
+    path.write_text(text.replace("model: kdutils/mini/student\n", "model: kdutils/mini/student\n    methods: [2.5e-4, "
+                                 "label_only]\n"))
+    experiment = load_experiment(path)
+    assert experiment.settings["students"]["mini-t5"]["methods"] == ["2.5e-4", "label_only"]
+    assert experiment.settings["seeds"] == [0, 1, 2]
+
+
+def test_entries_that_are_shared_by_an_alias_or_merged_are_read(tmp_path):
+    path = tmp_path / "shared.yaml"
+    path.write_bytes(("\ufeff" + changed("students", "STUDENTS").replace("STUDENTS", (
+        "\n  mini-t5: &usual {model: kdutils/mini/student, epochs: 2}\n  other:\n    <<: *usual\n    epochs: 3"))
+        ).replace("methods:\n  - multitask\n", "methods:\n  - multitask\n").replace("\n", "\r\n").encode())
+    students = load_experiment(path).settings["students"]
+    assert students["other"] == {"model": "kdutils/mini/student", "epochs": 3} and students["mini-t5"]["epochs"] == 2
+
+
+def test_every_parameter_that_an_experiment_may_set_has_a_rule():
+    from kdutils.parameters import RULES
+
+    settable = {name for path in NOTEBOOKS.glob("[0-3]*.ipynb") for name in notebook_parameters(path.stem)}
+    assert settable - SET_BY_STUDY == set(RULES), "a rule in kdutils/parameters.py, ANY where every value is fine"
+
+
+def test_the_rules_are_those_of_the_code_that_reads_the_values():
+    from kdutils.data.questions import SPLITS
+    from kdutils.evaluation import human_study
+    from kdutils.evaluation.reading import read_measures
+    from kdutils.parameters import RULES, TOKENIZERS, fault_of
+    from kdutils.student.models import ADAPTERS, KINDS, TOKENIZER_FILES
+    from kdutils.teacher import attribution, hf, published
+
+    known = {"kind": ("", *KINDS), "attribution": attribution.ATTRIBUTIONS, "target": attribution.TARGETS,
+             "quantization": tuple(hf.QUANTIZATIONS), "published_teacher": tuple(published.TEACHERS), "split": SPLITS,
+             "answered": tuple(human_study.ANSWERED), "masked": human_study.MASKED, "task": tuple(human_study.TASKS)}
+    assert {name: RULES[name].choices for name in known} == known
+    assert RULES["ask"].each.choices == tuple(human_study.ASKABLE) and TOKENIZERS == TOKENIZER_FILES
+    assert set(RULES["lora"].keys) == set(ADAPTERS) and fault_of("lora", ADAPTERS) == ("", "")
+    found = set(read_measures(["kdutils/mini/example/evaluations"])["measure"])
+    assert len(found) > 10 and all(fault_of("measure", name) == ("", "") for name in found - {"groups"})
+
+
+def test_the_defaults_of_every_notebook_keep_the_rules():
+    from kdutils.experiments import notebook_defaults
+    from kdutils.parameters import fault_of
+
+    for path in NOTEBOOKS.glob("[0-3]*.ipynb"):
+        for name, value in notebook_defaults(path.stem).items():
+            assert name in SET_BY_STUDY or fault_of(name, value) == ("", ""), (path.stem, name)
+
+
+def test_listing_goes_on_past_broken_experiments(tmp_path, monkeypatch, capsys):
+    for name, text in {"a-deep": "a: " + "[" * 3000, "b-latin": b"about: \xe9", "c-alias": "a: &a [*a]", "d-empty": "",
+                       "e\x1b[2J": "x", "f-lines": (FOLDER / "mini.yaml").read_text().replace(
+                           "took: 7 minutes", "took: |\n  7\n  minutes\n#")}.items():
+        (tmp_path / f"{name}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "g-folder.yaml").mkdir()
+    (tmp_path / "h-nowhere.yaml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "mini.yaml").write_text((FOLDER / "mini.yaml").read_text())
+    monkeypatch.setattr("kdutils.experiments.FOLDER", tmp_path)
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert [line.partition(":")[0] for line in lines] == [
+        "a-deep", "b-latin", "c-alias", "d-empty", "e\\u001b[2J", "f-lines", "    needs", "g-folder", "h-nowhere", "mini",
+        "    needs"]
+    assert all(line.isprintable() and len(line.replace(str(tmp_path), "")) < 700 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000 + ".yaml", "a\x00b", "a/" + "b" * 300 + ".yaml", "~nosuchuser/x.yaml"])
+def test_an_experiment_of_an_impossible_name_is_one_line(name, capsys):
+    assert main(["run", name]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "no such experiment" in error and error.isprintable() and len(error) < 700
 
 
 def test_an_unknown_experiment_is_named_with_those_there(capsys):
