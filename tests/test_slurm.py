@@ -44,6 +44,14 @@ resources: {memory_mb: 3000, minutes: 25, students: {gpus: 1, minutes: 40}}
 """
 
 
+def wait_for(true, seconds=300):
+    until = time.time() + seconds
+    while not (found := true()):
+        assert time.time() < until, "it did not come"
+        time.sleep(0.3)
+    return found
+
+
 # What a job may use.
 
 @pytest.mark.parametrize("value, message", [
@@ -200,20 +208,22 @@ def test_a_real_queue_is_read_and_cancelled(tmp_path):
     """Two jobs of this experiment, one of another; one of the two waits, since the node has two processors."""
     logs, other = tmp_path / "blau ä b" / ".snakemake" / "slurm_logs", tmp_path / "other" / ".snakemake" / "slurm_logs"
     for one in (logs, other):
-        one.mkdir(parents=True)
+        (one / "rule_execute").mkdir(parents=True)
     with cluster(tmp_path / "cluster") as environment:
         def slurm_says(*words):
             return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
 
         sleeping = [slurm_says("sbatch", "--parsable", f"--output={where}/rule_execute/%j.log", "--job-name", "a" * 87,
-                               "--cpus-per-task=1", "--wrap=sleep 300").strip() for where in (logs, other, logs)]
+                               "--mem=1000", "--wrap=sleep 300").strip() for where in (logs, other, logs)]
+        states = ["squeue", "--noheader", "--sort=i", "--format=%T"]
+        wait_for(lambda: slurm_says(*states).split() == ["RUNNING", "RUNNING", "PENDING"])
         asked = subprocess.run(
             [sys.executable, "-c", "import pathlib, sys; from kdutils import slurm; "
                                    "slurm.stop_jobs(pathlib.Path(sys.argv[1]))", str(logs.parents[1])],
             env=environment, capture_output=True, text=True)
         assert asked.returncode == 0, asked.stderr
         assert asked.stdout == "cancelled on Slurm, where an interrupted call had left them: 2 jobs\n"
-        assert slurm_says("squeue", "--noheader", "--format=%i").split() == [sleeping[1]]
+        assert slurm_says("squeue", "--noheader", "--format=%i %T").split() == [sleeping[1], "RUNNING"]
 
 
 # What Slurm ended.
@@ -262,14 +272,6 @@ def files(folder, *patterns):
     """Return {path: checksum} of the files below `folder` that fit a pattern."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for pattern in patterns for path in sorted(folder.rglob(pattern)) if ".snakemake" not in path.parts}
-
-
-def wait_for(true, seconds=300):
-    until = time.time() + seconds
-    while not (found := true()):
-        assert time.time() < until, "it did not come"
-        time.sleep(0.3)
-    return found
 
 
 @needs_slurm
