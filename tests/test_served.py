@@ -241,7 +241,8 @@ def test_what_goes_wrong_once_is_tried_again(trouble, chat, pauses):
 
 
 @pytest.mark.parametrize(("trouble", "says"), [
-    ("500", "the model fell over.*see the server's log"), ("context shared", "500.*exceeded.*lower `requests`"), ("429", "slow down.*lower `requests`"),
+    ("500", "the model fell over.*see the server's log"), ("context shared", "500.*exceeded.*lower `requests`"),
+    ("429", "slow down.*lower `requests`"),
     ("half", "Connection error.*see whether it runs"), ("hang up", "Connection error"), ("slow", "timed out"),
     ("not json", "no usable reply to 1 of the prompts, tried 3 times.*'bad'.*no JSON"), ("page", "no JSON"),
     ("no choices", "reply without a completion"), ("no text", "reply without text"), ("empty", "reply without text"),
