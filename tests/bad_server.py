@@ -75,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         {"good": lambda: self.reply(self.written(text_for(prompt))),
          "slow": lambda: self.server.over.wait(60),
          "500": lambda: self.reply({"error": {"message": "the model fell over"}}, 500),
+         "context shared": lambda: self.reply(
+             {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}, 500),
          "429": lambda: self.reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "7"}),
          "401": lambda: self.reply({"error": {"message": f"no such key: {self.headers['Authorization']}"}}, 401),
          "400": lambda: self.reply({"error": {"message": "no such parameter: top_q"}}, 400),

@@ -247,7 +247,8 @@ def test_what_goes_wrong_once_is_tried_again(trouble, chat, pauses):
 
 
 @pytest.mark.parametrize(("trouble", "says"), [
-    ("500", "the model fell over.*see the server's log"), ("429", "slow down.*lower `requests`"),
+    ("500", "the model fell over.*see the server's log"), ("context shared", "500.*exceeded.*lower `requests`"),
+    ("429", "slow down.*lower `requests`"),
     ("half", "Connection error.*see whether it runs"), ("hang up", "Connection error"), ("slow", "timed out"),
     ("not json", "no usable reply to 1 of the prompts, tried 3 times.*'bad'.*no JSON"), ("page", "no JSON"),
     ("no choices", "reply without a completion"), ("no text", "reply without text"), ("empty", "reply without text"),
@@ -261,7 +262,7 @@ def test_what_stays_wrong_is_named_and_what_was_written_is_kept(trouble, says, p
     assert f"m at {server.url}: " in str(failed.value) and "of 3 completions are kept" in str(failed.value)
     assert "then run again: it goes on from there" in str(failed.value)
     assert sum(entry["prompt"] == "bad" for entry in server.seen) == 3
-    of_the_server = trouble in ("500", "429", "half", "hang up", "slow")
+    of_the_server = trouble in ("500", "context shared", "429", "half", "hang up", "slow")
     assert [prompt for prompt, _ in kept] == (["a"] if of_the_server else ["a", "b"])
 
 

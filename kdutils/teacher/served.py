@@ -217,6 +217,8 @@ class ServedTeacher:
         elif isinstance(error, APIStatusError):
             what = f"{error.status_code} {error.response.text}"  # of an unusual reply the library's message drops all
             advice = _ADVICE.get(error.status_code, advice)
+            if error.status_code >= 500 and "context" in what.casefold():  # llama.cpp shares one among its requests
+                advice = "lower `requests`, which share the server's context, or start it with a longer one"
         elif isinstance(error, APIConnectionError):
             what = f"{error.message} {error.__cause__ or ''}"
             advice = f"see whether it runs and answers within {self.timeout} seconds, and whether base_url is right"
