@@ -1,15 +1,20 @@
 """The published explanations: the pinned tables, their measured defects, the join, the download, and PaLM-540B's."""
 
 import json
+import math
 import os
 import re
 import threading
+from datetime import date
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from fuzzing import outcome
 
 from kdutils.data.questions import evaluate
 from kdutils.data.readers import NLI_LABELS, nli_question, read_questions, read_records
@@ -181,6 +186,103 @@ def test_a_missing_column_is_named(tmp_path):
     pd.DataFrame([row]).to_parquet(tmp_path / "cqa-llama-test.parquet")
     with pytest.raises(StudyError, match="cqa-llama-test: row 0: no column 'counterfactual_prompt_answer_3_rationale'"):
         published_explanations(frame_of(question(0)), "cqa", "llama", "counterfactual", tmp_path)
+
+
+# Values that are no texts
+
+@pytest.mark.parametrize("value", [5, 2.5, True, ["a"], {"a": "b"}, date(2026, 1, 2), Decimal("1.5"), b"\xff\xfe"])
+@pytest.mark.parametrize("stage", ["rationale", "counterfactual"])
+@pytest.mark.parametrize("layout", ["parquet", "shard"])
+def test_a_value_that_is_no_text_is_named(value, stage, layout, tmp_path):
+    column = POS if stage == "rationale" else CF.format(2)
+    rows = [published_row(0, **{column: value}), published_row(1, **{column: value})]
+    where = tmp_path / "cqa-llama-test.parquet"
+    if layout == "shard":
+        where = tmp_path / "cqa-llama-test" / "shard_0" / "data-00000-of-00001.arrow"
+        where.parent.mkdir(parents=True)
+        where.write_bytes(arrow(rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), where)
+    with pytest.raises(StudyError) as caught:
+        published_explanations(frame_of(question(0)), "cqa", "llama", stage, tmp_path)
+    said = str(caught.value)
+    if isinstance(value, bytes):
+        assert re.fullmatch(rf"{where}: its values cannot be read \(.*\)", said)
+    else:
+        assert said == f"cqa-llama-test: row 0: column '{column}': {value!r} is not a text"
+
+
+@pytest.mark.parametrize("stage", ["rationale", "counterfactual"])
+def test_texts_that_are_missing_are_counted_and_bytes_are_texts(stage, tmp_path):
+    """A null, a column of numbers without any, and texts that a program has saved as bytes."""
+    columns = [POS] if stage == "rationale" else [CF.format(place) for place in (1, 2, 3)]
+    rows = [published_row(0, **dict.fromkeys(columns)), published_row(1)]
+    table = pa.Table.from_pylist(rows)
+    for column in columns:
+        table = table.set_column(table.column_names.index(column), column, table[column].cast(pa.binary()))
+    pq.write_table(table, tmp_path / "cqa-llama-test.parquet")
+    frame = published_explanations(frame_of(question(0), question(1)), "cqa", "llama", stage, tmp_path)
+    assert frame["problem"].tolist() == ["empty"] * len(columns) + [""] * len(columns)
+    assert frame["text"].tolist()[len(columns):] == [rows[1][column] for column in columns]
+    assert frame.attrs["notes"]["problem: empty"] == len(columns)
+    empty = table.set_column(table.column_names.index(columns[0]), columns[0], pa.array([math.nan, math.nan]))
+    pq.write_table(empty, tmp_path / "cqa-llama-test.parquet")
+    frame = published_explanations(frame_of(question(0), question(1)), "cqa", "llama", stage, tmp_path)
+    assert frame["problem"].tolist().count("empty") == len(columns) + 1
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"choices": "abc"}, "row 0: field 'choices' is not a list of texts"),
+    ({"choices": [1, 2]}, "row 0: field 'choices' is not a list of texts"),
+    ({"choices": None}, "row 0: field 'choices' is not a list of texts"),
+    ({"id": 7}, "row 0: field 'id' is empty or not a text"), ({"answer": None}, "row 0: field 'answer' is empty"),
+    ({"question": ["What"]}, "row 0: field 'question' is empty or not a text"),
+])
+def test_a_published_question_that_is_none_is_named(changes, message, tmp_path):
+    pq.write_table(pa.Table.from_pylist([published_row(0, **changes)]), tmp_path / "cqa-llama-test.parquet")
+    with pytest.raises(StudyError, match=f"cqa-llama-test: {message}"):
+        published_explanations(frame_of(question(0)), "cqa", "llama", "rationale", tmp_path)
+
+
+@pytest.mark.parametrize("value", [5, "ab", [1, 2, 3], {"a": 1}])
+def test_choices_beside_a_published_pair_are_texts_or_named(value, tmp_path):
+    rows = [{**snli(number), "choices": value, POS: "So."} for number in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "esnli-llama-test.parquet")
+    with pytest.raises(StudyError, match="esnli-llama-test: row 0: field 'choices': .* is not a list of texts"):
+        published_explanations(pairs(0, 1, split="test"), "esnli", "llama", "rationale", tmp_path)
+
+
+@pytest.mark.parametrize("value", [5, 2.5, {"a": 1}])
+def test_facts_that_are_none_are_named(value, tmp_path):
+    rows = [{"qid": "a", "question": "Is it?", "answer": True, "facts": value, POS: "So."}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "strategyqa-llama-test.parquet")
+    asked = frame_of(question(0, question="Is it?", choices=["yes", "no"], answer="yes"))
+    with pytest.raises(StudyError, match="strategyqa-llama-test: row 0: field 'facts': .* is neither a text nor"):
+        published_explanations(asked, "strategyqa", "llama", "rationale", tmp_path)
+
+
+def test_every_bit_of_a_small_published_file_may_flip(small):
+    """Read, or one line: 400 of its bits, and its cut at 100 lengths."""
+    path = small / "cqa-llama-test.parquet"
+    whole = path.read_bytes()
+    places = [8 * len(whole) * step // 400 for step in range(400)]
+    damaged = [whole[:bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1:] for bit in places]
+    refused = 0
+    for data in damaged + [whole[:len(whole) * step // 100] for step in range(100)]:
+        path.write_bytes(data)
+        frame, message = outcome(published_explanations, frame_of(question(0)), "cqa", "llama", "rationale", small)
+        assert frame is not None or "cqa-llama-test" in message
+        refused += frame is None
+    assert refused > 200
+
+
+@pytest.mark.parametrize("folder", ["~nosuch/x", "a\0b", "x" * 300, "/dev/null/x", "pipe"])
+def test_a_folder_that_is_none_is_a_line(folder, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    folder = folder if folder.startswith(("~", "/")) else str(tmp_path / folder)
+    for teacher in ("llama", "palm"):
+        frame, message = outcome(published_explanations, frame_of(question(0)), "cqa", teacher, "few_shot", folder)
+        assert frame is None and message
 
 
 # The layout of one table per stage
@@ -611,12 +713,36 @@ def test_broken_files_of_palm_are_named(tmp_path, texts, message):
         published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "not readable JSON"), ('{"a": 1}', "not a list of texts")])
+@pytest.mark.parametrize(("content", "message"), [
+    ("{", "not readable JSON"), ('{"a": 1}', "not a list of texts"), ("[" * 100_000, "not readable JSON"),
+    ("5", "not a list of texts"), ("null", "not a list of texts"), ("", "not readable JSON")])
 def test_a_part_that_is_no_list_is_named(tmp_path, content, message):
     unpacked(tmp_path, ["x"], [])
     (tmp_path / "anli1" / "llm" / "train_CoT_0.json").write_text(content)
     with pytest.raises(StudyError, match=f"train_CoT_0.json: {message}"):
         published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("train_CoT_2.json", "3 parts train_CoT_.*json, but train_CoT_1.json is not among them"),
+    ("train_CoT_x.json", "3 parts train_CoT_.*json, but train_CoT_1.json is not among them"),
+    ("train_CoT_01.json", "3 parts train_CoT_.*json, but train_CoT_1.json is not among them")])
+def test_a_part_of_palm_that_is_missing_is_named(tmp_path, name, message):
+    unpacked(tmp_path, ["x"] * 3, [])
+    folder = tmp_path / "anli1" / "llm"
+    (folder / "train_CoT_2.json").unlink()
+    (folder / "train_CoT_1.json").rename(folder / name)
+    (folder / "train_CoT_9.json").write_text("[]")
+    with pytest.raises(StudyError, match=message):
+        published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True, "x\ud83d"])
+def test_a_string_of_palm_that_is_no_text_is_named(tmp_path, value):
+    unpacked(tmp_path, ["So the answer is neutral.", value],
+             [{"uid": f"u{n}", "premise": f"P{n}.", "hypothesis": "H.", "label": 1} for n in range(2)])
+    with pytest.raises(StudyError, match="anli1_train_CoT: row 1: field 'cot'(: half of a character| is not a text)"):
+        published_explanations(pairs(0, 1, split="train"), "anli", "palm", "few_shot", tmp_path)
 
 
 def test_no_download_of_palm_is_known(monkeypatch, tmp_path):
