@@ -231,19 +231,6 @@ def test_texts_that_are_missing_are_counted_and_bytes_are_texts(stage, tmp_path)
     assert frame["problem"].tolist().count("empty") == len(columns) + 1
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"choices": "abc"}, "row 0: field 'choices' is not a list of texts"),
-    ({"choices": [1, 2]}, "row 0: field 'choices' is not a list of texts"),
-    ({"choices": None}, "row 0: field 'choices' is not a list of texts"),
-    ({"id": 7}, "row 0: field 'id' is empty or not a text"), ({"answer": None}, "row 0: field 'answer' is empty"),
-    ({"question": ["What"]}, "row 0: field 'question' is empty or not a text"),
-])
-def test_a_published_question_that_is_none_is_named(changes, message, tmp_path):
-    pq.write_table(pa.Table.from_pylist([published_row(0, **changes)]), tmp_path / "cqa-llama-test.parquet")
-    with pytest.raises(StudyError, match=f"cqa-llama-test: {message}"):
-        published_explanations(frame_of(question(0)), "cqa", "llama", "rationale", tmp_path)
-
-
 @pytest.mark.parametrize("value", [5, "ab", [1, 2, 3], {"a": 1}])
 def test_choices_beside_a_published_pair_are_texts_or_named(value, tmp_path):
     rows = [{**snli(number), "choices": value, POS: "So."} for number in range(2)]
@@ -276,10 +263,9 @@ def test_every_bit_of_a_small_published_file_may_flip(small):
     assert refused > 200
 
 
-@pytest.mark.parametrize("folder", ["~nosuch/x", "a\0b", "x" * 300, "/dev/null/x", "pipe"])
-def test_a_folder_that_is_none_is_a_line(folder, tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    folder = folder if folder.startswith(("~", "/")) else str(tmp_path / folder)
+@pytest.mark.parametrize("folder", ["~nosuch/x", "a\0b", "x" * 300])
+def test_a_folder_that_is_none_is_a_line(folder, tmp_path):
+    folder = folder if folder.startswith("~") else str(tmp_path / folder)
     for teacher in ("llama", "palm"):
         frame, message = outcome(published_explanations, frame_of(question(0)), "cqa", teacher, "few_shot", folder)
         assert frame is None and message
@@ -714,8 +700,7 @@ def test_broken_files_of_palm_are_named(tmp_path, texts, message):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("{", "not readable JSON"), ('{"a": 1}', "not a list of texts"), ("[" * 100_000, "not readable JSON"),
-    ("5", "not a list of texts"), ("null", "not a list of texts"), ("", "not readable JSON")])
+    ("{", "not readable JSON"), ('{"a": 1}', "not a list of texts"), ("[" * 100_000, "not readable JSON")])
 def test_a_part_that_is_no_list_is_named(tmp_path, content, message):
     unpacked(tmp_path, ["x"], [])
     (tmp_path / "anli1" / "llm" / "train_CoT_0.json").write_text(content)
@@ -737,11 +722,10 @@ def test_a_part_of_palm_that_is_missing_is_named(tmp_path, name, message):
         published_explanations(pairs(0, split="train"), "anli", "palm", "few_shot", tmp_path)
 
 
-@pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True, "x\ud83d"])
-def test_a_string_of_palm_that_is_no_text_is_named(tmp_path, value):
-    unpacked(tmp_path, ["So the answer is neutral.", value],
+def test_half_of_a_character_in_a_string_of_palm_is_named(tmp_path):
+    unpacked(tmp_path, ["So the answer is neutral.", "x\ud83d"],
              [{"uid": f"u{n}", "premise": f"P{n}.", "hypothesis": "H.", "label": 1} for n in range(2)])
-    with pytest.raises(StudyError, match="anli1_train_CoT: row 1: field 'cot'(: half of a character| is not a text)"):
+    with pytest.raises(StudyError, match="anli1_train_CoT: row 1: field 'cot': half of a character"):
         published_explanations(pairs(0, 1, split="train"), "anli", "palm", "few_shot", tmp_path)
 
 
