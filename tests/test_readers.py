@@ -413,12 +413,9 @@ BAD_TABLES = [
     ("t.jsonl", [GOOD, riddle(2, question=None)], r"t\.jsonl: row 1: field 'question' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, answer=3)], r"t\.jsonl: row 1: field 'answer': '3' is not among the choices"),
     ("t.jsonl", [GOOD, riddle(2, answer=True)], r"t\.jsonl: row 1: field 'answer': 'true' is not among the choices"),
-    ("t.jsonl", [GOOD, riddle(2, answer=[3])], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
-    ("t.jsonl", [GOOD, riddle(2, answer=float("nan"))], r"t\.jsonl: row 1: field 'answer' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none"])], r"t\.jsonl: row 1: field 'choices': a list of one"),
     ("t.jsonl", [GOOD, riddle(2, choices=[None, "none"])], r"t\.jsonl: row 1: field 'choices': an empty choice"),
     ("t.jsonl", [GOOD, riddle(2, choices=[1, "1"])], r"t\.jsonl: row 1: field 'choices': the same choice twice"),
-    ("t.jsonl", [GOOD, riddle(2, id=True)], r"t\.jsonl: row 1: field 'id' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, choices={"a": 1})], r"t\.jsonl: row 1: field 'choices': .* is not a list"),
     ("t.jsonl", [GOOD, riddle(2, choices="[1, ")], r"t\.jsonl: row 1: field 'choices': not readable JSON"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none", "none"])], r"t\.jsonl: row 1: .*the same choice twice"),
@@ -551,11 +548,11 @@ def test_of_many_faulty_rows_the_first_are_named_and_the_rest_counted(tmp_path):
     assert message.isprintable()
 
 
-def test_a_row_keeps_its_number_where_rows_before_it_are_left_out(tmp_path):
-    rows = [{"premise": f"{row}.", "hypothesis": "B.", "label": label} for row, label in enumerate((-1, -1, 0, 7))]
-    save(rows, tmp_path / "t.json")
-    with pytest.raises(StudyError, match=r"t\.json: row 3: field 'label': 7 is none of"):
-        read_questions("esnli", str(tmp_path), {"test": "t.json"})
+def test_a_row_keeps_its_number_where_rows_before_it_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, "riddles", Reader(lambda row: row if row["id"] != "r1" else "left out"))
+    save([riddle(1), riddle(1), riddle(2), riddle(3, answer="x")], tmp_path / "t.json")
+    with pytest.raises(StudyError, match=r"t\.json: row 3: field 'answer': 'x' is not among"):
+        read_questions("riddles", str(tmp_path), {"test": "t.json"})
 
 
 @pytest.mark.parametrize("field", ["id", "question", "answer", "choices", "human_explanations"])
@@ -600,7 +597,6 @@ def test_columns_that_are_not_used_are_counted(tmp_path):
 PEOPLE_SAVE = {
     "semicolons": b"id;question;choices;answer\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\n",
     "tabs": b"id\tquestion\tchoices\tanswer\n1\t\"Is it; yes\nor no?\"\t2,5|3,5\t2,5\n",
-    "commas": b'id,question,choices,answer\n1,"Is it; yes\nor no?","2,5|3,5","2,5"\n',
     "byte order mark": "\ufeffid;question;choices;answer\r\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\r\n".encode(),
     "separator named": b"sep=;\r\nid;question;choices;answer\r\n1;\"Is it; yes\nor no?\";2,5|3,5;2,5\r\n",
     "UTF-16": "id\tquestion\tchoices\tanswer\r\n1\t\"Is it; yes\nor no?\"\t2,5|3,5\t2,5\r\n".encode("utf-16"),
@@ -653,23 +649,14 @@ def test_parquet_reads_like_json(tmp_path):
 
 @pytest.mark.parametrize(("column", "values", "message"), [
     ("answer", [date(2026, 1, 2)], r"row 0: field 'answer' is empty or not a text or a number"),
-    ("answer", [{"a": 1}], r"row 0: field 'answer' is empty or not a text"),
     ("answer", [b"\xff\xfe"], r"t\.parquet: its values cannot be read"),
     ("choices", [[["x"], ["y"]]], r"row 0: field 'choices': an empty choice or one that is neither"),
-    ("choices", [{"text": ["x", "y"]}], r"row 0: field 'choices': .* is not a list"),
 ])
 def test_parquet_of_other_types_is_a_line(column, values, message, tmp_path):
     good = {"id": ["a"], "question": ["Is it?"], "choices": [["x", "y"]], "answer": ["x"]}
     pq.write_table(pa.table({**good, column: values}), tmp_path / "t.parquet")
     with pytest.raises(StudyError, match=message):
         read_questions("table", str(tmp_path), {"test": "t.parquet"})
-
-
-def test_a_parquet_file_is_read_alone_wherever_it_lies(tmp_path):
-    """A folder named like ``answer=z`` is no column of the files in it."""
-    (tmp_path / "answer=z").mkdir()
-    save([riddle(1)], tmp_path / "answer=z" / "t.parquet")
-    assert readers.read_records(tmp_path / "answer=z" / "t.parquet") == [riddle(1)]
 
 
 NO_FILES = [
