@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from kdutils.errors import StudyError, masked
-from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, read_json
+from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
@@ -300,6 +300,9 @@ def _snakemake(experiment, options, *targets, finished_only=0):
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
             return INTERRUPTED
     mask_file(experiment.folder / "snakemake.log")
+    for job in experiment.jobs:  # those that are finished were masked when they were sealed
+        if not (experiment.folder / job.folder / "metrics.json").is_file():
+            mask_run(experiment.folder / job.folder)
     return 0 if process.returncode == 0 else 1
 
 

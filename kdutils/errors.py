@@ -111,6 +111,7 @@ def refuse_secrets(value, where=""):
     """Raise StudyError where a text in `value` holds a secret; `where` says what `value` is."""
     place = secret_in(value)
     if place is not None:
-        raise StudyError(f"{where}key '{place}': holds a password or a key, which would stand in notebooks and pages; "
+        label = f"key '{place}'" if place else "a key"
+        raise StudyError(f"{where}{label}: holds a password or a key, which would stand in notebooks and pages; "
                          "take it out and put the key into the environment (OPENAI_API_KEY for a server, HF_TOKEN "
                          "for the Hub)")

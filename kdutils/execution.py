@@ -28,7 +28,7 @@ from kdutils.experiments import (
     make_jobs,
     published_files,
 )
-from kdutils.runs import PROJECT, mask_run, project_path, read_json, seal, sha256, write_text
+from kdutils.runs import PROJECT, project_path, read_json, seal, sha256, write_text
 
 RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
 PARAMETERS = "parameters.yaml"  # in the folder of a job
@@ -118,7 +118,6 @@ def execute(root, folder, finished_only=False):
     lines = [line for line in reason.splitlines() if line.strip()]
     with contextlib.suppress(OSError):  # where the disk is full the log may still say it
         write_text(target / "error.txt", lines[-1] + "\n")
-    mask_run(target)
     return False
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from kdutils.data.questions import SPLITS
-from kdutils.data.sources import is_path
+from kdutils.data.sources import ADAPTER, TOKENIZER_FILES, has_tokenizer, is_path
 from kdutils.runs import project_path
 from kdutils.settings_file import shown
 
@@ -25,7 +25,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*)(?:/[A-Za-z0-9_][A-Za-z0-9
 _MEASURE = re.compile(r"(bleu|rouge_l|bertscore)_(teacher|human)|words|repetition|names_answer|names_gold|distractors"
                       r"|copied|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
                       r"|reader of (question|explanation|both|masked)|behind .+: (right|as asserted)")
-TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ RULES = {
     # 02 to 06, teachers
     "backend": one_of("hf", "openai", "published"), "model": MODEL, "revision": ANY,
     "quantization": one_of("none", "int8", "nf4"), "token_budget": TOKENS, "chat": ANY,
-    "base_url": ANY,  # the backend openai knows what an address is
+    "timeout": between(1, 10**6), "base_url": ANY,  # the backend openai knows what an address is
     "requests": between(1, 1000), "given_answer": ANY, "max_new_tokens": TOKENS, "max_critique_tokens": TOKENS,
     "max_revision_tokens": TOKENS, "rounds": between(1, 20), "temperature": between(0, 10),
     "top_p": Rule(above=0, most=1), "stop": TEXTS, "published_folder": FOLDER,
@@ -148,9 +147,9 @@ def fault_of(name, value, served=False):
     rule = RULES.get(name, ANY)
     if served and name == "model":
         rule = ANY
-    shape = name == "config"
-    found = _plain_fault(value, "", shape) or _fault(value, rule, "") or shape and _config_fault(value)
-    return found or ("", "")
+    shape, address = name == "config", name == "base_url"  # an address may hold a password: it is not shown
+    found = (None if address else _plain_fault(value, "", shape)) or _fault(value, rule, "")
+    return found or shape and _config_fault(value) or ("", "")
 
 
 def _fault(value, rule, inside):
@@ -236,9 +235,9 @@ def _path_fault(value, kind):
 
 
 def _model_fault(value, path, kind):
-    if kind == "vocabulary" and not any((path / file).is_file() for file in TOKENIZERS):
-        return f"{shown(value, 200)}: no tokenizer in this folder ({', '.join(TOKENIZERS)})"
-    if kind == "model" and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+    if kind == "vocabulary" and not has_tokenizer(path) and not (path / ADAPTER).is_file():
+        return f"{shown(value, 200)}: no tokenizer in this folder ({', '.join(TOKENIZER_FILES)})"
+    if kind == "model" and not any((path / file).is_file() for file in ("config.json", ADAPTER)):
         return f"{shown(value, 200)}: no config.json; this is not a model folder"
     return ""
 

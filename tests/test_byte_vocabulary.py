@@ -136,7 +136,7 @@ def test_a_vocabulary_that_is_not_there_or_cannot_be_read_is_one_line(tmp_path):
     try:
         import sentencepiece  # noqa: F401
     except ImportError:
-        with pytest.raises(StudyError, match="takes the package sentencepiece to read") as found:
+        with pytest.raises(StudyError, match="needs the package sentencepiece") as found:
             load_tokenizer(str(tmp_path))
         assert "\n" not in str(found.value)
 

@@ -122,7 +122,7 @@ REFUSED = {
     "needs": ("needs", f"a key such as sk-{SECRET}", "key 'needs'"),
     "stop text": ("teachers/served/stop", [f"http://u:{SECRET}@h"], "teachers.served.stop.0"),
     "wrong type": ("seeds", f"http://u:{SECRET}@h", "key 'seeds'"),
-    "unknown key": (f"http:__u:{SECRET}@h", 1, "unknown"),
+    "unknown key": (f"http:__u:{SECRET}@h", 1, "a key: holds a password or a key"),
 }
 
 
@@ -172,7 +172,7 @@ def test_a_notebook_stops_at_a_secret_in_its_parameters_and_its_folder_is_not_ma
     assert SECRET not in str(refused.value) and not (tmp_path / "run").exists()
     for settings in ({"base_url": f"http://host/v1?x={SECRET}"}, {"base_url": "", "model": f"http://u:{SECRET}@h"}):
         with pytest.raises(StudyError) as refused:
-            load_teacher({"backend": "openai", "model": "m", "chat": False, "requests": 1, **settings})
+            load_teacher({"backend": "openai", "model": "m", "chat": False, "requests": 1, "timeout": 5, **settings})
         assert SECRET not in str(refused.value)
 
 

@@ -23,6 +23,7 @@ from test_experiments import changed
 from kdutils import slurm
 from kdutils.__main__ import _command, main
 from kdutils.errors import StudyError
+from kdutils.execution import RECORD, record
 from kdutils.experiments import load_experiment, resources_of
 
 needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be started")
@@ -96,6 +97,7 @@ def test_snakemake_is_told_the_resources(tmp_path):
     options = SimpleNamespace(experiment=tmp_path / "few.yaml", tiny=False, cores=2, snakemake=[])
     command = _command(experiment, options, "--dry-run")
     command[command.index("--directory") + 1] = str(tmp_path / "run")
+    record(experiment, tmp_path / "run" / RECORD)
     plan = subprocess.run(command, capture_output=True, text=True).stdout
     told = {folder: rest for folder, rest in re.findall(
         r"wildcards: folder=(\S+)\n((?: +(?:threads|resources): .*\n)+)", plan)}

@@ -147,7 +147,7 @@ def read_tokenizer(name, revision=""):
     if not any(_file_of(found.where, file, revision) for file in TOKENIZER_FILES):
         if _file_of(found.where, ADAPTER, revision):
             found = find_model(name, needs_weights=False, revision=revision)
-        elif Path(found.where).is_dir() and not _of_bytes(Path(found.where) / "tokenizer_config.json"):
+        elif Path(found.where).is_dir() and not has_tokenizer(Path(found.where)):
             raise StudyError(f"{found.where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
     with loading(found.name, "tokenizer: ", found.where):
         try:
@@ -159,9 +159,11 @@ def read_tokenizer(name, revision=""):
                              "sentencepiece; install it, or give a folder with a tokenizer.json") from error
 
 
-def _of_bytes(path):
-    """Say whether a tokenizer_config.json is of a vocabulary of bytes (ByT5), which has no file of its own."""
-    return path.is_file() and _json_object(path).get("tokenizer_class") == "ByT5Tokenizer"
+def has_tokenizer(folder):
+    """Say whether a folder holds a vocabulary; one of bytes (ByT5) has no file of its own and is named in a config."""
+    about = folder / "tokenizer_config.json"
+    return any((folder / file).is_file() for file in TOKENIZER_FILES) or (
+        about.is_file() and _json_object(about).get("tokenizer_class") == "ByT5Tokenizer")
 
 
 def load_weights(auto_class, found, new=(), say=print, **settings):
