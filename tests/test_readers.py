@@ -691,7 +691,7 @@ def experiment(folder, files, **entry):
     path = folder / "own.yaml"
     path.write_text(json.dumps({  # JSON is YAML
         "about": "a", "needs": "n",
-        "datasets": {"own": {"reader": "table", "folder": str(folder), "files": files, **entry}},
+        "datasets": {"mini": {"reader": "table", "folder": str(folder), "files": files, **entry}},
         "teachers": {"mini-llama": {"promptings": ["few_shot"], "model": "kdutils/mini/teacher"}},
         "promptings": {"few_shot": {}}, "methods": {"label_only": {}},
         "students": {"mini-t5": {"model": "kdutils/mini/student"}}, "seeds": [0]}))
@@ -708,13 +708,13 @@ def own_outputs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("files", "entry", "message"), [
     ({"train": "bad.json", "test": "good.json"}, {}, r"2 faulty rows: .*bad\.json: field 'answer' is not among the "
                                                      r"choices: row 1 \('x'\), row 3 \('x'\)$"),
-    ({"train": "good.json"}, {}, "data set 'own': no questions in the split test; a run needs train, dev and test"),
-    ({"test": "good.json"}, {}, "data set 'own': no questions in the split train and dev; a run needs"),
-    ({"all": "named.json"}, {}, "data set 'own': no questions in the split test"),
-    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not the path of one file"),
+    ({"train": "good.json"}, {}, "data set 'mini': no questions in the split test; a run needs train, dev and test"),
+    ({"test": "good.json"}, {}, "data set 'mini': no questions in the split train and dev; a run needs"),
+    ({"all": "named.json"}, {}, "data set 'mini': no questions in the split test"),
+    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not of type str"),
     ({"train": "pipe.json"}, {}, "a device or a pipe"),
     ({"train": "no.json"}, {}, "files.train': .*no.json: no such file"),
-    ({}, {}, "dataset 'table' has no files of its own"),
+    ({}, {}, "'table' has no files of its own"),
 ])
 def test_a_run_and_a_dry_run_stop_at_a_bad_table_before_anything_is_written(
         files, entry, message, more, tmp_path, own_outputs, capsys):
@@ -744,8 +744,8 @@ def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, m
     save([riddle(1, answer="7")], tmp_path / "test.json")
     with pytest.raises(StudyError, match=r"test\.json: row 0"):
         experiments.check_data(loaded)
-    (own_outputs / "own" / "data" / "own").mkdir(parents=True)
-    (own_outputs / "own" / "data" / "own" / "metrics.json").write_text("{}")
+    (own_outputs / "own" / "data" / "mini").mkdir(parents=True)
+    (own_outputs / "own" / "data" / "mini" / "metrics.json").write_text("{}")
     for name in ("train.json", "test.json"):
         (tmp_path / name).unlink()
     experiments.check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at

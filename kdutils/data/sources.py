@@ -177,16 +177,18 @@ def load_weights(auto_class, found, new=(), say=print, **settings):
     """
     import torch
 
-    settings = {"use_safetensors": True, "trust_remote_code": False, "ignore_mismatched_sizes": True,
-                "output_loading_info": True, **_revision_of(found), **settings}
+    settings = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True,
+                **_revision_of(found), **settings}
     drawn = torch.get_rng_state()
     with loading(found.name), quietly():
-        model, info = auto_class.from_pretrained(found.where, **settings)
+        model, info = auto_class.from_pretrained(found.where, trust_remote_code=False, **settings)
         wrapped = _wrappers(info["unexpected_keys"])
         if wrapped:
             del model
             torch.set_rng_state(drawn)
-            model, info = auto_class.from_pretrained(found.where, key_mapping=dict.fromkeys(WRAPPED, ""), **settings)
+            mapped = dict.fromkeys(WRAPPED, "")
+            model, info = auto_class.from_pretrained(found.where, trust_remote_code=False, key_mapping=mapped,
+                                                     **settings)
     _check_taken(model, info, found.name, new)
     if wrapped:
         say(f"{found.name}: the names of its tensors hold {' and '.join(wrapped)}; read without")
