@@ -580,3 +580,14 @@ def test_an_experiment_with_a_model_folder_that_is_not_whole_is_refused(place, c
     assert f"{place.replace('/', '.')}.{key}'" in line and "quantised by GPTQ or AWQ" in line
     rewrite(folder / "model.safetensors", renamed(lambda name: name.replace("qweight", "weight")))
     assert load_experiment(str(path))
+
+
+def test_a_teacher_whose_decoder_has_no_start_is_named(tmp_path):
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(VOCABULARY)
+    shape = T5Config(vocab_size=len(tokenizer), **{key: T5[key] for key in T5 if key != "decoder_start_token_id"})
+    T5ForConditionalGeneration(shape).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(StudyError, match="names no decoder_start_token_id, so its decoder cannot begin; write it"):
+        HfTeacher(str(tmp_path)).complete(["A cow is"], Decoding(4))

@@ -107,6 +107,9 @@ class HfTeacher:
             raise StudyError(f"{self.name}: the weights do not fit into memory; take a smaller model or quantization "
                              "nf4")
         given = model.generation_config
+        if self.config.is_encoder_decoder and given.decoder_start_token_id is None and given.bos_token_id is None:
+            raise StudyError(f"{self.name}: config.json names no decoder_start_token_id, so its decoder cannot begin; "
+                             "write it there (0 for T5)")
         model.generation_config = GenerationConfig(**{name: getattr(given, name, None) for name in TOKEN_SETTINGS})
         return model.eval()
 
