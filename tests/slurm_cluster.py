@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-TOOLS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+TOOLS = ("setpriv", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 NODE = "node1"
+WITH_US = ("setpriv", "--pdeathsig", "TERM")  # no daemon outlives a process that is killed before it can stop them
 CONFIG = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -78,7 +79,7 @@ def cluster(folder):
         for words in (["munged", "--foreground", "--force", *munge], ["slurmctld", "-D", "-i"],
                       ["slurmd", "-D", "-N", NODE]):
             with open(folder / f"{words[0]}.out", "w") as out:
-                started.append(subprocess.Popen([_program(words[0]), *words[1:]], stdout=out, stderr=out,
+                started.append(subprocess.Popen([*WITH_US, _program(words[0]), *words[1:]], stdout=out, stderr=out,
                                                 env=environment, start_new_session=True))
             _wait_until(_is_up[words[0]], folder, environment, started)
         yield environment

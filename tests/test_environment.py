@@ -28,6 +28,14 @@ def test_everything_that_is_wanted_is_pinned_once_and_installed_so():
     assert PINS["torch"] == "2.13.0"
 
 
+def test_extras_that_are_not_always_installed_are_pinned_too():
+    extras = PYPROJECT["optional-dependencies"]
+    assert canonicalize_name(Requirement(extras["slurm"][0]).name) == "snakemake-executor-plugin-slurm"
+    for requirement in (Requirement(text) for texts in extras.values() for text in texts):
+        assert canonicalize_name(requirement.name) in PINS, requirement
+    assert "snakemake-executor-plugin-slurm-jobstep" in PINS  # without it none of its jobs begins
+
+
 def test_environment_takes_its_pins_from_constraints():
     environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]

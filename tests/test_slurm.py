@@ -24,7 +24,7 @@ from kdutils import slurm
 from kdutils.__main__ import _command, main
 from kdutils.errors import StudyError
 from kdutils.execution import RECORD, record
-from kdutils.experiments import load_experiment, resources_of
+from kdutils.experiments import experiment_names, load_experiment, resources_of
 
 needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be started")
 needs_plugin = pytest.mark.skipif(not importlib.util.find_spec("snakemake_executor_plugin_slurm"),
@@ -107,6 +107,18 @@ def test_snakemake_is_told_the_resources(tmp_path):
         assert "threads: 2" in told[job.folder] and "mem_mb=3000" in told[job.folder]
         assert f"runtime={40 if training else 25}," in told[job.folder]
         assert re.search(f"gpu={int(training)}\\b", told[job.folder])
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_an_experiment_that_needs_a_gpu_asks_the_cluster_for_one(name):
+    """For students and what reads them, and for every model that explains or is tuned to; for tables never."""
+    experiment = load_experiment(name)
+    teachers = experiment.settings["teachers"].values()
+    asks = {job.kind for job in experiment.jobs if resources_of(experiment.settings, job.kind)["gpus"]}
+    wanted = {"students", "evaluations"}
+    wanted |= {"explanations"} if any(entry.get("backend") != "published" for entry in teachers) else set()
+    wanted |= {"teachers"} if any("finetune" in entry for entry in teachers) else set()
+    assert asks == (wanted if "GPU" in experiment.settings["needs"] else set())
 
 
 # The command line.
@@ -313,11 +325,14 @@ def test_an_experiment_on_slurm_cancelled_killed_and_gone_on_gives_the_same_resu
         assert "TimeLimit=00:40:00" in shown and "mem=3000M" in shown and re.search(r"gres.gpu[=:]1", shown)
         call.send_signal(signal.SIGKILL)
         call.wait()
-        assert job in slurm_says("squeue", "--noheader", "--format=%i").split()  # Slurm goes on with it
+        left = slurm_says("squeue", "--noheader", "--format=%i").split()
+        assert job in left  # Slurm goes on with it, and perhaps with another one
 
         third = start(folder, *words, **settings)
         assert third.returncode == 0, third.stderr
-        assert "cancelled on Slurm, where an interrupted call had left them: 1 jobs" in third.stdout
+        assert re.search(r"cancelled on Slurm, where an interrupted call had left them: [12] jobs", third.stdout)
+        for one in left:
+            assert re.search(r"JobState=(CANCELLED|COMPLETED)", slurm_says("scontrol", "show", "job", one))
         assert not slurm_says("squeue", "--noheader").strip()
     here, run = copy_of_project("local")
     (here / "few.yaml").write_text(FEW)
