@@ -49,8 +49,7 @@ def read(tmp_path, plan, text, name="a.csv", **options):
     return reading.read_ratings(tmp_path, plan, **options)
 
 
-@pytest.mark.parametrize("score, delimiter", [("4,0", ";"), ("4,00", "\t"), ("4,0", ","), ("4.0", ";"), ("4,", ";"),
-                                              (" 4 ", ","), ("Agree", ";")])
+@pytest.mark.parametrize("score, delimiter", [("4,0", ";"), ("4,00", "\t"), ("4,0", ","), ("4,", ";"), ("4.", ",")])
 def test_a_score_as_a_spreadsheet_writes_it(made, tmp_path, score, delimiter):
     table = survey(made, score)
     ratings, problems, _ = read(tmp_path, made[1], table.to_csv(index=False, sep=delimiter))
@@ -58,9 +57,9 @@ def test_a_score_as_a_spreadsheet_writes_it(made, tmp_path, score, delimiter):
 
 
 @pytest.mark.parametrize("change", [
-    lambda lines: [lines[0], *(line + "," for line in lines[1:])], lambda lines: [line + ",,," for line in lines],
+    lambda lines: [lines[0], *(line + "," for line in lines[1:])], lambda lines: [lines[0] + ",,", *lines[1:]],
     lambda lines: [lines[0] + ",", *lines[1:]], lambda lines: ["", *lines, "", ""],
-    lambda lines: ["sep=,", *lines], lambda lines: [line + ", " for line in lines]])
+    lambda lines: ["sep=,", *lines]])
 def test_spare_cells_and_lines_cost_nothing(made, tmp_path, change):
     table = survey(made).drop(columns=["question", "choices", "explanation"])
     text = "\n".join(change(table.to_csv(index=False).splitlines())) + "\n"
@@ -258,14 +257,14 @@ def test_a_plan_that_a_spreadsheet_saved_reads_back_and_a_broken_one_is_named(ma
 def test_odd_plan_cells_come_back_from_the_csv_as_they_were(made, tmp_path):
     plan = made[1].assign(question=["=1+1", "-x", "'@y", "'", "+49", "-3", "a\nb", " =z"] * 2 + ["@"] * 4)
     write_plan(tmp_path, plan)
+    assert not re.search(r"(^|,)\"?[=@]", (tmp_path / "plan.csv").read_text(encoding="utf-8"), re.MULTILINE)
     pd.testing.assert_frame_equal(read_plan(tmp_path / "plan.csv"), plan)
 
 
 @pytest.mark.parametrize("key, entry, message", [
     ("human_study", {"methods": "standard"}, "key 'human_study.methods': 'standard' is not of type list"),
     ("human_study", {"methods": []}, "key 'human_study.methods': empty"),
-    ("human_study", {"promptings": ["zzz"]}, "key 'human_study.promptings': 'zzz' is not among"),
-    ("students", {"mini-t5": {"methods": 3}}, "key 'students.mini-t5.methods': 3 is not of type list")])
+    ("human_study", {"promptings": ["zzz"]}, "key 'human_study.promptings': 'zzz' is not among")])
 def test_a_message_names_the_key_as_it_stands_in_the_file(tmp_path, key, entry, message):
     settings = yaml.safe_load((FOLDER / "mini.yaml").read_text(encoding="utf-8"))
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**settings, key: entry}))
