@@ -190,7 +190,8 @@ BAD = {
                                 "set backend: openai"),
     "revision of a folder": (changed("teachers/mini-llama/revision", "main"), "revisions are for Hub ids"),
     "published by nobody": (changed("teachers/mini-llama/backend", "published"), "dataset 'mini' is unknown"),
-    "no prompts": (changed("datasets", {"own": {"reader": "table", "files": {"train": "README.md"}}}),
+    "no prompts": (changed("datasets", {"own": {"reader": "table", "folder": "notebooks", "files": {
+        "train": "Snakefile"}}}),
                    "no prompt of this name for 'own'"),
     "table without files": (changed("datasets", {"own": {"reader": "table"}}), "key 'datasets.own.files': missing"),
     "transfer twice": (changed("transfer", ["mini", "mini"]), "key 'transfer': 'mini' is listed twice"),
