@@ -138,7 +138,7 @@ def test_files_cut_short_or_altered_are_found_and_made_again(finished):
 
 def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(finished):
     folder, run, _ = finished
-    broken = {"model": "kdutils/mini/student", "random_weights": True, "config": {"num_layers": -1}}
+    broken = {"model": "kdutils/mini/student", "random_weights": True, "config": {"dense_act_fn": "zzz"}}
     write_experiment(folder, {**TINY, "students": {"broken": broken, **TINY["students"]},
                               "methods": {"multitask": {"alpha": 0.5}, "standard": {}}})
     kept = results(folder)
