@@ -65,6 +65,7 @@ KEYS = {  # key: (type, needed)
     "human_study": (dict, False), "human_ratings": (dict, False), "transfer": (list, False),
 }
 SHOWN = 600  # characters of a message at most
+LONGEST_PATH = 1000  # characters of a path in a message
 LONGEST = 200  # characters of the name of a folder: no file system takes more than 255 bytes
 MOST_RUNS = 50_000
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
@@ -107,7 +108,8 @@ def load_experiment(name, tiny=False):
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not is_there(path) or not path.is_file():
-        raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: {', '.join(experiment_names())}")
+        raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: "
+                         f"{shown(', '.join(experiment_names()), SHOWN - LONGEST)}")
     settings = read_settings(path)
     check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
@@ -122,6 +124,7 @@ def load_experiment(name, tiny=False):
 
 def check_settings(settings, path):
     """Raise StudyError, one line of at most SHOWN characters behind the path, for the first thing that is wrong."""
+    path = shown(str(path), LONGEST_PATH)
     try:
         _check_keys(settings, path)
         _check_grid(settings, path)
@@ -240,7 +243,7 @@ def _check_others(settings, method, path):
     for name, entry in settings["datasets"].items():
         limits = entry["limits"] if isinstance(entry.get("limits"), dict) else {}
         for split in ("train", "dev"):
-            if limits.get(split) == 1:
+            if limits.get(split) == 1 and limits[split] is not True:
                 raise StudyError(f"{path}: key 'datasets.{name}.limits.{split}': 1, but the method '{method}' takes "
                                  "the rationale of another question; set 2 or more")
 
@@ -506,10 +509,8 @@ def _check_people(settings, path):
         raise StudyError(f"{label}.strata': 'correct' differs between the methods of a question; set answered: same")
     if len(given["expected"]) < 2 or abs(sum(given["expected"]) - 1) > 1e-6:
         raise StudyError(f"{label}.expected': {shown(given['expected'])}: two or more shares that add up to 1 please")
-    limits = [entry.get("limits", {}).get(settings.get("evaluation", {}).get("split", "test"), -1)
-              for entry in settings["datasets"].values()]
     fault = size_fault(given["task"], len(compared), given["n_raters"], given["texts_per_method"],
-                       given["raters_per_text"], given["checks"], None if -1 in limits else sum(limits))
+                       given["raters_per_text"], given["checks"])
     if fault:
         raise StudyError(f"{label}': {fault}")
     for method in settings.get("human_ratings", {}).get("simulated_effects", {}):

@@ -30,8 +30,9 @@ SECONDS = float(os.environ.get("KDUTILS_FUZZ_SECONDS", "15"))
 SLOWEST = 30  # seconds of one input, on a busy machine
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 VALUES = [None, True, False, 0, -1, 1, 2, 3, -7, 2**31, 2**32, 2**63, 10**30, 0.0, 0.5, -0.5, 1.5, 5e-5, 1e300,
-          float("nan"), float("inf"), float("-inf"), "", " ", "zzz", "no", "10", "../../x", "/etc", "/nowhere", "~nosuch/x",
-          "$HOME", "a\x00b", "a\x1b[31mb", "a\nb", "\u202eabc", "é" * 300, "x" * 30_000, "\ud83d", "😀", [], ["zzz"], [3],
+          float("nan"), float("inf"), float("-inf"), "", " ", "zzz", "no", "10", "../../x", "/etc", "/nowhere",
+          "~nosuch/x", "$HOME", "a\x00b", "a\x1b[31mb", "a\nb", "\u202eabc", "é" * 300, "x" * 30_000, "\ud83d", "😀",
+          [], ["zzz"], [3],
           [None], [[]], [["a"]], [{}], [True], [1, 1], ["train"], ["train", "train"], {}, {"zzz": 1}, {"train": True},
           {"train": "x"}, {"train": 0}, {"a": {"b": {}}}, {"../x": 1}, {"a\x00": 1}, {"": 1}]
 NAMES = ["zzz", "no", "", "..", "a.", "a b", "x" * 65, "x" * 300, "a\x00", "ü", "A", "-", "<<", "label_only", "model",
@@ -56,8 +57,8 @@ def with_parameter(settings, draw):
         (("teachers",), "02_explain_few_shot"), (("promptings",), "03_explain_critique_revision"),
         (("promptings",), "05_explain_tokens"), (("promptings",), "06_explain_contrastive"),
         (("students",), "11_train_standard"), (("methods",), "14_train_combined"),
-        (("datasets",), "01_look_at_the_data"), ("training", "12_train_multitask"), ("evaluation", "21_evaluate_student"),
-        ("report", "07_judge_explanations"),
+        (("datasets",), "01_look_at_the_data"), ("training", "12_train_multitask"),
+        ("evaluation", "21_evaluate_student"), ("report", "07_judge_explanations"),
         ("human_study", "22_make_human_study"), ("human_ratings", "23_analyse_human_study"),
         ("comparison", "31_compare_methods")])
     entry = settings.setdefault(place, {}) if isinstance(place, str) else settings.get(place[0])

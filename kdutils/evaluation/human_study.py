@@ -282,14 +282,11 @@ def questions_needed(n_methods, n_raters, items_per_rater, raters_per_text=1, av
     return n_raters * items_per_rater // (raters_per_text * n_methods)
 
 
-def size_fault(task, n_methods, n_raters, texts_per_method, raters_per_text, checks, available=None):
-    """Return why no balanced plan has these sizes, with numbers that would work, "" where one has.
-
-    `available`: how many questions there are at most, None where that is not known.
-    """
+def size_fault(task, n_methods, n_raters, texts_per_method, raters_per_text, checks):
+    """Return why no balanced plan has these sizes, with numbers that would work, "" where one has."""
     items, kinds = texts_per_method * n_methods, len(CHECKS[task])
     try:
-        questions_needed(n_methods, n_raters, items, raters_per_text, available)
+        questions_needed(n_methods, n_raters, items, raters_per_text)
     except StudyError as error:
         return str(error)
     most = min(kinds, items - 1)
