@@ -501,6 +501,15 @@ def test_tiny_keeps_the_grid_and_changes_models_and_sizes(monkeypatch):
             assert not model or "tiny-models" in model or model.startswith(("kdutils/mini", "outputs/")), model
 
 
+def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
+    path = tmp_path / "plain.yaml"
+    path.write_text(changed("students", {"mini-t5": {}}))
+    student = load_experiment(path, tiny=True).settings["students"]["mini-t5"]
+    assert student["model"] == "kdutils/mini/student" and student["random_weights"]
+    path.write_text(changed("teachers/mini-t5-tuned/finetune", {"epochs": 1}))
+    assert load_experiment(path, tiny=True).settings["teachers"]["mini-t5-tuned"]["finetune"]["random_weights"]
+
+
 def test_tiny_makes_the_reader_of_explanations_tiny_too():
     from kdutils.student.simulator import check_reader
     from kdutils.tiny import tiny
