@@ -70,6 +70,7 @@ KEYS = {  # key: (type, needed)
     "resources": (dict, False),
 }
 SHOWN = 600  # characters of a message at most
+LONGEST_PATH = 1000  # characters of a path in a message
 LONGEST = 200  # characters of the name of a folder: no file system takes more than 255 bytes
 MOST_RUNS = 50_000
 # What one job may use, for a cluster that wants to know: name: (least, usual). 0 minutes: what the cluster gives.
@@ -125,7 +126,8 @@ def load_experiment(name, tiny=False):
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not is_there(path) or not path.is_file():
-        raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: {', '.join(experiment_names())}")
+        raise StudyError(f"{shown(str(path), LONGEST)}: no such experiment; there are: "
+                         f"{shown(', '.join(experiment_names()), SHOWN - LONGEST)}")
     settings = read_settings(path)
     refuse_secrets(settings, f"{path}: ")
     check_settings(settings, path)
@@ -143,6 +145,7 @@ def load_experiment(name, tiny=False):
 
 def check_settings(settings, path):
     """Raise StudyError, one line of at most SHOWN characters behind the path, for the first thing that is wrong."""
+    path = shown(str(path), LONGEST_PATH)
     try:
         _check_keys(settings, path)
         _check_grid(settings, path)
@@ -283,7 +286,7 @@ def _check_others(settings, method, path):
     for name, entry in settings["datasets"].items():
         limits = entry["limits"] if isinstance(entry.get("limits"), dict) else {}
         for split in ("train", "dev"):
-            if limits.get(split) == 1:
+            if limits.get(split) == 1 and limits[split] is not True:
                 raise StudyError(f"{path}: key 'datasets.{name}.limits.{split}': 1, but the method '{method}' takes "
                                  "the rationale of another question; set 2 or more")
 

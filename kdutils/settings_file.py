@@ -46,8 +46,9 @@ def read_settings(path):
     Raises StudyError, one line with file and line, for what is no YAML, a duplicate key, a key that is no text, a tag,
     several documents, and a file that is larger or deeper than an experiment can be.
     """
+    given, path = path, shown(str(path), 1000)
     try:
-        text = _text_of(path)
+        text = _text_of(given)
         return _Builder().build(yaml.parse(text, Loader=yaml.SafeLoader))
     except _Fault as error:
         raise StudyError(f"{path}: not readable YAML: {error}") from None

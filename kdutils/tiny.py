@@ -55,7 +55,7 @@ def _prompting(entry):
 def _student(entry):
     """Return a student's entry with a tiny shape of its own family, the real vocabulary where that is at hand."""
     small = entry | {"random_weights": True} | {key: TRAINING[key] for key in TRAINING if key in entry}
-    if _is_causal(entry["model"]):
+    if _is_causal(entry.get("model", "")):
         return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
     if entry.get("kind") == "classifier":
         return small | {"model": "", "tokenizer": _vocabulary(entry) or "kdutils/mini/student", "config": ENCODER}
@@ -68,7 +68,7 @@ def _is_causal(model):
 
 def _vocabulary(entry):
     """Return the tokenizer of a student where it is found without a network, else "" for the mini vocabulary."""
-    name = entry.get("tokenizer") or entry["model"]
+    name = entry.get("tokenizer") or entry.get("model", "")
     try:
         where = locate_model(name, needs_weights=False)
     except StudyError:

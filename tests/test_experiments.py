@@ -238,6 +238,8 @@ def test_a_bad_experiment_is_one_line_exit_code_2_and_nothing_written(name, tmp_
     text, says = BAD[name]
     path = tmp_path / "bad.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(StudyError):  # else the next lines would run it
+        load_experiment(path)
     before = sorted((NOTEBOOKS.parent / "outputs").iterdir())
     assert main(["run", str(path)]) == 2
     error = capsys.readouterr().err.strip()
@@ -294,7 +296,7 @@ def test_entries_that_are_shared_by_an_alias_or_merged_are_read(tmp_path):
     path = tmp_path / "shared.yaml"
     path.write_bytes(("\ufeff" + changed("students", "STUDENTS").replace("STUDENTS", (
         "\n  mini-t5: &usual {model: kdutils/mini/student, epochs: 2}\n  other:\n    <<: *usual\n    epochs: 3"))
-        ).replace("methods:\n  - multitask\n", "methods:\n  - multitask\n").replace("\n", "\r\n").encode())
+        ).replace("\n", "\r\n").encode())
     students = load_experiment(path).settings["students"]
     assert students["other"] == {"model": "kdutils/mini/student", "epochs": 3} and students["mini-t5"]["epochs"] == 2
 
@@ -506,6 +508,15 @@ def test_tiny_keeps_the_grid_and_changes_models_and_sizes(monkeypatch):
         for job in small.jobs:
             model = job.parameters.get("model", "")
             assert not model or "tiny-models" in model or model.startswith(("kdutils/mini", "outputs/")), model
+
+
+def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
+    path = tmp_path / "plain.yaml"
+    path.write_text(changed("students", {"mini-t5": {}}))
+    student = load_experiment(path, tiny=True).settings["students"]["mini-t5"]
+    assert student["model"] == "kdutils/mini/student" and student["random_weights"]
+    path.write_text(changed("teachers/mini-t5-tuned/finetune", {"epochs": 1}))
+    assert load_experiment(path, tiny=True).settings["teachers"]["mini-t5-tuned"]["finetune"]["random_weights"]
 
 
 def test_tiny_makes_the_reader_of_explanations_tiny_too():

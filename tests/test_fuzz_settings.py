@@ -32,8 +32,9 @@ FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 VALUES = [None, True, False, 0, -1, 1, 2, 3, -7, 2**31, 2**32, 2**63, 10**30, 0.0, 0.5, -0.5, 1.5, 5e-5, 1e300,
           float("nan"), float("inf"), float("-inf"), "", " ", "zzz", "no", "10", "../../x", "/etc", "/nowhere",
           "~nosuch/x", "$HOME", "a\x00b", "a\x1b[31mb", "a\nb", "\u202eabc", "é" * 300, "x" * 30_000, "\ud83d", "😀",
-          [], ["zzz"], [3], [None], [[]], [["a"]], [{}], [True], [1, 1], ["train"], ["train", "train"], {}, {"zzz": 1},
-          {"train": True}, {"train": "x"}, {"train": 0}, {"a": {"b": {}}}, {"../x": 1}, {"a\x00": 1}, {"": 1}]
+          [], ["zzz"], [3],
+          [None], [[]], [["a"]], [{}], [True], [1, 1], ["train"], ["train", "train"], {}, {"zzz": 1}, {"train": True},
+          {"train": "x"}, {"train": 0}, {"a": {"b": {}}}, {"../x": 1}, {"a\x00": 1}, {"": 1}]
 NAMES = ["zzz", "no", "", "..", "a.", "a b", "x" * 65, "x" * 300, "a\x00", "ü", "A", "-", "<<", "label_only", "model",
          "epochs", "config", "lora", "reader", "seed", "splits", "base_url", "finetune", "as", "output"]
 PIECES = ["[", "]", "{", "}", ":", ": ", "- ", "? ", "&a ", "*a", "<<: *a", "!!binary ", "!!int ", "!x ", "'", '"',
