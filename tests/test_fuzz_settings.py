@@ -169,7 +169,7 @@ def deadline():
 
 
 def test_changed_values_run_or_are_refused_in_one_line(deadline, tmp_path):
-    draw, path, counts, known = random.Random("values"), tmp_path / "x.yaml", {"loads": 0, "refused": 0}, {}
+    draw, path, counts = random.Random("values"), tmp_path / "x.yaml", {"loads": 0, "refused": 0}
     settings = {name: yaml.safe_load(text) for name, text in FILES.items()}
     while time.monotonic() < deadline or sum(counts.values()) < 200:
         changed, begun = settings[draw.choice([*FILES, "mini", "mini", "mini"])], time.monotonic()
@@ -183,8 +183,7 @@ def test_changed_values_run_or_are_refused_in_one_line(deadline, tmp_path):
             assert_one_short_line(error, path)
         else:
             counts["loads"] += 1
-            if json.dumps(changed) not in known:
-                assert_can_run(known.setdefault(json.dumps(changed), jobs))
+            assert_can_run(jobs)
         assert time.monotonic() - begun < SLOWEST, changed
     print(counts)
     assert min(counts.values()) > 0
