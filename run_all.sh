@@ -59,7 +59,8 @@ case "${1:-}" in
     shift
     set_up
     "$PYTHON" -m ruff check .
-    exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 "$@"
+    # Two processes of one thread each; a file, and so each notebook, stays with one of them.
+    exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 -n 2 --dist loadfile "$@"
     ;;
   --bench)
     set_up

@@ -35,6 +35,13 @@ def questions():
     return table, rationales
 
 
+@pytest.fixture
+def own_outputs(tmp_path, monkeypatch):
+    """The path of an outputs folder that is not there yet, in place of the project's own."""
+    monkeypatch.setattr("kdutils.experiments.OUTPUTS", tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
 @pytest.fixture(scope="session")
 def copy_of_project(tmp_path_factory):
     """A function that copies the project into a new folder and returns a function to run its command line."""

@@ -157,11 +157,10 @@ def test_a_job_that_fails_leaves_its_reason_in_one_line(copy_of_project):
 # Whose folder it is
 
 @pytest.fixture
-def outputs(tmp_path, monkeypatch):
+def outputs(own_outputs):
     """An empty outputs folder, in place of the project's own."""
-    monkeypatch.setattr(experiments, "OUTPUTS", tmp_path / "outputs")
-    (tmp_path / "outputs").mkdir()
-    return tmp_path / "outputs"
+    own_outputs.mkdir()
+    return own_outputs
 
 
 def written(path, **changes):

@@ -698,12 +698,6 @@ def experiment(folder, files, **entry):
     return path
 
 
-@pytest.fixture
-def own_outputs(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdutils.experiments.OUTPUTS", tmp_path / "outputs")
-    return tmp_path / "outputs"
-
-
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--force"]])
 @pytest.mark.parametrize(("files", "entry", "message"), [
     ({"train": "bad.json", "test": "good.json"}, {}, r"2 faulty rows: .*bad\.json: field 'answer' is not among the "

@@ -12,7 +12,7 @@ from kdutils import __main__ as command_line
 from kdutils import runs
 from kdutils.__main__ import main
 from kdutils.errors import StudyError, masked, secret_in
-from kdutils.experiments import FOLDER, NOTEBOOKS, load_experiment
+from kdutils.experiments import FOLDER, load_experiment
 from kdutils.report.index import render_pages, write_index
 from kdutils.teacher.backends import Completion, Decoding, load_teacher
 from kdutils.teacher.store import Request, Store
@@ -128,17 +128,16 @@ REFUSED = {
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_secret_is_refused_before_anything_is_written(name, more, tmp_path, capsys):
+def test_a_secret_is_refused_before_anything_is_written(name, more, tmp_path, own_outputs, capsys):
     place, value, says = REFUSED[name]
     path = experiment(tmp_path, place, value)
     if name == "unknown key":
         path.write_text(path.read_text().replace("http:__", "http://"))
-    before = sorted((NOTEBOOKS.parent / "outputs").iterdir())
     assert main(["run", str(path), *more]) == 2
     out, error = capsys.readouterr()
     assert error.startswith("error: ") and error.count("\n") == 1 and says in error
     assert SECRET not in out + error
-    assert sorted((NOTEBOOKS.parent / "outputs").iterdir()) == before
+    assert not own_outputs.exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("OPENAI_BASE_URL", f"http://user:{SECRET}@host/v1"),
@@ -259,13 +258,12 @@ def test_the_readable_identity_in_the_store_is_masked_and_its_key_is_not(tmp_pat
 
 @pytest.mark.parametrize("words", [["--executor", "moon-shot"], ["--executor=moon-shot"], ["-e", "moon-shot"],
                                    ["-emoon-shot"], ["--jobs", "3", "-e=moon-shot", "--quiet"]])
-def test_a_missing_executor_is_one_line_that_says_what_to_install(words, capsys):
-    before = sorted((NOTEBOOKS.parent / "outputs").iterdir())
+def test_a_missing_executor_is_one_line_that_says_what_to_install(words, own_outputs, capsys):
     for more in ([], ["--dry-run"]):
         assert main(["run", "mini", *more, "--", *words]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "pip install snakemake-executor-plugin-moon-shot" in error
-    assert sorted((NOTEBOOKS.parent / "outputs").iterdir()) == before
+    assert not own_outputs.exists()
 
 
 def test_an_executor_that_is_there_or_not_asked_for_is_no_matter(tmp_path, monkeypatch):
