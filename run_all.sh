@@ -65,8 +65,8 @@ case "${1:-}" in
   --bench)
     set_up
     case "${2:-}" in
-      teacher) exec "$PYTHON" -m kdutils.teacher.benchmark "${@:3}" ;;
-      training) exec "$PYTHON" -m kdutils.student.benchmark "${@:3}" ;;
+      teacher) exec "$PYTHON" -m kdutils.benchmarks.teacher "${@:3}" ;;
+      training) exec "$PYTHON" -m kdutils.benchmarks.training "${@:3}" ;;
       *) echo "error: --bench needs a name: teacher or training" >&2; exit 2 ;;
     esac
     ;;

@@ -134,7 +134,7 @@ def run_experiment(options):
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
-        for folder in mend(experiment):
+        for folder in invalidate_damaged(experiment):
             if _snakemake(experiment, options, f"{folder}/metrics.json") == INTERRUPTED:
                 return INTERRUPTED
         code = _snakemake(experiment, options)
@@ -194,7 +194,7 @@ def _environment(process):
         return {}
 
 
-def mend(experiment):
+def invalidate_damaged(experiment):
     """Make unfinished again every run whose files are not those that its manifest lists; return their folders."""
     mended = []
     for job in experiment.jobs:

@@ -28,22 +28,11 @@ from kdutils.experiments import (
     make_jobs,
     published_files,
 )
-from kdutils.runs import PROJECT, project_path, read_json, seal, sha256, write_text
+from kdutils.runs import PROJECT, add_notebook_checksum, file_stamp, project_path, read_json, sha256, write_text
+from kdutils.source_code import code_digests
 
 RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
 PARAMETERS = "parameters.yaml"  # in the folder of a job
-CODE_FILES = (".py", ".txt", ".yaml", ".j2", ".js", ".css")
-CODE = {  # kind of job or notebook -> the parts of kdutils that decide what it writes; prompts are listed by `files_of`
-    "data": ["data", "mini"],
-    "teachers": ["data", "student"],
-    "explanations": ["data", "teacher", "mini"],
-    "05_explain_tokens": ["student/methods.py"],  # besides what all explanations depend on
-    "report": ["data", "teacher", "report"],
-    "students": ["data", "student"],
-    "evaluations": ["data", "student", "evaluation", "teacher/attribution.py", "stats.py"],
-    "human_study": ["data", "evaluation", "report", "stats.py"],
-    "comparison": ["data", "student", "teacher", "evaluation", "report", "stats.py"],
-}
 START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a minute to begin
 
 
@@ -111,7 +100,7 @@ def execute(root, folder, finished_only=False):
     reason = _run_notebook(job, target)
     if not reason:
         try:
-            seal(target)
+            add_notebook_checksum(target)
             return True
         except (OSError, StudyError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -143,7 +132,13 @@ def depends_on(job):
     """Return {what: its digest} of all that the result of `job` depends on, results of earlier jobs aside."""
     return {"parameters": _digest(json.dumps(job.parameters, sort_keys=True)),
             "notebook": notebook_digest(NOTEBOOKS / f"{job.notebook}.ipynb"),
-            "code": digest_of(code_of(job)), "files": digest_of(files_of(job))}
+            "code": _digest(json.dumps(code_of(job))), "files": digest_of(files_of(job))}
+
+
+def code_of(job):
+    """Return {file: digest} of the code of this package that the notebook of `job` imports."""
+    cells = read_json(NOTEBOOKS / f"{job.notebook}.ipynb")["cells"]
+    return code_digests("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
 
 
 def notebook_digest(path):
@@ -151,15 +146,6 @@ def notebook_digest(path):
     cells = [(cell["cell_type"], cell["metadata"].get("tags", []), "".join(cell["source"]))
              for cell in read_json(path)["cells"]]
     return _digest(json.dumps(cells))
-
-
-def code_of(job):
-    """Return the files of kdutils that decide what `job` writes."""
-    parts = [PROJECT / "kdutils" / part for part in CODE[job.kind] + CODE.get(job.notebook, [])]
-    found = [path for part in parts for path in ([part] if part.is_file() else part.rglob("*"))]
-    return sorted(path for path in found
-                  if path.suffix in CODE_FILES and path.name != "benchmark.py"
-                  and not {"example", "prompts"}.intersection(path.relative_to(PROJECT).parts))
 
 
 def files_of(job):
@@ -199,7 +185,7 @@ def _models_of(given):
 
 def _model_folders(name):
     """Return the folders of this machine that hold a model: of an adapter its base's too, of one on the Hub none."""
-    from kdutils.data.sources import local_folders, locate_model
+    from kdutils.hub import local_folders, locate_model
 
     try:
         where = Path(locate_model(name, needs_weights=False))
@@ -224,17 +210,12 @@ def _below(path):
 
 def digest_of(paths):
     """Return one digest of the names and contents of files."""
-    return _digest("".join(f"{_file_digest(path, *_stamp(path))}  {Path(path).name}\n" for path in paths))
+    return _digest("".join(f"{_file_digest(path, *file_stamp(path))}  {Path(path).name}\n" for path in paths))
 
 
 @cache
 def _file_digest(path, size, changed):
     return sha256(path)
-
-
-def _stamp(path):
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
 
 
 def _digest(text):

@@ -26,8 +26,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from kdutils.data.questions import SPLITS
-from kdutils.data.sources import find_model
 from kdutils.errors import StudyError, refuse_secrets
+from kdutils.hub import find_model
 from kdutils.parameters import NAME, NAMED, SEEDS, config_type_fault, fault_of, is_there, quoted, shown
 from kdutils.runs import PROJECT, project_path, read_json
 from kdutils.settings_file import read_settings
@@ -466,7 +466,7 @@ def _advice(value, wanted):
 
 def _check_reading(value, label):
     """Check the settings of a language model that reads explanations (key `reader` of the evaluation)."""
-    from kdutils.student.simulator import STUDENT, TRAINING, check_reader
+    from kdutils.student.lm_reader import STUDENT, TRAINING, check_reader
 
     try:
         check_reader(value)
@@ -545,7 +545,7 @@ def _split_fault(settings, teacher, prompting, given):
 def _texts_fault(settings, dataset, kind, given):
     """Return why there are no published texts, or no prompt, of this kind for a data set, "" where there are."""
     from kdutils.teacher.prompting import template
-    from kdutils.teacher.published import check_published
+    from kdutils.teacher.published.explanations import check_published
 
     files = {"few_shot": ["few_shot"], "critique_revision": ["few_shot", "critique", "revision"],
              "counterfactual": ["few_shot"], "contrastive": ["few_shot"]}.get(kind, [])
@@ -566,7 +566,7 @@ def _check_people(settings, path):
     """Check that a study with people has texts to show, each method equally often, and expects what can be."""
     if "human_study" not in settings:
         return
-    from kdutils.evaluation.human_study import size_fault
+    from kdutils.human_study.plan import size_fault
 
     where, label = settings["human_study"], f"{path}: key 'human_study"
     given = {**notebook_defaults(PEOPLE), **where}
@@ -794,7 +794,7 @@ def _trained(root, settings, tables, data, explained):
 def published_files(dataset, teacher, folder, own):
     """Return the published files of a teacher on a data set; `own`: `folder` holds them itself, else a folder of it."""
     if teacher == "palm":
-        from kdutils.teacher.published import PALM_SPLITS
+        from kdutils.teacher.published.palm import PALM_SPLITS
 
         below = project_path(folder) / ("" if own else "palm540b_dss")
         return below.glob(f"{PALM_SPLITS[dataset][0]}_*.parquet") if dataset in PALM_SPLITS else []

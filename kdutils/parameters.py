@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from kdutils.data.questions import SPLITS
-from kdutils.data.sources import ADAPTER, TOKENIZER_FILES, has_tokenizer, is_path
+from kdutils.hub import ADAPTER, TOKENIZER_FILES, has_tokenizer, is_path
 from kdutils.runs import project_path
 from kdutils.settings_file import shown
 

@@ -152,7 +152,7 @@ class Run:
                 if project_path(name).is_file() and project_path(name).parent != self.folder}
 
 
-def seal(folder):
+def add_notebook_checksum(folder):
     """Add the executed notebook to the manifest of a finished run: its checksum exists only after the last cell."""
     folder = Path(folder)
     mask_run(folder)
@@ -209,6 +209,12 @@ def sha256(path):
     """Return the SHA-256 of a file as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_stamp(path):
+    """Return (size, time of the last change in nanoseconds) of a file: equal where it was surely not rewritten."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def _entry(path):

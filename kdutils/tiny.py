@@ -5,8 +5,8 @@ small one before it is paid for: learning rates, weights of tasks, styles and th
 What comes out is no result: the students have random weights.
 """
 
-from kdutils.data.sources import find_model, load_weights, locate_model, read_config, read_tokenizer
 from kdutils.errors import StudyError
+from kdutils.hub import find_model, load_weights, locate_model, read_config, read_tokenizer
 from kdutils.runs import PROJECT, is_whole, mark_whole
 
 LIMITS = {"train": 64, "dev": 16, "test": 16}

@@ -27,7 +27,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def questions():
     """A few questions of the embedded world and the true rationale of each."""
-    from kdutils.mini.world import build_questions, true_rationale
+    from kdutils.data.mini_world import build_questions, true_rationale
 
     table = build_questions(24, 8, 8)
     rationales = {item["id"]: true_rationale(item["question"], item["choices"], item["answer"])

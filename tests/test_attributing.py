@@ -12,11 +12,12 @@ from test_attribution import planted  # noqa: F401
 from test_students import FAMILIES
 from test_students import student as build
 
-from kdutils.evaluation.attributing import attribution_overlap, overlap, summarise_overlap, worked_example
+from kdutils.data.answers import format_answer
+from kdutils.evaluation.attribution_overlap import attribution_overlap, overlap, summarise_overlap, worked_example
 from kdutils.runs import mark_whole, write_json
-from kdutils.student.methods import answered, asked
+from kdutils.student.methods import format_source
 from kdutils.student.predicting import written_answers
-from kdutils.teacher.attribution import SETTINGS, driving_words, load_teacher, token_scores
+from kdutils.teacher.word_scores import SETTINGS, driving_words, load_teacher, token_scores
 
 RANKED = ["Cow", "milk", "farm", "the", "gives"]
 
@@ -113,7 +114,7 @@ def test_what_a_student_read_and_wrote_up_to_its_answer(student):
     written = written_answers(folder, questions, table)
     assert written["id"].tolist() == questions["id"][2:].tolist(), "no explanation, no answer: nothing to look into"
     row = written.iloc[0]
-    assert row["source"] == asked(row.to_dict(), "predict") and row["text"] == answered(row["answer"])
+    assert row["source"] == format_source(row.to_dict(), "predict") and row["text"] == format_answer(row["answer"])
     assert row["text"][row["begins"]:] == f" {row['answer']}."
     write_json(folder / "student.json", {"method": "counterfactual"})
     row = written_answers(folder, questions, table).iloc[0]
@@ -125,8 +126,8 @@ def test_only_the_answer_s_tokens_are_attributed(student):
     folder, questions, said = student
     model, tokenizer, _ = load_teacher(SETTINGS | {"model": str(folder)})
     item = questions.iloc[0].to_dict()
-    source = tokenizer(asked(item, "predict"))["input_ids"]
-    target = tokenizer(answered(item["answer"]), add_special_tokens=False)["input_ids"]
+    source = tokenizer(format_source(item, "predict"))["input_ids"]
+    target = tokenizer(format_answer(item["answer"]), add_special_tokens=False)["input_ids"]
     given = len(target) - 2
     _, scores, _ = next(token_scores(model, [source], [target], {0, 1}, SETTINGS, [given]))
     embeddings = model.shared.weight[source].detach().requires_grad_()

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
+from kdutils.data.answers import format_answer
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
-from kdutils.report.plots import token_heat_map
-from kdutils.student.methods import answered, asked
+from kdutils.report.figures import token_heat_map
+from kdutils.student.methods import format_source
 from kdutils.student.training import rationales_of
-from kdutils.teacher.attribution import (
+from kdutils.teacher.word_scores import (
     ATTRIBUTIONS,
     SETTINGS,
     agreement,
@@ -43,8 +44,8 @@ SPECIAL = {0, 1}  # padding and end token of the tiny student
 def rows(tiny, questions):
     """Source and target ids of six questions of unlike length."""
     items = questions[0].head(6).to_dict("records")
-    sources = tiny[1]([asked(item, "predict") for item in items])["input_ids"]
-    targets = tiny[1](text_target=[answered(item["answer"]) for item in items])["input_ids"]
+    sources = tiny[1]([format_source(item, "predict") for item in items])["input_ids"]
+    targets = tiny[1](text_target=[format_answer(item["answer"]) for item in items])["input_ids"]
     sources = [ids[place:] for place, ids in enumerate(sources)]
     return sources, [ids[place % 3:] for place, ids in enumerate(targets)]
 
@@ -213,11 +214,11 @@ def test_words_end_at_white_space_and_marks():
 def test_layout_is_never_eligible():
     """Task tag, Question:, Choices: and letters are left out, even where question and choices hold the same words."""
     item = {"id": "1", "question": "predict: which Choices (a) is a Question?", "choices": ["a", "b (c)", "Choices"]}
-    source = asked(item, "predict")
+    source = format_source(item, "predict")
     spans = eligible_spans(item, source)
     assert [source[start:end] for start, end in spans] == [item["question"], *item["choices"]]
     free = {"id": "2", "question": "Premise: A cow. Hypothesis: A premise. What is the relationship?", "choices": []}
-    source = asked(free, "predict")
+    source = format_source(free, "predict")
     assert [word for word, *_ in words_of(source, eligible_spans(free, source))][:2] == ["Premise", "A"]
     frame = ["Premise:", "Hypothesis:", "What is the relationship?"]
     assert [word for word, *_ in words_of(source, eligible_spans(free, source, frame))] == ["A", "cow", "A", "premise"]
@@ -292,8 +293,9 @@ def planted(tmp_path_factory):
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=5e-3)
     for _ in range(60):
         items = [item(number) for number in range(24)]
-        inputs = tokenizer([asked(one, "predict") for one in items], padding=True, return_tensors="pt")
-        labels = tokenizer([answered(one["answer"]) for one in items], padding=True, return_tensors="pt")["input_ids"]
+        inputs = tokenizer([format_source(one, "predict") for one in items], padding=True, return_tensors="pt")
+        answers = [format_answer(one["answer"]) for one in items]
+        labels = tokenizer(answers, padding=True, return_tensors="pt")["input_ids"]
         model(**inputs, labels=labels.masked_fill(labels == tokenizer.pad_token_id, -100)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -306,8 +308,8 @@ def planted(tmp_path_factory):
 def write(planted, table=None, progress=None, **settings):
     table = planted[1] if table is None else table
     items = table.to_dict("records")
-    return write_attributions(table, [asked(item, "predict") for item in items],
-                              [answered(item["answer"]) for item in items],
+    return write_attributions(table, [format_source(item, "predict") for item in items],
+                              [format_answer(item["answer"]) for item in items],
                               {"model": planted[0], "max_new_tokens": 16, **settings}, progress)
 
 

@@ -5,9 +5,17 @@ import signal
 import pytest
 import torch
 
+from kdutils.benchmarks import training
+from kdutils.benchmarks.training import (
+    Bench,
+    OutOfMemory,
+    block_widths,
+    multiplications,
+    new_model,
+    padded_to,
+    show_row,
+)
 from kdutils.errors import StudyError
-from kdutils.student import benchmark
-from kdutils.student.benchmark import Bench, OutOfMemory, block_widths, multiplications, new_model, padded_to, show_row
 from kdutils.student.collating import TokenRow
 
 
@@ -52,8 +60,8 @@ def test_the_plain_way_pads_a_part_to_the_longest_of_its_block_with_labels_that_
 def test_multiplications_are_those_that_torch_counts(monkeypatch):
     from torch.utils.flop_counter import FlopCounterMode
 
-    monkeypatch.setattr(benchmark, "tokenizer_folder", lambda: "kdutils/mini/student")
-    monkeypatch.setitem(benchmark.T5, "vocab_size", 967)
+    monkeypatch.setattr(training, "tokenizer_folder", lambda: "kdutils/mini/student")
+    monkeypatch.setitem(training.T5, "vocab_size", 967)
     shape = {"d_model": 32, "d_kv": 8, "num_heads": 3, "d_ff": 48, "num_layers": 2}
     model, rows, source, target = new_model(shape).eval(), 5, 7, 11
     with FlopCounterMode(display=False) as counter, torch.no_grad():

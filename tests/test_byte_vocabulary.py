@@ -9,16 +9,16 @@ from transformers import AutoTokenizer, ByT5Tokenizer
 
 from kdutils.data.texts import names_answer, token_places, tokens_before
 from kdutils.errors import StudyError
-from kdutils.evaluation.attributing import attribution_overlap
-from kdutils.evaluation.simulating import masked
+from kdutils.evaluation.attribution_overlap import attribution_overlap
+from kdutils.evaluation.simulatability import masked
 from kdutils.runs import read_json
 from kdutils.student.collating import tokenize_rows, vocabulary_gaps
 from kdutils.student.methods import Explained
 from kdutils.student.models import load_student, load_tokenizer
 from kdutils.student.predicting import predict_with, score_choices, written_answers
-from kdutils.student.probing import perturbed, probe_answers, probe_table
+from kdutils.student.probes import perturbed, probe_answers, probe_table
 from kdutils.student.training import train_student
-from kdutils.teacher.attribution import driving_words, with_places
+from kdutils.teacher.word_scores import driving_words, with_places
 
 T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
 TRAINING = {"epochs": 1.0, "questions_per_step": 4, "learning_rate": 0.01, "warmup_steps": 1, "dev_evaluations": 1,

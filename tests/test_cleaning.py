@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdutils.data.readers import read_records
+from kdutils.data.records import read_records
 from kdutils.teacher.cleaning import Cleaned, clean, count_changes
 
 RULES = [

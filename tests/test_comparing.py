@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
+from kdutils.comparison import hypotheses, published_accuracies, runs_table, summary, tables
 from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
-from kdutils.evaluation import comparing, concluding, differences, published, reading
-from kdutils.report import plots
-from kdutils.stats import correct_p_values, mcnemar, paired_bootstrap
+from kdutils.report.figures import difference_intervals, heat_map, trade_off
+from kdutils.stats.accuracy import paired_bootstrap
+from kdutils.stats.groups import correct_p_values, mcnemar
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHOICES = ["ant", "bee", "cow", "dog", "elk"]
@@ -111,13 +112,13 @@ class World:
             "scores": [-1.0] * 5, "score_tokens": [1] * 5} for place, key in enumerate(self.ids)])
 
     def read(self, missing=()):
-        runs, predictions = reading.read_evaluations(self.evaluations, self.trainings, missing)
-        return runs, predictions, comparing.accuracy_table(runs, predictions)
+        runs, predictions = runs_table.read_evaluations(self.evaluations, self.trainings, missing)
+        return runs, predictions, tables.accuracy_table(runs, predictions)
 
     def tests(self, tested=(), more=None):
         _, predictions, _ = self.read()
-        return differences.all_tests(predictions, reading.read_scores(self.evaluations),
-                                     reading.read_measures(self.evaluations), tested, more)
+        return hypotheses.all_tests(predictions, runs_table.read_scores(self.evaluations),
+                                     runs_table.read_measures(self.evaluations), tested, more)
 
 
 def spread(*counts, rng):
@@ -151,7 +152,7 @@ def tests(study):
 def test_a_difference_over_seeds_and_questions_by_hand():
     first = np.array([[1, 1, 1, 0], [1, 0, 0, 0.0]])
     second = np.array([[0, 1, 0, 0], [0, 0, 0, 1.0]])
-    found = differences.crossed_difference(first, second)
+    found = hypotheses.crossed_difference(first, second)
     of_questions = np.var([1, 0, 0.5, -0.5], ddof=1) / 4
     # Seed means .75 and .25; beside rows and columns every answer of the first is .25 off: 8 · .0625 on 3 degrees.
     seeds, noise = 0.125 / 2, 0.5 / 3 / 4 / 2
@@ -168,19 +169,19 @@ def test_a_difference_over_seeds_and_questions_by_hand():
 def test_seeds_that_agree_leave_the_paired_t_test_of_the_questions():
     rng = np.random.default_rng(0)
     first, second = (rng.random((1, 60)) < 0.6) * 1.0, (rng.random((1, 60)) < 0.4) * 1.0
-    found = differences.crossed_difference(np.repeat(first, 3, axis=0), np.repeat(second, 3, axis=0))
+    found = hypotheses.crossed_difference(np.repeat(first, 3, axis=0), np.repeat(second, 3, axis=0))
     assert found.p == pytest.approx(scipy_stats.ttest_rel(first[0], second[0]).pvalue)
 
 
 def test_one_seed_is_the_bootstrap_over_questions_and_two_students_that_never_differ_the_exact_one():
     rng = np.random.default_rng(1)
     first, second = (rng.random((2, 50)) < 0.5) * 1.0
-    found = differences.crossed_difference(first[None], second[None])
-    assert found == paired_bootstrap(first, second, differences.RESAMPLES)
-    same = differences.crossed_difference(np.ones((3, 20)), np.ones((2, 20)))
+    found = hypotheses.crossed_difference(first[None], second[None])
+    assert found == paired_bootstrap(first, second, hypotheses.RESAMPLES)
+    same = hypotheses.crossed_difference(np.ones((3, 20)), np.ones((2, 20)))
     assert same.value == 0 and same.p == 1 and same.low < 0 < same.high
     with pytest.raises(StudyError, match="not the same questions: 20 and 19"):
-        differences.crossed_difference(np.ones((3, 20)), np.ones((3, 19)))
+        hypotheses.crossed_difference(np.ones((3, 20)), np.ones((3, 19)))
 
 
 def test_equal_methods_are_told_apart_about_as_often_as_the_level_says():
@@ -189,15 +190,15 @@ def test_equal_methods_are_told_apart_about_as_often_as_the_level_says():
         skill = rng.normal(0, 1, 60)
         both = [(skill + rng.normal(0, 0.3, 60) + rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 0.3, (3, 60)) > 0) * 1.0
                 for _ in range(2)]
-        found.append(differences.crossed_difference(*both).p)
+        found.append(hypotheses.crossed_difference(*both).p)
     assert scipy_stats.binomtest(int(np.sum(np.array(found) < 0.05)), 400, 0.05).pvalue > 0.01
 
 
 def test_chance_is_tested_exactly_where_nothing_is_right():
-    found = differences.above_chance(np.zeros((2, 30)), 0.2)
+    found = hypotheses.above_chance(np.zeros((2, 30)), 0.2)
     assert found.p == pytest.approx(scipy_stats.binomtest(0, 30, 0.2).pvalue) and found.value == -0.2
     assert found.low == pytest.approx(-0.2) and found.high == pytest.approx(1 - 0.025 ** (1 / 30) - 0.2)
-    some = differences.above_chance(np.array([[1, 1, 0, 1, 0, 1.0], [1, 1, 0, 1, 1, 1]]), 0.2)
+    some = hypotheses.above_chance(np.array([[1, 1, 0, 1, 0, 1.0], [1, 1, 0, 1, 1, 1]]), 0.2)
     assert some.value == pytest.approx(9 / 12 - 0.2) and some.p < 0.05
 
 
@@ -244,8 +245,8 @@ def test_a_method_of_another_name_is_compared_as_what_it_is(tmp_path):
 def test_controls_are_those_of_the_methods_table():
     from kdutils.student.methods import METHODS
 
-    assert {name for name, method in METHODS.items() if method.control} | {"untagged"} == set(reading.CONTROLS)
-    assert set(reading.CONTROLS.values()) | {reading.BASELINE} <= set(METHODS)
+    assert {name for name, method in METHODS.items() if method.control} | {"untagged"} == set(runs_table.CONTROLS)
+    assert set(runs_table.CONTROLS.values()) | {runs_table.BASELINE} <= set(METHODS)
 
 
 # --- which comparisons, and their correction
@@ -306,14 +307,14 @@ def test_students_that_answered_different_questions_are_not_compared(tmp_path):
     _, predictions, _ = world.read()
     moved = predictions.assign(id=predictions["id"].where(predictions["method"] == "standard", "x" + predictions["id"]))
     with pytest.raises(StudyError, match="different questions"):
-        differences.all_tests(moved, pd.DataFrame(columns=reading.CELL), reading.read_measures(world.evaluations))
+        hypotheses.all_tests(moved, pd.DataFrame(columns=runs_table.CELL), runs_table.read_measures(world.evaluations))
 
 
 # --- sentences
 
 
 def test_sentences_say_only_what_the_corrected_p_allows(tests):
-    for row, said in zip(tests.to_dict("records"), concluding.sentences(tests), strict=True):
+    for row, said in zip(tests.to_dict("records"), summary.sentences(tests), strict=True):
         claims = re.search(r"is (ahead of|behind|above|below|higher than|lower than) ", said)
         assert bool(claims) == bool(row["p_corrected"] < 0.05), said
         if claims:
@@ -324,7 +325,7 @@ def test_sentences_say_only_what_the_corrected_p_allows(tests):
             assert "is not told from" in said
         if row["p"] == row["p"]:
             assert "corrected p " in said and "95 % interval" in said and f"{row['n_seeds']} seeds" in said
-    first = concluding.sentences(tests)[0]
+    first = summary.sentences(tests)[0]
     assert first.startswith("tiny on small: multitask (few_shot) is ahead of label_only: +42.5 points (95 % interval")
 
 
@@ -332,17 +333,17 @@ def test_what_is_significant_only_before_the_correction_is_not_claimed():
     row = {"comparison": "label_only", "dataset": "d", "student": "s", "measure": "accuracy", "first": "a",
            "second": "label_only", "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_corrected": 0.3,
            "n_seeds": 3, "n_questions": 50}
-    said = concluding.sentences(pd.DataFrame([row]))[0]
+    said = summary.sentences(pd.DataFrame([row]))[0]
     assert said == ("s on d: a is not told from label_only: +10.0 points (95 % interval +2.0 to +18.0, "
                     "corrected p = 0.300, 3 seeds, 50 questions).")
-    one = concluding.sentences(pd.DataFrame([row | {"n_seeds": 1, "p_corrected": 0.001}]))[0]
+    one = summary.sentences(pd.DataFrame([row | {"n_seeds": 1, "p_corrected": 0.001}]))[0]
     assert "the student of a is ahead of that of label_only" in one and one.endswith("follows for the methods.")
 
 
 def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
     runs, _, accuracies = study.read(["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0"])
-    said = concluding.summary(accuracies, tests, runs, ["outputs/x"])
-    assert len(said) <= concluding.MOST and not any("nan" in sentence for sentence in said)
+    said = summary.summarise(accuracies, tests, runs, ["outputs/x"])
+    assert len(said) <= summary.MOST and not any("nan" in sentence for sentence in said)
     assert said[0].startswith("tiny on small: multitask (few_shot) has the highest mean accuracy of 6: 90.0 %")
     assert ", above chance (20.0 %, p < 0.001)" in said[0]
     assert said[1].startswith("Not above chance (20.0 %), tiny on small: counterfactual (few_shot) 3.3 % (below, ")
@@ -356,7 +357,7 @@ def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
 def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
     world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
     runs, _, accuracies = world.read()
-    said = concluding.summary(accuracies, world.tests(), runs)
+    said = summary.summarise(accuracies, world.tests(), runs)
     against = next(sentence for sentence in said if sentence.startswith("Against label_only"))
     assert "ahead: multitask (few_shot) +82.5 points" in against and "nothing follows for the methods" in against
 
@@ -366,7 +367,7 @@ def test_a_control_that_does_as_well_is_said_so(tmp_path):
     world = World(tmp_path).add("multitask", right=spread(20, 21, rng=rng))
     world.add("shuffled", right=spread(21, 19, rng=rng))
     runs, _, accuracies = world.read()
-    said = concluding.summary(accuracies, world.tests(), runs)
+    said = summary.summarise(accuracies, world.tests(), runs)
     assert any("do not show that what the texts say matters" in sentence for sentence in said)
 
 
@@ -378,23 +379,23 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
             world.add("multitask", right=(9, 8), dataset=dataset, student=student)
             world.add("standard", right=(9, 8), dataset=dataset, student=student)
     runs, _, accuracies = world.read()
-    said = concluding.summary(accuracies, world.tests(), runs)
-    assert len(said) == concluding.MOST and "more statements of this kind" in said[-2]
+    said = summary.summarise(accuracies, world.tests(), runs)
+    assert len(said) == summary.MOST and "more statements of this kind" in said[-2]
 
 
 def test_a_single_cell_without_explanations_is_enough(tmp_path):
     world = World(tmp_path).add("label_only", right=(9,), explains=False)
     runs, predictions, accuracies = world.read()
-    measures = reading.read_measures(world.evaluations)
+    measures = runs_table.read_measures(world.evaluations)
     tests = world.tests(["words", "las"])
     assert tests["comparison"].tolist() == ["chance"]
-    assert comparing.usual_measure(measures) == "" and comparing.transfer_table(accuracies, "mean").empty
-    inputs = reading.read_inputs(world.evaluations)
-    assert comparing.behind_baseline(predictions, inputs, {}).empty
-    assert comparing.furthest_behind(predictions, inputs, 2, 0) == []
-    said = concluding.summary(accuracies, tests, runs)
+    assert tables.usual_measure(measures) == "" and tables.transfer_table(accuracies, "mean").empty
+    inputs = runs_table.read_inputs(world.evaluations)
+    assert tables.behind_baseline(predictions, inputs, {}).empty
+    assert tables.furthest_behind(predictions, inputs, 2, 0) == []
+    said = summary.summarise(accuracies, tests, runs)
     assert said[0].startswith("tiny on small: label_only: 22.5 %") and "not told from chance" in said[0]
-    assert len(comparing.side_by_side(inputs, {}, predictions, 2)) == 2
+    assert len(tables.side_by_side(inputs, {}, predictions, 2)) == 2
 
 
 # --- published numbers
@@ -409,10 +410,10 @@ def test_published_numbers_are_those_of_the_facts():
             "multitask": ((64.36, 0.34, 5), 58.13, (75.56, 0.34, 5), 73.81),
             "combined": ((59.62, 0.20, 4), (61.94, 0.51, 6), (75.86, 0.35, 4), (73.66, 0.20, 5))}
     cells = [(prompting, size) for size in ("base", "large") for prompting in ("few_shot", "critique_revision")]
-    assert len(published.PUBLISHED) == 12
+    assert len(published_accuracies.PUBLISHED) == 12
     for method in every:
         for (prompting, size), of_all, of_kept in zip(cells, every[method], kept[method], strict=True):
-            one = published.PUBLISHED[prompting, method, size]
+            one = published_accuracies.PUBLISHED[prompting, method, size]
             assert (one.mean, one.sd, one.n) == of_all
             assert (one.kept_mean, one.kept_error, one.kept_n) == of_kept or one.kept_mean == of_kept
 
@@ -421,7 +422,7 @@ def test_published_numbers_come_from_the_published_file():
     path = Path(os.environ.get("KDUTILS_DATA") or PROJECT.parent / "shared" / "data") / "human_study" / "experiment.csv"
     if not path.is_file():
         pytest.skip("no published study")
-    from kdutils.stats import iqr_outliers
+    from kdutils.stats.groups import iqr_outliers
 
     table = pd.read_csv(path).rename(columns={"test accuracy": "accuracy"})
     words = {"task-prefix": "multitask", "counterfactual-prefix": "counterfactual", "both": "combined", "220M": "base",
@@ -429,7 +430,7 @@ def test_published_numbers_come_from_the_published_file():
     keys = ["target_rationale", "training_mode", "model_size"]
     left = ~iqr_outliers(table, "accuracy", keys)
     for cell, group in table.groupby(keys):
-        one = published.PUBLISHED[tuple(words[word] for word in cell)]
+        one = published_accuracies.PUBLISHED[tuple(words[word] for word in cell)]
         whole, some = 100 * group["accuracy"], 100 * group.loc[left[group.index], "accuracy"]
         assert [one.mean, one.sd] == pytest.approx([whole.mean(), whole.std()], abs=0.0051) and one.n == len(whole)
         assert [one.kept_mean, one.kept_error] == pytest.approx([some.mean(), some.sem()], abs=0.0051)
@@ -443,48 +444,49 @@ def test_only_matching_cells_have_a_published_counterpart(tmp_path):
     world.add("combined", "critique_revision", **base)
     world.add("multitask", dataset="small", student="t5-base", model="google/t5-v1_1-base", right=(20,))
     world.add("multitask", dataset="cqa", student="flan", model="google/flan-t5-base", right=(20,))
-    sizes = published.student_sizes(world.trainings)
+    sizes = published_accuracies.student_sizes(world.trainings)
     assert sizes == {"t5-base": "base"}
     runs, _, accuracies = world.read()
-    table = published.published_table(runs, accuracies, sizes)
+    table = published_accuracies.published_table(runs, accuracies, sizes)
     assert table["method"].tolist() == ["multitask", "combined"]
     row = table.iloc[0]
     expected = scipy_stats.ttest_ind_from_stats(62, 2, 3, 62.09, 5.59, 6, equal_var=False)
     assert row["exact"] == pytest.approx(62) and row["difference"] == pytest.approx(-0.09)
     assert row["p"] == pytest.approx(expected.pvalue) and row["low"] < -0.09 < row["high"]
-    tests = world.tests(more=published.published_rows(table))
+    tests = world.tests(more=published_accuracies.published_rows(table))
     assert (tests["comparison"] == "published").sum() == 2
-    said = concluding.summary(accuracies, tests, runs, published=table)
+    said = summary.summarise(accuracies, tests, runs, published=table)
     assert any("published runs answered 1221 questions, these 40" in sentence for sentence in said)
-    assert published.published_table(runs, accuracies, {}).empty and published.published_rows(pd.DataFrame()) == []
+    assert published_accuracies.published_table(runs, accuracies, {}).empty
+    assert not published_accuracies.published_rows(pd.DataFrame())
 
 
 # --- explanations, errors, transfer, costs
 
 
 def test_explanation_tables_show_mean_and_spread(study):
-    measures = reading.read_measures(study.evaluations)
-    table = comparing.explanation_table(reading.home(measures), ["words", "rouge_l_teacher"])
+    measures = runs_table.read_measures(study.evaluations)
+    table = tables.explanation_table(runs_table.in_domain(measures), ["words", "rouge_l_teacher"])
     row = table[(table["method"] == "multitask") & (table["prompting"] == "few_shot")].iloc[0]
     assert row["words"].split() == ["7.0", "±", "1.0"] and row["rouge_l_teacher"].split() == ["0.410", "±", "0.010"]
     assert "label_only" not in set(table["method"])
-    probes = comparing.measure_names(measures, comparing.MEASURES["answers behind forced texts"])
+    probes = tables.measure_names(measures, tables.MEASURES["answers behind forced texts"])
     assert probes == ["behind wrong: right", "behind wrong: as asserted"]
-    known = [name for pattern in comparing.MEASURES.values() for name in comparing.measure_names(measures, pattern)]
+    known = [name for pattern in tables.MEASURES.values() for name in tables.measure_names(measures, pattern)]
     assert set(measures["measure"]) - set(known) == {"simulated"}
-    assert comparing.usual_measure(measures) == "las"
-    assert comparing.usual_measure(measures, "words") == "words"
+    assert tables.usual_measure(measures) == "las"
+    assert tables.usual_measure(measures, "words") == "words"
     with pytest.raises(StudyError, match="measure: 'lass' was not measured here; there are .*las"):
-        comparing.usual_measure(measures, "lass")
-    assert comparing.usual_measure(measures.iloc[:0], "lass") == "", "nothing was measured: there is nothing to show"
-    assert comparing.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
+        tables.usual_measure(measures, "lass")
+    assert tables.usual_measure(measures.iloc[:0], "lass") == "", "nothing was measured: there is nothing to show"
+    assert tables.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
 
 
 def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(study):
-    measures = reading.home(reading.read_measures(study.evaluations))
-    names = comparing.measure_names(measures, comparing.MEASURES["words that drive the answer"])
+    measures = runs_table.in_domain(runs_table.read_measures(study.evaluations))
+    names = tables.measure_names(measures, tables.MEASURES["words that drive the answer"])
     assert names == ["overlap", "overlap_random", "overlap_gain"], "one without any value is not there"
-    table = comparing.explanation_table(measures, names)
+    table = tables.explanation_table(measures, names)
     assert table["overlap_gain"].str.split().str[0].tolist() == ["0.100", "0.200"], "cells without it are left out"
     found = study.tests(["overlap_gain"]).query("measure == 'overlap_gain'")
     assert found["comparison"].tolist() == ["revision"] and found["n_questions"].tolist() == [SIZE // 2]
@@ -493,9 +495,9 @@ def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(
 
 def test_errors_are_counted_against_label_only(study):
     _, predictions, _ = study.read()
-    inputs = reading.read_inputs(study.evaluations)
+    inputs = runs_table.read_inputs(study.evaluations)
     texts = {cell: {key: f"a {CHOICES[0]}" for key in study.ids} for cell in inputs}
-    kinds = comparing.behind_baseline(predictions, inputs, texts)
+    kinds = tables.behind_baseline(predictions, inputs, texts)
     assert set(kinds["name"]) == {"multitask (few_shot)", "multitask (critique_revision)", "standard (few_shot)",
                                   "counterfactual (few_shot)"}
     named = kinds[(kinds["name"] == "multitask (few_shot)")].set_index("questions with")
@@ -504,35 +506,35 @@ def test_errors_are_counted_against_label_only(study):
     means = own[own["answer"] == "ant"].groupby("method")["correct"].mean()
     assert named.loc["rationale names the answer", "difference"] == pytest.approx(
         100 * (means["multitask"] - means["label_only"]))
-    assert "multitask (few_shot)" in comparing.kinds_side_by_side(kinds)
-    (caption, lost), = comparing.furthest_behind(predictions, inputs, 3, 0)
+    assert "multitask (few_shot)" in tables.kinds_side_by_side(kinds)
+    (caption, lost), = tables.furthest_behind(predictions, inputs, 3, 0)
     assert caption == "counterfactual (few_shot) against label_only: small, tiny"
     assert (lost["verdict"] == "lost").sum() == 3 and "label_only says" in lost
 
 
 def test_transfer_is_a_matrix_beside_the_own_data_set(study, tests):
     _, _, accuracies = study.read()
-    table = comparing.transfer_table(accuracies, "mean")
+    table = tables.transfer_table(accuracies, "mean")
     assert list(table.index) == ["multitask (few_shot) of small"] and list(table.columns) == ["small", "other"]
     assert table.iloc[0].tolist() == pytest.approx([0.9, (12 + 13 + 10) / 3 / SIZE])
     assert set(tests["dataset"]) == {"small"} and (tests["n_seeds"] <= 3).all()  # a transfer is in no comparison
 
 
 def test_costs_count_students_that_were_trained_to_the_end(study):
-    costs = reading.cost_table(study.trainings)
+    costs = runs_table.cost_table(study.trainings)
     assert (costs["state"] == "failed").sum() == 1 and len(costs) == 18
-    means = comparing.mean_costs(costs)
+    means = tables.mean_costs(costs)
     assert means.loc[means["method"] == "standard", ["seconds", "n_seeds"]].iloc[0].tolist() == [2.5, 2]
-    assert comparing.unfair_cells(costs) == ""
+    assert tables.unfair_cells(costs) == ""
     changed = costs.assign(effective_batch=np.where(costs["method"] == "standard", 8, costs["effective_batch"]))
-    assert comparing.unfair_cells(changed) == "effective_batch of small, tiny"
+    assert tables.unfair_cells(changed) == "effective_batch of small, tiny"
 
 
 def test_names_leave_out_what_is_the_same_everywhere(study):
     _, _, accuracies = study.read()
-    assert reading.short(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]
+    assert runs_table.short(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]
     two = accuracies[accuracies["method"] != "label_only"].head(2).assign(prompting="few_shot", teacher=["a", "b"])
-    names = reading.named(two.drop(columns="name"))["name"].tolist()
+    names = runs_table.named(two.drop(columns="name"))["name"].tolist()
     assert names == ["multitask (a, few_shot)", "multitask (b, few_shot)"]
 
 
@@ -540,19 +542,19 @@ def test_figures_name_their_parts(study, tests):
     import matplotlib.pyplot as plt
 
     runs, _, accuracies = study.read()
-    rows = tests.assign(group=tests["comparison"], label=tests["first"], told=differences.told_apart(tests))
-    figure = plots.difference_intervals(rows, "points")
+    rows = tests.assign(group=tests["comparison"], label=tests["first"], told=hypotheses.significant(tests))
+    figure = difference_intervals(rows, "points")
     titles = [axis.get_title("left") for axis in figure.axes]
     assert titles == ["label_only", "control", "methods", "revision", "chance", "las"]
-    measures = reading.read_measures(study.evaluations)
-    both = comparing.quality_and_accuracy(reading.home(runs), measures, "las")
-    figure = plots.trade_off(both, "las", {("small", "tiny"): 0.4})
+    measures = runs_table.read_measures(study.evaluations)
+    both = tables.quality_and_accuracy(runs_table.in_domain(runs), measures, "las")
+    figure = trade_off(both, "las", {("small", "tiny"): 0.4})
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "multitask · critique_revision" in labels and "label_only, no explanations" in labels
-    figure = plots.heat_map(comparing.transfer_table(accuracies, "mean"), "accuracy")
+    figure = heat_map(tables.transfer_table(accuracies, "mean"), "accuracy")
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90", "0.29"]
     with pytest.raises(StudyError, match="at least one number"):
-        plots.heat_map(pd.DataFrame({"a": [None]}), "accuracy")
+        heat_map(pd.DataFrame({"a": [None]}), "accuracy")
     plt.close("all")
 
 
@@ -567,7 +569,7 @@ def test_the_notebook_runs_on_such_a_study(study, tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert 3 < len(metrics["summary"]) <= concluding.MOST
+    assert 3 < len(metrics["summary"]) <= summary.MOST
     assert {"dataset", "student", "prompting", "method", "mean", "low", "high", "chance", "n_seeds"} <= set(
         metrics["accuracy"][0])
     assert sum(row["method"] == "combined" and row["mean"] is None for row in metrics["accuracy"]) == 1
@@ -576,7 +578,7 @@ def test_the_notebook_runs_on_such_a_study(study, tmp_path):
 
 def test_without_outliers_shows_what_the_published_rule_would_drop():
     runs = pd.DataFrame({"name": ["a"] * 6 + ["b"], "accuracy": [0.5, 0.52, 0.51, 0.5, 0.51, 0.1, None]})
-    row = comparing.without_outliers(runs).iloc[0]
+    row = tables.without_outliers(runs).iloc[0]
     assert (row["seeds"], row["outliers"]) == (6, 1)
     assert row["all"] == pytest.approx(0.44) and row["kept"] == pytest.approx(0.508)
 
@@ -584,12 +586,12 @@ def test_without_outliers_shows_what_the_published_rule_would_drop():
 def test_a_seed_without_any_value_leaves_the_test_of_a_measure_to_the_others():
     draw = np.random.default_rng(0)
     cells = [("d", "t", prompting, "s", "multitask", "d") for prompting in ("few_shot", "critique_revision")]
-    scores = pd.concat([pd.DataFrame([cell] * 20, columns=reading.CELL).assign(
+    scores = pd.concat([pd.DataFrame([cell] * 20, columns=runs_table.CELL).assign(
         id=[f"q{number}" for number in range(20)], seed=seed, overlap_gain=draw.normal(place, 0.2, 20))
         for place, cell in enumerate(cells) for seed in range(3)], ignore_index=True)
-    all_there = differences._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
+    all_there = hypotheses._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
     scores.loc[(scores["seed"] == 2) & (scores["prompting"] == "few_shot"), "overlap_gain"] = np.nan
-    less = differences._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
+    less = hypotheses._measure_row(scores, pd.DataFrame(), "overlap_gain", *cells)
     assert all_there["n_seeds"] == 3 and less["n_seeds"] == 2 and less["n_questions"] == 20
     kept = scores.dropna().groupby("prompting")["overlap_gain"].mean()
     assert less["difference"] == pytest.approx(kept["few_shot"] - kept["critique_revision"]) and less["p"] < 0.05

@@ -4,9 +4,9 @@ import pytest
 import torch
 import transformers
 
+from kdutils.data.mini_world import build_questions
 from kdutils.errors import StudyError
-from kdutils.mini.world import build_questions
-from kdutils.teacher.backends import Decoding
+from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.prompting import few_shot_prompts
 

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdutils.evaluation import reading
-from kdutils.evaluation.human_study import Study, draw_plan, read_plan, write_study
+from kdutils.comparison import runs_table
+from kdutils.human_study.design import Study
+from kdutils.human_study.forms import write_study
+from kdutils.human_study.plan import draw_plan, read_plan
 from kdutils.runs import PROJECT, plain_cell, read_csv, safe_cell, write_csv
 from tests.test_degenerate_ratings import documents, run_notebook, small_plan, write_documents
 from tests.test_human_study import texts_for
@@ -115,9 +117,9 @@ def test_the_plan_and_the_survey_hold_no_formula_of_a_text(tmp_path):
 def test_ids_that_look_like_formulas_join_again(tmp_path):
     ids = ["=1+1", "-x", "'@y", "plain"]
     scores = pd.DataFrame({"id": ids, "seed": 0, "words": [1, 2, 3, 4]})
-    overlaps = pd.DataFrame({"id": ids, "seed": 0, **{name: [0.1, 0.2, 0.3, 0.4] for name in reading.OVERLAPS}})
+    overlaps = pd.DataFrame({"id": ids, "seed": 0, **{name: [0.1, 0.2, 0.3, 0.4] for name in runs_table.OVERLAPS}})
     write_csv(tmp_path / "explanation_scores.csv", scores)
     write_csv(tmp_path / "attribution_overlap.csv", overlaps)
     (tmp_path / "metrics.json").write_text(json.dumps({"labels": {"dataset": "d"}}))
-    table = reading.read_scores([str(tmp_path)])
-    assert list(table["id"]) == ids and list(table[reading.OVERLAPS[0]]) == [0.1, 0.2, 0.3, 0.4]
+    table = runs_table.read_scores([str(tmp_path)])
+    assert list(table["id"]) == ids and list(table[runs_table.OVERLAPS[0]]) == [0.1, 0.2, 0.3, 0.4]

@@ -8,13 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdutils import stats
 from kdutils.errors import StudyError
-from kdutils.evaluation import analysing
-from kdutils.evaluation import ratings as reading
-from kdutils.evaluation.human_study import CONSTRUCTS, Study, canonical, checksum, draw_plan, read_plan, write_plan
-from kdutils.evaluation.validating import metric_validity, text_measures, without_validity
+from kdutils.human_study import analysis
+from kdutils.human_study.design import CONSTRUCTS, Study
+from kdutils.human_study.forms import canonical, checksum, write_plan
+from kdutils.human_study.metric_validity import metric_validity, text_measures, without_validity
+from kdutils.human_study.plan import draw_plan, read_plan
+from kdutils.human_study.rating_files import FORMAT
+from kdutils.human_study.ratings import one_row_per_rating, origin, read_ratings
+from kdutils.human_study.simulated_raters import simulate_scores
 from kdutils.runs import PROJECT
+from kdutils.stats.agreement import krippendorff_alpha
 from tests.test_human_study import texts_for
 
 KEY = PROJECT / "kdutils" / "mini" / "example" / "human_study" / "key"
@@ -51,7 +55,7 @@ def documents(plan, score=None):
                 scores = {name: score(rater, page["text"], name) for name in CONSTRUCTS}
             answers.append({"position": page["position"], "text": page["text"], "scores": scores,
                             "milliseconds": 1000})
-        found[rater] = {"format": reading.FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
+        found[rater] = {"format": FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
                         "task": "rating", "rater": rater, "complete": True, "signed": True, "about": {},
                         "answers": answers}
     return found
@@ -143,8 +147,8 @@ def test_without_any_part_of_the_key_but_the_plan_the_measures_are_a_sentence(tm
             broken.to_parquet(texts)
         elif broken:
             texts.write_text(broken)
-        wide = reading.one_row_per_rating(reading.read_ratings(tmp_path / "back", plan).ratings)
-        measured, reason = analysing.attempt(text_measures, texts, wide, other.iloc[:0])
+        wide = one_row_per_rating(read_ratings(tmp_path / "back", plan).ratings)
+        measured, reason = analysis.attempt(text_measures, texts, wide, other.iloc[:0])
         assert measured is None and sentence in reason and str(texts) in reason
     _, printed = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
     assert "Measures of the texts are left out: " in printed and "texts.parquet: column 'gold' is missing" in printed
@@ -158,9 +162,9 @@ def test_ratings_of_people_take_the_place_of_simulated_ones_of_an_earlier_run(tm
     write_documents(tmp_path / "back", documents(plan))
     found, _ = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
     assert not found["simulated"] and not list((tmp_path / "run" / "simulated").iterdir())
-    assert reading.origin(found["found"]) == "Ratings by people."
+    assert origin(found["found"]) == "Ratings by people."
     mixed = found["found"].assign(simulated=found["found"]["rater"] == plan["rater"].iloc[0])
-    assert reading.origin(mixed).startswith("**1 of 4 raters are simulated.**")
+    assert origin(mixed).startswith("**1 of 4 raters are simulated.**")
 
 
 @pytest.mark.parametrize("parameters, message", [
@@ -218,13 +222,13 @@ def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
                              for name, n in (("rater", 5), ("text", 8), ("method", 4))})
         wide = wide.assign(**{name: drawn(size) for name in ("characters", "a", "b", "quality")})
         wide = wide.drop_duplicates(["rater", "text"], ignore_index=True)
-        line = analysing.linear(wide, "quality")
+        line = analysis.linear(wide, "quality")
         validity = metric_validity(wide, "quality")
         for found, sentences in (
-                analysing.means_by_method(wide, ["a"]), analysing.agreement(wide, ["a", "quality"]),
-                analysing.two_raters(wide, "quality"), analysing.reliability(wide, ["a", "b"]),
-                analysing.compare_methods(wide, ["a", "b"]), line, analysing.mixed(wide, "quality"),
-                analysing.with_and_without(wide, "quality", line[0]), analysing.detectable(wide, "a"),
+                analysis.means_by_method(wide, ["a"]), analysis.agreement(wide, ["a", "quality"]),
+                analysis.two_raters(wide, "quality"), analysis.reliability(wide, ["a", "b"]),
+                analysis.compare_methods(wide, ["a", "b"]), line, analysis.mixed(wide, "quality"),
+                analysis.with_and_without(wide, "quality", line[0]), analysis.detectable(wide, "a"),
                 (validity, without_validity(wide, validity))):
             there = found is not None and bool(len(found) if isinstance(found, pd.DataFrame) else True)
             assert there or sentences
@@ -235,18 +239,18 @@ def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
 
 def test_normal_ratings_are_analysed_in_full_and_nothing_is_said():
     plan = read_plan(KEY / "plan.parquet")
-    scores = reading.simulate_scores(plan, seed=3)
+    scores = simulate_scores(plan, seed=3)
     wide = scores.merge(plan[~plan["is_check"]], on=["rater", "text", "position"])
     wide["quality"] = wide[list(CONSTRUCTS)].mean(axis=1)
-    line = analysing.linear(wide, "quality")
-    parts = [analysing.means_by_method(wide, RATED), analysing.agreement(wide, RATED),
-             analysing.two_raters(wide, "quality"), analysing.reliability(wide, list(CONSTRUCTS)),
-             analysing.compare_methods(wide, RATED), line, analysing.with_and_without(wide, "quality", line[0]),
-             analysing.mixed(wide, "quality"), analysing.detectable(wide, "plausibility")]
+    line = analysis.linear(wide, "quality")
+    parts = [analysis.means_by_method(wide, RATED), analysis.agreement(wide, RATED),
+             analysis.two_raters(wide, "quality"), analysis.reliability(wide, list(CONSTRUCTS)),
+             analysis.compare_methods(wide, RATED), line, analysis.with_and_without(wide, "quality", line[0]),
+             analysis.mixed(wide, "quality"), analysis.detectable(wide, "plausibility")]
     assert [sentences for _, sentences in parts] == [[]] * len(parts)
     alpha = parts[1][0].set_index("construct").loc["quality"]
     grid = wide.pivot(index="text", columns="rater", values="quality")
-    assert alpha["alpha"] == stats.krippendorff_alpha(grid, "interval").value
+    assert alpha["alpha"] == krippendorff_alpha(grid, "interval").value
     assert len(parts[4][0]) == len(RATED) and parts[7][0].outcome in ("converged", "boundary")
     assert set(parts[7][0].variances["component"]) == {"rater", "text", "residual"}
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from kdutils.evaluation.errors import by_likelihood, confusion, difference_by_kind, won_and_lost
+from kdutils.evaluation.error_analysis import by_likelihood, confusion, difference_by_kind, won_and_lost
 
 QUESTIONS = pd.DataFrame({
     "id": ["1", "2", "3"], "question": ["a b c d e", "a b", "a b c"], "answer": ["x", "y", "z"],

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
+from kdutils.comparison.runs_table import read_evaluations, read_inputs
+from kdutils.comparison.tables import side_by_side
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import accuracy_of_seeds, cell_accuracy, chance_level, correct_matrix
-from kdutils.evaluation.comparing import side_by_side
-from kdutils.evaluation.reading import read_evaluations, read_inputs
-from kdutils.stats import bootstrap_difference, bootstrap_mean, mean_interval
+from kdutils.stats.accuracy import bootstrap_difference, bootstrap_mean, mean_interval
 
 
 def predictions(*seeds, **more):

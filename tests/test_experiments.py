@@ -308,18 +308,19 @@ def test_every_parameter_that_an_experiment_may_set_has_a_rule():
 
 
 def test_the_rules_are_those_of_the_code_that_reads_the_values():
+    from kdutils.comparison.runs_table import read_measures
     from kdutils.data.questions import SPLITS
-    from kdutils.evaluation import human_study
-    from kdutils.evaluation.reading import read_measures
+    from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, TASKS
     from kdutils.parameters import RULES, fault_of
     from kdutils.student.models import ADAPTERS, KINDS
-    from kdutils.teacher import attribution, hf, published
+    from kdutils.teacher import hf, word_scores
+    from kdutils.teacher.published.explanations import TEACHERS
 
-    known = {"kind": ("", *KINDS), "attribution": attribution.ATTRIBUTIONS, "target": attribution.TARGETS,
-             "quantization": tuple(hf.QUANTIZATIONS), "published_teacher": tuple(published.TEACHERS), "split": SPLITS,
-             "answered": tuple(human_study.ANSWERED), "masked": human_study.MASKED, "task": tuple(human_study.TASKS)}
+    known = {"kind": ("", *KINDS), "attribution": word_scores.ATTRIBUTIONS, "target": word_scores.TARGETS,
+             "quantization": tuple(hf.QUANTIZATIONS), "published_teacher": tuple(TEACHERS), "split": SPLITS,
+             "answered": tuple(ANSWERED), "masked": MASKED, "task": tuple(TASKS)}
     assert {name: RULES[name].choices for name in known} == known
-    assert RULES["ask"].each.choices == tuple(human_study.ASKABLE)
+    assert RULES["ask"].each.choices == tuple(ASKABLE)
     assert set(RULES["lora"].keys) == set(ADAPTERS) and fault_of("lora", ADAPTERS) == ("", "")
     found = set(read_measures(["kdutils/mini/example/evaluations"])["measure"])
     found -= {"groups", "left out", "simulated"}  # counts beside them
@@ -519,7 +520,7 @@ def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
 
 
 def test_tiny_makes_the_reader_of_explanations_tiny_too():
-    from kdutils.student.simulator import check_reader
+    from kdutils.student.lm_reader import check_reader
     from kdutils.tiny import tiny
 
     small = tiny({**MINI, "evaluation": {"reader": {"model": "google/t5-v1_1-base", "epochs": 9.0}}})["evaluation"]

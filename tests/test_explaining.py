@@ -8,7 +8,7 @@ import pytest
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.teacher import prompting
-from kdutils.teacher.backends import Completion, Decoding
+from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.explaining import PROMPTED, decoding_of, explain, split_answer
 
 PARAMETERS = {"backend": "hf", "dataset": "mini", "given_answer": True, "seed": 0, "rounds": 1, "wrong": -1,

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from kdutils.evaluation.explanations import (
+from kdutils.evaluation.text_metrics import (
     bertscore,
     bleu,
     distinct_share,

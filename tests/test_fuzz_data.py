@@ -16,7 +16,7 @@ from fuzzing import ODD, PLAIN, damaged, outcome, rounds, swapped
 from kdutils.data.questions import check_questions
 from kdutils.data.readers import read_questions
 from kdutils.data.tables import QUESTIONS, read_explanations, read_parquet, read_table, write_table
-from kdutils.teacher.published import published_explanations
+from kdutils.teacher.published.explanations import published_explanations
 
 ROWS = [{"id": f"q{number}", "question": f"What is {number} plus one?", "choices": [str(number), "none", "two"],
          "answer": "none", "human_explanations": ["Because."]} for number in range(6)]

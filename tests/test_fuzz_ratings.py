@@ -15,9 +15,20 @@ import pandas as pd
 import pytest
 
 from kdutils.errors import StudyError
-from kdutils.evaluation import analysing
-from kdutils.evaluation import ratings as reading
-from kdutils.evaluation.human_study import CONSTRUCTS, Study, canonical, checksum, draw_plan, read_plan, write_study
+from kdutils.human_study import analysis
+from kdutils.human_study.design import CONSTRUCTS, Study
+from kdutils.human_study.forms import canonical, checksum, write_study
+from kdutils.human_study.plan import draw_plan, read_plan
+from kdutils.human_study.ratings import (
+    PROBLEM_COLUMNS,
+    RATING_COLUMNS,
+    constructs_of,
+    one_row_per_rating,
+    origin,
+    read_ratings,
+    what_came,
+)
+from kdutils.human_study.simulated_raters import simulate_raters, simulate_scores
 from tests.test_human_study import form_table, texts_for
 
 SECONDS = float(os.environ.get("KDUTILS_FUZZ_SECONDS", 10))  # both tests together
@@ -37,7 +48,7 @@ def made(tmp_path_factory):
     """A study, the good file of its first rater, a file of each layout by the second: (folder, plan, good, files)."""
     folder, texts = tmp_path_factory.mktemp("fuzz"), texts_for(4, 2)
     plan = write_study(folder, Study("s"), draw_plan(Study("s"), texts, 4, 4, 2, seed=3), texts)
-    good, second, *_ = reading.simulate_raters(plan, folder / "good", seed=1)
+    good, second, *_ = simulate_raters(plan, folder / "good", seed=1)
     document = json.loads(second.read_text())
     answers = {answer["text"]: answer["scores"] for answer in document["answers"]}
     rater, panel = document["rater"], "60d5ec49f1b2c8b1f8e4e1a7"
@@ -151,16 +162,16 @@ def seeds():
 
 def check(found, problems, raters, good, plan):
     """Check what must hold of every reading, whatever was in the other file."""
-    assert list(found.columns) == reading.RATING_COLUMNS and list(problems.columns) == reading.PROBLEM_COLUMNS
+    assert list(found.columns) == RATING_COLUMNS and list(problems.columns) == PROBLEM_COLUMNS
     assert found["score"].between(1, 5).all() and not found.duplicated(["rater", "text", "construct"]).any()
     assert set(found["rater"]) <= set(plan["rater"]) and set(raters["rater"]) == set(plan["rater"])
     assert found.groupby("rater")["text"].nunique().sum() == raters["ratings"].sum()
     for text in [*problems["file"], *problems["what"], *problems["detail"], *problems["rater"]]:
         assert isinstance(text, str) and text.isprintable() and len(text) <= 200, ascii(text)
     if len(found) != 20:  # the good file alone needs no second look
-        wide = reading.one_row_per_rating(found)
-        assert len(analysing.means_by_method(wide, reading.constructs_of(found, plan)[:1])[0]) or not len(wide)
-    assert reading.what_came(raters, found).endswith(".") and reading.origin(found).endswith(".")
+        wide = one_row_per_rating(found)
+        assert len(analysis.means_by_method(wide, constructs_of(found, plan)[:1])[0]) or not len(wide)
+    assert what_came(raters, found).endswith(".") and origin(found).endswith(".")
     rows = found[found["rater"] == good]
     assert len(rows) == 20 or problems["rater"].eq(good).any(), "a good file was lost without a word"
 
@@ -181,11 +192,11 @@ def test_ratings_changed_at_random(made, tmp_path, capsys):
                 changed(draw, name, files[name]))
         started = time.monotonic()
         try:
-            found, problems, raters = reading.read_ratings(
+            found, problems, raters = read_ratings(
                 [good, folder], plan, draw.choice([0, 0, 1]), draw.random() < 0.5)
             check(found, problems, raters, rater, plan)
             for path in folder.rglob("study.csv") if draw.random() < 0.1 else ():
-                reading.read_ratings(path)
+                read_ratings(path)
             used += found["rater"].nunique() > 1
         except Exception as error:
             raise AssertionError(f"KDUTILS_FUZZ_SEED={seed}: {type(error).__name__}: {ascii(error)}") from error
@@ -210,8 +221,8 @@ def test_plans_changed_at_random(made, tmp_path, capsys):
         started = time.monotonic()
         try:
             found = read_plan(path)
-            reading.simulate_scores(found)
-            reading.read_ratings([], found)
+            simulate_scores(found)
+            read_ratings([], found)
             good += 1
         except StudyError as error:
             assert str(error).isprintable() and len(str(error)) < 600, f"KDUTILS_FUZZ_SEED={seed}: {ascii(str(error))}"

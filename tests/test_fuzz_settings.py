@@ -125,13 +125,14 @@ def assert_one_short_line(error, path):
 
 def assert_can_run(jobs):
     """Hold jobs against what the notebooks and the code behind them can take."""
+    from kdutils.data.mini_world import build_questions
     from kdutils.data.readers import limit_questions
-    from kdutils.evaluation.human_study import Study, questions_needed
-    from kdutils.mini.world import build_questions
+    from kdutils.human_study.design import Study
+    from kdutils.human_study.plan import questions_needed
     from kdutils.student.methods import method_of, task_weights
-    from kdutils.teacher.attribution import SETTINGS, _checked
-    from kdutils.teacher.backends import Decoding
+    from kdutils.teacher.completion import Decoding
     from kdutils.teacher.hf import _check
+    from kdutils.teacher.word_scores import SETTINGS, _checked
 
     json.dumps([job.parameters for job in jobs], allow_nan=False).encode()
     assert len({job.folder for job in jobs}) == len(jobs)

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from kdutils.errors import StudyError
-from kdutils.teacher import generation
-from kdutils.teacher.backends import Decoding
-from kdutils.teacher.generation import Draft, Endings, Prefix
+from kdutils.teacher import prefix_decoding
+from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
+from kdutils.teacher.prefix_decoding import Draft, Endings, Prefix
 
 MINI = str(Path(__file__).parents[1] / "kdutils" / "mini" / "teacher")
 SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -110,7 +110,7 @@ def test_logits_are_those_of_the_whole_prompt(folder_of, family):
     """In double precision, at every step, for rows of unlike length, some of which leave on the way."""
     teacher = HfTeacher(folder_of(family))
     model, rows = teacher.model.double(), teacher.tokenizer(PROMPTS)["input_ids"]
-    shared, seen, draw = generation.shared_length(rows), [], random.Random(0)
+    shared, seen, draw = prefix_decoding.shared_length(rows), [], random.Random(0)
     lengths = dict(zip(range(len(rows)), (3, 1, 6, 2, 6), strict=True))
     drafts = [Draft(Endings(None, frozenset([1]), (), 6)) for _ in rows]
 
@@ -120,7 +120,7 @@ def test_logits_are_those_of_the_whole_prompt(folder_of, family):
         seen.append([(at, list(drafts[at].ids), logits[0, row]) for row, at in enumerate(places)])
         return tokens
 
-    generation.write_after_prefix(model, generation.read_prefix(model, rows[0][:shared]),
+    prefix_decoding.write_after_prefix(model, prefix_decoding.read_prefix(model, rows[0][:shared]),
                                   [[row[shared:] for row in rows]], drafts, choose)
     assert [len(step) for step in seen] == [5, 5, 4, 3, 2, 2]
     for at, written, logits in (one for step in seen for one in step):
@@ -142,7 +142,8 @@ def test_attention_equals_the_librarys_over_all_keys(heads, key_heads, new, own,
     mask[::3, :, :, :own // 2 - 1] = torch.finfo(torch.double).min
     module = torch.nn.Module()
     module.layer_idx = 0
-    out, _ = generation.attend(module, query, key, value, mask, 0.3, Prefix(tuple(range(prefix)), [keys], [values]))
+    read = Prefix(tuple(range(prefix)), [keys], [values])
+    out, _ = prefix_decoding.attend(module, query, key, value, mask, 0.3, read)
     whole_keys, whole_values = (torch.cat([every.expand(rows, -1, -1, -1), one], dim=2)
                                 for every, one in ((keys, key), (values, value)))
     expected = torch.nn.functional.scaled_dot_product_attention(
@@ -153,7 +154,7 @@ def test_attention_equals_the_librarys_over_all_keys(heads, key_heads, new, own,
 
 def test_attention_refuses_what_it_does_not_compute():
     with pytest.raises(NotImplementedError, match="attention with softcap"):
-        generation.attend(None, None, None, None, None, softcap=30.0)
+        prefix_decoding.attend(None, None, None, None, None, softcap=30.0)
 
 
 @pytest.mark.parametrize("prompts", [
@@ -171,7 +172,7 @@ def test_no_prompt_no_completion(mini):
 @pytest.mark.parametrize(("rows", "length"), [([[1, 2, 3], [1, 2, 4]], 2), ([[1, 2], [1, 2, 3]], 1), ([[1], [1, 2]], 0),
                                               ([[4, 2], [1, 2]], 0), ([[1, 2, 3]] * 3, 2), ([[7]], 0)])
 def test_the_shared_length_leaves_each_prompt_a_token(rows, length):
-    assert generation.shared_length(rows) == length
+    assert prefix_decoding.shared_length(rows) == length
 
 
 def test_the_prefix_runs_through_the_model_once(mini, monkeypatch):
@@ -179,7 +180,7 @@ def test_the_prefix_runs_through_the_model_once(mini, monkeypatch):
     seen = []
     hook = mini.model.get_input_embeddings().register_forward_hook(lambda _, ids, out: seen.append(tuple(ids[0].shape)))
     rows = mini.tokenizer(PROMPTS)["input_ids"]
-    shared, longest = generation.shared_length(rows), max(map(len, rows))
+    shared, longest = prefix_decoding.shared_length(rows), max(map(len, rows))
     assert mini.shares_prefix  # its trial is not to be counted
     seen.clear()
     mini.complete(PROMPTS, Decoding(3))
@@ -190,8 +191,8 @@ def test_the_prefix_runs_through_the_model_once(mini, monkeypatch):
 def test_finished_rows_leave_the_batch_and_stop_no_other(mini, monkeypatch):
     full = mini.complete(PROMPTS, Decoding(40))
     mark = full[0].text.split()[2]
-    live, take = [], generation.next_tokens
-    monkeypatch.setattr(generation, "next_tokens",
+    live, take = [], prefix_decoding.next_tokens
+    monkeypatch.setattr(prefix_decoding, "next_tokens",
                         lambda scores, *rest: live.append(len(scores)) or take(scores, *rest))
     done = mini.complete(PROMPTS, Decoding(40, (mark, "\n\n")))
     assert texts(done) == [alone(mini, prompt, 40, (mark, "\n\n")) for prompt in PROMPTS]
@@ -284,14 +285,15 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(top_p):
     kept = order[: 1 + int((chances[order].cumsum(0) < top_p - 1e-12).sum())]
     expected = torch.zeros_like(chances).scatter(0, kept, chances[kept])
     drafts = [Draft(Endings(None, frozenset(), (), 1), f"{number}") for number in range(20_000)]
-    counts = torch.tensor(generation.next_tokens(scores.expand(20_000, -1), drafts, 1.5, top_p)).bincount(minlength=6)
+    drawn = prefix_decoding.next_tokens(scores.expand(20_000, -1), drafts, 1.5, top_p)
+    counts = torch.tensor(drawn).bincount(minlength=6)
     assert (counts[expected == 0] == 0).all() and (len(kept) < 6) == (top_p < 1)
     assert chisquare(counts[kept], 20_000 * expected[kept] / expected.sum()).pvalue > 1e-3
 
 
 def short_of_memory(monkeypatch, most, error, name="write_after_prefix"):
     """Let batches of more than `most` rows fail with `error`; return the list of the sizes that were tried."""
-    tried, write = [], getattr(generation, name)
+    tried, write = [], getattr(prefix_decoding, name)
 
     def limited(model, prefix, contexts, drafts, choose):
         tried.append(len(drafts))
@@ -299,7 +301,7 @@ def short_of_memory(monkeypatch, most, error, name="write_after_prefix"):
             raise error
         return write(model, prefix, contexts, drafts, choose)
 
-    monkeypatch.setattr(generation, name, limited)
+    monkeypatch.setattr(prefix_decoding, name, limited)
     return tried
 
 
@@ -332,9 +334,9 @@ def test_the_model_attends_as_before_when_a_call_has_failed(mini):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generation.write_after_prefix(mini.model, generation.read_prefix(mini.model, [5]), [[[6]]],
+        prefix_decoding.write_after_prefix(mini.model, prefix_decoding.read_prefix(mini.model, [5]), [[[6]]],
                                       [Draft(Endings(None, frozenset(), (), 2))], fail)
-    assert mini.model.config._attn_implementation == before != generation.NAME
+    assert mini.model.config._attn_implementation == before != prefix_decoding.NAME
 
 
 def test_progress_and_what_is_kept_come_batch_by_batch():
@@ -346,8 +348,8 @@ def test_progress_and_what_is_kept_come_batch_by_batch():
 
 def test_a_batch_holds_what_the_budget_says(mini, monkeypatch):
     """The shared tokens once, own and new tokens per row; the batches are of like size."""
-    sizes, write = [], generation.write_after_prefix
-    monkeypatch.setattr(generation, "write_after_prefix",
+    sizes, write = [], prefix_decoding.write_after_prefix
+    monkeypatch.setattr(prefix_decoding, "write_after_prefix",
                         lambda model, prefix, contexts, drafts, choose: sizes.append(
                             len(prefix.ids) + len(drafts) * (max(map(len, contexts[0])) + 10))
                         or write(model, prefix, contexts, drafts, choose))

@@ -15,25 +15,28 @@ import pandas as pd
 import pytest
 
 from kdutils.errors import StudyError
-from kdutils.evaluation import ratings as reading
-from kdutils.evaluation.human_study import (
+from kdutils.human_study.design import (
     BASELINE,
     CONSTRUCTS,
     GAP,
     SCALE,
     Study,
     as_method,
-    canonical,
-    checksum,
-    draw_plan,
     draw_texts,
     eligible_texts,
     label_methods,
-    plan_facts,
-    questions_needed,
-    read_plan,
-    write_plan,
-    write_study,
+)
+from kdutils.human_study.forms import canonical, checksum, write_plan, write_study
+from kdutils.human_study.plan import draw_plan, plan_facts, questions_needed, read_plan
+from kdutils.human_study.ratings import (
+    RATING_COLUMNS,
+    count_problems,
+    one_row_per_rating,
+    read_ratings,
+)
+from kdutils.human_study.simulated_raters import (
+    simulate_raters,
+    simulate_scores,
 )
 
 RUN = "document.title='it ran'"
@@ -390,12 +393,12 @@ def test_consent_runs_nothing_in_a_browser_and_reads_in_its_own_direction(tmp_pa
 
 def test_simulated_raters_come_back_without_loss(written, tmp_path):
     _, plan, _ = written
-    scores = reading.simulate_scores(plan, {METHODS[0]: 0.5}, seed=9)
-    reading.simulate_raters(plan, tmp_path, effects={METHODS[0]: 0.5}, seed=9)
-    ratings, problems, raters = reading.read_ratings(tmp_path, plan)
+    scores = simulate_scores(plan, {METHODS[0]: 0.5}, seed=9)
+    simulate_raters(plan, tmp_path, effects={METHODS[0]: 0.5}, seed=9)
+    ratings, problems, raters = read_ratings(tmp_path, plan)
     assert not len(problems) and set(raters["status"]) == {"kept"} and ratings["simulated"].all()
-    assert len(ratings) == 4 * 4 * 5 and list(ratings.columns) == reading.RATING_COLUMNS
-    wide = reading.one_row_per_rating(ratings)
+    assert len(ratings) == 4 * 4 * 5 and list(ratings.columns) == RATING_COLUMNS
+    wide = one_row_per_rating(ratings)
     both = wide.merge(scores, on=["rater", "text"], suffixes=("", "_drawn")).merge(plan, on=["rater", "text"])
     for name in CONSTRUCTS:
         assert (both[name] == both[f"{name}_drawn"]).all()
@@ -407,31 +410,31 @@ def test_simulated_raters_come_back_without_loss(written, tmp_path):
 def test_known_effects_are_found_again():
     plan = draw_plan(Study("s"), texts_for(48, 2), 48, 8, 4, checks=0)
     for thresholds in ((1.5, 2.5, 3.5, 4.5), (1.0, 2.0, 3.2, 4.1)):
-        scores = reading.simulate_scores(plan, {METHODS[0]: {"plausibility": 0.8}}, mean=3.0, thresholds=thresholds)
+        scores = simulate_scores(plan, {METHODS[0]: {"plausibility": 0.8}}, mean=3.0, thresholds=thresholds)
         means = scores.merge(plan, on=["rater", "text"]).groupby("method")[["plausibility", "satisfaction"]].mean()
         difference = means.loc[METHODS[0]] - means.loc[METHODS[1]]
         assert difference["plausibility"] == pytest.approx(0.8, abs=0.25) and abs(difference["satisfaction"]) < 0.25
-    spread = [reading.simulate_scores(plan, rater_sd=sd, seed=2).groupby("rater")["plausibility"].mean().std()
+    spread = [simulate_scores(plan, rater_sd=sd, seed=2).groupby("rater")["plausibility"].mean().std()
               for sd in (0.0, 1.0)]
     assert spread[0] < 0.35 < spread[1]
     with pytest.raises(StudyError, match="'nobody' is no method"):
-        reading.simulate_scores(plan, {"nobody": 1})
+        simulate_scores(plan, {"nobody": 1})
 
 
 def test_careless_and_unfinished_raters_are_left_out_with_their_counts(tmp_path):
     study, texts = Study("s"), texts_for(16, 2)
     plan = draw_plan(study, texts, 8, 8, 2, checks=2)
-    reading.simulate_raters(plan, tmp_path, inattentive=0.25, unfinished=0.25)
-    ratings, problems, raters = reading.read_ratings([tmp_path], plan)
+    simulate_raters(plan, tmp_path, inattentive=0.25, unfinished=0.25)
+    ratings, problems, raters = read_ratings([tmp_path], plan)
     assert raters["status"].value_counts().to_dict() == {"kept": 4, "failed attention check": 2, "unfinished": 2}
     assert ratings["rater"].nunique() == 4
-    counts = reading.count_problems(problems).set_index("what")["left_out"].to_dict()
+    counts = count_problems(problems).set_index("what")["left_out"].to_dict()
     assert counts == {"failed attention check": 16, "unfinished": 10}
-    kept = reading.read_ratings([tmp_path], plan, keep_unfinished=True)
+    kept = read_ratings([tmp_path], plan, keep_unfinished=True)
     assert kept.ratings["rater"].nunique() == 6
-    assert reading.read_ratings([tmp_path], plan, failed_checks_allowed=2).ratings["rater"].nunique() == 6
+    assert read_ratings([tmp_path], plan, failed_checks_allowed=2).ratings["rater"].nunique() == 6
     (tmp_path / f"s_{sorted(plan['rater'].unique())[0]}_simulated.json").unlink()
-    assert "nothing came" in set(reading.read_ratings(tmp_path, plan).raters["status"])
+    assert "nothing came" in set(read_ratings(tmp_path, plan).raters["status"])
 
 
 def test_forward_simulation_scores_the_models_answer(tmp_path):
@@ -445,24 +448,24 @@ def test_forward_simulation_scores_the_models_answer(tmp_path):
     content = json.loads(Data(tmp_path / "form.html").data)
     assert {text["answer"] for text in content["texts"].values()} == {""}
     assert "Which answer did the model give?" in Data(tmp_path / "form.html").text
-    reading.simulate_raters(plan, tmp_path / "back", mean=9.0)
-    ratings, problems, _ = reading.read_ratings(tmp_path / "back", plan)
+    simulate_raters(plan, tmp_path / "back", mean=9.0)
+    ratings, problems, _ = read_ratings(tmp_path / "back", plan)
     assert not len(problems) and set(ratings["score"]) == {1.0} and set(ratings["construct"]) == {"simulation"}
     assert (ratings["choice"] == ratings["text"].map(answers["answer"])).all()
-    reading.simulate_raters(plan, tmp_path / "back", mean=-9.0)
-    assert set(reading.read_ratings(tmp_path / "back", plan).ratings["score"]) == {0.0}
+    simulate_raters(plan, tmp_path / "back", mean=-9.0)
+    assert set(read_ratings(tmp_path / "back", plan).ratings["score"]) == {0.0}
     table = pd.read_csv(tmp_path / "survey" / "survey.csv", dtype=str)
     table["simulation"] = [page["choices"][page["expected"] - 1] if number % 2 else chr(64 + page["expected"])
                            for number, page in enumerate(plan.to_dict("records"))]
     table.to_csv(tmp_path / "survey.csv", index=False)
-    assert set(reading.read_ratings(tmp_path / "survey.csv", plan).ratings["score"]) == {1.0}
+    assert set(read_ratings(tmp_path / "survey.csv", plan).ratings["score"]) == {1.0}
 
 
 @pytest.fixture
 def returned(written, tmp_path):
     """The answer file of the first rater: (plan, path, what is in it)."""
     _, plan, _ = written
-    path = reading.simulate_raters(plan, tmp_path / "in")[0]
+    path = simulate_raters(plan, tmp_path / "in")[0]
     for other in set(path.parent.iterdir()) - {path}:
         other.unlink()
     return plan, path, json.loads(path.read_text())
@@ -514,7 +517,7 @@ def rescored(document, number, **scores):
 def test_each_kind_of_bad_answer_is_named_and_left_out(returned, change, what, row, left):
     plan, path, document = returned
     path.write_text(json.dumps(change(document)))
-    ratings, problems, raters = reading.read_ratings(path, plan)
+    ratings, problems, raters = read_ratings(path, plan)
     assert what in set(problems["what"]) and row == problems.loc[problems["what"] == what, "row"].iloc[0]
     assert ratings["text"].nunique() == left and problems["file"].iloc[0] == path.name
     assert problems["detail"].map(lambda text: text.isprintable() and len(text) < 100).all()
@@ -526,9 +529,9 @@ def test_a_failed_check_costs_all_ratings_of_the_rater(returned):
     place = int(plan.loc[(plan["rater"] == document["rater"]) & plan["is_check"], "position"].iloc[0]) - 1
     asked = document["answers"][place]["scores"]["plausibility"]
     path.write_text(json.dumps(rescored(document, place, satisfaction=1 + asked % 5)))
-    ratings, problems, _ = reading.read_ratings(path, plan)
+    ratings, problems, _ = read_ratings(path, plan)
     assert not len(ratings) and problems[["what", "left_out"]].to_numpy().tolist() == [["failed attention check", 4]]
-    assert reading.read_ratings(path, plan, failed_checks_allowed=1).ratings["text"].nunique() == 4
+    assert read_ratings(path, plan, failed_checks_allowed=1).ratings["text"].nunique() == 4
 
 
 @pytest.mark.parametrize("name, content, what", [
@@ -549,7 +552,7 @@ def test_a_failed_check_costs_all_ratings_of_the_rater(returned):
     ("a.csv", "rater,text,plausibility\n" + "x" * 200_000 + ",b,c\n", "broken table")])
 def test_nonsense_is_a_named_problem(written, tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    ratings, problems, _ = reading.read_ratings([tmp_path / name, tmp_path / "not there.csv"], written[1])
+    ratings, problems, _ = read_ratings([tmp_path / name, tmp_path / "not there.csv"], written[1])
     assert not len(ratings) and {what, "no such file"} <= set(problems["what"])
 
 
@@ -559,7 +562,7 @@ def test_hostile_words_about_a_rater_and_in_a_file_name(returned):
     path.unlink()
     about = {"age": "\ud800" + "x" * 500, "country": ["<b>"], "\ud800": 1}
     odd.write_text(json.dumps(sign({**document, "about": about})))
-    ratings, problems, raters = reading.read_ratings(odd.parent, plan)
+    ratings, problems, raters = read_ratings(odd.parent, plan)
     assert not len(problems) and set(ratings["file"]) == {"'<img src=x>\\n.json'"}
     assert raters["about_country"].dropna().to_list() == ["['<b>']"]
     assert raters["about_age"].dropna().to_list() == ["\ufffd" + "x" * 59] and len(raters.columns) == 9
@@ -567,9 +570,9 @@ def test_hostile_words_about_a_rater_and_in_a_file_name(returned):
 
 def test_without_a_plan_only_the_published_layout_can_be_read(returned):
     plan, path, _ = returned
-    ratings, problems, raters = reading.read_ratings(path)
+    ratings, problems, raters = read_ratings(path)
     assert not len(ratings) and not len(raters) and list(problems["what"]) == ["no plan was given"]
-    assert reading.count_problems(problems)["times"].to_list() == [1]
+    assert count_problems(problems)["times"].to_list() == [1]
 
 
 def form_table(document, plan):
@@ -586,18 +589,18 @@ def form_table(document, plan):
 
 def test_the_csv_of_the_form_and_a_row_that_a_spreadsheet_changed(returned):
     plan, path, document = returned
-    right = reading.read_ratings(path, plan).ratings
+    right = read_ratings(path, plan).ratings
     table = form_table(document, plan)
     path.with_suffix(".csv").write_text(table)
-    again = reading.read_ratings(path.with_suffix(".csv"), plan)
+    again = read_ratings(path.with_suffix(".csv"), plan)
     assert not len(again.problems)
     pd.testing.assert_frame_equal(*(frame.drop(columns=["file", "simulated"]) for frame in (again.ratings, right)))
-    both = reading.read_ratings(path.parent, plan)
+    both = read_ratings(path.parent, plan)
     assert len(both.ratings) == len(right) and list(both.problems["what"]) == ["the same rating twice"] * 5
     lines = table.split("\r\n")
     lines[2] = re.sub(r",\d,", ",5,", lines[2].replace(",5,", ",1,"), count=1)
     path.with_suffix(".csv").write_text("\r\n".join(lines))
-    _, problems, _ = reading.read_ratings(path.with_suffix(".csv"), plan)
+    _, problems, _ = read_ratings(path.with_suffix(".csv"), plan)
     assert problems.iloc[0][["row", "what"]].to_list() == [3, "checksum does not match"]
 
 
@@ -610,7 +613,7 @@ def test_the_survey_table_as_spreadsheets_save_it(written, tmp_path, delimiter, 
     for place, page in plan[plan["is_check"]].iterrows():
         table.loc[place, list(CONSTRUCTS)] = str(page["expected"])
     table.to_csv(tmp_path / "filled.csv", sep=delimiter, encoding=coding, index=False)
-    ratings, problems, _ = reading.read_ratings(tmp_path / "filled.csv", plan)
+    ratings, problems, _ = read_ratings(tmp_path / "filled.csv", plan)
     assert not len(problems) and set(ratings["score"]) == {4.0} and len(ratings) == 80
 
 
@@ -634,7 +637,7 @@ def test_potato_output_of_both_versions(written, tmp_path):
                 text: {"total_time_ms": 5200} for text in chosen}}
             (home / "user_state.json").write_text(json.dumps(state))
             (home / "annotation_history.jsonl").write_text('{"action": 1}\n')
-    ratings, problems, raters = reading.read_ratings(tmp_path, plan)
+    ratings, problems, raters = read_ratings(tmp_path, plan)
     assert not len(problems) and set(ratings["score"]) == {4.0} and set(raters["status"]) == {"kept"}
     assert set(ratings["seconds"].dropna()) == {5.2}
 
@@ -647,8 +650,8 @@ def test_the_published_ratings_have_the_published_means():
     path = folder / "human_study" / "study_ratings_no_demographics.csv"
     if not path.is_file():
         pytest.skip("no published ratings: set KDUTILS_DATA to the folder that holds human_study")
-    ratings, problems, raters = reading.read_ratings(path)
-    wide = reading.one_row_per_rating(ratings)
+    ratings, problems, raters = read_ratings(path)
+    wide = one_row_per_rating(ratings)
     assert not len(problems) and len(raters) == 117 and len(wide) == 1114 and wide["text"].is_unique
     assert wide["question"].nunique() == 375 and wide["position"].between(1, 12).all()
     assert raters["ratings"].agg(["min", "max"]).to_list() == [2, 12]
@@ -671,7 +674,7 @@ def test_bad_rows_of_the_published_layout(tmp_path):
             "1,RE10,,2,4,5,5,324,MT:PosRationales,155", "1,RE11,3,2,4,5,5,322,MT:PosRationales,155",
             "2,RE08,3,2,4,5,5,1,new,x", "2,oops,3,2,4,5,5,1,new,7"]
     (tmp_path / "study.csv").write_text("\n".join([head, *rows]) + "\n")
-    ratings, problems, _ = reading.read_ratings(tmp_path / "study.csv")
+    ratings, problems, _ = read_ratings(tmp_path / "study.csv")
     assert problems[["row", "what"]].to_numpy().tolist() == [
         [3, "score out of range"], [4, "missing score"], [6, "broken row"], [5, "the same rating twice"]]
     assert set(ratings["method"]) == {"MT:Unrev", "new"} and ratings["text"].nunique() == 2
@@ -780,10 +783,10 @@ def test_a_rater_fills_the_form_with_the_keyboard_stops_and_goes_on(written, tmp
     first = dict(zip(CONSTRUCTS, (1, 2, 3, 4, 5), strict=True))
     assert document["answers"][0]["scores"] == first and document["answers"][1]["milliseconds"] > 0
     for name in ("ratings.json", "ratings.csv"):
-        ratings, problems, _ = reading.read_ratings(tmp_path / "in" / name, plan, failed_checks_allowed=1)
+        ratings, problems, _ = read_ratings(tmp_path / "in" / name, plan, failed_checks_allowed=1)
         assert not len(problems) and ratings["text"].nunique() == 4, name
         assert ratings["score"].head(5).to_list() == [1, 2, 3, 4, 5]
-    _, problems, _ = reading.read_ratings(tmp_path / "in" / "unfinished.json", plan)
+    _, problems, _ = read_ratings(tmp_path / "in" / "unfinished.json", plan)
     assert problems.iloc[0][["what", "left_out"]].to_list() == ["unfinished", 2]
 
 

@@ -6,24 +6,17 @@ import math
 import pytest
 import torch
 
+from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
-from kdutils.mini.world import true_rationale
+from kdutils.student import fast_layers
 from kdutils.student import trainer as trainer_module
+from kdutils.student.chunks import cut_rows
 from kdutils.student.collating import IGNORED, ChoiceRow, EpochRows, TokenRow, pad_chunk, tokenize_rows
+from kdutils.student.fast_layers import QuickDropout, QuickEmbedding, use_fast_layers
+from kdutils.student.loss import LAST, LOGITS, HeadLoss, last_layer, step_loss
 from kdutils.student.methods import METHODS, Explained, controlled, task_weights
 from kdutils.student.models import load_student, model_kind
-from kdutils.student.trainer import (
-    Diverged,
-    HeadLoss,
-    QuickDropout,
-    QuickEmbedding,
-    StudyTrainer,
-    cut_rows,
-    last_layer,
-    quicken,
-    step_loss,
-    training_arguments,
-)
+from kdutils.student.trainer import Diverged, StudyTrainer, training_arguments
 from kdutils.student.training import worked_loss
 
 PARAMETERS = {"alpha": 0.3, "beta": 0.4, "gamma": 0.6}
@@ -157,7 +150,7 @@ def test_gradients_of_a_large_vocabulary_equal_those_by_hand(students, questions
     model.zero_grad()
     loss_by_hand(model, groups, list(WEIGHTS["combined"].values())).backward()
     wanted = {name: weight.grad.clone() for name, weight in model.named_parameters()}
-    monkeypatch.setattr(trainer_module, "VOCABULARY", 900)
+    monkeypatch.setattr(fast_layers, "VOCABULARY", 900)
     assert_equal(step_with_trainer(model, groups, WEIGHTS["combined"], tmp_path, 700)[1], wanted)
     assert type(model.model.embed_tokens) is QuickEmbedding
 
@@ -172,7 +165,7 @@ def test_half_precision_keeps_the_softmax_and_the_sums_in_float32(questions, exp
     for half in (False, True):
         if half:
             model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
-            trainer_module.LAST.pop(model)
+            LAST.pop(model)
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             total, sums = step_loss(model, chunk, scale)
@@ -267,7 +260,7 @@ def test_labels_are_moved_right_by_one_behind_the_start_token():
 def test_the_loss_in_slices_equals_the_librarys_cross_entropy(monkeypatch, slice_of, with_bias):
     """Also where one logit is so far ahead that the probability of all others is 0 in floating point."""
     torch.manual_seed(0)
-    monkeypatch.setitem(trainer_module.LOGITS, "cpu", slice_of * 11)
+    monkeypatch.setitem(LOGITS, "cpu", slice_of * 11)
     hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True)
                             for shape in ((7, 5), (11, 5), (11,)))
     with torch.no_grad():
@@ -337,7 +330,7 @@ def test_the_faster_equivalents_compute_the_same(students):
         "feed_forward_proj": "gated-gelu"})[0].double().eval()
     ids = torch.randint(0, 100, (2, 9))
     before = model(input_ids=ids, decoder_input_ids=ids).logits
-    names = {type(module).__name__ for module in quicken(model).modules()}
+    names = {type(module).__name__ for module in use_fast_layers(model).modules()}
     assert {"GELU", "QuickDropout"} <= names and not {"NewGELUActivation", "Dropout"} & names
     torch.testing.assert_close(model(input_ids=ids, decoder_input_ids=ids).logits, before, rtol=1e-9, atol=1e-9)
 

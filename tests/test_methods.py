@@ -5,6 +5,7 @@ import random
 import pandas as pd
 import pytest
 
+from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer
 from kdutils.errors import StudyError
 from kdutils.student.methods import (
     METHODS,
@@ -13,11 +14,6 @@ from kdutils.student.methods import (
     Row,
     controlled,
     explained_of,
-    is_right,
-    match_choice,
-    normalise,
-    number,
-    parse_answer,
     rows_of,
     task_weights,
     train_texts,

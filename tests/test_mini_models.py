@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdutils.mini import models, world
+from kdutils.data import mini_world
+from kdutils.mini import models
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_the_shipped_student_knows_the_world():
 
     model, reads = T5ForConditionalGeneration.from_pretrained(models.STUDENT), AutoTokenizer.from_pretrained(
         models.STUDENT, trust_remote_code=False)
-    draw, facts, right = random.Random("not drawn in training"), world.load_world(), []
+    draw, facts, right = random.Random("not drawn in training"), mini_world.load_world(), []
     while len(right) < 40:
         names = draw.sample(list(facts.concepts), 5)
         asked = draw.sample(list(facts.concepts[names[0]].items()), 2)
@@ -69,7 +70,7 @@ def test_the_loss_is_the_library_s_over_the_teacher_s_own_tokens(tokenizer):
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(models.teacher_config(tokenizer)).double()
-    draw, keys = random.Random(0), world.split_keys()["train"]
+    draw, keys = random.Random(0), mini_world.split_keys()["train"]
     rows = [models._row(draw, keys, models.world_sentences(), tokenizer) for _ in range(3)]
     tensors = models._pad(rows, tokenizer.pad_token_id)
     assert models._own_loss(model, tensors).item() == pytest.approx(model(**tensors).loss.item(), rel=1e-6)
@@ -78,7 +79,7 @@ def test_the_loss_is_the_library_s_over_the_teacher_s_own_tokens(tokenizer):
 def test_the_teacher_s_own_part_is_learnt_and_nothing_else(tokenizer):
     import random
 
-    draw, keys = random.Random(3), world.split_keys()["train"]
+    draw, keys = random.Random(3), mini_world.split_keys()["train"]
     for layout in models.SHARES:
         parts = models.transcript(draw, keys, layout)
         assert [own for _, own in parts] == [False, True] * (len(parts) // 2)

@@ -5,9 +5,9 @@ from itertools import combinations
 
 import yaml
 
+from kdutils.data import mini_world as mini
+from kdutils.data.mini_world import build_questions, key_of, load_world, true_rationale, true_rationales
 from kdutils.data.questions import check_questions
-from kdutils.mini import world as mini
-from kdutils.mini.world import build_questions, key_of, load_world, true_rationale, true_rationales
 from kdutils.teacher.prompting import FOLDER
 
 FACTS = yaml.safe_load((FOLDER.parents[1] / "mini" / "world.yaml").read_text())["concepts"]

@@ -5,11 +5,12 @@ import pytest
 import torch
 from test_students import ENCODER, FAMILIES, ITEM, T5, learn, rows_for, student, twenty_questions
 
+from kdutils.data.answers import format_answer, format_conclusion
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.runs import mark_whole, write_json
 from kdutils.student.collating import SEPARATOR
-from kdutils.student.methods import METHODS, Explained, answered, asked, concluded
+from kdutils.student.methods import METHODS, Explained, format_source
 from kdutils.student.models import model_kind
 from kdutils.student.predicting import dev_accuracy, generate, predict_questions, predict_with, score_choices
 
@@ -58,12 +59,12 @@ def test_scores_equal_a_plain_forward_pass_of_each_choice(model):
              {**ITEM, "id": "3", "choices": []}]
     for method, prefixes, sources in (
             ("multitask", None, None), ("standard", None, None), ("counterfactual", ["It is.", "", "x"], None),
-            ("untagged", None, [asked(item, "", "Cats.") for item in items])):
+            ("untagged", None, [format_source(item, "", "Cats.") for item in items])):
         for budget in (1, 4096):
             scores, tokens = score_choices(student, tokenizer, items, method, prefixes, sources, budget)
             assert scores[2] == tokens[2] == []
             for number, item in enumerate(items[:2]):
-                source = sources[number] if sources else asked(item, METHODS[method].answer)
+                source = sources[number] if sources else format_source(item, METHODS[method].answer)
                 head = f"{prefixes[number]} " if prefixes and prefixes[number] else ""
                 expected = [by_hand(student, tokenizer, source, head, choice, method) for choice in item["choices"]]
                 assert scores[number] == pytest.approx([total for total, _ in expected], rel=1e-5)
@@ -81,7 +82,7 @@ def test_a_question_longer_than_the_context_is_cut_and_still_asked(family):
 
 def by_hand(model, tokenizer, source, head, choice, method):
     """Return Σ log p of the choice, full stop and end behind the head of its sentence, and their number."""
-    says = concluded if METHODS[method].explains_first else answered
+    says = format_conclusion if METHODS[method].explains_first else format_answer
     begin = tokenizer(head + says("").removesuffix(" ."), add_special_tokens=False)["input_ids"]
     whole = tokenizer(head + says(choice), add_special_tokens=False)["input_ids"]
     assert whole[: len(begin)] == begin
@@ -109,7 +110,7 @@ def test_a_short_generation_stops_where_the_explanation_begins():
     items, rationales = twenty_questions()
     model, tokenizer = student({**T5, "feed_forward_proj": "gated-gelu"})
     learn(model, rows_for(model, tokenizer, items, rationales), 1e-2)
-    sources = [asked(item, "predict") for item in items]
+    sources = [format_source(item, "predict") for item in items]
     lengths, library = [], model.generate
 
     def counting(**arguments):
@@ -149,9 +150,10 @@ def test_a_counterfactual_student_follows_the_rationale_it_is_given(style):
     assert [one["explanation"] for one in said] == [explained[item["id"]].rationale for item in items]
     assert dev_accuracy(tokenizer, items, "counterfactual")(model) == 1.0
     pairs = [(item, wrong, text) for item in items for wrong, text in explained[item["id"]].counterfactuals.items()]
-    sources = [asked(item, "counterfactual", text if style == "encoder" else "") for item, _, text in pairs]
+    sources = [format_source(item, "counterfactual", text if style == "encoder" else "") for item, _, text in pairs]
     prefixes = [text for *_, text in pairs] if style == "decoder" else None
-    assert generate(model, tokenizer, sources, 12, prefixes=prefixes) == [concluded(wrong) for _, wrong, _ in pairs]
+    written = generate(model, tokenizer, sources, 12, prefixes=prefixes)
+    assert written == [format_conclusion(wrong) for _, wrong, _ in pairs]
     scores, _ = score_choices(model, tokenizer, [item for item, *_ in pairs], "counterfactual", prefixes, sources)
     assert all(max(found) == found[item["choices"].index(wrong)]
                for found, (item, wrong, _) in zip(scores, pairs, strict=True))

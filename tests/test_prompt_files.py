@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from kdutils.data.answers import is_right, parse_answer
 from kdutils.data.questions import check_questions, evaluate, lettered
 from kdutils.data.readers import NLI_LABELS, READERS, YES_NO, Reader, content_key, read_questions
 from kdutils.errors import StudyError
-from kdutils.student.methods import is_right, parse_answer, rows_of
+from kdutils.student.methods import rows_of
 from kdutils.teacher import prompting
-from kdutils.teacher.backends import Completion
 from kdutils.teacher.cleaning import clean
+from kdutils.teacher.completion import Completion
 from kdutils.teacher.explaining import explanations_table
 from kdutils.teacher.prompting import critique_prompts, few_shot_prompts, fill, qualities, requests, revision_prompts
 

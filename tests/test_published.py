@@ -17,11 +17,14 @@ import pytest
 from fuzzing import outcome
 
 from kdutils.data.questions import evaluate
-from kdutils.data.readers import NLI_LABELS, nli_question, read_questions, read_records
+from kdutils.data.readers import NLI_LABELS, nli_question, read_questions
+from kdutils.data.records import read_records
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
-from kdutils.teacher import published
-from kdutils.teacher.published import content_checksum, identical_share, load_table, parse_palm, published_explanations
+from kdutils.teacher.published.explanations import DATASETS, STAGES, published_explanations
+from kdutils.teacher.published.joining import content_checksum
+from kdutils.teacher.published.llm import CONTENT, REFUSED, identical_share, load_table
+from kdutils.teacher.published.palm import PALM_SPLITS, parse_palm
 
 POS, REVISION = "few_shot_positive_rationale", "few_shot_revision"
 CF = "counterfactual_prompt_answer_{}_rationale"
@@ -37,7 +40,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def tables(data):
-    return {name: load_table(name, data / "teacher_llama") for name in published.CONTENT}
+    return {name: load_table(name, data / "teacher_llama") for name in CONTENT}
 
 
 # The pinned tables
@@ -47,14 +50,14 @@ def tables(data):
     ("strategyqa-llama-train", 1603), ("strategyqa-llama-test", 687)])
 def test_tables_have_the_pinned_content(tables, name, rows):
     assert len(tables[name]) == rows
-    assert content_checksum(tables[name]) == published.CONTENT[name]
+    assert content_checksum(tables[name]) == CONTENT[name]
 
 
 def test_one_changed_letter_changes_the_checksum(tables):
     rows = [dict(row) for row in tables["strategyqa-llama-test"]]
     rows[-1][REVISION] += "x"
-    assert content_checksum(rows) != published.CONTENT["strategyqa-llama-test"]
-    assert content_checksum(tables["strategyqa-llama-test"][::-1]) != published.CONTENT["strategyqa-llama-test"]
+    assert content_checksum(rows) != CONTENT["strategyqa-llama-test"]
+    assert content_checksum(tables["strategyqa-llama-test"][::-1]) != CONTENT["strategyqa-llama-test"]
 
 
 @pytest.mark.parametrize(("name", "rows"), [("cqa-llama-train", 975 + 974), ("strategyqa-llama-train", 161)])
@@ -333,14 +336,14 @@ def some(data):
     return {dataset: read_questions(dataset, str(data), {"test": path})[:300] for dataset, path in files.items()}
 
 
-@pytest.mark.parametrize("stage", published.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("teacher", ["llama", "qwen"])
-@pytest.mark.parametrize("dataset", published.DATASETS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_every_published_stage_has_texts_or_a_reason(data, some, dataset, teacher, stage):
     """On the development data, which has Llama's tables and may have Qwen's."""
     questions = some[dataset]
     there = (data / "teacher_llama" / f"{dataset}-{teacher}-test.parquet").is_file()
-    if there and (dataset, teacher, published.STAGES[stage]) not in published.REFUSED:
+    if there and (dataset, teacher, STAGES[stage]) not in REFUSED:
         frame = published_explanations(questions, dataset, teacher, stage, data / "teacher_llama")
         assert frame["text"].notna().mean() > 0.98 and set(frame["id"]) == set(questions["id"])
     else:
@@ -424,7 +427,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("KDUTILS_CACHE", str(http.cache))
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
-    monkeypatch.setitem(published.CONTENT, NAME, content_checksum(rows))
+    monkeypatch.setitem(CONTENT, NAME, content_checksum(rows))
     yield http
     http.shutdown()
     http.server_close()
@@ -549,7 +552,7 @@ def palm(data):
     if not (data / "palm540b_dss").is_dir():
         pytest.skip("no chains of thought: KDUTILS_DATA holds no palm540b_dss")
     found = {}
-    for dataset in published.PALM_SPLITS:
+    for dataset in PALM_SPLITS:
         files = {"dev": "esnli_original/dev.parquet", "test": "esnli_original/test.parquet"}  # PaLM has no train
         questions = read_questions(dataset, str(data), files if dataset == "esnli" else None)
         found[dataset] = questions, published_explanations(questions, dataset, "palm", "few_shot", data)
@@ -601,7 +604,7 @@ def test_own_answers_of_palm(palm, dataset, split):
     gold = questions.loc[questions["split"].isin(splits), "answer"]
     assert (len(part), (part["answer"].to_numpy() == gold.to_numpy()).sum(), part["text"].isna().sum()) == PALM_FILES[
         dataset, split]
-    name, files = published.PALM_SPLITS[dataset]
+    name, files = PALM_SPLITS[dataset]
     key = f"{name}_{files[split]}"
     assert frame.attrs["content"][key] == "as published"
     rows, right, _ = PALM_FILES[dataset, split]

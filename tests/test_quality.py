@@ -117,7 +117,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(("dataset", "prompting"), PUBLISHED)
 def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prompting):
     from kdutils.data.readers import read_questions
-    from kdutils.teacher.published import published_explanations
+    from kdutils.teacher.published.explanations import published_explanations
 
     questions = read_questions(dataset, str(DATA))
     train = questions[questions["split"] == "train" if dataset == "esnli" else questions["split"] != "test"]

@@ -9,16 +9,15 @@ import pytest
 import yaml
 
 from kdutils.errors import StudyError
-from kdutils.evaluation import ratings as reading
-from kdutils.evaluation.human_study import (
-    CONSTRUCTS,
-    Study,
-    draw_plan,
-    read_plan,
-    write_plan,
-    write_study,
-)
 from kdutils.experiments import FOLDER, load_experiment
+from kdutils.human_study.design import CONSTRUCTS, Study
+from kdutils.human_study.forms import write_plan, write_study
+from kdutils.human_study.plan import draw_plan, read_plan
+from kdutils.human_study.ratings import (
+    count_problems,
+    read_ratings,
+)
+from kdutils.human_study.simulated_raters import remove_simulated, simulate_raters
 from tests.test_human_study import METHODS, form_table, sign, texts_for
 
 PANEL = ["5f3c1a9e7b2d4c6e8f0a1b2c", "60d5ec49f1b2c8b1f8e4e1a7", "5e9f10293847566473829101", "5a0b1c2d3e4f506172839405"]
@@ -46,7 +45,7 @@ def survey(made, score="4"):
 
 def read(tmp_path, plan, text, name="a.csv", **options):
     (tmp_path / name).write_text(text, encoding="utf-8", newline="")
-    return reading.read_ratings(tmp_path, plan, **options)
+    return read_ratings(tmp_path, plan, **options)
 
 
 @pytest.mark.parametrize("score, delimiter", [("4,0", ";"), ("4,00", "\t"), ("4,0", ","), ("4,", ";"), ("4.", ",")])
@@ -87,7 +86,7 @@ def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
     (tmp_path / "c.csv").write_bytes(b"\xff\xfe\xff")
     ratings, problems, _ = read(tmp_path, made[1], pd.concat([table] * 250).to_csv(index=False))
     assert len(ratings) == 80
-    assert reading.count_problems(problems).set_index("what")["times"].to_dict() == {
+    assert count_problems(problems).set_index("what")["times"].to_dict() == {
         "the same rating twice": 249 * 20, "broken JSON": 1, "wrong encoding": 1}
     twice = survey(made).iloc[:0].assign(plausibility=[]).to_csv(index=False).strip()
     _, problems, _ = read(tmp_path, made[1], twice + ",plausibility\n", "d.csv")
@@ -100,9 +99,9 @@ def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
 def scored(made, tmp_path, effect=0.7):
     """Return (plan, {code: what its form saved}, the ratings as they should be read)."""
     plan = made[1]
-    paths = reading.simulate_raters(plan, tmp_path / "right", effects={METHODS[0]: effect}, seed=4)
+    paths = simulate_raters(plan, tmp_path / "right", effects={METHODS[0]: effect}, seed=4)
     found = [json.loads(path.read_text()) for path in paths]
-    right = reading.read_ratings(tmp_path / "right", plan).ratings
+    right = read_ratings(tmp_path / "right", plan).ratings
     return plan, {document["rater"]: document for document in found}, right
 
 
@@ -133,7 +132,7 @@ def test_ids_of_a_panel_stand_for_the_codes_that_saw_their_texts(made, tmp_path,
         else:
             changed = {**document, "rater": person}
             (home / f"{person}.json").write_text(json.dumps(sign(changed) if layout == "form file" else changed))
-    ratings, problems, raters = reading.read_ratings(home, plan)
+    ratings, problems, raters = read_ratings(home, plan)
     same(ratings, right)
     assert set(raters["status"]) == {"kept"} and set(problems["what"]) == {"id of another source"}
     said = dict(re.fullmatch(r"(\w+) stands for (\w+)", detail).groups() for detail in problems["detail"])
@@ -147,9 +146,9 @@ def test_a_table_says_which_code_an_id_stands_for(made, tmp_path):
     answer = files[code]["answers"][0]
     lines = ["participant,text," + ",".join(CONSTRUCTS), f"x1,{answer['text']},4,4,4,4,4"]
     (home / "a.csv").write_text("\n".join(lines).replace("participant", "rater"))
-    assert set(reading.read_ratings(home, plan, keep_unfinished=True).problems["what"]) & {"unknown rater"}
+    assert set(read_ratings(home, plan, keep_unfinished=True).problems["what"]) & {"unknown rater"}
     (home / "codes.csv").write_text(f"Prolific_PID;rater\nx1;{code}\nx2;nobody\n")
-    ratings, problems, _ = reading.read_ratings(home, plan, keep_unfinished=True)
+    ratings, problems, _ = read_ratings(home, plan, keep_unfinished=True)
     assert set(ratings["rater"]) <= {code} and f"x1 stands for {code}" in set(problems["detail"])
     assert problems.loc[problems["what"] == "unknown rater", ["file", "row"]].to_numpy().tolist() == [["codes.csv", 3]]
 
@@ -186,7 +185,7 @@ def test_people_who_saw_the_same_texts_are_told_apart_and_a_code_may_be_written_
                               for text in texts["text"]])
         table.to_csv(home / f"{number}.csv", index=False)
     table.assign(rater=f" {codes[3].lower()} ").to_csv(home / "3.csv", index=False)
-    ratings, _, raters = reading.read_ratings(home, plan)
+    ratings, _, raters = read_ratings(home, plan)
     assert set(raters["status"]) == {"kept"} and ratings.groupby("rater")["score"].nunique().eq(1).all()
     assert sorted(ratings.groupby("rater")["score"].first()) == [1, 2, 3, 3]
 
@@ -198,7 +197,7 @@ def test_a_row_of_the_form_that_a_spreadsheet_wrote_with_decimals_is_whole(made,
         lines = [line.split(",") for line in form_table(document, plan).split("\r\n")]
         text = "\r\n".join(";".join(re.sub(r"^(\d)$", r"\1,0", cell) for cell in line) for line in lines)
         (tmp_path / "back" / f"{code}.csv").write_text(text)
-    ratings, problems, _ = reading.read_ratings(tmp_path / "back", plan)
+    ratings, problems, _ = read_ratings(tmp_path / "back", plan)
     assert not len(problems)
     same(ratings, right)
 
@@ -225,14 +224,14 @@ def test_the_key_is_for_its_owner_alone_also_where_it_was_there_before(tmp_path)
 def test_simulated_files_of_an_earlier_plan_go_and_files_of_people_stay(made, tmp_path):
     plan = made[1]
     old = plan.assign(rater=plan["rater"] + "9", version="earlier")
-    first = reading.simulate_raters(old, tmp_path)
+    first = simulate_raters(old, tmp_path)
     person = sign({**json.loads(first[0].read_text()), "simulated": False})
     (tmp_path / "a_simulated.json").write_text(json.dumps(person))
     (tmp_path / "b_simulated.json").write_text("no JSON")
-    second = reading.simulate_raters(plan, tmp_path)
+    second = simulate_raters(plan, tmp_path)
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {path.name for path in second} | {"a_simulated.json", "b_simulated.json"}
-    reading.remove_simulated(tmp_path)
+    remove_simulated(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a_simulated.json", "b_simulated.json"}
 
 

@@ -17,7 +17,17 @@ from fuzzing import time_limit
 from kdutils.__main__ import main
 from kdutils.data import readers
 from kdutils.data.questions import check_questions, evaluate, number_text
-from kdutils.data.readers import READERS, Reader, content_key, limit_questions, nli_question, read_questions
+from kdutils.data.readers import (
+    NLI_LABELS,
+    READERS,
+    Reader,
+    _id_of,
+    _svamp_places,
+    content_key,
+    limit_questions,
+    nli_question,
+    read_questions,
+)
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 
@@ -108,7 +118,7 @@ def test_esnli_text_files_read_like_snli(esnli, data):
     assert [content_key(text) for text in found] == [content_key(text) for text in expected]
     same = sum(" ".join(a.split()) == " ".join(b.split()) for a, b in zip(found, expected, strict=True))
     assert same / len(found) > 0.99
-    assert esnli.loc[esnli["split"] == "test", "answer"].tolist() == [readers.NLI_LABELS[i] for i in snli.label]
+    assert esnli.loc[esnli["split"] == "test", "answer"].tolist() == [NLI_LABELS[i] for i in snli.label]
 
 
 def test_strategyqa_drops_the_question_of_train_that_is_in_test(strategyqa):
@@ -154,7 +164,7 @@ def test_svamp_is_cut_as_in_distilling_step_by_step(svamp, data):
     assert rest < set(keys) and len(keys) == 800 and keys.tolist().index(left_out) == 195
     raw = pd.read_parquet(data / "svamp" / "SVAMP.parquet").set_index("ID")
     assert (raw.loc["chal-680", "Answer"], evaluate(raw.loc["chal-680", "Equation"])) == (1, 5)
-    order = sorted((place, name) for name, place in readers._svamp_places().items())
+    order = sorted((place, name) for name, place in _svamp_places().items())
     for split in ("train", "test"):
         assert [raw.loc[name, "Equation"] for place, name in order if place[0] == split] == list(known[split]["label"])
 
@@ -281,7 +291,7 @@ def test_nli_layouts_give_the_same_question(row, tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     item = read_questions("esnli", str(tmp_path), {"test": "test.jsonl"}).iloc[0]
     assert item["question"] == "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?"
-    assert (item["answer"], item["id"]) == ("entailment", readers._id_of("esnli", item["question"]))
+    assert (item["answer"], item["id"]) == ("entailment", _id_of("esnli", item["question"]))
     assert item["human_explanations"] == (["a dog is an animal."] if len(row) > 3 else [])
 
 
@@ -295,7 +305,7 @@ def test_nli_layouts_give_the_same_question(row, tmp_path):
 def test_anli_layouts_give_the_same_question(row, tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     assert read_questions("anli", str(tmp_path), {"test": "test.jsonl"}).iloc[0].to_dict() == {
-        "id": "u", "split": "test", "choices": list(readers.NLI_LABELS), "answer": "entailment",
+        "id": "u", "split": "test", "choices": list(NLI_LABELS), "answer": "entailment",
         "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?",
         "human_explanations": ["dogs are animals"]}
 

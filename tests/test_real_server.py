@@ -12,7 +12,7 @@ import pytest
 from test_served import free_port
 
 from kdutils.errors import StudyError
-from kdutils.teacher.backends import Decoding
+from kdutils.teacher.completion import Decoding
 from kdutils.teacher.served import ServedTeacher
 from kdutils.teacher.store import Store, StoredTeacher
 

@@ -17,8 +17,16 @@ import pandas as pd
 import pytest
 
 from kdutils.errors import StudyError
-from kdutils.report import index, plots
-from kdutils.report.html import environment, render_notebook, sanitise_output, visible
+from kdutils.report import index
+from kdutils.report.figures import (
+    accuracy_by_method,
+    interval,
+    learning_curves,
+    length_histogram,
+    show,
+)
+from kdutils.report.notebook_pages import environment, render_notebook, sanitise_output, visible
+from kdutils.report.tables import show_table, table_html
 
 PNG = base64.b64encode(bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf"
@@ -92,7 +100,7 @@ def hostile_notebook(path, server):
         code("note = ''  # free text", tags=["parameters"]),
         code(f"note = {everything!r}", tags=["injected-parameters"]),
         code(f"# {everything}", stream(everything), stream(everything, "stderr"), shown(text__html=everything),
-             shown(text__html=plots.table_html(frame, caption=texts[0])), shown(text__html=frame.to_html()),
+             shown(text__html=table_html(frame, caption=texts[0])), shown(text__html=frame.to_html()),
              shown(text__markdown=everything), shown(text__plain=everything),
              shown({"image/png": {"alt": f'"><script>{RUN}</script>'}}, image__png=PNG),
              shown(image__svg=f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}">{texts[0]}{texts[3]}</svg>'),
@@ -512,16 +520,16 @@ def test_a_figure_needs_an_alternative_text_and_stays_small(displayed):
     import matplotlib.pyplot as plt
 
     plt.close("all")
-    figure = plots.accuracy_by_method(accuracies(), chance={"mini": 0.2})
+    figure = accuracy_by_method(accuracies(), chance={"mini": 0.2})
     for alt in ("", "  ", None):
         with pytest.raises(ValueError, match="alternative text"):
-            plots.show(figure, alt)
-    plots.show(figure, "multitask leads")
+            show(figure, alt)
+    show(figure, "multitask leads")
     curves = pd.DataFrame([{"seed": seed, "step": step, "dev_accuracy": step / 100, "dev_loss": 1 / (1 + step),
                             "loss_predict": 1.0, "loss_explain": None if step % 2 else 2.0}
                            for seed in range(5) for step in range(50)])
-    plots.show(plots.learning_curves(curves), "curves")
-    plots.show(plots.length_histogram({"rationale": range(90), "revision": []}, "words"), "lengths")
+    show(learning_curves(curves), "curves")
+    show(length_histogram({"rationale": range(90), "revision": []}, "words"), "lengths")
     for data, metadata in displayed:
         assert metadata["image/png"]["alt"] == data["text/plain"] != ""
         assert 5_000 < len(base64.b64decode(data["image/png"])) < 100_000
@@ -529,20 +537,20 @@ def test_a_figure_needs_an_alternative_text_and_stays_small(displayed):
 
 
 def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
-    axis = plots.accuracy_by_method(accuracies(), chance=0.2).axes[0]
+    axis = accuracy_by_method(accuracies(), chance=0.2).axes[0]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["multitask · few_shot (n = 5)", "a$b^$ (n = 1, no interval)"]
     assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [5, 1]
-    assert plots.interval([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
-    assert plots.interval([0.6]) is None
+    assert interval([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
+    assert interval([0.6]) is None
 
 
 @pytest.mark.parametrize("draw", [
-    lambda: plots.accuracy_by_method(accuracies().drop(columns="seed"), 0.2),
-    lambda: plots.accuracy_by_method(accuracies()[:0], 0.2),
-    lambda: plots.learning_curves(pd.DataFrame({"seed": [1]})), lambda: plots.length_histogram({"a": []}, "words")])
+    lambda: accuracy_by_method(accuracies().drop(columns="seed"), 0.2),
+    lambda: accuracy_by_method(accuracies()[:0], 0.2),
+    lambda: learning_curves(pd.DataFrame({"seed": [1]})), lambda: length_histogram({"a": []}, "words")])
 def test_figures_without_data_are_errors_a_person_can_read(draw):
     with pytest.raises(StudyError):
         draw()
@@ -552,12 +560,12 @@ def test_show_table_escapes_every_place_and_falls_back_to_plain_text(displayed):
     bad = "<script>x</script>"
     frame = pd.DataFrame([[bad, 0.123456, None, ["a", bad]], ["w" * 99, 2.0, 3, []]], columns=[bad, "n", "n", "list"],
                          index=pd.Index([bad, "b"], name=bad))
-    plots.show_table(frame, caption=bad, decimals=2)
+    show_table(frame, caption=bad, decimals=2)
     data, _ = displayed[0]
     assert "<script" not in data["text/html"] and data["text/html"].count("&lt;script&gt;") == 6
     page = Page(sanitise_output(data["text/html"]))
     assert page.text.count(bad) == 6 and "0.12" in page.text and "–" in page.text and f"a; {bad}" in page.text
     assert {value.get("class") for value in page.named("td")} == {None, "number", "text"}
     assert data["text/plain"].startswith(bad)
-    plots.show_table(frame[:0])
+    show_table(frame[:0])
     assert "<tbody>" in displayed[1][0]["text/html"]

@@ -10,21 +10,29 @@ import pytest
 from test_byte_vocabulary import real_t5
 
 from kdutils.data import texts
+from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer, same
 from kdutils.data.texts import count_words, first_words, follows, lower_words, names_answer, parted, spaced, triples
-from kdutils.evaluation.errors import difference_by_kind
-from kdutils.evaluation.explanations import bleu, distinct_share, explanation_scores, own_scores, rouge_l, score_notes
-from kdutils.evaluation.human_study import _mask
-from kdutils.evaluation.simulating import features, masked
+from kdutils.evaluation.error_analysis import difference_by_kind
+from kdutils.evaluation.simulatability import features, masked
+from kdutils.evaluation.text_metrics import (
+    bleu,
+    distinct_share,
+    explanation_scores,
+    own_scores,
+    rouge_l,
+    score_notes,
+)
+from kdutils.human_study.design import _mask
 from kdutils.student.collating import gap_lines, vocabulary_gaps
-from kdutils.student.methods import Explained, controlled, is_right, match_choice, normalise, number, parse_answer, same
+from kdutils.student.methods import Explained, controlled
 from kdutils.student.models import load_tokenizer
 from kdutils.student.training import vocabulary_lines
 from kdutils.teacher import cleaning
-from kdutils.teacher.attribution import words_of
-from kdutils.teacher.backends import Completion
 from kdutils.teacher.cleaning import clean
+from kdutils.teacher.completion import Completion
 from kdutils.teacher.explaining import split_answer
 from kdutils.teacher.quality import raw_table, text_table
+from kdutils.teacher.word_scores import words_of
 
 NFD = "cafe\u0301"
 
@@ -224,7 +232,7 @@ def test_texts_longer_than_the_encoder_reads_are_cut_there_counted_and_said(enco
     assert np.allclose(again["bertscore_teacher"], scores["bertscore_teacher"]), "what is behind the cut is not read"
     few = explanation_scores(said.tail(1), questions, {"teacher": {"2": [short]}}, encoder)
     assert few.attrs["notes"]["cut"] == 0 and score_notes(few) == []
-    from kdutils.evaluation.simulating import _embedder
+    from kdutils.evaluation.simulatability import _embedder
 
     assert np.isfinite(features("Which?", ["cow", "cat"], long, _embedder(encoder))).all()
 

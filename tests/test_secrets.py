@@ -14,7 +14,8 @@ from kdutils.__main__ import main
 from kdutils.errors import StudyError, masked, secret_in
 from kdutils.experiments import FOLDER, load_experiment
 from kdutils.report.index import render_pages, write_index
-from kdutils.teacher.backends import Completion, Decoding, load_teacher
+from kdutils.teacher.backends import load_teacher
+from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.store import Request, Store
 
 SECRET = "hunter2-Pass_9word"
@@ -215,7 +216,7 @@ def test_a_sealed_notebook_holds_no_secret_and_its_checksum_is_right(tmp_path, m
     monkeypatch.setenv("MY_API_KEY", SECRET)
     runs.start_run("01_test", str(tmp_path), {}).finish({})
     (tmp_path / "notebook.ipynb").write_text(json.dumps({"cells": [{"source": f"print({SECRET!r})"}]}))
-    runs.seal(tmp_path)
+    runs.add_notebook_checksum(tmp_path)
     assert SECRET not in (tmp_path / "notebook.ipynb").read_text() and runs.check_run(tmp_path) == []
 
 

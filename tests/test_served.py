@@ -22,7 +22,7 @@ from bad_server import TOO_LONG, BadServer, text_for
 from conftest import PROJECT
 
 from kdutils.errors import StudyError
-from kdutils.teacher.backends import Completion, Decoding
+from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.served import ServedTeacher
 from kdutils.teacher.store import Store, StoredTeacher
 
@@ -121,7 +121,7 @@ def greedy(real_server):
 
 @pytest.fixture(scope="module")
 def asked():
-    from kdutils.mini.world import build_questions
+    from kdutils.data.mini_world import build_questions
     from kdutils.teacher.prompting import few_shot_prompts
 
     return few_shot_prompts(build_questions(4, 4, 4), "mini", 0)[:4]
@@ -321,7 +321,7 @@ def test_the_questions_of_prompts_without_room_are_named(table_of_four):
 
 @pytest.fixture
 def table_of_four():
-    from kdutils.mini.world import build_questions
+    from kdutils.data.mini_world import build_questions
 
     table = build_questions(4, 4, 4)
     return table[table["split"] == "train"].reset_index(drop=True)

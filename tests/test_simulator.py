@@ -4,8 +4,8 @@ import pytest
 from test_simulating import CHOICES, student
 
 from kdutils.errors import StudyError
-from kdutils.evaluation.simulating import FOLDS, simulate
-from kdutils.student.simulator import FORMS, form_of, trained_reader
+from kdutils.evaluation.simulatability import FOLDS, simulate
+from kdutils.student.lm_reader import FORMS, form_of, trained_reader
 
 TINY = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 48, "d_kv": 12, "d_ff": 96},
         "epochs": 12.0, "questions_per_step": 16, "learning_rate": 0.005, "dev_evaluations": 1}

@@ -15,7 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.runs import project_path
 from kdutils.teacher import cleaning
 from kdutils.teacher import store as store_module
-from kdutils.teacher.backends import Completion, Decoding
+from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.store import UNWRITTEN, Plan, PlanningTeacher, Request, Store, StoredTeacher, store_path
 
 IDENTITY = {"backend": "fake", "model": "parrot", "revision": "1", "precision": {"bits": 4, "kind": "nf4"}}
@@ -527,8 +527,8 @@ def test_a_look_makes_nothing_and_changes_nothing(tmp_path, store):
 
 
 def test_a_plan_makes_no_store_and_no_folder(tmp_path, monkeypatch):
+    from kdutils.data.mini_world import build_questions
     from kdutils.experiments import notebook_defaults
-    from kdutils.mini.world import build_questions
     from kdutils.teacher import explaining
 
     monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "deep" / "store.sqlite"))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from kdutils.data.sources import model_context
 from kdutils.errors import StudyError
+from kdutils.hub import model_context
+from kdutils.student.chunks import cut_rows
 from kdutils.student.collating import (
     IGNORED,
     ChoiceRow,
@@ -29,7 +30,6 @@ from kdutils.student.models import (
     output_layer_on,
 )
 from kdutils.student.predicting import predict_questions
-from kdutils.student.trainer import cut_rows
 
 TOKENIZER = "kdutils/mini/student"
 T5 = {"model_type": "t5", "d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
@@ -58,7 +58,7 @@ def student(family, tokenizer=TOKENIZER, seed=1, **more):
 
 def twenty_questions():
     """Return (twenty short questions that only learning by heart answers, the explanation of each)."""
-    from kdutils.mini.world import load_world
+    from kdutils.data.mini_world import load_world
 
     names, draw, items, rationales = list(load_world().concepts), random.Random(0), [], {}
     for name in names[:20]:

@@ -4,7 +4,7 @@ import pytest
 
 from kdutils.data.texts import names_answer
 from kdutils.errors import StudyError
-from kdutils.teacher.backends import Completion, Decoding
+from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.explaining import explanations_table, split_answer
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.prompting import few_shot_prompts, fill, qualities, quality, template
@@ -17,7 +17,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def prompts():
-    from kdutils.mini.world import build_questions
+    from kdutils.data.mini_world import build_questions
 
     return few_shot_prompts(build_questions(6, 2, 2), "mini", seed=0)
 
@@ -102,7 +102,7 @@ def test_wanted_qualities_are_drawn_per_question_from_the_seed():
 
 
 def test_without_the_answer_the_teacher_is_asked_for_it():
-    from kdutils.mini.world import build_questions
+    from kdutils.data.mini_world import build_questions
 
     table = build_questions(1, 1, 1)
     assert few_shot_prompts(table, "mini", 0, given_answer=False)[0].endswith("The answer is")

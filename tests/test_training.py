@@ -10,15 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
-from kdutils.mini.world import true_rationale
 from kdutils.runs import PROJECT, is_whole, read_json
+from kdutils.student import checkpoints
 from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
+from kdutils.student.checkpoints import newest_whole_checkpoint
+from kdutils.student.loss import step_loss
 from kdutils.student.methods import METHODS, Explained
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import predict_with
-from kdutils.student.trainer import Progress, newest_whole_checkpoint, step_loss
+from kdutils.student.progress import Progress
+from kdutils.student.trainer import StudyTrainer
 from kdutils.student.training import fingerprint, rationales_of, train_student
 
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96}
@@ -134,13 +138,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(undisturbed, train, 
 
 
 def test_every_epoch_draws_its_own_wrong_answers_and_order(train, tmp_path, monkeypatch):
-    seen, run = [], trainer_module.StudyTrainer.training_step
+    seen, run = [], StudyTrainer.training_step
 
     def watched(self, model, inputs, *more):
         seen.append([(tuple(row.source), tuple(row.target)) for row in inputs["rows"] if row.task == 1])
         return run(self, model, inputs, *more)
 
-    monkeypatch.setattr(trainer_module.StudyTrainer, "training_step", watched)
+    monkeypatch.setattr(StudyTrainer, "training_step", watched)
     train(tmp_path / "seed-0", "counterfactual", epochs=2, dev_evaluations=1)
     epochs = [[row for step in seen[start: start + 4] for row in step] for start in (0, 4)]
     assert len(seen) == 8 and all(len(set(epoch)) == 24 for epoch in epochs)
@@ -175,8 +179,8 @@ def test_old_checkpoints_go_when_the_new_one_is_whole_and_the_best_one_stays(tra
         marked.append(sorted(int(path.name.split("-")[1]) for path in folder.parent.glob("checkpoint-*")))
         return mark_whole(folder)
 
-    mark_whole = trainer_module.mark_whole
-    monkeypatch.setattr(trainer_module, "mark_whole", mark)
+    mark_whole = checkpoints.mark_whole
+    monkeypatch.setattr(checkpoints, "mark_whole", mark)
     with pytest.raises(Killed):
         train(tmp_path / "seed-0")
     assert marked[0] == [3] and marked[1] == [3, 6]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kdutils.data.tables import EXPLANATIONS
-from kdutils.evaluation.validating import metric_validity, text_measures
+from kdutils.human_study.metric_validity import metric_validity, text_measures
 
 
 def ratings(count=200, seed=0):

@@ -15,15 +15,15 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from kdutils.errors import StudyError
-from kdutils.evaluation.explanations import load_encoder
+from kdutils.evaluation.text_metrics import load_encoder
 from kdutils.execution import files_of
 from kdutils.experiments import FOLDER, load_experiment
+from kdutils.student.lm_reader import trained_reader
 from kdutils.student.models import load_student
-from kdutils.student.simulator import trained_reader
 from kdutils.student.training import fingerprint
-from kdutils.teacher.attribution import SETTINGS, load_teacher
-from kdutils.teacher.backends import Decoding
+from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
+from kdutils.teacher.word_scores import SETTINGS, load_teacher
 
 VOCABULARY = str(Path(__file__).parents[1] / "kdutils" / "mini" / "student")
 SIZE = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

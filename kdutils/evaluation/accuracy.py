@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
-from kdutils.stats import bootstrap_mean
+from kdutils.stats.accuracy import bootstrap_mean
 
 
 def chance_level(questions):

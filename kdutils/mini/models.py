@@ -13,8 +13,8 @@ import random
 import time
 from pathlib import Path
 
+from kdutils.data import mini_world as mini
 from kdutils.data.questions import lettered
-from kdutils.mini import world as mini
 from kdutils.teacher.prompting import fill, qualities, requests, template
 
 TEACHER = Path(__file__).with_name("teacher")

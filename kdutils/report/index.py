@@ -11,7 +11,15 @@ import json
 from pathlib import Path
 
 from kdutils.errors import StudyError
-from kdutils.report.html import TEMPLATES, environment, find_error, link_to, read_notebook, render_notebook, write_page
+from kdutils.report.notebook_pages import (
+    TEMPLATES,
+    environment,
+    find_error,
+    link_to,
+    read_notebook,
+    render_notebook,
+    write_page,
+)
 from kdutils.runs import read_json, sha256, write_json
 
 KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")

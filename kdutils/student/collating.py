@@ -7,19 +7,10 @@ under a budget of padded tokens. How a step is cut changes its cost and never it
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
 from kdutils.data.texts import folded, tokens_before
 from kdutils.errors import StudyError
-from kdutils.student.methods import (
-    CONCLUSION,
-    answered,
-    as_explained,
-    concluded,
-    is_right,
-    method_of,
-    parse_answer,
-    rows_of,
-    tasks_of,
-)
+from kdutils.student.methods import as_explained, method_of, rows_of, tasks_of
 from kdutils.student.models import end_token
 
 IGNORED = -100  # the label that no loss counts
@@ -110,7 +101,7 @@ def tokenize_rows(tokenizer, method, parameters, items, explained, max_source, m
     tasks = tasks_of(method, parameters)
     numbers = {task.name: number for number, task in enumerate(tasks)}
     concluding = {task.name for task in tasks if task.concludes}
-    _check_answers(tokenizer, items, concluded if concluding else answered, max_target)
+    _check_answers(tokenizer, items, format_conclusion if concluding else format_answer, max_target)
     groups = [rows_of(method, parameters, item, explained.get(item["id"])) for item in items]
     rows = [row for group in groups for row in group]
     sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], kind)

@@ -14,20 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from kdutils.data.questions import LETTERS, lettered
-from kdutils.data.texts import ACCENTS, WIDE_ENDS, composed, count_words, folded, parted, tight
+from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
+from kdutils.data.questions import lettered
+from kdutils.data.texts import ACCENTS, count_words, parted
 from kdutils.errors import StudyError
 
-MARKER = "Explanation:"
-CONCLUSION = "So the answer is"
-ANSWER = re.compile(r"the answer is\s*(.*?)\s*(?:\.\s*explanation\s*:(.*))?$", re.IGNORECASE | re.DOTALL)
-CONCLUDED = re.compile(r"(?<!\w)so the answer is(?!\w)", re.IGNORECASE)
-NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
-MARKS = re.compile(rf"[^\w\s{ACCENTS}]|_")
-ARTICLES = re.compile(r"\b(a|an|the)\b")
 WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
-SENTENCE = re.compile(rf"(.+?)(?:\.(?=\s)|[{WIDE_ENDS}])", re.DOTALL)
-DIGIT_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
 
 
 @dataclass(frozen=True)
@@ -88,50 +80,40 @@ class Method:
     @property
     def says(self):
         """The function that turns an answer into the sentence in which the student gives it."""
-        return concluded if self.explains_first else answered
+        return format_conclusion if self.explains_first else format_answer
 
 
 # The texts
 
-def asked(item, tag, rationale=""):
+def format_source(item, tag, rationale=""):
     """Return the source text of a question under a task tag ("" for none), the rationale to go by at its end."""
     head = f"[{tag}] " if tag else ""
     choices = f"\nChoices: {lettered(item['choices'])}" if item["choices"] else ""
     return f"{head}Question: {item['question']}{choices}" + (f"\nRationale: {rationale}" if rationale else "")
 
 
-def answered(answer):
-    """Return an answer as a target text."""
-    return f"The answer is {answer}."
-
-
-def concluded(answer):
-    """Return an answer as the end of a text that argues for it."""
-    return f"{CONCLUSION} {answer}."
-
-
 # The tasks: (item, explained) to a list of (source, target, target prefix)
 
 def predict(item, explained):
     """Question to answer (label_only; the first task of multitask)."""
-    return [(asked(item, "predict"), answered(item["answer"]))]
+    return [(format_source(item, "predict"), format_answer(item["answer"]))]
 
 
 def explain(item, explained, tag="explain"):
     """Question to explanation (the second task of multitask); no row where the teacher gave none."""
-    return [(asked(item, tag), explained.rationale)] if explained.rationale else []
+    return [(format_source(item, tag), explained.rationale)] if explained.rationale else []
 
 
 def predict_then_explain(item, explained):
     """Question to answer and explanation in one target (standard); the answer alone where the teacher gave none."""
     rest = f" {MARKER} {explained.rationale}" if explained.rationale else ""
-    return [(asked(item, "predict"), answered(item["answer"]) + rest)]
+    return [(format_source(item, "predict"), format_answer(item["answer"]) + rest)]
 
 
 def explain_then_predict(item, explained, tag="factual"):
     """Question to explanation and then the answer; the answer alone where the teacher gave no explanation."""
     head = f"{explained.rationale} " if explained.rationale else ""
-    return [(asked(item, tag), head + concluded(item["answer"]))]
+    return [(format_source(item, tag), head + format_conclusion(item["answer"]))]
 
 
 def follow(item, explained, style, drawn, tag="counterfactual"):
@@ -145,8 +127,8 @@ def follow(item, explained, style, drawn, tag="counterfactual"):
              if answer in explained.counterfactuals and not is_right(answer, item["answer"], item["choices"])]
     texts = [(answer, explained.counterfactuals[answer]) for answer in wrong[: 1 if drawn == "first" else None]]
     if style == "encoder":
-        return [(asked(item, tag, text), concluded(answer)) for answer, text in texts]
-    return [(asked(item, tag), concluded(answer), text) for answer, text in texts]
+        return [(format_source(item, tag, text), format_conclusion(answer)) for answer, text in texts]
+    return [(format_source(item, tag), format_conclusion(answer), text) for answer, text in texts]
 
 
 # The methods: parameters to a list of Tasks
@@ -345,90 +327,3 @@ def controlled(method, parameters, items, explained, seed, others=()):
         for split in dict.fromkeys(item["split"] for item in items):
             explained = control(parameters, [item for item in items if item["split"] == split], explained, seed, others)
     return explained
-
-
-# Reading an answer back
-
-def parse_answer(text, choices=()):
-    """Return (answer, explanation) as read from a generated text; "" for what is not there.
-
-    In a text that begins with "The answer is", the answer is what follows up to the marker, and the explanation what
-    comes after it. Else the answer follows the last "So the answer is" behind which anything stands, and the
-    explanation comes before; or it follows "the answer is" wherever that stands. The answer is matched to the
-    choices by match_choice, as a whole or else its first sentence; without choices a sentence that is a number is
-    read as one. What matches nothing is returned as written.
-    """
-    text = text.strip()
-    ends = [] if text.lower().startswith("the answer is") else list(CONCLUDED.finditer(text))
-    for one, after in reversed(list(zip(ends, [*(end.start() for end in ends[1:]), len(text)], strict=False))):
-        said = text[one.end(): after].strip()
-        if said.strip(". "):
-            return _read(said, choices), text[: one.start()].strip()
-    found = ANSWER.search(text)
-    return (_read(found[1].strip(), choices), (found[2] or "").strip()) if found else ("", "")
-
-
-def _read(answer, choices):
-    whole = answer.rstrip(".").rstrip()
-    sentence = SENTENCE.match(answer)
-    for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
-        named = match_choice(candidate, choices)
-        if named in choices or not choices and number(candidate) is not None:
-            return named
-    return answer if answer in choices else whole
-
-
-def match_choice(answer, choices):
-    """Return the choice that `answer` names, or `answer` itself where it names none or more than one.
-
-    A choice is named as it stands, else by its letter, ``b``, ``(b)`` or ``(b) water``, or by the same text or number
-    (see same).
-    """
-    if answer in choices or not choices:
-        return answer
-    named = {choice for choice in choices if same(choice, answer)}
-    letter = re.fullmatch(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", composed(answer).strip(), re.DOTALL)
-    place = LETTERS.index(letter[1].lower()) if letter else len(choices)
-    if place < len(choices):
-        chosen = choices[place]
-        if letter[2] is None:
-            named.add(chosen)
-        else:  # letter and text have to agree; "(a) water" is not the article
-            named = {chosen} if same(letter[2], chosen) else set()
-    return named.pop() if len(named) == 1 else answer
-
-
-def same(one, other):
-    """Say whether two answers are the same: numbers by their value (8 and 8.0), other texts once normalised."""
-    first, second = number(one), number(other)
-    if first is not None and second is not None:
-        return first == second
-    return normalise(one) == normalise(other) or (not (one.isascii() and other.isascii())
-                                                  and normalise(_turkish(one)) == normalise(_turkish(other)))
-
-
-def _turkish(text):
-    """Return `text` with its I as Turkish and Azeri write them small: I is the capital of ı, İ of i."""
-    return composed(text).replace("İ", "i").replace("I", "ı")
-
-
-def number(text):
-    """Return the value of a text that is a number, such as ``-8.0``, ``$1,200`` or ``5 %``; None for any other."""
-    found = NUMBER.fullmatch(composed(text).strip().translate(DIGIT_MARKS))
-    return float(found[1] + found[2].replace(",", "")) if found else None
-
-
-def normalise(text):
-    """Return `text` without case, punctuation, articles and extra space: what counts when answers are compared.
-
-    Nor do width and composition of characters count, nor spaces beside a character of a script that has none.
-    """
-    words = MARKS.sub(" ", folded(text))
-    return tight(" ".join(ARTICLES.sub(" ", words).split()) or " ".join(words.split()))
-
-
-def is_right(predicted, answer, choices=()):
-    """Say whether a predicted answer is the gold one: the same choice, or the same text or number without choices."""
-    if not predicted:
-        return False
-    return match_choice(predicted, choices) == answer or (not choices and same(predicted, answer))

@@ -3,7 +3,8 @@
 import contextlib
 import copy
 
-from kdutils.data.sources import (
+from kdutils.errors import StudyError
+from kdutils.hub import (
     check_vocabulary,
     find_model,
     load_weights,
@@ -12,7 +13,6 @@ from kdutils.data.sources import (
     read_config,
     read_tokenizer,
 )
-from kdutils.errors import StudyError
 
 KINDS = ("seq2seq", "causal", "classifier")
 ADAPTERS = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}  # of LoRA, where not given

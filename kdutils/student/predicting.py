@@ -7,8 +7,9 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
-from kdutils.data.sources import model_context
+from kdutils.data.answers import MARKER, is_right, parse_answer
 from kdutils.errors import StudyError
+from kdutils.hub import model_context
 from kdutils.runs import is_whole, read_json
 from kdutils.student.collating import (
     IGNORED,
@@ -21,7 +22,7 @@ from kdutils.student.collating import (
     tokens_before,
     vocabulary_gaps,
 )
-from kdutils.student.methods import MARKER, asked, is_right, method_of, parse_answer
+from kdutils.student.methods import format_source, method_of
 from kdutils.student.models import choice_logits, end_token, load_student, load_tokenizer, model_kind, output_layer_on
 
 
@@ -138,7 +139,7 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     """Return [(scores, tokens)] of questions that have choices."""
     if not items:
         return []
-    sources = sources or [asked(item, asks.answer) for item in items]
+    sources = sources or [format_source(item, asks.answer) for item in items]
     heads = [f"{prefix} " if prefix else "" for prefix in prefixes or [""] * len(items)]
     texts = [head + asks.says(choice) for head, item in zip(heads, items, strict=True) for choice in item["choices"]]
     begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
@@ -229,7 +230,7 @@ def dev_accuracy(tokenizer, items, method="label_only", by="generation", max_exp
     if by == "scores" and (asks.explains_first or not all(item["choices"] for item in items)):
         raise StudyError(f"dev_accuracy: scores need choices and an answer that comes first; method '{method}' or the "
                          "data set has not both")
-    sources, stop = [asked(item, asks.answer) for item in items], MARKER if asks.one_text else ""
+    sources, stop = [format_source(item, asks.answer) for item in items], MARKER if asks.one_text else ""
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.explains_first else 0)
 
     def accuracy(model):
@@ -261,10 +262,10 @@ def predict_questions(model, tokenizer, method, items, max_explanation_tokens):
         return _choose(model, tokenizer, items)
     asks = method_of(method)
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.one_text else 0)
-    texts = generate(model, tokenizer, [asked(item, asks.answer) for item in items], limit)
+    texts = generate(model, tokenizer, [format_source(item, asks.answer) for item in items], limit)
     explanations = [None] * len(items)
     if asks.explanation is not None and not asks.one_text:
-        explanations = generate(model, tokenizer, [asked(item, asks.explanation) for item in items],
+        explanations = generate(model, tokenizer, [format_source(item, asks.explanation) for item in items],
                                 max_explanation_tokens)
     records = [_record(asks, *one) for one in zip(items, texts, explanations, strict=True)]
     before = [record["explanation"] for record in records] if asks.explains_first else None
@@ -312,7 +313,7 @@ def written_answers(folder, questions, predictions):
         said[["id", "predicted", "explanation"]].rename(columns={"predicted": "answer"}), on="id")
     heads = [f"{text} " if asks.explains_first else "" for text in table["explanation"]]
     return table.assign(
-        source=[asked(item, asks.answer) for item in table.to_dict("records")],
+        source=[format_source(item, asks.answer) for item in table.to_dict("records")],
         text=[head + asks.says(answer) for head, answer in zip(heads, table["answer"], strict=True)],
         begins=[_before_answer(asks, head) for head in heads])
 

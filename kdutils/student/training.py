@@ -9,10 +9,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from kdutils.data.sources import local_folders, locate_model
 from kdutils.errors import StudyError
+from kdutils.hub import local_folders, locate_model
 from kdutils.runs import (
-    PROJECT,
     is_whole,
     leave_process_group,
     mark_whole,
@@ -23,9 +22,9 @@ from kdutils.runs import (
     versions,
     write_json,
 )
+from kdutils.source_code import code_digests
 from kdutils.student.methods import as_explained, controlled, explained_of, task_weights, tasks_of
 
-CODE = ("student", "data")  # the folders of kdutils that decide what a student becomes
 WITHOUT_EFFECT = ("tensorboard",)  # settings of `training` that leave the weights as they are
 
 
@@ -60,10 +59,10 @@ def worked_loss(student, method, parameters, item, explained, seed):
     import pandas as pd
     import torch
 
-    from kdutils.data.sources import model_context
+    from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, tokenize_rows
+    from kdutils.student.loss import dev_losses
     from kdutils.student.models import load_student, model_kind
-    from kdutils.student.trainer import dev_losses
 
     model, tokenizer = load_student(**student, seed=seed)
     weights, kind = task_weights(method, parameters), model_kind(model)
@@ -148,8 +147,8 @@ def train_student(folder, questions, explained, method, seed, student, training,
 
 def _keep(folder, record, model, tokenizer, settings):
     """Write a student, or of a failed one the reason; checkpoints go once the student is whole."""
+    from kdutils.student.checkpoints import named_disk_errors
     from kdutils.student.models import merged
-    from kdutils.student.trainer import named_disk_errors
 
     checkpoints = folder / "checkpoints"
     if "failed" in record:
@@ -177,13 +176,10 @@ def fingerprint(questions, explained, method, seed, student, training, parameter
 
     texts = {key: asdict(as_explained(one)) for key, one in explained.items()}
     data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *others], ensure_ascii=False)
-    code = {path.relative_to(PROJECT).as_posix(): sha256(path)
-            for part in CODE for path in sorted((PROJECT / "kdutils" / part).glob("*.py"))
-            if path.name != "benchmark.py"}
     return {"method": method, "seed": seed, "student": student, "model_files": _model_files(student["model"]),
             "training": {key: value for key, value in training.items() if key not in WITHOUT_EFFECT},
             "parameters": parameters, "data": hashlib.sha256(data.encode()).hexdigest(), "versions": versions(),
-            "code": code}
+            "code": code_digests(Path(__file__))}
 
 
 def _model_files(name):
@@ -205,8 +201,12 @@ def _train(folder, questions, explained, method, seed, student, training, parame
     from transformers import set_seed
     from transformers.utils import logging
 
-    from kdutils.student import predicting, trainer
+    from kdutils.student import predicting
+    from kdutils.student.checkpoints import newest_whole_checkpoint
+    from kdutils.student.fast_layers import compile_stacks
     from kdutils.student.models import load_student
+    from kdutils.student.progress import Progress
+    from kdutils.student.trainer import Diverged, StudyTrainer, training_arguments
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # tied weights are reported as missing whenever a checkpoint is read back
@@ -219,12 +219,12 @@ def _train(folder, questions, explained, method, seed, student, training, parame
     explained = controlled(method, parameters, items["train"] + items["dev"], explained, seed, others)
     rows, dev, cuts, gaps = _tokenized(model, tokenizer, method, parameters, items, explained, seed, training)
     steps = -(-len(rows) // training["questions_per_step"])
-    arguments = trainer.training_arguments(
+    arguments = training_arguments(
         folder, seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
         training["warmup_steps"], steps, training["dev_evaluations"])
     accuracy = predicting.dev_accuracy(tokenizer, items["dev"], method, training.get("dev_accuracy", "generation"),
                                        training["max_target_tokens"])
-    study = trainer.StudyTrainer(
+    study = StudyTrainer(
         model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
         token_budget=training["token_budget"], dev_rows=[row for i in range(len(dev)) for row in dev[i]],
         dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id,
@@ -232,20 +232,20 @@ def _train(folder, questions, explained, method, seed, student, training, parame
     if training.get("gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if training.get("compile", False):
-        trainer.compile_stacks(model)
+        compile_stacks(model)
     set_seed(seed + process_group()[0])  # processes that share a step draw their dropout apart
     started, failed = time.time(), {}
     _wait()  # the first process has put the folder in order
-    checkpoint = trainer.newest_whole_checkpoint(folder) if arguments.should_save else None
+    checkpoint = newest_whole_checkpoint(folder) if arguments.should_save else None
     _wait()
-    checkpoint = checkpoint or trainer.newest_whole_checkpoint(folder)
+    checkpoint = checkpoint or newest_whole_checkpoint(folder)
     try:
         study.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except trainer.Diverged as error:
+    except Diverged as error:
         failed = {"failed": str(error)}
     finally:
         for callback in study.callback_handler.callbacks:
-            if isinstance(callback, trainer.Progress):
+            if isinstance(callback, Progress):
                 callback.close()
     return {
         "curve": curve_of(study.state.log_history), "best_step": study.state.best_global_step,
@@ -267,7 +267,7 @@ def _tokenized(model, tokenizer, method, parameters, items, explained, seed, tra
 
     The dev rows are the same for every seed.
     """
-    from kdutils.data.sources import model_context
+    from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, tokenize_rows, vocabulary_gaps
     from kdutils.student.models import model_kind
 
@@ -291,14 +291,15 @@ def _tokenized(model, tokenizer, method, parameters, items, explained, seed, tra
 def _callbacks(folder, training, progress, label):
     from transformers.integrations import TensorBoardCallback
 
-    from kdutils.student import trainer
+    from kdutils.student.checkpoints import WholeCheckpoints
+    from kdutils.student.progress import Progress
 
-    callbacks = [trainer.WholeCheckpoints()]
+    callbacks = [WholeCheckpoints()]
     if training.get("tensorboard", False):
         from torch.utils.tensorboard import SummaryWriter
 
         callbacks.append(TensorBoardCallback(SummaryWriter(str(folder.parent / "tensorboard"))))
-    return callbacks + ([trainer.Progress(progress, label, training["questions_per_step"])] if progress else [])
+    return callbacks + ([Progress(progress, label, training["questions_per_step"])] if progress else [])
 
 
 def curve_of(history):

@@ -19,8 +19,9 @@ from kdutils.data.texts import WIDE_ENDS, mentions
 from kdutils.errors import StudyError
 from kdutils.runs import write_text
 from kdutils.teacher import prompting as prompts
-from kdutils.teacher.backends import Decoding, load_teacher
+from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.cleaning import clean
+from kdutils.teacher.completion import Decoding
 
 
 def explain(questions, prompting, parameters, teacher=None, progress=None):
@@ -147,7 +148,7 @@ PROMPTED = {"few_shot": few_shot, "critique_revision": critique_revision, "count
 
 def _published(questions, prompting, parameters):
     """Read published explanations; of critique-revision both stages that were published, rationale and revision."""
-    from kdutils.teacher.published import published_explanations
+    from kdutils.teacher.published.explanations import published_explanations
 
     stages = ("few_shot", "critique_revision") if prompting == "critique_revision" else (prompting,)
     parts = [published_explanations(questions, parameters["dataset"], parameters["published_teacher"], stage,

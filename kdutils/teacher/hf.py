@@ -6,7 +6,8 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from kdutils.data.sources import (
+from kdutils.errors import StudyError
+from kdutils.hub import (
     ADAPTER,
     check_vocabulary,
     find_model,
@@ -17,9 +18,8 @@ from kdutils.data.sources import (
     read_config,
     read_tokenizer,
 )
-from kdutils.errors import StudyError
 from kdutils.runs import sha256
-from kdutils.teacher.backends import Completion
+from kdutils.teacher.completion import Completion
 from kdutils.teacher.contrastive import contrast
 
 QUANTIZATIONS = ("none", "int8", "nf4")
@@ -122,7 +122,7 @@ class HfTeacher:
     @cached_property
     def shares_prefix(self):
         """Whether the beginning of all prompts is read once (generation.shares_prefix), or each prompt whole."""
-        from kdutils.teacher.generation import shares_prefix
+        from kdutils.teacher.prefix_decoding import shares_prefix
 
         return shares_prefix(self.model)
 
@@ -219,7 +219,7 @@ class _Call:
 
     @cached_property
     def endings(self):
-        from kdutils.teacher.generation import Endings
+        from kdutils.teacher.prefix_decoding import Endings
 
         tokenizer, ends = self.teacher.tokenizer, self.teacher.model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -228,14 +228,14 @@ class _Call:
     @cached_property
     def shared(self):
         """The tokens that all prompts begin with and that are read once."""
-        from kdutils.teacher.generation import shared_length
+        from kdutils.teacher.prefix_decoding import shared_length
 
         rows = [ids for contexts in self.encoded.values() for ids in contexts]
         return rows[0][:shared_length(rows)] if self.teacher.shares_prefix else []
 
     @cached_property
     def prefix(self):
-        from kdutils.teacher.generation import read_prefix
+        from kdutils.teacher.prefix_decoding import read_prefix
 
         return read_prefix(self.teacher.model, self.shared)
 
@@ -251,20 +251,20 @@ class _Call:
 
     def write(self, batch):
         """Return {text: Completion} of a batch."""
-        from kdutils.teacher import generation
+        from kdutils.teacher import prefix_decoding
 
         teacher, decoding = self.teacher, self.decoding
-        drafts = [generation.Draft(self.endings, f"{decoding.seed} {decoding.sample} {text[0]}") for text in batch]
+        drafts = [prefix_decoding.Draft(self.endings, f"{decoding.seed} {decoding.sample} {text[0]}") for text in batch]
         contexts = [[ids[len(self.shared):] for ids in column]
                     for column in zip(*(self.encoded[text] for text in batch), strict=True)]
 
         def choose(logits, drafts):
-            return generation.next_tokens(self.score(logits), drafts, decoding.temperature, decoding.top_p)
+            return prefix_decoding.next_tokens(self.score(logits), drafts, decoding.temperature, decoding.top_p)
 
         if teacher.shares_prefix:
-            generation.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
+            prefix_decoding.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
         else:
-            generation.write_plainly(teacher.model, contexts, drafts, choose, teacher.pad)
+            prefix_decoding.write_plainly(teacher.model, contexts, drafts, choose, teacher.pad)
         return {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
                 for text, draft in zip(batch, drafts, strict=True)}
 

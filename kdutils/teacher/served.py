@@ -14,7 +14,7 @@ import threading
 from urllib.parse import urlsplit
 
 from kdutils.errors import StudyError, masked, refuse_secrets
-from kdutils.teacher.backends import Completion
+from kdutils.teacher.completion import Completion
 
 VENDOR = "https://api.openai.com/v1"
 FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from kdutils.errors import StudyError, masked
 from kdutils.runs import project_path
-from kdutils.teacher.backends import Completion, Decoding
+from kdutils.teacher.completion import Completion, Decoding
 
 VERSION = 2  # of the table; 1 had no checksums
 UNWRITTEN = "Unknown yet. This text is not written yet."  # passes for an answer and an explanation: prompts go on it

@@ -1,0 +1,584 @@
+"""How fast a student trains: this trainer against the published way of training, written anew on Seq2SeqTrainer.
+
+    KDUTILS_DATA=... python -m kdutils.student.benchmark [--smoke] [--output outputs/bench/training]
+
+Both train the same model (T5 shapes with the T5 vocabulary and random weights) on the same rows of the same
+CommonsenseQA questions with the published explanations of Llama-2-13B, 48 questions a step, dropout 0.1, in one run,
+each in a process of its own, in alternating order. "plain" is the published way (arXiv 2504.16056 and Hsieh et al.
+2023): a forward pass per task and step, inputs and labels padded to the longest of 1,000 rows and padding counted in
+the loss; at every evaluation each task's text is generated, up to 300 tokens. "ours" is StudyTrainer as train_student
+runs it.
+
+- steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process; and
+  by how many times less there is to compute, with the padding that is left and without any: what a ratio has beyond
+  that comes from how it is computed;
+- runs: from texts to a trained student with its evaluations, in the published proportion (one dev question for every
+  12 trained on). Ours writes its checkpoints, and generates the explanations of the dev questions once, at the end.
+  Random weights never end a text by themselves, so there are two rows: in "ends" a generated text ends where the text
+  does that a student learns from, as a trained one's would; in "endless" none ends before its limit, as happens
+  before a student has learnt to;
+- growth: a step over the length of the targets, a run over the number of questions (figure growth.png).
+
+Writes results.json and growth.png to the output folder and prints the tables. On a GPU: the shapes of T5 v1.1 base and
+large, bf16.
+"""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kdutils.errors import StudyError
+from kdutils.runs import machine, project_path, versions, write_json
+from kdutils.student.methods import METHODS, explained_of, format_source
+
+BLOCK = 1000  # rows that the published code pads to their longest
+LIMITS = {"sources": 300, "multitask": 300, "combined": 256}  # tokens, as published
+CELLS = [(method, revised) for method in ("multitask", "combined") for revised in (False, True)]
+GOALS = {"steps": {("multitask", False): 2.5, ("combined", True): 4.0},
+         "runs": {("multitask", False): 3.0, ("combined", True): 8.0}}
+T5 = {"model_type": "t5", "vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1,
+      "decoder_start_token_id": 0}
+SIZES = {  # named by their parameters without the embeddings
+    "1M": {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 384, "num_layers": 2},
+    "8M": {"d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 768, "num_layers": 4},
+    "30M": {"d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 1024, "num_layers": 5},
+}
+GPU_SIZES = {
+    "base": {"d_model": 768, "d_kv": 64, "num_heads": 12, "d_ff": 2048, "num_layers": 12},
+    "large": {"d_model": 1024, "d_kv": 64, "num_heads": 16, "d_ff": 2816, "num_layers": 24},
+}
+WAYS = ("plain", "ours")
+
+
+# The data
+
+def load_questions(count):
+    """Return (frame of tables.QUESTIONS, {revised: {id: Explained}}): questions that have every explanation."""
+    from kdutils.data.readers import read_questions
+    from kdutils.teacher.published.explanations import published_explanations
+
+    if not tokenizer_folder().is_dir():
+        raise StudyError("KDUTILS_DATA: set it to the folder with cqa/, teacher_llama/ (the published explanations) "
+                         "and tokenizers/t5/; the benchmark trains on real questions")
+    table = read_questions("cqa")
+    table = table[table["split"] == "train"].sample(min(len(table), count + count // 10), random_state=0)
+    wrong, explained = published_explanations(table, "cqa", "llama", "counterfactual"), {}
+    for revised, prompting in ((False, "few_shot"), (True, "critique_revision")):
+        explained[revised] = explained_of(published_explanations(table, "cqa", "llama", prompting), table, wrong)
+    whole = [key for key in table["id"] if all(texts[key].rationale and texts[key].counterfactuals
+                                               for texts in explained.values())]
+    return table[table["id"].isin(whole[:count])].reset_index(drop=True), explained
+
+
+def tokenizer_folder():
+    return Path(os.environ.get("KDUTILS_DATA") or "/nonexistent") / "tokenizers" / "t5"
+
+
+# The published way
+
+def plain_trainer(model, rows, dev_rows, weights, widths, questions_per_step, steps, evaluations, callbacks=()):
+    """Return a stock Seq2SeqTrainer that trains as the published code does; `rows`: {task: row} per question.
+
+    `widths`: what block_widths returned for a block of questions, also where no more than a part of it is trained on.
+    """
+    import torch
+    from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    class PlainTrainer(Seq2SeqTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return sum(weight * model(**inputs[task]).loss for task, weight in weights.items())
+
+        def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+            found = [super(PlainTrainer, self).prediction_step(model, inputs[task], False, ignore_keys, **gen_kwargs)
+                     for task in weights]
+            return found[0]
+
+    on_gpu = torch.cuda.is_available()
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=questions_per_step,
+        per_device_eval_batch_size=questions_per_step, learning_rate=5e-5, lr_scheduler_type="linear",
+        predict_with_generate=True, generation_max_length=300, eval_strategy="steps" if evaluations else "no",
+        eval_steps=steps // evaluations if evaluations else None, save_strategy="no", report_to="none",
+        disable_tqdm=True, remove_unused_columns=False, bf16=on_gpu, use_cpu=not on_gpu, seed=0)
+    trainer = PlainTrainer(model=model, args=arguments, train_dataset=padded_to(widths, rows),
+                           eval_dataset=padded_to(widths, dev_rows), data_collator=stack, callbacks=list(callbacks))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def block_widths(rows, limit):
+    """Return {task: (longest source, longest target)} of a block of questions, targets cut to `limit`, as published."""
+    block = rows[:BLOCK]
+    return {task: (min(LIMITS["sources"], max(len(row[task].source) for row in block)),
+                   min(limit, max(len(row[task].target) for row in block))) for task in block[0]}
+
+
+def padded_to(widths, rows):
+    """Return per question {task: tensors}, padded to the widths of their block, labels with 0."""
+    import torch
+
+    padded = []
+    for row in rows:
+        tensors = {}
+        for task, (wide, long) in widths.items():
+            source, target = row[task].source[:wide], row[task].target[:long]
+            tensors[task] = {
+                "input_ids": torch.tensor(source + [0] * (wide - len(source))),
+                "attention_mask": torch.tensor([1] * len(source) + [0] * (wide - len(source))),
+                "labels": torch.tensor(target + [0] * (long - len(target)))}
+        padded.append(tensors)
+    return padded
+
+
+def stack(questions):
+    """Collate padded questions."""
+    import torch
+
+    return {task: {name: torch.stack([question[task][name] for question in questions])
+                   for name in questions[0][task]} for task in questions[0]}
+
+
+# What there is to compute
+
+def multiplications(shape, sources, targets, counted):
+    """Return those of T5's layers in a forward pass, attention scores left out; a step has three times as many.
+
+    `sources`, `targets`: tokens that run through encoder and decoder, padding included; `counted`: target tokens that
+    the output layer sees.
+    """
+    width, inner = shape["d_model"], shape["num_heads"] * shape["d_kv"]
+    attention, feed_forward = 4 * width * inner, 3 * width * shape["d_ff"]  # gated: three matrices
+    read_by_decoder = 2 * width * inner  # keys and values of a source; queries and output of a target
+    of_layer = (sources + targets) * (attention + feed_forward + read_by_decoder)
+    return shape["num_layers"] * of_layer + counted * width * T5["vocab_size"]
+
+
+def arithmetic(method, table, explained, shape, questions_per_step, budget):
+    """Return (plain / ours, plain / no padding at all) of the multiplications of the steps of an epoch."""
+    from kdutils.student.chunks import cut_rows
+    from kdutils.student.methods import task_weights
+
+    rows = tokenized(method, table, explained)["train"]
+    widths = block_widths(by_task(rows, list(task_weights(method, {}))), LIMITS[method]).values()
+    padded = [len(rows) * sum(width[side] for width in widths) for side in (0, 1)]
+    pooled = [row for group in rows for row in group]
+    counted = sum(row.counted for row in pooled)
+    ours = [0, 0]
+    for first in range(0, len(rows), questions_per_step):
+        for chunk in cut_rows([row for group in rows[first: first + questions_per_step] for row in group], budget):
+            ours[0] += len(chunk) * max(len(row.source) for row in chunk)
+            ours[1] += len(chunk) * max(len(row.target) for row in chunk)
+    bare = [sum(len(row.source) for row in pooled), sum(len(row.target) for row in pooled)]
+    plain = multiplications(shape, *padded, padded[1])
+    return tuple(plain / multiplications(shape, *tokens, counted) for tokens in (ours, bare))
+
+
+# What is measured, each in a process of its own
+
+class Watch:
+    """Takes the time at the end of every step."""
+
+    def __init__(self):
+        from transformers import TrainerCallback
+
+        watch = self
+
+        class Callback(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                watch.times = watch.times or [now()]
+
+            def on_step_end(self, args, state, control, **kwargs):
+                watch.times.append(now())
+
+        self.times, self.callback = [], Callback()
+
+    def steps(self):
+        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+
+
+def now():
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def tokenized(method, table, explained):
+    """Return (rows per question, model kind's entries) of the questions of each split: lists of one row per task."""
+    from kdutils.student.collating import EpochRows, tokenize_rows
+    from kdutils.student.models import load_tokenizer
+
+    tokenizer, rows = load_tokenizer(str(tokenizer_folder())), {}
+    for split in dict.fromkeys(table["split"]):
+        items = table[table["split"] == split].to_dict("records")
+        entries, _ = tokenize_rows(tokenizer, method, {}, items, explained, LIMITS["sources"], LIMITS[method])
+        drawn = EpochRows(entries, [item["id"] for item in items], 0)
+        rows[split] = [drawn[i] for i in range(len(items))]
+    return rows
+
+
+def by_task(rows, tasks):
+    return [{tasks[row.task]: row for row in group} for group in rows]
+
+
+def new_model(shape):
+    from kdutils.student.models import load_student
+
+    return load_student("", str(tokenizer_folder()), random_weights=True, config={**T5, **shape}, seed=0)[0].train()
+
+
+def time_steps(way, method, table, explained, shape, questions_per_step, steps, budget, lengthen=1.0):
+    """Return {"seconds" of each of `steps` training steps, "target_tokens" a question, "peak_mib"}.
+
+    One step more is run before them: the first one of a process gets its memory and makes the optimiser's state.
+    `lengthen`: the targets of explanations are cut or repeated to this part of their length.
+    """
+    from kdutils.student.collating import TokenRow
+    from kdutils.student.methods import task_weights
+    from kdutils.student.trainer import StudyTrainer, training_arguments
+
+    rows, weights, watch = tokenized(method, table, explained)["train"], task_weights(method, {}), Watch()
+    if lengthen != 1:
+        rows = [[TokenRow(row.task, row.source, (row.target * 3)[: max(2, round(lengthen * len(row.target)))])
+                 for row in group] for group in rows]
+    tokens = statistics.mean(sum(row.counted for row in group) for group in rows)
+    model = new_model(shape)
+    if way == "plain":
+        rows = by_task(rows, list(weights))
+        study = plain_trainer(model, rows, rows[:1], weights,
+                              block_widths(rows, LIMITS[method] if lengthen == 1 else 10**6), questions_per_step,
+                              steps + 1, 0, [watch.callback])
+    else:
+        arguments = training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps + 1, 1)
+        arguments.eval_strategy = arguments.save_strategy = "no"
+        arguments.load_best_model_at_end = False
+        study = StudyTrainer(
+            model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
+            token_budget=budget, dev_rows=rows[0], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
+    study.train()
+    return {"seconds": watch.steps()[1:], "target_tokens": tokens, "peak_mib": peak_mib()}
+
+
+def time_run(way, method, table, explained, shape, questions_per_step, counts, budget, ends=True):
+    """Return {"seconds" of a whole run from texts to a trained student with one evaluation, "peak_mib"}.
+
+    `counts`: how many of the questions are trained on, and how many are dev questions. The plain way pads them to the
+    block of which they are a part, `table`, as in a run over all of it.
+    """
+    import torch
+
+    from kdutils.student import predicting
+    from kdutils.student.methods import task_weights
+    from kdutils.student.models import load_student
+    from kdutils.student.training import train_student
+
+    weights = task_weights(method, {})
+    widths = block_widths(by_task(tokenized(method, table, explained)["train"], list(weights)), LIMITS[method])
+    table = split(table, *counts)
+    set_ends(tokenized(method, table, explained) if ends else {})
+    started = now()
+    if way == "plain":
+        rows = {part: by_task(found, list(weights)) for part, found in tokenized(method, table, explained).items()}
+        steps = -(-len(rows["train"]) // questions_per_step)
+        plain_trainer(new_model(shape), rows["train"], rows["dev"], weights, widths, questions_per_step, steps,
+                      1).train()
+        return {"seconds": [now() - started], "peak_mib": peak_mib()}
+    with tempfile.TemporaryDirectory() as folder:
+        student = {"model": "", "tokenizer": str(tokenizer_folder()), "random_weights": True,
+                   "config": {**T5, **shape}}
+        train_student(Path(folder) / "student", table, explained, method, 0, student, {
+            "epochs": 1, "questions_per_step": questions_per_step, "learning_rate": 5e-5, "warmup_steps": 0,
+            "dev_evaluations": 1, "max_source_tokens": LIMITS["sources"],
+            "max_target_tokens": LIMITS[method], "token_budget": budget}, {}, Path(folder) / "progress.txt")
+        model, tokenizer = load_student(str(Path(folder) / "student"))
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        dev = table[table["split"] == "dev"].to_dict("records")
+        predicting.generate(model, tokenizer, [format_source(item, METHODS[method].explanation) for item in dev], 300,
+                            token_budget=16_384)
+    return {"seconds": [now() - started], "peak_mib": peak_mib()}
+
+
+def set_ends(rows):
+    """Make every text that is generated in this process as long as the one learnt for its source, or else endless."""
+    import torch
+    from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+
+    lengths = {tuple(row.source): len(row.target) for found in rows.values() for group in found for row in group}
+    plain = GenerationMixin.generate
+
+    class Ends(LogitsProcessor):
+        def __init__(self, wanted):
+            self.wanted, self.written = torch.tensor(wanted), 0
+
+        def __call__(self, input_ids, scores):
+            self.written += 1
+            over = (self.written >= self.wanted.to(scores.device))[:, None]
+            end = torch.nn.functional.one_hot(torch.tensor(1, device=scores.device), scores.shape[1]).bool()
+            return scores.masked_fill(over ^ end, float("-inf"))
+
+    def generate(self, **inputs):
+        wanted = [lengths.get(tuple(ids[mask.bool()].tolist()), 10**6)
+                  for ids, mask in zip(inputs["input_ids"].cpu(), inputs["attention_mask"].cpu(), strict=True)]
+        return plain(self, **inputs, logits_processor=LogitsProcessorList([Ends(wanted)]))
+
+    GenerationMixin.generate = generate
+
+
+def peak_mib():
+    from kdutils.student.training import peak_memory_mib
+
+    return peak_memory_mib()
+
+
+def _child(pipe, threads, function, arguments):
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the trainers' own lines
+    try:
+        pipe.send(function(*arguments))
+    except BaseException as error:  # whatever it is, the parent says it
+        pipe.send(error)
+        raise
+
+
+class OutOfMemory(StudyError):
+    """A measurement asked for more memory than there is, or its process was killed for it by the system."""
+
+
+def _no_memory(found):
+    import torch
+
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(found, kinds) or isinstance(found, RuntimeError) and "can't allocate memory" in str(found)
+
+
+class Bench:
+    """Runs measurements one after the other in fresh processes, so that each has its own peak of memory."""
+
+    def __init__(self, threads):
+        import torch
+
+        # Forks of a process that has imported everything start at once; a GPU does not survive a fork.
+        self.context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+        self.threads = threads
+        if self.context.get_start_method() == "forkserver":
+            self.context.set_forkserver_preload([
+                "kdutils.student.training", "kdutils.student.trainer", "kdutils.student.predicting",
+                "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5"])
+
+    def measure(self, function, *arguments):
+        """Return what `function` returns in a process of its own; StudyError where that ends without a word."""
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_child, args=(there, self.threads, function, arguments))
+        process.start()
+        there.close()
+        try:
+            found = here.recv()
+        except EOFError:
+            process.join()
+            kind = OutOfMemory if process.exitcode == -signal.SIGKILL else StudyError
+            raise kind(f"{function.__name__}: its process ended with code {process.exitcode}; out of memory?") from None
+        process.join()
+        if _no_memory(found):
+            raise OutOfMemory(f"{function.__name__}: {found}")
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def both(self, function, *arguments, rounds=1):
+        """Return {way: measurement} of both ways in alternating order, seconds of all rounds together.
+
+        A way that needs more memory than there is has no seconds; that is a result, and the rest is measured.
+        """
+        found, lost = {}, {}
+        for turn in range(rounds):
+            for way in WAYS if turn % 2 == 0 else reversed(WAYS):
+                try:
+                    one = self.measure(function, way, *arguments)
+                except OutOfMemory:
+                    lost[way] = {"seconds": [], "peak_mib": None}
+                    continue
+                before = found.setdefault(way, {**one, "seconds": []})
+                before["seconds"] += one["seconds"]
+                before["peak_mib"] = max(before["peak_mib"], one["peak_mib"])
+        return {**found, **lost}
+
+
+# The whole benchmark
+
+SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "runs": (method, revised): (steps, dev questions)
+    "cpu": {"sizes": SIZES, "questions_per_step": 48, "steps": {"1M": 2, "8M": 1, "30M": 1}, "budget": 3000,
+            "questions": 1000, "run_size": "8M", "runs": {("multitask", False): (8, 32), ("combined", True): (4, 16)},
+            "growth_size": "1M", "lengths": (0.5, 1, 2), "counts": (48, 96, 192)},
+    "gpu": {"sizes": GPU_SIZES, "questions_per_step": 48, "steps": {"base": 5, "large": 5}, "budget": 60_000,
+            "questions": 1000, "run_size": "base", "runs": dict.fromkeys(GOALS["runs"], (12, 48)),
+            "growth_size": "base", "lengths": (0.25, 0.5, 1, 2), "counts": (96, 192, 384, 768)},
+    "smoke": {"sizes": {"tiny": {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}},
+              "questions_per_step": 4, "steps": {"tiny": 1}, "budget": 4000, "questions": 20, "run_size": "tiny",
+              "runs": dict.fromkeys(GOALS["runs"], (1, 2)), "growth_size": "tiny", "lengths": (0.5, 1),
+              "counts": (4,)},
+}
+
+
+def run(output, smoke=False, threads=0, sizes=()):
+    """Run the benchmark, print its tables, write results.json and growth.png to `output`; return the results.
+
+    `sizes`: those whose steps are measured (default: all).
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    settings, threads = SETTINGS["smoke" if smoke else "gpu" if gpu else "cpu"], threads or os.cpu_count()
+    about, started = {**machine(), "processor": processor(), "threads": threads}, time.time()
+    table, explained = load_questions(settings["questions"])
+    say(about)
+    bench, at_once = Bench(threads), settings["questions_per_step"]
+    steps, runs = [], []
+    show_head(f"a step of {at_once} questions")
+    for size in sizes or settings["sizes"]:
+        shape, count = settings["sizes"][size], settings["steps"][size]
+        for method, revised in CELLS:
+            found = bench.both(time_steps, method, table, explained[revised], shape, at_once, count,
+                               settings["budget"], rounds=2 if count > 1 else 1)
+            less = arithmetic(method, table, explained[revised], shape, at_once, settings["budget"])
+            steps.append(show_row("steps", size, method, revised, found, at_once, less))
+    show_head("a whole run, from texts to a trained student")
+    size = settings["run_size"]
+    for (method, revised), (count, dev) in settings["runs"].items():
+        for ends in (True, False):
+            found = bench.both(time_run, method, table, explained[revised], settings["sizes"][size], at_once,
+                               (count * at_once, dev), settings["budget"], ends)
+            runs.append({"ends": ends, **show_row("runs", f"{size}, {'ends' if ends else 'endless'}", method, revised,
+                                                  found, count * at_once)})
+    growth = grow(bench, table, explained, settings)
+    shown = {**settings, "runs": [[*cell, *counts] for cell, counts in settings["runs"].items()]}
+    found = {"machine": about, "versions": versions(), "smoke": smoke, "settings": shown, "steps": steps,
+             "runs": runs, "growth": growth, "seconds": round(time.time() - started)}
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "results.json", found)
+    draw(growth, output / "growth.png", at_once)
+    print(f"\n{found['seconds']} s; written: {output / 'results.json'}, {output / 'growth.png'}")
+    return found
+
+
+def split(table, train, dev):
+    """Return the first `train` questions as such and the last `dev` ones as dev."""
+    import pandas as pd
+
+    few = table.head(min(train, len(table) - dev))
+    return pd.concat([few.assign(split="train"), table.tail(dev).assign(split="dev")])
+
+
+def grow(bench, table, explained, settings):
+    """Measure a step over the length of the targets (multitask, revised), and a run over the number of questions."""
+    shape, points = settings["sizes"][settings["growth_size"]], []
+    at_once, budget = settings["questions_per_step"], settings["budget"]
+    for lengthen in settings["lengths"]:
+        found = bench.both(time_steps, "multitask", table, explained[True], shape, at_once, 1, budget, lengthen)
+        points.append({"over": "target tokens", "at": found["ours"].get("target_tokens", 0), **seconds_of(found)})
+    for count in settings["counts"]:
+        found = bench.both(time_run, "multitask", table, explained[False], shape, at_once,
+                           (count, max(1, count // 12)), budget)
+        points.append({"over": "questions", "at": count, **seconds_of(found)})
+    points = [point for point in points if point["plain"] and point["ours"]]  # both had memory enough
+    for point in points:
+        print(f"growth: {point['at']:.0f} {point['over']}: plain {point['plain']:.2f} s, ours {point['ours']:.2f} s, "
+              f"{point['plain'] / point['ours']:.1f} times")
+    return points
+
+
+def seconds_of(found):
+    """Return {way: median of its seconds}, None where it ran out of memory."""
+    return {way: statistics.median(found[way]["seconds"]) if found[way]["seconds"] else None for way in WAYS}
+
+
+def processor():
+    """Return the name of the processor, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def say(about):
+    packages = versions()
+    print(f"{about['system']}, {about['processor']}, {about['gpu'] or 'no GPU'}, {about['cores']} cores, "
+          f"{about['threads']} threads; torch {packages['torch']}, transformers {packages['transformers']}")
+
+
+def show_head(what):
+    print(f"\n{what}\n| model | method | explanations | plain, questions/s | ours, questions/s | ratio | goal | "
+          "less to compute | without padding | plain, MiB | ours, MiB |\n|---|---|---|" + 8 * "--:|")
+
+
+def show_row(kind, size, method, revised, found, questions, less=(None, None)):
+    """Print a row of a table and return it as a dict; `less`: what arithmetic() returned, of steps."""
+    taken, goal = seconds_of(found), GOALS[kind].get((method, revised))
+    speed = {way: questions / taken[way] if taken[way] else None for way in WAYS}
+    row = {"size": size, "method": method, "revised": revised, "goal": goal, "less_to_compute": less[0],
+           "without_padding": less[1],
+           "ratio": speed["ours"] / speed["plain"] if all(speed.values()) else None,
+           **{f"{way}_per_second": speed[way] for way in WAYS},
+           **{f"{way}_{name}": found[way][name] for way in WAYS for name in ("seconds", "peak_mib")}}
+    cells = [size, method, "revised" if revised else "unrevised", *(_number(speed[way]) for way in WAYS),
+             _number(row["ratio"]), f"≥ {goal:g}" if goal else "–", *map(_number, less),
+             *(found[way]["peak_mib"] or "out of memory" for way in WAYS)]
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    return row
+
+
+def _number(value):
+    return "–" if value is None else f"{value:.2f}"
+
+
+def draw(points, path, questions_per_step):
+    """Draw seconds over the length of the targets and over the number of questions, a line per way, to a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from kdutils.report.figures import STYLE
+
+    plt.style.use(STYLE)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    for axis, over, title in zip(axes, ("target tokens", "questions"), (
+            f"A step of {questions_per_step} questions", "A run of one epoch with its evaluation"), strict=True):
+        rows = [point for point in points if point["over"] == over]
+        for way, line in zip(WAYS, ("--", "-"), strict=True):
+            axis.plot([row["at"] for row in rows], [row[way] for row in rows], marker="o", linestyle=line, label=way)
+        axis.set(xlabel={"target tokens": "target tokens per question", "questions": "training questions"}[over],
+                 ylabel="seconds", title=title, xlim=(0, None), ylim=(0, None))
+        axis.legend()
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(prog="python -m kdutils.student.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, a step each: does it run")
+    parser.add_argument("--output", default="outputs/bench/training", help="folder for results.json and growth.png")
+    parser.add_argument("--sizes", default="", help="those whose steps are measured, with commas (default: all)")
+    parser.add_argument("--threads", type=int, default=0, help="of both ways (default: every core)")
+    options = parser.parse_args(words)
+    try:
+        sizes = [size for size in options.sizes.split(",") if size]
+        run(project_path(options.output), options.smoke, options.threads, sizes)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

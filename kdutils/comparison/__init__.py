@@ -1,0 +1,1 @@
+"""The methods of an experiment compared: tables, tests, sentences."""

@@ -1,0 +1,323 @@
+"""Files of ratings: the form's JSON, tables of survey tools and panels, Potato's output, the published CSVs."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+
+from kdutils.human_study.design import ASKABLE, SCALE, printable
+from kdutils.human_study.forms import canonical, checksum
+from kdutils.runs import plain_cell
+
+FORMAT = "kdutils-ratings-1"
+LARGEST = 20_000_000  # bytes of a file of ratings
+PARTICIPANT = {"participant", "participant_id", "prolific", "prolific_id", "prolific_pid", "user", "user_id", "worker",
+               "worker_id", "id"}  # names of a column of ids of another source, whatever their case
+CODE = re.compile(r"[Rr]\d{3,}[A-Za-z]")  # what codes of a plan look like
+PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
+PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # as the article calls them
+
+
+_SEPARATOR = re.compile(r"sep=.?", re.IGNORECASE)
+_WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets may write it
+
+
+class Problem(Exception):
+    """A file cannot be used: (what, detail)."""
+
+
+def is_foreign(rater):
+    """Say whether an id may stand for a code of the plan: a text that does not look like the code of another plan."""
+    return isinstance(rater, str) and bool(rater.strip()) and not CODE.fullmatch(rater.strip())
+
+
+def read_rating_file(path, reader):
+    text = _text_of(path)
+    if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("{", "["):
+        documents = _json_of(text)
+        if len(documents) == 1 and isinstance(documents[0], dict) and "instance_id_to_label_to_value" in documents[0]:
+            return _read_potato(path, documents[0], reader)
+        if documents and all(isinstance(line, dict) and "label_annotations" in line for line in documents):
+            return _read_potato_lines(path, documents, reader)
+        if len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get("format") == FORMAT:
+            return _read_form(path, documents[0], reader)
+        raise Problem("unknown layout", "neither an answer file of the form nor of Potato")
+    header, rows = _table_of(text)
+    if PUBLISHED <= set(header):
+        return _read_published(path, rows, reader)
+    if {"rater", "text"} <= set(header):
+        return _read_table(path, header, rows, reader)
+    if len(header) == 2 and "rater" in header and PARTICIPANT & {name.casefold() for name in header}:
+        return _read_codes(path, header, rows, reader)
+    raise Problem("unknown layout", f"columns {shortened(', '.join(map(str, header)))}")
+
+
+def _text_of(path):
+    if path.stat().st_size > LARGEST:
+        raise Problem("too large", f"{path.stat().st_size} bytes")
+    data = path.read_bytes()
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(coding)
+    except UnicodeDecodeError as error:
+        raise Problem("wrong encoding", "not UTF-8") from error
+    if not text.strip():
+        raise Problem("empty file")
+    if text.lstrip()[:1] == "<":
+        raise Problem("not ratings", "HTML or XML")
+    return text
+
+
+def _json_of(text):
+    """Return the JSON values of a text: one, or one a line."""
+    try:
+        return [json.loads(text)]
+    except (ValueError, RecursionError) as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            if len(lines) > 1:
+                return [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
+            pass
+        raise Problem("broken JSON", f"{shortened(str(error))}; cut short?") from error
+
+
+def _table_of(text):
+    """Return (header, [(line, row as a dict, or what is wrong with it)]) of a table with commas, semicolons or tabs.
+
+    Empty lines, a first line ``sep=;`` and empty cells after the last column are what spreadsheets add.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not _SEPARATOR.fullmatch(line.strip())]
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    reader, header, rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [], []
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            rows.append((reader.line_num, ("broken table", shortened(str(error)))))
+            continue
+        cells = _without_end(cells) if not header else cells
+        if header and any(cell.strip() for cell in cells):
+            rows.append((reader.line_num, _row(header, cells)))
+        elif not header and not (len(cells) <= 2 and _SEPARATOR.fullmatch(delimiter.join(cells).strip())):
+            header = [plain_cell(name.strip()) for name in cells]
+    if not header:
+        raise Problem(*(rows[0][1] if rows else ("empty file", "")))
+    return header, rows
+
+
+def _without_end(cells, keep=0):
+    """Return cells without the empty ones at their end, `keep` of them at least."""
+    while len(cells) > keep and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _row(header, cells):
+    cells = _without_end(cells, len(header))
+    if len(cells) != len(header):
+        return "broken row", f"{len(cells)} cells under {len(header)} columns"
+    return dict(zip(header, map(plain_cell, cells), strict=True))
+
+
+def _read_form(path, document, reader):
+    """One rater's file of the form; its checksum is over everything else in it."""
+    reader.needs_plan()
+    answers = document.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise Problem("unknown layout", "answers are not a list of objects")
+    rater, count = document.get("rater"), sum(bool(answer.get("scores")) for answer in answers)
+    rater = reader.code_of(rater)
+    stored = document.pop("checksum", None)
+    fault = _study_fault(document, reader)
+    if checksum(canonical(document)) != stored and not _code_by_checksum(
+            reader, rater, [answer.get("text") for answer in answers], stored,
+            lambda code: checksum(canonical({**document, "rater": code}))):
+        fault = ("checksum does not match", "the file was changed or damaged after it was saved")
+    elif not fault and document.get("complete") is not True:
+        fault = "unfinished", "saved before the end"
+    elif not fault and document.get("signed") is not True:
+        fault = "not signed off", ""
+    if fault and reader.keep_unfinished and fault[0] in ("unfinished", "not signed off"):
+        reader.note(path, 0, f"kept although {fault[0]}", "", rater)
+        fault = None
+    if fault:
+        return reader.note(path, 0, *fault, rater, count)
+    if isinstance(document.get("about"), dict) and isinstance(rater, str):
+        reader.about.setdefault(rater, {}).update(
+            {f"about_{key}": printable(document["about"][key])[:60] for key in ASKABLE if key in document["about"]})
+    for row, answer in enumerate(answers, 1):
+        scores = answer.get("scores")
+        reader.add(path, row, rater, answer.get("text"), scores if isinstance(scores, dict) else {},
+                   _seconds(answer.get("milliseconds")) / 1000, document.get("simulated"))
+
+
+def _code_by_checksum(reader, rater, texts, stored, checksum_with):
+    """Say whether the checksum holds with a code of the plan in the place of an id of another source; keep it."""
+    if not is_foreign(rater) or rater in reader.raters:
+        return False
+    for code, pages in reader.pages_of.items():
+        if {text for text in texts if isinstance(text, str)}.issubset(pages) and checksum_with(code) == stored:
+            reader.codes[rater] = code
+            return True
+    return False
+
+
+def _read_codes(path, header, rows, reader):
+    """A table that says which code of the plan an id of another source stands for."""
+    reader.needs_plan()
+    other = next(name for name in header if name != "rater")
+    for line, cells in rows:
+        if isinstance(cells, tuple):
+            reader.note(path, line, *cells)
+        elif (code := reader.code_of(cells["rater"])) not in reader.raters:
+            reader.note(path, line, "unknown rater", shortened(cells["rater"]), cells["rater"])
+        else:
+            reader.codes[cells[other].strip()] = code
+
+
+def _study_fault(found, reader):
+    """Return (what, detail) where the study or the form's version is another one, else None."""
+    if found.get("study") != reader.study:
+        return "another study", shortened(found.get("study"))
+    if found.get("version") != reader.version:
+        return "another version of the form", shortened(found.get("version"))
+    return None
+
+
+def _read_table(path, header, rows, reader):
+    """The form's CSV (each row has a checksum) or a survey table, in which study and version may be missing."""
+    reader.needs_plan()
+    if not set(header) & set(reader.items):
+        raise Problem("unknown layout", f"no column {' or '.join(reader.items)}")
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise Problem("unknown layout", f"the column {shortened(twice[0])} stands twice")
+    for line, cells in rows:
+        if isinstance(cells, tuple):
+            reader.note(path, line, *cells, left_out=1)
+            continue
+        fault = _study_fault({"study": reader.study, "version": reader.version, **cells}, reader)
+        if "checksum" in cells and not fault and not _row_is_whole(cells, reader):
+            fault = "checksum does not match", "the row was changed or damaged after it was saved"
+        if fault:
+            reader.note(path, line, *fault, cells["rater"], 1)
+            continue
+        _code_beside(cells, reader)
+        in_form = "milliseconds" in cells
+        seconds = _seconds(cells["milliseconds"]) / 1000 if in_form else _seconds(cells.get("seconds"))
+        reader.add(path, line, cells["rater"].strip(), cells["text"].strip(), cells, seconds)
+
+
+def _row_is_whole(cells, reader):
+    """Say whether the checksum of a row of the form holds; 4,0 and 4.0, as spreadsheets write 4, do not break it."""
+    def of(**changes):
+        values = [_WHOLE.sub(r"\1", value) for name, value in {**cells, **changes}.items() if name != "checksum"]
+        return checksum("|".join(values))[:16]
+
+    rater, stored = reader.code_of(cells["rater"]), cells["checksum"].strip()
+    plain = "|".join(value for name, value in cells.items() if name != "checksum")
+    return stored in (checksum(plain)[:16], of()) or _code_by_checksum(
+        reader, rater, [cells["text"].strip()], stored, lambda code: of(rater=code))
+
+
+def _code_beside(cells, reader):
+    """Where a row holds an id of another source and, in one other cell, a code of the plan: keep which it is."""
+    rater = reader.code_of(cells["rater"])
+    if is_foreign(rater) and rater not in reader.raters:
+        codes = {value.strip() for name, value in cells.items() if name not in ("rater", "text")} & reader.raters
+        if len(codes) == 1:
+            reader.codes.setdefault(rater, codes.pop())
+
+
+def _read_potato(path, state, reader):
+    """Potato 2: {text: [[{"schema": construct, "name": label}, value], …]} and times per text."""
+    reader.needs_plan()
+    labels, times = state["instance_id_to_label_to_value"], state.get("instance_id_to_behavioral_data")
+    if not isinstance(labels, dict):
+        raise Problem("unknown layout", "Potato's annotations are not an object")
+    for row, (text, pairs) in enumerate(labels.items(), 1):
+        scores = {}
+        for pair in pairs if isinstance(pairs, list) else []:
+            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], dict) and pair[1]:
+                scores[str(pair[0].get("schema"))] = pair[0].get("name") if pair[1] is True else pair[1]
+        spent = times.get(text) if isinstance(times, dict) else None
+        spent = spent.get("total_time_ms") if isinstance(spent, dict) else None
+        reader.add(path, row, state.get("user_id"), text, scores, _seconds(spent) / 1000)
+
+
+def _read_potato_lines(path, lines, reader):
+    """Potato 1: {"id", "label_annotations": {construct: {"scale_4": "4"}}} a line; the user in it or the folder."""
+    reader.needs_plan()
+    for row, line in enumerate(lines, 1):
+        scores = {}
+        for name, values in line["label_annotations"].items() if isinstance(line["label_annotations"], dict) else ():
+            chosen = [label for label, value in values.items() if value] if isinstance(values, dict) else []
+            scores[name] = re.sub(r"^scale_", "", chosen[0]) if len(chosen) == 1 else (",".join(chosen) or None)
+        reader.add(path, row, line.get("user_id") or line.get("user") or path.parent.name,
+                   line.get("instance_id") or line.get("id"), scores)
+
+
+def _read_published(path, rows, reader):
+    """The published table: one rated text a row; it says itself which question and which model."""
+    if reader.pages and reader.study != "published":
+        raise Problem("another study", "the published ratings are read by themselves, without a plan")
+    reader.study = "published"
+    for line, cells in rows:
+        if isinstance(cells, tuple) or not re.fullmatch(r"\d{1,9}", cells["rationale_length"]):
+            reader.note(path, line, *(cells if isinstance(cells, tuple) else ("broken row", "rationale_length")),
+                        left_out=1)
+            continue
+        method = re.sub("PosRationales|RevRationales", lambda found: PUBLISHED_METHODS[found[0]], cells["model"])
+        rater, text = cells["CASE"], f"{method}/{cells['rationale_id']}"
+        slot = re.fullmatch(r"RE(\d\d)", cells.get("rationale", ""))
+        reader.raters.add(rater)
+        reader.pages.setdefault((rater, text), {
+            "study": "published", "rater": rater, "text": text, "question": cells["rationale_id"], "dataset": "cqa",
+            "method": method, "student_seed": None, "correct": True, "characters": int(cells["rationale_length"]),
+            "position": int(slot[1]) - 7 if slot else None, "is_check": False, "expected": None, "choices": []})
+        reader.add(path, line, rater, text, {name.lower(): value for name, value in cells.items()})
+
+
+# Values -----------------------------------------------------------------------------------------------------------
+
+
+def is_blank(value):
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def score_of(value, options):
+    """Return 1 to len(options) for a number, a letter or the text of an option; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str):
+        value, words = value.strip(), [str(option).casefold() for option in options]
+        if value.casefold() in words:
+            return words.index(value.casefold()) + 1
+        if options is not SCALE and re.fullmatch("[A-Za-z]", value):
+            value = ord(value.upper()) - 64
+        elif not re.fullmatch(r"\d{1,3}([.,]0*)?", value):
+            return None
+    if isinstance(value, str):
+        value = float(value.replace(",", "."))
+    return int(value) if 1 <= value <= len(options) and value == int(value) else None
+
+
+def _seconds(value):
+    try:
+        seconds = float(value.replace(",", ".") if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+    return seconds if 0 <= seconds < 1e9 else np.nan
+
+
+def shortened(value, length=60):
+    """Return a value as a short text that is safe to print."""
+    if isinstance(value, str):
+        value = value[:length + 1]
+    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    return text if len(text) <= length else text[:length - 3] + "…"

@@ -1,0 +1,347 @@
+"""Figures and tables for notebooks: one style, alternative texts, every name and cell shown as text.
+
+    figure = plots.accuracy_by_method(table, chance=0.2)
+    plots.show(figure, "Accuracy per method: multitask leads label_only by four points on both students.")
+"""
+
+import math
+from pathlib import Path
+
+from kdutils.errors import StudyError
+from kdutils.report.tables import LONG_TEXT
+
+STYLE = Path(__file__).with_name("study.mplstyle")
+LINES = ("-", "--", ":", "-.")
+
+
+def show(figure, alt):
+    """Display `figure` in a notebook as PNG with the alternative text `alt`, and close it.
+
+    Raises ValueError when `alt` is empty: a page without it tells a blind reader nothing.
+    """
+    import base64
+    import io
+
+    from IPython.display import display
+
+    if not alt or not alt.strip():
+        raise ValueError("a figure needs an alternative text: say in a sentence or two what it shows")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    _pyplot().close(figure)
+    display({"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt},
+            metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def accuracy_by_method(table, chance):
+    """Return a figure of test accuracy: a dot per seed, the mean and its 95 % t-interval over seeds.
+
+    `table` has one row per run with columns method, student, dataset, prompting, seed and accuracy (0 to 1);
+    `chance` is the accuracy of guessing, a number or {dataset: number}. There is a panel per data set and
+    student; a single seed has no interval, and its label says so. Raises StudyError on a missing column or no rows.
+    """
+    _check(table, ("method", "student", "dataset", "prompting", "seed", "accuracy"))
+    panels = list(table.groupby(["dataset", "student"], sort=False))
+    groups = [list(rows.groupby(["method", "prompting"], sort=False, dropna=False)) for _, rows in panels]
+    heights = [0.36 * len(group) + 0.8 for group in groups]
+    figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, figsize=(8, sum(heights) + 0.4),
+                                      height_ratios=heights)
+    for axis, ((dataset, student), _), group in zip(axes[:, 0], panels, groups, strict=True):
+        for row, (_, runs) in enumerate(group):
+            _draw_seeds(axis, row, runs["accuracy"].dropna().astype(float).to_list())
+        _label_methods(axis, group, several=table["prompting"].nunique(dropna=False) > 1)
+        _draw_chance(axis, chance[dataset] if isinstance(chance, dict) else chance)
+        axis.set_title(f"{dataset} · {student}", pad=18)  # room for the label of chance
+    axes[-1, 0].set_xlabel("accuracy (dot: one seed; bar: mean with 95 % t-interval over seeds)")
+    axes[-1, 0].set_xlim(0, 1)
+    return figure
+
+
+def interval(values):
+    """Return half the width of the 95 % t-interval of the mean of `values`, None for fewer than two."""
+    from kdutils.stats.accuracy import mean_interval
+
+    mean, _, high = mean_interval(list(values))
+    return None if math.isnan(high) else high - mean
+
+
+def _draw_seeds(axis, row, values):
+    if not values:
+        return
+    color = f"C{row % 7}"  # the eighth colour, yellow, is too pale for a dot
+    mean, half = sum(values) / len(values), interval(values)
+    axis.plot(values, [row + 0.2] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
+    axis.errorbar(mean, row - 0.08, xerr=half, fmt="|", color=color, markersize=13, markeredgewidth=2.4, capsize=4)
+
+
+def _label_methods(axis, group, several):
+    names = [method + (f" · {prompting}" if several and isinstance(prompting, str) and prompting else "")
+             for (method, prompting), _ in group]
+    counts = [int(runs["accuracy"].notna().sum()) for _, runs in group]
+    labels = [f"{name} (n = {count}{', no interval' if count < 2 else ''})"
+              for name, count in zip(names, counts, strict=True)]
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.grid(False, axis="y")
+
+
+def _draw_chance(axis, chance):
+    axis.axvline(chance, color="#5a6673", linestyle="--", linewidth=1.2)
+    axis.annotate(f"chance {chance:.2f}", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, 1),
+                  textcoords="offset points", fontsize=8.5, color="#5a6673",
+                  ha="left" if chance < 0.8 else "right", va="bottom")
+
+
+def learning_curves(table):
+    """Return a figure of dev accuracy and dev loss over optimiser steps, a line per seed.
+
+    `table` has columns seed, step, dev_accuracy and dev_loss; columns ``loss_<task>`` add a panel with the
+    dev loss of each task. Raises StudyError on a missing column or no rows.
+    """
+    _check(table, ("seed", "step", "dev_accuracy", "dev_loss"))
+    tasks = [name for name in table.columns if str(name).startswith("loss_")]
+    figure, axes = _pyplot().subplots(1, 3 if tasks else 2, figsize=(9 if tasks else 8, 3.3))
+    for axis, column, title in zip(axes, ("dev_accuracy", "dev_loss"), ("dev accuracy", "dev loss"), strict=False):
+        _draw_curves(axis, table, [column], by_seed=True)
+        axis.set_title(title)
+    axes[0].set_ylim(0, 1)
+    if tasks:
+        _draw_curves(axes[2], table, tasks, by_seed=False)
+        axes[2].set_title("dev loss per task")
+    for axis in axes:
+        axis.set_xlabel("optimiser step")
+    return figure
+
+
+def _draw_curves(axis, table, columns, by_seed):
+    """Draw each column once per seed; colours and line styles tell seeds apart, or tasks."""
+    for place, column in enumerate(columns):
+        for number, (seed, rows) in enumerate(table.groupby("seed", sort=True)):
+            rows = rows.dropna(subset=[column]).sort_values("step")
+            style = number if by_seed else place
+            label = f"seed {seed}" if by_seed else (column.removeprefix("loss_") if number == 0 else "_")
+            axis.plot(rows["step"], rows[column], color=f"C{style % 7}", linestyle=LINES[style // 7 % len(LINES)],
+                      marker="." if len(rows) < 30 else "", label=label)
+    if len(axis.get_lines()) and (not by_seed or table["seed"].nunique() <= 8):
+        axis.legend()
+
+
+def length_histogram(series, unit):
+    """Return a figure with one outlined histogram per entry of `series`, {name: lengths}; `unit` names the x axis.
+
+    All share the same bins; the legend gives the number and the median. Raises StudyError when all are empty.
+    """
+    import numpy as np
+
+    values = {name: np.asarray(list(lengths), dtype=float) for name, lengths in series.items()}
+    values = {name: lengths[np.isfinite(lengths)] for name, lengths in values.items()}
+    if not any(len(lengths) for lengths in values.values()):
+        raise StudyError("a histogram of lengths: there are no lengths")
+    bins = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=30)
+    figure, axis = _pyplot().subplots(figsize=(8, 3.4))
+    for place, (name, lengths) in enumerate(values.items()):
+        about = f"n = {len(lengths)}" + (f", median {np.median(lengths):.3g}" if len(lengths) else "")
+        axis.hist(lengths, bins=bins, histtype="step", linewidth=1.8, color=f"C{place % 7}",
+                  linestyle=LINES[place % len(LINES)], label=f"{name} ({about})")
+    axis.set_xlabel(unit)
+    axis.set_ylabel("count")
+    axis.legend()
+    return figure
+
+
+def reliability_diagram(bins, error):
+    """Return share right against mean probability per bin of stats.calibration_bins; bars are 95 % intervals.
+
+    Dots have an area in proportion to the answers in their bin; on the diagonal the student knows how often it is
+    right. `error` is the ECE, for the title.
+    """
+    from scipy.stats import binomtest
+
+    _check(bins, ["probability", "accuracy", "n"])
+    figure, axis = _pyplot().subplots(figsize=(5, 4.2))
+    spans = [binomtest(round(share * count), int(count)).proportion_ci(method="wilson")
+             for share, count in zip(bins["accuracy"], bins["n"], strict=True)]
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as probable as right")
+    axis.vlines(bins["probability"], [span.low for span in spans], [span.high for span in spans], color="C0", alpha=0.5)
+    axis.scatter(bins["probability"], bins["accuracy"], s=20 + 180 * bins["n"] / bins["n"].max(), color="C0",
+                 label=f"answers (n = {int(bins['n'].sum())})")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the likeliest choice", ylabel="share right",
+             title=f"expected calibration error {error:.3f}")
+    axis.legend(loc="upper left")
+    return figure
+
+
+def share_bars(table):
+    """Return one horizontal bar chart per column of `table` (shares from 0 to 1), one bar per row, named by its index.
+
+    Rows keep their order from top to bottom; a missing share leaves its bar out. The value stands beside each bar.
+    """
+    plt = _pyplot()
+    columns = [name for name in table if table[name].notna().any()]
+    if not columns or table.empty:
+        raise StudyError("share_bars: nothing to draw; give a table with at least one share")
+    across = min(3, len(columns))
+    down = math.ceil(len(columns) / across)
+    size = (8, down * (0.8 + 0.24 * len(table)))
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharey=True)
+    for axis, name in zip(axes.flat, columns, strict=False):
+        shares = table[name].astype(float).fillna(0).to_numpy()
+        bars = axis.barh(range(len(table)), shares)
+        axis.bar_label(bars, [f" {share:.0%}" if known else " –" for share, known in
+                              zip(shares, table[name].notna(), strict=True)], fontsize="x-small")
+        axis.set(title=name, xlim=(0, 1.18), xticks=(0, 0.5, 1), xticklabels=("0", "50 %", "100 %"))
+        axis.set_yticks(range(len(table)), list(table.index), fontsize="x-small")
+    axes.flat[0].invert_yaxis()
+    for axis in list(axes.flat)[len(columns):]:
+        axis.set_visible(False)
+    return figure
+
+
+def _check(table, columns):
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise StudyError(f"a figure needs the column '{missing[0]}'; there are {', '.join(map(str, table.columns))}")
+    if not len(table):
+        raise StudyError("a figure needs at least one row; the table is empty")
+
+
+def _pyplot():
+    """Return pyplot with the style of the study; imported late, as it costs a second."""
+    import matplotlib.pyplot as plt
+
+    plt.style.use(STYLE)
+    return plt
+
+
+def token_heat_map(words, scores, labels, title=""):
+    """Return a figure of words coloured by score: a block of lines per row of `words`, its label above it.
+
+    `words`: lists of texts, one per question (or one per method, for the same question); `scores`: lists of
+    numbers of the same lengths, none below 0; `labels`: one text per list. Colour is the share of the
+    list's highest score, as scores of two questions do not compare. Raises StudyError where lengths differ.
+    """
+    if not words or [len(row) for row in words] != [len(row) for row in scores] or len(labels) != len(words):
+        raise StudyError("a heat map of words needs as many scores as words in every row, and a label per row")
+    figure = _pyplot().figure(figsize=(8, 1), layout="none")
+    renderer, placed, y = figure.canvas.get_renderer(), [], 0.42 if title else 0.14  # inches from the top
+    for row, values, label in zip(words, scores, labels, strict=True):
+        highest, x, y = max([*values, 0]) or 1, 0.15, y + 0.06
+        placed.append((_shortened(label, 110), x, y, {"color": "#5a6673", "fontsize": 8.5}))
+        y += 0.25
+        for word, value in zip(map(_shortened, row), values, strict=True):
+            width = figure.text(0, 0, word).get_window_extent(renderer).width / figure.dpi
+            x, y = (0.15, y + 0.29) if x > 0.15 and x + width > figure.get_figwidth() - 0.15 else (x, y)
+            placed.append((word, x, y, _shade(value / highest)))
+            x += width + 0.14
+        y += 0.32
+    for text in list(figure.texts):
+        text.remove()
+    figure.set_size_inches(8, y + 0.06)
+    for text, x, y_text, look in placed:
+        figure.text(x / 8, 1 - y_text / (y + 0.06), text, va="baseline", **look)
+    if title:
+        figure.suptitle(title, x=0.15 / 8, y=1 - 0.1 / (y + 0.06), ha="left", va="top", fontsize=10.5, weight="bold")
+    return figure
+
+
+def _shortened(text, limit=LONG_TEXT):
+    return text if len(text) <= limit else text[:limit - 1] + "…"
+
+
+def _shade(share):
+    """Return how a word looks at a `share` of the highest score: from white to the first colour of the style."""
+    from matplotlib.colors import to_rgb
+
+    blue = to_rgb("C0")
+    color = tuple(1 - share * (1 - part) for part in blue)
+    return {"color": "white" if share > 0.75 else "#1d2731",
+            "bbox": {"facecolor": color, "edgecolor": "none", "boxstyle": "round,pad=0.22"}}
+
+
+def difference_intervals(table, xlabel, title=""):
+    """Return a figure of differences with their intervals, one row each, a panel per group; 0 is marked.
+
+    `table` has columns group, label, difference, low, high (the interval; missing where there is none) and told
+    (whether the corrected p tells the two apart: full dots; hollow ones else). Rows keep their order.
+    """
+    _check(table, ("group", "label", "difference", "low", "high", "told"))
+    panels = list(table.groupby("group", sort=False))
+    heights = [0.27 * len(rows) + 0.55 for _, rows in panels]
+    figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights,
+                                      figsize=(8, sum(heights) + 0.7))
+    for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
+        places = list(range(len(rows)))
+        axis.axvline(0, color="#5a6673", linewidth=1)
+        axis.hlines(places, rows["low"].astype(float), rows["high"].astype(float), color="C0", linewidth=1.6)
+        for told, face in ((True, "C0"), (False, "white")):
+            own = [place for place, flag in zip(places, rows["told"], strict=True) if flag == told]
+            axis.plot(rows["difference"].iloc[own], own, "o", color="C0", markerfacecolor=face)
+        axis.set_yticks(places, [_shortened(label, 70) for label in rows["label"]], fontsize=8.5)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.grid(False, axis="y")
+        axis.set_title(group)
+    axes[-1, 0].set_xlabel(xlabel)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")
+    return figure
+
+
+def trade_off(table, xlabel, baselines=None):
+    """Return accuracy against a measure of explanations: colours are methods, markers promptings, panels students.
+
+    `table` has one row per run: dataset, student, method, prompting, accuracy, value. Small dots are seeds; a large one
+    is the mean with 95 % t-intervals over seeds, in both directions (none for a single seed). `baselines`:
+    {(dataset, student): accuracy of a student that writes no explanations}, a dashed line.
+    """
+    _check(table, ("dataset", "student", "method", "prompting", "accuracy", "value"))
+    panels = list(table.groupby(["dataset", "student"], sort=False))
+    across = min(2, len(panels))
+    figure, axes = _pyplot().subplots(math.ceil(len(panels) / across), across, squeeze=False, sharex=True, sharey=True,
+                                      figsize=(8, 3.6 * math.ceil(len(panels) / across) + 0.4))
+    methods, promptings = (list(dict.fromkeys(table[name])) for name in ("method", "prompting"))
+    for axis, ((dataset, student), rows) in zip(axes.flat, panels, strict=False):
+        for (method, prompting), runs in rows.groupby(["method", "prompting"], sort=False):
+            color, marker = f"C{methods.index(method) % 7}", "osD^vP*X"[promptings.index(prompting) % 8]
+            label = method + (f" · {prompting}" if prompting not in ("", "-") else "")
+            x, y = runs["value"], runs["accuracy"]
+            axis.plot(x, y, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+            axis.errorbar(x.mean(), y.mean(), xerr=interval(x), yerr=interval(y), fmt=marker, color=color, markersize=8,
+                          capsize=3, label=label)
+        if (level := (baselines or {}).get((dataset, student))) is not None:
+            axis.axhline(level, color="#5a6673", linestyle="--", linewidth=1.2, label="label_only, no explanations")
+        axis.set_title(f"{dataset} · {student}")
+        axis.set_xlabel(xlabel)
+    for axis in list(axes.flat)[len(panels):]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    handles = {label: handle for axis in axes.flat
+               for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8.5)
+    return figure
+
+
+def heat_map(table, label, low=None, high=None):
+    """Return a heat map of a frame of numbers with the number in every cell; a missing one is a dash on white.
+
+    Rows and columns are named by the index and the columns. `label` names the scale, whose ends are `low` and `high`
+    or, without them, the smallest and the largest number.
+    """
+    import numpy as np
+
+    values = table.to_numpy(dtype=float)
+    if not np.isfinite(values).any():
+        raise StudyError("a heat map needs at least one number")
+    low, high = (np.nanmin(values) if low is None else low), (np.nanmax(values) if high is None else high)
+    figure, axis = _pyplot().subplots(figsize=(8, 0.42 * len(table) + 1.5))
+    image = axis.imshow(values, cmap="Blues", vmin=low, vmax=high if high > low else low + 1e-9, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        dark = np.isfinite(value) and value - low > 0.6 * (high - low)
+        axis.text(column, row, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=9,
+                  color="white" if dark else "#1d2731")
+    axis.set_xticks(range(table.shape[1]), list(table.columns))
+    axis.set_yticks(range(len(table)), [_shortened(str(name), 60) for name in table.index], fontsize=8.5)
+    axis.grid(False)
+    axis.set_xlabel("tested on")
+    figure.colorbar(image, label=label)
+    return figure

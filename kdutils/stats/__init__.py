@@ -1,0 +1,1 @@
+"""Every interval, test and effect size that a report prints, on numpy, scipy and statsmodels."""

@@ -1,0 +1,1 @@
+"""Explanations that others published, and nobody has to generate again."""

@@ -1,0 +1,556 @@
+"""The prompting `tokens`: what a fine-tuned teacher's answer hangs on, word by word (Ballout et al. 2024).
+
+arXiv 2409.12586 fine-tunes a sequence-to-sequence teacher on a task, computes the gradient of each target
+token with respect to the embeddings of the input tokens, averages over the target tokens and gives the k
+most influential input tokens (k = 5) to the student as its rationale. The paper leaves open the norm over the
+embedding dimensions, how sub-words become words, which tokens are left out and in which order the k stand.
+The choices here: log p of the token; the L2 norm; the score of a word is that of its best sub-word; only words
+of the question and of its choices count; a word counts once; words stand in the order of the input.
+
+Below, S is the number of source tokens, T of target tokens (end token included), D the embedding's width.
+"""
+
+import json
+import math
+import random
+import re
+import unicodedata
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from kdutils.data.questions import lettered
+from kdutils.data.texts import parted, token_places, tokens_before
+from kdutils.errors import StudyError
+from kdutils.hub import (
+    check_vocabulary,
+    find_model,
+    load_weights,
+    locate_model,
+    model_context,
+    read_config,
+    read_tokenizer,
+)
+from kdutils.runs import is_whole, write_text
+
+ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")
+TARGETS = ("gold", "own")
+MERGE = max  # sub-words to word; a sum would favour long words, a mean words with a dull ending
+SETTINGS = {
+    "model": "",  # folder or Hub id of a fine-tuned sequence-to-sequence model
+    "attribution": "saliency",  # one of ATTRIBUTIONS
+    "k": 5,  # words per question; the best of 1 to 10 in arXiv 2409.12586
+    "target": "gold",  # explain the gold answer, or the teacher's own greedy prediction
+    "frame": [],  # texts inside the questions that are layout and never chosen, such as "Premise:"
+    "steps": 64,  # points on the path of integrated gradients
+    "random_weights": False,  # control: a teacher of the same shape that has learnt nothing
+    "seed": 0,  # draws random words and random weights
+    "max_source_tokens": 512,  # a longer source is an error: a word that is cut off can never be chosen
+    "max_new_tokens": 64,  # for the teacher's own prediction
+    "token_budget": 4096,  # tokens of a batch, padding included
+}
+# A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
+_WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
+
+
+def write_attributions(questions, sources, targets, settings, progress=None, begins=None):
+    """Return the attributed words of `questions` as rationales: a frame of tables.EXPLANATIONS.
+
+    `questions`: a frame of tables.QUESTIONS. `sources`, `targets`: per question the text that the teacher was
+    trained to read and the gold text it was trained to write. `settings`: see SETTINGS; what is not given
+    keeps its default. `progress`: a file for one line on how far it is. `begins`: per question where in its target, in
+    characters, the part begins that is explained; the target is then the beginning of a text, without an end token, and
+    a source is cut to what the model can place, as a student's is when it is asked.
+
+    `text` holds the words in input order, joined by one space; `raw` every eligible word as JSON,
+    ``[[word, score, start, end], …]``, places being characters of the source; `answer` is what was explained, so
+    an own prediction that is not the gold answer never reaches a student. ``attrs["notes"]`` has counts,
+    ``attrs["completeness_errors"]`` {id: error} for integrated gradients. Raises StudyError for an unknown
+    setting, a model or tokenizer that will not do, a source that is too long, and scores that are not numbers.
+    """
+    settings, items = _checked(settings), questions.to_dict("records")
+    sources, targets = list(sources), list(targets)
+    if not len(items) == len(sources) == len(targets) > 0:
+        raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
+    words = [words_of(source, eligible_spans(item, source, settings["frame"]))
+             for item, source in zip(items, sources, strict=True)]
+    model, tokenizer, context = load_teacher(settings)
+    encoded = with_places(tokenizer, sources)
+    source_ids, given = encoded["input_ids"], None
+    if begins is None:
+        _check_lengths(items, source_ids, min(context, settings["max_source_tokens"]))
+    else:
+        source_ids, encoded = _cut(encoded, context)
+    answers, errors = [item["answer"] for item in items], {}
+    if settings["attribution"] == "random":
+        scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
+    else:
+        if begins is None:
+            target_ids = _target_ids(tokenizer, targets)
+        else:
+            target_ids, given = _begun_ids(tokenizer, targets, begins)
+        if settings["target"] == "own":
+            gold, target_ids = target_ids, own_predictions(model, source_ids, settings)
+            answers = _own_answers(tokenizer, answers, targets, gold, target_ids)
+        scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given)
+    table = pd.DataFrame([_record(item, answer, found, settings["k"], len(ids))
+                          for item, answer, found, ids in zip(items, answers, scored, source_ids, strict=True)])
+    table.attrs["notes"] = {
+        "source tokens": sum(map(len, source_ids)), "eligible words": sum(map(len, words)),
+        "fewer than k words": int((table["completion_tokens"] < settings["k"]).sum()),
+        "another answer than the gold one explained": int((table["answer"] != questions["answer"].values).sum())}
+    if settings["attribution"] == "integrated_gradients":
+        table.attrs["notes"]["largest completeness error"] = max(map(abs, errors.values()))
+        table.attrs["completeness_errors"] = errors
+    return table
+
+
+def driving_words(folder, written, attribution="saliency"):
+    """Return {question id: every candidate word, the one that drives the answer most first} of a trained student.
+
+    `written`: a frame of predicting.written_answers. Explained is the student's own answer alone: neither the words of
+    its sentence before it nor an explanation in front of that. {} where there is nothing to explain or the model is no
+    encoder-decoder: what is computed here are gradients and attention with respect to an encoder's input.
+    """
+    if not len(written) or not is_encoder_decoder(folder):
+        return {}
+    settings = {"model": str(folder), "attribution": attribution, "k": 1}
+    table = write_attributions(written, written["source"], written["text"], settings, begins=list(written["begins"]))
+    return {key: [word for word, *_ in ranked_words(json.loads(raw))]
+            for key, raw in zip(table["id"], table["raw"], strict=True)}
+
+
+def is_encoder_decoder(name):
+    """Say whether a folder or Hub id holds an encoder-decoder, the only kind of model that is attributed here."""
+    return bool(read_config(find_model(str(name), needs_weights=False)).is_encoder_decoder)
+
+
+def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given=None):
+    """Return (scored words per question, {question id: completeness error})."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    offsets = [[(0, 0) if token in special else place for token, place in zip(ids, places, strict=True)]
+               for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+    scored, errors = [None] * len(items), [None] * len(items)
+    for done, (row, scores, error) in enumerate(
+            token_scores(model, encoded["input_ids"], target_ids, special, settings, given), 1):
+        if not all(map(math.isfinite, scores)):
+            raise StudyError(f"question {items[row]['id']!r}: its {settings['attribution']} scores are not finite "
+                             "numbers; look at the teacher's weights and training")
+        scored[row], errors[row] = merge_words(words[row], offsets[row], scores), error
+        if progress and (done % 100 == 0 or done == len(items)):
+            _say(progress, done, len(items))
+    return scored, {item["id"]: error for item, error in zip(items, errors, strict=True)}
+
+
+def _own_answers(tokenizer, answers, targets, gold, own):
+    """Return the answer that each list of target ids `own` gives: what stands where `targets` have the gold one."""
+    named = []
+    for answer, target, wanted, ids in zip(answers, targets, gold, own, strict=True):
+        text, (before, _, after) = tokenizer.decode(ids, skip_special_tokens=True).strip(), target.rpartition(answer)
+        framed = text.startswith(before) and text.endswith(after)
+        other = text[len(before):len(text) - len(after)] if framed else text
+        named.append(answer if ids == wanted else other)
+    return named
+
+
+def _say(path, done, total):
+    line = f"attributed {done} of {total} questions"
+    write_text(path, line + "\n")
+    print(f"\r{line}", end="", flush=True)
+
+
+def _checked(settings):
+    unknown = sorted(set(settings) - set(SETTINGS))
+    if unknown:
+        raise StudyError(f"settings: unknown '{unknown[0]}'; known: {', '.join(SETTINGS)}")
+    settings = SETTINGS | settings
+    for name, known in (("attribution", ATTRIBUTIONS), ("target", TARGETS)):
+        if settings[name] not in known:
+            raise StudyError(f"{name}: unknown '{settings[name]}'; known: {', '.join(known)}")
+    for name in ("k", "steps", "token_budget", "max_source_tokens", "max_new_tokens"):
+        if not isinstance(settings[name], int) or settings[name] < 1:
+            raise StudyError(f"{name}: {settings[name]!r} is not a whole number of at least 1")
+    if not isinstance(settings["frame"], list) or not all(settings["frame"]):
+        raise StudyError(f"frame: {settings['frame']!r} is not a list of texts")
+    return settings
+
+
+def _record(item, answer, scored, k, source_tokens):
+    best = best_words(scored, k)
+    problem = "no eligible words" if not scored else "" if best else "all scores are zero"
+    return {"id": item["id"], "stage": "rationale", "round": 0, "answer": answer, "text": " ".join(best) or None,
+            "raw": json.dumps([[word, float(f"{score:.6g}"), start, end] for word, score, start, end in scored],
+                              ensure_ascii=False),
+            "changes": [], "problem": problem, "finish_reason": "stop", "prompt_tokens": source_tokens,
+            "completion_tokens": len(best)}
+
+
+def load_teacher(settings):
+    """Return (model, tokenizer, most source tokens it can read); the model is None where words are drawn at random.
+
+    Float32 on a CPU and on a GPU alike: a fine-tuned teacher is sure of its answer, and in half precision the
+    gradient of a sure answer is zero. Evaluation mode, so no dropout; weights ask for no gradients.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, set_seed
+
+    name, drawn = settings["model"], settings["random_weights"] or settings["attribution"] == "random"
+    where = locate_model(name, needs_weights=False)
+    if (Path(where) / "student.json").is_file() and not is_whole(where):
+        raise StudyError(f"{where}: the teacher is not whole; run the notebook that trains it, or run it again")
+    found = find_model(name, needs_weights=not drawn)
+    shape = read_config(found)
+    if not shape.is_encoder_decoder:
+        raise StudyError(f"{name}: a {shape.model_type} model has no encoder; give a sequence-to-sequence teacher (T5)")
+    tokenizer = read_tokenizer(name)
+    context = getattr(getattr(shape, "encoder", shape), "max_position_embeddings", None) or math.inf
+    if settings["attribution"] == "random":
+        return None, tokenizer, context
+    set_seed(settings["seed"])
+    kind = {"dtype": torch.float32}
+    if settings["attribution"] == "attention_rollout":
+        kind["attn_implementation"] = "eager"  # the others do not return their weights
+    if settings["random_weights"]:
+        model = AutoModelForSeq2SeqLM.from_config(shape, **kind)
+    else:
+        model = load_weights(AutoModelForSeq2SeqLM, found, config=shape, **kind)
+    if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
+        raise StudyError(f"{name}: tokens were added to its tokenizer without rows in the model's table; resize the "
+                         "table (resize_token_embeddings) and save it, or take another teacher")
+    model.generation_config.max_length = None
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().requires_grad_(False), tokenizer, model_context(model) or math.inf
+
+
+def _check_lengths(items, source_ids, limit):
+    for item, ids in zip(items, source_ids, strict=True):
+        if len(ids) > limit:
+            raise StudyError(f"question {item['id']!r}: its source takes {len(ids)} tokens, {len(ids) - limit} more "
+                             f"than {limit}; raise max_source_tokens if the model reads more, or leave it out")
+
+
+def _target_ids(tokenizer, texts):
+    """Return target texts as token ids, without the start token of BERT's tokenizers, as in training."""
+    rows = tokenizer(text_target=texts)["input_ids"]
+    return [ids[1:] if tokenizer.cls_token_id is not None and ids[:1] == [tokenizer.cls_token_id] else ids
+            for ids in rows]
+
+
+def _begun_ids(tokenizer, texts, begins):
+    """Return (ids of texts without special tokens, how many of them end where the part that is explained begins)."""
+    ids = tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
+    return ids, tokens_before(tokenizer, texts, begins)
+
+
+def with_places(tokenizer, texts):
+    """Return {"input_ids", "offset_mapping"} of texts: where each token stands, found out where a tokenizer is slow."""
+    if tokenizer.is_fast:
+        return tokenizer(texts, return_offsets_mapping=True)
+    ids = tokenizer(texts)["input_ids"]
+    return {"input_ids": ids, "offset_mapping": [token_places(tokenizer, text, row)
+                                                 for text, row in zip(texts, ids, strict=True)]}
+
+
+def _cut(encoded, limit):
+    """Return (ids, encoded) with the first ids and the last one of a source that has more than `limit`."""
+    cut = {key: [row if len(row) <= limit else row[: limit - 1] + row[-1:] for row in encoded[key]]
+           for key in ("input_ids", "offset_mapping")}
+    return cut["input_ids"], cut
+
+
+# Words
+
+def eligible_spans(item, source, frame=()):
+    """Return [(start, end)], in characters of `source`: the text of the question and of each of its choices.
+
+    All else is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen; nor is any text of
+    `frame` inside the question. `source` has to hold the question and, after it, the choices as one lettered line.
+    """
+    listed = lettered(item["choices"])
+    place = source.rfind(listed)
+    start = source.rfind(item["question"], 0, max(place, 0))
+    if min(place, start) < 0:
+        raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
+                         "'(a) … (b) …'; pass the text that the teacher was trained on")
+    spans, end = [], start + len(item["question"])
+    layout = re.compile("|".join(map(re.escape, frame)) or r"(?!)")
+    for found in layout.finditer(source, start, end):
+        spans.append((start, found.start()))
+        start = found.end()
+    spans.append((start, end))
+    for choice in item["choices"]:
+        place += len("(a) ")
+        spans.append((place, place + len(choice)))
+        place += len(choice) + 1
+    return spans
+
+
+def words_of(text, spans=None):
+    """Return [(word, start, end)] of the words within `spans`; marks at a word's edge and words of marks alone go.
+
+    In a script without spaces between words each character is one (see kdutils.data.texts).
+    """
+    words = []
+    for first, last in [(0, len(text))] if spans is None else spans:
+        for found in _WORD.finditer(text, first, last):
+            start, end = found.span()
+            while start < end and _is_mark(text[start]):
+                start += 1
+            while start < end and _is_mark(text[end - 1]):
+                end -= 1
+            words += [part for part in parted(text[start:end], start) if not all(map(_is_mark, part[0]))]
+    return words
+
+
+def _is_mark(char):
+    return unicodedata.category(char)[0] in "PSC"
+
+
+def merge_words(words, offsets, scores):
+    """Return [(word, score, start, end)]: a word's score is the MERGE of the scores of the tokens in it.
+
+    `offsets`: (start, end) of each token in the text, empty for a special token. A token over two words counts
+    for both; a word without a token (the tokenizer dropped it) goes.
+    """
+    merged = []
+    for word, start, end in words:
+        inside = [score for (first, last), score in zip(offsets, scores, strict=True)
+                  if first < last and first < end and last > start]
+        if inside:
+            merged.append((word, MERGE(inside), start, end))
+    return merged
+
+
+def best_words(scored, k):
+    """Return the words of the k first of ranked_words in input order; fewer where there are fewer."""
+    return [place[0] for place in sorted(ranked_words(scored)[:k], key=lambda place: place[2])]
+
+
+def ranked_words(scored):
+    """Return [(word, score, start, end)] of distinct words, the highest score first.
+
+    A word that stands several times, whatever its case, counts once, at its best place; of equal scores the
+    earlier place wins. Where every score is zero no word is better than another, and none is returned.
+    """
+    if not any(score for _, score, *_ in scored):
+        return []
+    best = {}
+    for place in sorted(scored, key=lambda place: (-place[1], place[2])):
+        best.setdefault(place[0].casefold(), place)
+    return list(best.values())
+
+
+def random_scores(words, seed, question_id):
+    """Return [(word, score, start, end)] with a score per distinct word drawn from (0, 1] by `seed` and question."""
+    draw, drawn = random.Random(f"random words {seed} {question_id}"), {}
+    return [(word, drawn.setdefault(word.casefold(), 1 - draw.random()), start, end) for word, start, end in words]
+
+
+# Scores of tokens
+
+def token_scores(model, sources, targets, special, settings, given=None):
+    """Yield (row, S scores, completeness error) for each row of `sources` and `targets`, lists of token ids.
+
+    Rows come in batches of like length, within settings["token_budget"] padded tokens; padding counts for
+    nothing and a row's scores do not depend on the batch. The error is None but for integrated gradients.
+    `special`: the tokens that the baseline of integrated gradients keeps. `given`: how many tokens at the beginning of
+    each target are read and not explained; none, unless said.
+    """
+    given = given or [0] * len(targets)
+    for rows in _batches([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
+                         settings["token_budget"]):
+        batch = _padded(model, [sources[row] for row in rows], [targets[row] for row in rows],
+                        [given[row] for row in rows])
+        errors = [None] * len(rows)
+        if settings["attribution"] == "attention_rollout":
+            scores = attention_scores(model, batch)
+        elif settings["attribution"] == "integrated_gradients":
+            scores, errors = integrated_gradients(model, batch, special, settings["steps"], settings["token_budget"])
+        else:
+            scores = gradient_scores(model, batch, settings["attribution"])
+        for row, one, error in zip(rows, scores.tolist(), errors, strict=True):
+            yield row, one[:len(sources[row])], error
+
+
+def _batches(lengths, token_budget):
+    """Return lists of rows, the longest first: what does not fit in memory shows at once."""
+    waiting, batches = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)), []
+    while waiting:
+        size = max(1, token_budget // lengths[waiting[0]])
+        batches.append(waiting[:size])
+        waiting = waiting[size:]
+    return batches
+
+
+def _padded(model, sources, targets=((0,),), given=(0,)):
+    """Return a batch's tensors, padded on the right: source and target ids, (rows, S) and (rows, T), and masks."""
+    import torch
+
+    def padded(lists, filler):
+        width = max(map(len, lists))
+        return torch.tensor([[*ids, *[filler] * (width - len(ids))] for ids in lists], device=model.device)
+
+    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    return {"source": padded(sources, pad), "mask": padded([[1] * len(ids) for ids in sources], 0),
+            "decoder": padded([[start, *ids[:-1]] for ids in targets], pad),
+            "target": padded(targets, pad),
+            "counted": padded([[0] * start + [1] * (len(ids) - start)
+                               for ids, start in zip(targets, given, strict=True)], 0)}
+
+
+def target_log_p(model, embeddings, mask, decoder, target, counted):
+    """Return log p of each target token, (rows, T), 0 where not counted, given source `embeddings`, (rows, S, D)."""
+    logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
+    return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
+
+
+def gradient_scores(model, batch, attribution):
+    """Return the mean over a row's target tokens of each source token's score, (rows, S).
+
+    The score of source token s for target token t, with e the embedding of s and g = ∂ log p(t) / ∂ e:
+    `saliency` ‖g‖₂, `input_x_gradient` |e · g|. Taken per target token before the mean, so that two target tokens
+    that pull opposite ways do not cancel. One backward pass per target token serves all rows at once. T5 scales
+    each token to one size before its first layer, which takes most of what g has along e: there, e · g says little.
+    """
+    import torch
+
+    embeddings = model.get_input_embeddings()(batch["source"]).detach().requires_grad_()
+    log_p = target_log_p(model, embeddings, *(batch[name] for name in ("mask", "decoder", "target", "counted")))
+    total = torch.zeros_like(embeddings[..., 0])
+    for position in batch["counted"].any(dim=0).nonzero()[:, 0].tolist():
+        gradient, = torch.autograd.grad(log_p[:, position].sum(), embeddings, retain_graph=True)
+        total += gradient.norm(dim=-1) if attribution == "saliency" else (embeddings * gradient).sum(-1).abs()
+    return total.detach() / batch["counted"].sum(-1, keepdim=True)
+
+
+def integrated_gradients(model, batch, special, steps, token_budget):
+    """Return (scores (rows, S), completeness errors) by captum's IntegratedGradients (Sundararajan et al. 2017).
+
+    Attributed is the mean of log p over the target tokens; a score is the absolute sum over the embedding's
+    dimensions. Baseline: the embedding of the padding token in place of every token that is not `special`
+    (not zeros: T5 scales tokens to one size, and zero has none). The error is the sum of all attributions minus
+    f(source) − f(baseline); it goes to 0 with `steps`.
+    """
+    import torch
+    from captum.attr import IntegratedGradients
+
+    def mean_log_p(embeddings, mask, decoder, target, counted):
+        return target_log_p(model, embeddings, mask, decoder, target, counted).sum(-1) / counted.sum(-1)
+
+    source, embed = batch["source"], model.get_input_embeddings()
+    keeps = torch.isin(source, torch.tensor(sorted(special), device=source.device))
+    baseline = embed(torch.where(keeps, source, model.config.pad_token_id))
+    tokens = source.shape[1] + batch["target"].shape[1]
+    parts, errors = IntegratedGradients(mean_log_p).attribute(
+        embed(source), baseline, n_steps=steps, internal_batch_size=max(len(source), token_budget // tokens),
+        additional_forward_args=tuple(batch[name] for name in ("mask", "decoder", "target", "counted")),
+        return_convergence_delta=True)
+    return parts.sum(-1).abs().detach(), errors.tolist()
+
+
+def attention_scores(model, batch):
+    """Return attention rollout seen from the target, (rows, S): attention says where a model looks, not what counts.
+
+    Encoder: see `rollout` (Abnar & Zuidema 2020). The cross-attention that writes each target token, averaged
+    over heads, decoder layers and target tokens, weighs the encoder's rows. A row's scores sum to 1.
+    """
+    import torch
+
+    with torch.no_grad():
+        out = model(input_ids=batch["source"], attention_mask=batch["mask"], decoder_input_ids=batch["decoder"],
+                    output_attentions=True, use_cache=False)
+    cross = torch.stack(out.cross_attentions).mean((0, 2)) * batch["counted"].unsqueeze(-1)
+    weights = cross.sum(1, keepdim=True) / batch["counted"].sum(-1)[:, None, None]
+    return (weights @ rollout(out.encoder_attentions)).squeeze(1)
+
+
+def rollout(attentions):
+    """Return the product, last layer first, of (W + I) / 2 over layers; W, (rows, heads, S, S), averaged over heads."""
+    import torch
+
+    joined = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+    for layer in attentions:
+        joined = (layer.mean(1) @ joined + joined) / 2
+    return joined
+
+
+def own_predictions(model, source_ids, settings):
+    """Return the teacher's greedy prediction of each source as token ids, up to its end token."""
+    import torch
+
+    limit, end, written = settings["max_new_tokens"], model.generation_config.eos_token_id, {}
+    ends = set(end if isinstance(end, list) else [end])
+    for rows in _batches([len(ids) + limit for ids in source_ids], settings["token_budget"]):
+        batch = _padded(model, [source_ids[row] for row in rows])
+        with torch.no_grad():
+            out = model.generate(input_ids=batch["source"], attention_mask=batch["mask"], do_sample=False, num_beams=1,
+                                 max_new_tokens=limit)
+        for row, ids in zip(rows, out[:, 1:].tolist(), strict=True):
+            stop = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
+            written[row] = ids[:stop + 1]
+    return [written[row] for row in range(len(source_ids))]
+
+
+# What the words are like
+
+def answer_share(explanations, questions):
+    """Return how much of the answer stands in the attributed words, and what random words would give: two rows.
+
+    Columns: `questions` with attributed words, `words in the answer` (share of all attributed words that occur in
+    the gold answer) and the shares of questions with `any answer word` and with `every answer word` among them. The
+    second row is the expectation for as many distinct eligible words per question drawn without replacement.
+
+    arXiv 2409.12586 reports 68 % where the answer is part of the input, and does not say of what. Five words
+    and answers of one or two cannot be 68 % of the words: `any answer word` is the share to compare.
+    """
+    gold, rows = dict(zip(questions["id"], questions["answer"], strict=True)), []
+    for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
+        if not isinstance(text, str):
+            continue
+        answer = _distinct(word for word, *_ in words_of(gold[key]))
+        eligible, chosen = _distinct(word for word, *_ in json.loads(raw)), _distinct(text.split())
+        n, k, there, wanted = len(eligible), len(chosen), len(eligible & answer), len(answer)
+        missed = math.comb(n - there, k) / math.comb(n, k)
+        every = math.comb(n - wanted, k - wanted) / math.comb(n, k) if there == wanted <= k else 0.0
+        rows.append((k, len(chosen & answer), bool(chosen & answer), answer <= chosen,
+                     k * there / n, 1 - missed, every))
+    if not rows:
+        raise StudyError("the share of the answer: no question has attributed words")
+    words, *sums = (sum(column) for column in zip(*rows, strict=True))
+    table = [{"questions": len(rows), "words in the answer": part / words, "any answer word": some / len(rows),
+              "every answer word": every / len(rows)} for part, some, every in (sums[:3], sums[3:])]
+    return pd.DataFrame(table, index=["attributed", "expected at random"])
+
+
+def _distinct(words):
+    return {word.casefold() for word in words}
+
+
+def agreement(explanations):
+    """Return one row per pair of attributions of {name: frame of write_attributions}: do they find the same words?
+
+    `spearman`: mean over questions of the rank correlation of the scores of the words that both scored; questions
+    with fewer than three of them, or with all scores equal, have none. `jaccard`: mean overlap of the chosen words,
+    shared words over all words of the two. `questions`: those with attributed words in both.
+    """
+    from scipy.stats import spearmanr
+
+    rows = []
+    for (first, one), (second, other) in combinations(explanations.items(), 2):
+        both = one.dropna(subset="text").merge(other.dropna(subset="text"), on="id", validate="one_to_one")
+        if not len(both):
+            raise StudyError(f"agreement of {first} and {second}: no question with attributed words in both")
+        ranks, overlaps = [], []
+        for left, right, text, other_text in zip(both["raw_x"], both["raw_y"], both["text_x"], both["text_y"],
+                                                 strict=True):
+            scores = [{(start, end): score for _, score, start, end in json.loads(raw)} for raw in (left, right)]
+            pairs = [(scores[0][place], scores[1][place]) for place in scores[0] if place in scores[1]]
+            if len(pairs) > 2 and all(len(set(values)) > 1 for values in zip(*pairs, strict=True)):
+                ranks.append(float(spearmanr(*zip(*pairs, strict=True)).statistic))
+            chosen, others = _distinct(text.split()), _distinct(other_text.split())
+            overlaps.append(len(chosen & others) / len(chosen | others))
+        rows.append({"first": first, "second": second, "questions": len(both),
+                     "spearman": sum(ranks) / len(ranks) if ranks else None,
+                     "jaccard": sum(overlaps) / len(overlaps)})
+    return pd.DataFrame(rows, columns=["first", "second", "questions", "spearman", "jaccard"])
