@@ -10,7 +10,7 @@ from kdutils.data.mini_world import build_questions, key_of, load_world, true_ra
 from kdutils.data.questions import check_questions
 from kdutils.teacher.prompting import FOLDER
 
-FACTS = yaml.safe_load((FOLDER.parents[1] / "mini" / "world.yaml").read_text())["concepts"]
+FACTS = yaml.safe_load((FOLDER.parents[1] / "data" / "world.yaml").read_text())["concepts"]
 
 
 def fits(name, key):
