@@ -6,9 +6,12 @@ from collections import deque
 from urllib.parse import quote
 
 LONGEST = 600  # characters of a message
+MOST_LINES = 20  # messages told at once
 # Control characters (a terminal would obey them), separators of lines and paragraphs, and the marks that turn the
 # direction of writing: all of them would make a line show something else than it holds.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+                      "\ufff9-\uffff]")  # control characters, half ones, and what turns or hides a text
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no terminal takes it
 
 _MASK = "***"
@@ -41,6 +44,29 @@ class StudyError(ValueError):
         if len(text) > LONGEST:
             text = f"{text[:LONGEST - 203]} … {text[-200:]}"
         super().__init__(text)
+
+
+class StudyErrors(StudyError):
+    """Several things are wrong: `lines` has one message for each, at most MOST_LINES of them."""
+
+    def __init__(self, messages: list[str]):
+        self.lines = [str(StudyError(message)) for message in messages[:MOST_LINES]]
+        left = len(messages) - len(self.lines)
+        self.lines += [f"… and {left} more like these"] if left else []
+        super().__init__(self.lines[0] + (f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""))
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return a value as it may stand in a message: on one line, masked, visible, at most `most` characters."""
+    text = masked(value if isinstance(value, str) else repr(value))
+    text = " ".join(_UNSHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}" if not match[0].isspace() else " ",
+                                 text[:10 * most]).split())
+    return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def quoted(value: object) -> str:
+    """Return a value as it may stand in a message, a text in quotation marks."""
+    return f"'{short(value)}'" if isinstance(value, str) else short(value)
 
 
 def shown(value, most=80):
