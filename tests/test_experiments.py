@@ -313,12 +313,11 @@ def test_the_rules_are_those_of_the_code_that_reads_the_values():
     from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, TASKS
     from kdutils.parameters import RULES, fault_of
     from kdutils.student.models import ADAPTERS, KINDS
-    from kdutils.teacher import hf, word_scores
-    from kdutils.teacher.published.explanations import TEACHERS
+    from kdutils.teacher import choices
 
-    known = {"kind": ("", *KINDS), "attribution": word_scores.ATTRIBUTIONS, "target": word_scores.TARGETS,
-             "quantization": tuple(hf.QUANTIZATIONS), "published_teacher": tuple(TEACHERS), "split": SPLITS,
-             "answered": tuple(ANSWERED), "masked": MASKED, "task": tuple(TASKS)}
+    known = {"kind": ("", *KINDS), "attribution": choices.ATTRIBUTIONS, "target": choices.ATTRIBUTION_TARGETS,
+             "quantization": choices.QUANTIZATIONS, "published_teacher": tuple(choices.PUBLISHED_TEACHERS),
+             "split": SPLITS, "answered": tuple(ANSWERED), "masked": MASKED, "task": tuple(TASKS)}
     assert {name: RULES[name].choices for name in known} == known
     assert RULES["ask"].each.choices == tuple(ASKABLE)
     assert set(RULES["lora"].keys) == set(ADAPTERS) and fault_of("lora", ADAPTERS) == ("", "")

@@ -462,7 +462,7 @@ def interrupt(process, times=3):
 def test_ctrl_c_does_not_wait_for_a_slow_server(tmp_path):
     code = """if True:
         import sys
-        from kdutils.teacher.backends import Decoding
+        from kdutils.teacher.completion import Decoding
         from kdutils.teacher.served import ServedTeacher
         from kdutils.teacher.store import Store, StoredTeacher
 

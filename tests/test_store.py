@@ -185,7 +185,7 @@ def test_where_it_lies(monkeypatch, tmp_path):
 
 WRITER = """if True:
     import sys
-    from kdutils.teacher.backends import Completion, Decoding
+    from kdutils.teacher.completion import Completion, Decoding
     from kdutils.teacher.store import Request, Store, StoredTeacher
 
     path, name, count, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

@@ -15,8 +15,7 @@ A teacher is an object with
 """
 
 from kdutils.errors import StudyError
-
-BACKENDS = ("hf", "openai")
+from kdutils.teacher.choices import BACKENDS
 
 
 def load_teacher(settings):

@@ -20,6 +20,7 @@ from kdutils.errors import StudyError
 from kdutils.runs import write_text
 from kdutils.teacher import prompting as prompts
 from kdutils.teacher.backends import load_teacher
+from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.completion import Decoding
 
@@ -132,8 +133,8 @@ def contrastive(teacher, questions, parameters, progress=None):
     `against`: ``wrong`` sets the right answer off against one drawn wrong answer, ``empty`` against none.
     """
     dataset, seed = parameters["dataset"], parameters["seed"]
-    if parameters["against"] not in ("wrong", "empty"):
-        raise StudyError(f"against: unknown '{parameters['against']}'; known: wrong, empty")
+    if parameters["against"] not in CONTRASTS:
+        raise StudyError(f"against: unknown '{parameters['against']}'; known: {', '.join(CONTRASTS)}")
     drawn = prompts.wrong_answers(questions, 1, seed)["answer"] if parameters["against"] == "wrong" else [""] * len(
         questions)
     asked = prompts.few_shot_prompts(questions, dataset, seed)
@@ -142,8 +143,8 @@ def contrastive(teacher, questions, parameters, progress=None):
     return explanations_table(questions, questions["answer"], done, "rationale")
 
 
-PROMPTED = {"few_shot": few_shot, "critique_revision": critique_revision, "counterfactual": counterfactual,
-            "contrastive": contrastive}
+# The promptings that ask a teacher, and their functions here.
+PROMPTED = {name: globals()[entry.function] for name, entry in PROMPTINGS.items() if entry.function}
 
 
 def _published(questions, prompting, parameters):

@@ -19,10 +19,10 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import sha256
+from kdutils.teacher.choices import QUANTIZATIONS
 from kdutils.teacher.completion import Completion
 from kdutils.teacher.contrastive import contrast
 
-QUANTIZATIONS = ("none", "int8", "nf4")
 # Files of a model folder that what it writes depends on.
 DECISIVE = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
             "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*",

@@ -33,9 +33,8 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import is_whole, write_text
+from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS
 
-ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")
-TARGETS = ("gold", "own")
 MERGE = max  # sub-words to word; a sum would favour long words, a mean words with a dull ending
 SETTINGS = {
     "model": "",  # folder or Hub id of a fine-tuned sequence-to-sequence model
@@ -165,7 +164,7 @@ def _checked(settings):
     if unknown:
         raise StudyError(f"settings: unknown '{unknown[0]}'; known: {', '.join(SETTINGS)}")
     settings = SETTINGS | settings
-    for name, known in (("attribution", ATTRIBUTIONS), ("target", TARGETS)):
+    for name, known in (("attribution", ATTRIBUTIONS), ("target", ATTRIBUTION_TARGETS)):
         if settings[name] not in known:
             raise StudyError(f"{name}: unknown '{settings[name]}'; known: {', '.join(known)}")
     for name in ("k", "steps", "token_budget", "max_source_tokens", "max_new_tokens"):

@@ -18,6 +18,7 @@ their name says are refused (REFUSED), and other defects come along as notes (CA
 """
 
 from kdutils.errors import StudyError
+from kdutils.teacher.choices import PUBLISHED_TEACHERS
 from kdutils.teacher.cleaning import Cleaned, clean
 from kdutils.teacher.published.joining import explanation_rows, join_key
 from kdutils.teacher.published.llm import (
@@ -36,7 +37,6 @@ from kdutils.teacher.published.palm import PALM, PALM_SPLITS, palm_explanations,
 from kdutils.teacher.published.people import PEOPLE, human_explanations
 
 DATASETS = ("cqa", "esnli", "strategyqa")
-TEACHERS = {"llama": "Llama-2-13B", "qwen": "Qwen3-30B-A3B-Instruct-2507", PALM: "PaLM-540B", PEOPLE: "people"}
 STAGES = {"few_shot": "rationale", "critique_revision": "revision", "counterfactual": "counterfactual"}
 
 
@@ -98,14 +98,14 @@ def check_published(dataset, teacher, prompting, folder=""):
 
 def _check_names(dataset, teacher, stage):
     datasets = {PALM: PALM_SPLITS, PEOPLE: (dataset,)}.get(teacher, DATASETS)
-    for what, value, known in (("teacher", teacher, TEACHERS), ("dataset", dataset, datasets),
+    for what, value, known in (("teacher", teacher, PUBLISHED_TEACHERS), ("dataset", dataset, datasets),
                                ("prompting", stage, (*STAGES, *COLUMNS))):
         if value not in known:
             whose = f" for teacher '{teacher}'" if what == "dataset" else ""
             raise StudyError(f"published explanations: {what} '{value}' is unknown{whose}; choose one of "
                              f"{', '.join(known)}")
     if teacher in (PALM, PEOPLE) and stage != "rationale":
-        raise StudyError(f"{dataset}-{teacher}, {stage}: never published; {TEACHERS[teacher]} wrote few_shot "
+        raise StudyError(f"{dataset}-{teacher}, {stage}: never published; {PUBLISHED_TEACHERS[teacher]} wrote few_shot "
                          "rationales alone")
     if (dataset, teacher, stage) in REFUSED:
         raise StudyError(f"{dataset}-{teacher}, {stage}: refused. {REFUSED[dataset, teacher, stage][0].upper()}"
