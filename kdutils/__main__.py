@@ -77,27 +77,27 @@ def _cores(text):
 
 
 def list_experiments(options):
-    from kdutils.experiments import experiment_names, load_experiment
-    from kdutils.settings_file import shown
+    from kdutils.errors import short
+    from kdutils.experiments.loading import experiment_names, load_experiment
 
     for name in experiment_names():
         try:
             settings = load_experiment(name).settings
-            about, needs, took = (shown(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
+            about, needs, took = (short(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
             print(f"{name}: {about}\n    needs: {needs}; took: {took}")
         except StudyError as error:
-            print(f"{shown(name)}: cannot run: {error}")
+            print(f"{short(name)}: cannot run: {error}")
     return 0
 
 
 def execute_job(options):
-    from kdutils.execution import execute
+    from kdutils.experiments.execution import execute
 
     return 0 if execute(Path.cwd(), options.folder, options.finished_only) else 1
 
 
 def index_experiment(options):
-    from kdutils.experiments import load_experiment
+    from kdutils.experiments.loading import load_experiment
 
     write_pages(load_experiment(options.experiment))
     return 0
@@ -105,9 +105,11 @@ def index_experiment(options):
 
 def run_experiment(options):
     """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
-    from kdutils import slurm
-    from kdutils.execution import RECORD, check_folder, record
-    from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
+    from kdutils.experiments import slurm
+    from kdutils.experiments.execution import RECORD, check_folder, record
+    from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
@@ -210,7 +212,7 @@ def invalidate_damaged(experiment):
 
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
-    from kdutils.slurm import more_options
+    from kdutils.experiments.slurm import more_options
 
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--rerun-incomplete", "--keep-going",
@@ -223,7 +225,7 @@ def _dry_run(experiment, options):
     """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
 
-    from kdutils.execution import RECORD, record
+    from kdutils.experiments.execution import RECORD, record
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
@@ -245,7 +247,7 @@ def _dry_run(experiment, options):
 
 def say_costs(experiment, jobs):
     """Print, per explaining job, how many completions the store has and what asking for the rest would cost."""
-    from kdutils.experiments import planned_cost
+    from kdutils.experiments.cost import planned_cost
 
     for job in jobs:
         if job.kind != "explanations":

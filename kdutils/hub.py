@@ -466,3 +466,14 @@ def model_context(model):
     offsets = [module.padding_idx + 1 for name, module in model.named_modules()  # RoBERTa counts from there
                if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
     return None if None in positions else min(positions) - max(offsets, default=0)
+
+
+HUB_ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*)(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path exists; one that no file system can hold, or that may not be looked at, does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -1,8 +1,8 @@
 """Settings of a step, typed once: what the parameters of a notebook and the entries of an experiment file may be.
 
-Every notebook has one model, a subclass of Settings in the module ``settings`` of its room. A field has a type, bounds or
-choices, a default and a description, and the parameters cell of the notebook equals them (tests/test_settings.py). An
-experiment file is checked with the same models before anything runs (experiments/schema.py).
+Every notebook has one model, a subclass of Settings in the module ``settings`` of its room. A field has a type, bounds
+or choices, a default and a description, and the parameters cell of the notebook equals them (tests/test_settings.py).
+An experiment file is checked with the same models before anything runs (experiments/schema.py).
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from kdutils.errors import StudyError, StudyErrors, quoted, short
+from kdutils.errors import StudyErrors, quoted, short
 from kdutils.runs import Run, start_run
 
 MAX_SEED = 2**31 - 1  # NumPy takes less than 2**32, and folds and processes add their number to a seed
@@ -28,7 +28,7 @@ _TYPES = {"string_type": "str", "int_type": "int", "int_from_float": "int", "flo
 
 @dataclass(frozen=True)
 class PathOf:
-    """What a text must name on this machine or on the Hub: a ``model``, a ``vocabulary``, a ``folder`` or ``any`` path."""
+    """What a text must name on this machine or on the Hub: a model, a vocabulary, a folder or any path."""
 
     what: str
 
@@ -43,26 +43,19 @@ class Settings(BaseModel):
     def start(cls, variables: dict[str, Any]) -> Run:
         """Check the parameters among a notebook's ``globals()`` and open its run; StudyErrors for all that is wrong."""
         given = {name: variables[name] for name in cls.model_fields if name in variables}
-        faults = cls.faults(given)
+        faults = cls.faults(given) or list(cls(**given).conflicts())
         if faults:
             raise StudyErrors([f"{cls.notebook}: parameter '{key}': {what}" for key, what in faults])
         seed = given["seed"] if "seed" in given else next(iter(given.get("seeds") or [0]))
         return start_run(cls.notebook, given["output"], variables, seed)
 
     @classmethod
-    def faults(cls, values: Mapping[str, Any], served: bool = False) -> list[tuple[str, str]]:
+    def faults(cls, values: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return [(key, what is wrong and what would be right)] of some of the parameters, [] where all are right.
 
-        A key inside a mapping is dotted. `served`: the model is one of a server, which has its own names.
+        A key inside a mapping is dotted. What cannot be together is not looked at: see conflicts().
         """
-        plain = [fault for name, value in values.items() if name != "base_url" or not isinstance(value, str)
-                 for fault in _plain_faults(value, name, name == "config")]
-        try:
-            checked = cls.model_validate(dict(values), context={"served": served})
-        except ValidationError as error:
-            seen = {key for key, _ in plain}
-            return plain + [fault for fault in _faults_of(error, cls) if fault[0] not in seen]
-        return plain or list(checked.conflicts())
+        return plain_faults(values) or faults_of(cls, values)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong) of parameters that are right by themselves and cannot be together."""
@@ -158,13 +151,18 @@ def _base_type(annotation: Any) -> type:
     return origin or annotation
 
 
-def _faults_of(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return [(dotted key, what is wrong)] of what pydantic found; entries of a list have the key of the list."""
+def faults_of(model: type[BaseModel], values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return [(dotted key, what is wrong)] of values that do not fit a model; entries of a list have the list's key."""
+    try:
+        model.model_validate(dict(values))
+        return []
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
     found = {}
-    for fault in error.errors(include_url=False):
+    for fault in errors:
         path = [part for part in fault["loc"] if not isinstance(part, int)]
         if fault["type"] == "extra_forbidden" and len(path) == 1:
-            path, what = path, f"unknown; known are {', '.join(model.model_fields)}"
+            what = f"unknown; known are {', '.join(model.model_fields)}"
         else:
             what = explain(fault)
         if path[-1] == "[key]":  # the key of a mapping is what is wrong
@@ -180,10 +178,10 @@ def explain(fault: Mapping[str, Any]) -> str:
         return f"{quoted(value)} is not of type {_TYPES[kind]}{_advice(value, _TYPES[kind])}"
     wordings: dict[str, Callable[[], str]] = {
         "literal_error": lambda: f"unknown {quoted(value)}; known are {_known(context['expected'])}",
-        "greater_than_equal": lambda: f"{short(value)} is less than {context['ge']:,}",
-        "less_than_equal": lambda: f"{short(value)} is more than {context['le']:,}",
-        "greater_than": lambda: f"{short(value)} must be above {context['gt']:,}",
-        "less_than": lambda: f"{short(value)} must be below {context['lt']:,}",
+        "greater_than_equal": lambda: f"{short(value)} is less than {context['ge']:,.12g}",
+        "less_than_equal": lambda: f"{short(value)} is more than {context['le']:,.12g}",
+        "greater_than": lambda: f"{short(value)} must be above {context['gt']:,.12g}",
+        "less_than": lambda: f"{short(value)} must be below {context['lt']:,.12g}",
         "finite_number": lambda: f"{value} is not a finite number",
         "too_short": lambda: f"{short(value)} is empty",
         "too_long": lambda: f"{context['actual_length']:,} entries; at most {context['max_length']:,} are allowed",
@@ -196,7 +194,7 @@ def explain(fault: Mapping[str, Any]) -> str:
 
 
 def _known(expected: str) -> str:
-    return expected.replace(" or ", ", ")
+    return ", ".join(part.strip("'") or "''" for part in expected.replace(" or ", ", ").split(", "))
 
 
 def _advice(value: Any, wanted: str) -> str:
@@ -209,8 +207,17 @@ def _advice(value: Any, wanted: str) -> str:
         value[:1].isdigit() else ""
 
 
+def plain_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return [(key, what)] of values that are right nowhere, such as nulls and control characters.
+
+    The text of a base_url is left to the check of addresses, because it may hold a password.
+    """
+    return [fault for name, value in values.items() if name != "base_url" or not isinstance(value, str)
+            for fault in _plain_faults(value, name, name == "config")]
+
+
 def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[str, str]]:
-    """Yield (key, what) of values that are right nowhere: nulls, control characters, numbers that are none or too large.
+    """Yield (key, what) of values that are right nowhere: nulls, control characters, numbers that are not finite.
 
     `null`: null is allowed.
     """
@@ -229,7 +236,8 @@ def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[st
             if not isinstance(name, str) or not name or len(name) > 200 or _CONTROL.search(name):
                 yield key, f"{quoted(name)} is not a name of a key"
             else:
-                yield from _plain_faults(one, f"{key}.{short(name)}", null)
+                yield from (() if name == "base_url" and isinstance(one, str) else
+                            _plain_faults(one, f"{key}.{short(name)}", null or name == "config"))
     elif isinstance(value, list):
         for one in value:
             yield from list(_plain_faults(one, key, null))[:1]

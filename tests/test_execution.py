@@ -12,10 +12,13 @@ import pytest
 import yaml
 from conftest import PROJECT, start
 
-from kdutils import execution, experiments
+from kdutils import experiments
 from kdutils.__main__ import main
 from kdutils.errors import StudyError
-from kdutils.experiments import NOTEBOOKS, Job, experiment_names, load_experiment, make_jobs
+from kdutils.experiments import execution
+from kdutils.experiments.grid import Job, make_jobs
+from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.steps import NOTEBOOKS
 
 VALUES = [0, -7, 2**70, 5e-05, 0.00005, 1e22, -0.0, 1e-320, 0.1, math.inf, -math.inf, math.nan, True, False, "", " ",
           "5e-05", "1_0", "no", "on", "null", "~", "0x1F", "2026-11-25", "12:30:00", "=", "<<", "!x", "*a", "a: b",

@@ -5,14 +5,10 @@ import yaml
 
 from kdutils.__main__ import main
 from kdutils.errors import StudyError
-from kdutils.experiments import (
-    FOLDER,
-    NOTEBOOKS,
-    SET_BY_STUDY,
-    experiment_names,
-    load_experiment,
-    notebook_parameters,
-)
+from kdutils.experiments import SET_BY_STUDY, notebook_parameters
+from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.steps import NOTEBOOKS
 
 MINI = yaml.safe_load((FOLDER / "mini.yaml").read_text())
 
@@ -308,10 +304,11 @@ def test_every_parameter_that_an_experiment_may_set_has_a_rule():
 
 
 def test_the_rules_are_those_of_the_code_that_reads_the_values():
+    from kdutils.parameters import RULES, fault_of
+
     from kdutils.comparison.runs_table import read_measures
     from kdutils.data.questions import SPLITS
     from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, TASKS
-    from kdutils.parameters import RULES, fault_of
     from kdutils.student.models import ADAPTERS, KINDS
     from kdutils.teacher import choices
 
@@ -327,8 +324,9 @@ def test_the_rules_are_those_of_the_code_that_reads_the_values():
 
 
 def test_the_defaults_of_every_notebook_keep_the_rules():
-    from kdutils.experiments import notebook_defaults
     from kdutils.parameters import fault_of
+
+    from kdutils.experiments import notebook_defaults
 
     for path in NOTEBOOKS.glob("[0-3]*.ipynb"):
         for name, value in notebook_defaults(path.stem).items():
@@ -383,7 +381,7 @@ def test_what_follows_two_dashes_goes_to_snakemake(capsys):
 
 def test_the_grid_is_complete_and_in_order():
     settings = {**MINI, "seeds": [0, 1, 2, 3, 4], "seeds_per_job": 2}
-    from kdutils.experiments import make_jobs
+    from kdutils.experiments.grid import make_jobs
 
     jobs = list(make_jobs("mini", settings))
     seen = set()
@@ -458,7 +456,7 @@ def test_a_control_gets_the_rationales_of_another_data_set_and_has_no_cell_there
 
 
 def test_a_student_learns_by_the_methods_that_it_names_alone():
-    from kdutils.experiments import make_jobs
+    from kdutils.experiments.grid import make_jobs
 
     students = {**MINI["students"], "chooser": {"model": "kdutils/mini/student", "methods": ["label_only"]}}
     trained = [job for job in make_jobs("mini", {**MINI, "students": students}) if job.kind == "students"]
@@ -470,7 +468,9 @@ def test_a_student_learns_by_the_methods_that_it_names_alone():
 def test_a_changed_limit_is_in_the_planned_cost_before_the_data_are_made_again(tmp_path, monkeypatch):
     from kdutils.data.readers import limit_questions, read_questions
     from kdutils.data.tables import write_table
-    from kdutils.experiments import DATA, notebook_defaults, planned_cost
+    from kdutils.experiments import notebook_defaults
+    from kdutils.experiments.cost import planned_cost
+    from kdutils.experiments.steps import DATA
     from kdutils.runs import write_json
 
     monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
@@ -520,7 +520,6 @@ def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
 
 def test_tiny_makes_the_reader_of_explanations_tiny_too():
     from kdutils.student.lm_reader import check_reader
-    from kdutils.tiny import tiny
 
     small = tiny({**MINI, "evaluation": {"reader": {"model": "google/t5-v1_1-base", "epochs": 9.0}}})["evaluation"]
     check_reader(small["reader"])

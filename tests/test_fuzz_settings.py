@@ -16,15 +16,10 @@ import pytest
 import yaml
 
 from kdutils.errors import StudyError
-from kdutils.experiments import (
-    FOLDER,
-    METHODS,
-    check_settings,
-    experiment_names,
-    load_experiment,
-    make_jobs,
-    notebook_defaults,
-)
+from kdutils.experiments import METHODS, notebook_defaults
+from kdutils.experiments.grid import FOLDER, make_jobs
+from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.schema import check_settings
 
 SECONDS = float(os.environ.get("KDUTILS_FUZZ_SECONDS", "15"))
 SLOWEST = 30  # seconds of one input, on a busy machine

@@ -793,7 +793,8 @@ def test_the_commit_that_was_loaded_is_kept_and_another_can_be_asked_for(monkeyp
 
 
 def test_notebook_01_takes_a_revision_and_keeps_the_commit():
-    from kdutils.experiments import NOTEBOOKS, notebook_parameters
+    from kdutils.experiments import notebook_parameters
+    from kdutils.experiments.steps import NOTEBOOKS
 
     assert notebook_parameters("01_look_at_the_data")["revision"] == "str"
     text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()

@@ -20,11 +20,12 @@ from conftest import start
 from slurm_cluster import cluster, why_not
 from test_experiments import changed
 
-from kdutils import slurm
 from kdutils.__main__ import _command, main
 from kdutils.errors import StudyError
-from kdutils.execution import RECORD, record
-from kdutils.experiments import experiment_names, load_experiment, resources_of
+from kdutils.experiments import slurm
+from kdutils.experiments.execution import RECORD, record
+from kdutils.experiments.grid import resources_of
+from kdutils.experiments.loading import experiment_names, load_experiment
 
 needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be started")
 needs_plugin = pytest.mark.skipif(not importlib.util.find_spec("snakemake_executor_plugin_slurm"),

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from kdutils.errors import StudyError
 from kdutils.evaluation.text_metrics import load_encoder
-from kdutils.execution import files_of
-from kdutils.experiments import FOLDER, load_experiment
+from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.inputs import files_of
+from kdutils.experiments.loading import load_experiment
 from kdutils.student.lm_reader import trained_reader
 from kdutils.student.models import load_student
 from kdutils.student.training import fingerprint

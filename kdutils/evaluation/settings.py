@@ -5,8 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kdutils.settings import Count, ModelName, Seed, Settings, Split, of_grid
-
-Attribution = Literal["saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random"]
+from kdutils.teacher.choices import ATTRIBUTIONS
 
 
 class EvaluateStudent(Settings):
@@ -17,15 +16,15 @@ class EvaluateStudent(Settings):
     seeds: list[Seed] = of_grid([0], "seeds of the students to evaluate")
     questions: str = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
     explanations: str = of_grid("kdutils/mini/example/explanations/explanations.parquet",
-                                "explanations by the teacher, empty for none")
+                                "teacher texts, empty for none")
     counterfactuals: str = of_grid("", "explanations of wrong answers, empty for none")
     split: Split = Field("test", description="split whose questions are asked")
     max_explanation_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
-    encoder: ModelName = Field("", description="folder or Hub id of an encoder for BERTScore and for the conditional logit "
-                                               "of LAS and QBE, empty for none")
-    simulator: dict = Field({}, description="model, epochs and so on of a language model that predicts answers for LAS "
-                                            "and QBE, empty means a conditional logit")
-    attribution: Attribution = Field("saliency", description="how words that drive an answer are found, see notebook 05")
+    encoder: ModelName = Field(
+        "", description="folder or Hub id of an encoder for BERTScore and the conditional logit, empty for none")
+    simulator: dict = Field({}, description="language model that predicts answers for LAS and QBE, empty means a logit")
+    attribution: Literal[*ATTRIBUTIONS] = Field(
+        "saliency", description="how words that drive an answer are found, see notebook 05")
     attributed_words: Annotated[int, Field(ge=1, le=1000)] = Field(
         5, description="words per answer that are looked for in its explanation")
     attributed_questions: Annotated[int, Field(ge=0, le=10**9)] = Field(

@@ -10,8 +10,8 @@ from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, TASKS
 from kdutils.settings import ModelName, PathOf, Seed, Settings, matching, of_grid, unique
 
 STUDY_NAME = matching(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?",
-                      "a name of at most 64 letters, digits, '.', '_' and '-' that begins with a letter or digit and does "
-                      "not end with '.'")
+                      "a name of at most 64 letters, digits, '.', '_' and '-' that begins with a letter or "
+                      "digit and does not end with '.'")
 
 
 class MakeHumanStudy(Settings):
@@ -21,13 +21,14 @@ class MakeHumanStudy(Settings):
     evaluations: list = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs to compare")
     questions: list = of_grid(["kdutils/mini/example/questions/questions.parquet"], "tables of their questions")
     explanations: str = Field("kdutils/mini/example/explanations/explanations.parquet",
-                              description="explanations by the teacher that are rated too, empty for none")
+                              description="teacher texts rated too, or empty")
     study: Annotated[str, STUDY_NAME] = Field("example", description="name of the study, used in file names")
     task: Literal[*TASKS] = Field("rating", description="rating, or simulation (raters say what the model answered)")
     answered: Literal[*ANSWERED] = Field("any", description="questions to draw from, all_right, any_right, same or any")
     student_seeds: Literal["lowest", "drawn"] = Field(
         "lowest", description="lowest: one student per method, drawn: one student for each text")
-    strata: Annotated[list[Literal["dataset", "position", "n_choices", "gold", "correct"]], AfterValidator(unique)] = Field(
+    strata: Annotated[
+        list[Literal["dataset", "position", "n_choices", "gold", "correct"]], AfterValidator(unique)] = Field(
         ["position"], description="columns over which the drawn questions are spread evenly")
     masked: Literal[*MASKED] = Field("none", description="what is hidden in explanations, none, answer or choices")
     n_raters: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="number of raters")
@@ -64,7 +65,8 @@ class AnalyseHumanStudy(Settings):
     keep_unfinished: bool = Field(False, description="use the ratings of raters who did not finish")
     simulated_effects: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(
         {}, description="points added per method where raters are simulated")
-    explanations: str = Field("", description="explanations by the teacher, the reference of BLEU and ROUGE-L, or empty")
+    explanations: str = Field(
+        "", description="explanations by the teacher, the reference of BLEU and ROUGE-L, or empty")
     encoder: ModelName = Field("", description="folder or Hub id of an encoder for BERTScore, empty for none")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="significance level")
     seed: Seed = Field(0, description="simulates raters and resamples intervals")

@@ -19,5 +19,6 @@ class MakeMiniModels(Settings):
     seed: Seed = Field(0, description="seed of weights and transcripts")
     marked: Count = Field(12, description="questions per split on which the teacher is marked")
     install: bool = Field(False, description="copy the models into kdutils/mini")
-    make_examples: bool = Field(False, description="make the example tables in kdutils/mini again with the models there")
+    make_examples: bool = Field(
+        False, description="make the example tables in kdutils/mini again with the models there")
     output: str = of_grid("outputs/explore/90_make_mini_models", "folder of this run")

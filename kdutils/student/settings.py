@@ -7,8 +7,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kdutils.errors import quoted, short
 from kdutils.settings import Count, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
+from kdutils.student.models import KINDS
 
-Architecture = Literal["", "seq2seq", "causal", "classifier"]
+Architecture = Literal["", *KINDS]
 Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
 Epochs = Annotated[float, Field(gt=0, le=100_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -53,7 +54,8 @@ class Trained(Settings):
     """What decides how a model is trained, whatever it learns."""
 
     model: ModelName = Field("kdutils/mini/student", description="folder or Hub id of the student")
-    tokenizer: Vocabulary = Field("", description="another folder or Hub id for the vocabulary, empty for the model's own")
+    tokenizer: Vocabulary = Field(
+        "", description="another folder or Hub id for the vocabulary, empty for the model's own")
     kind: Architecture = Field("", description="seq2seq, causal or classifier, empty for the model's own architecture")
     random_weights: bool = Field(False, description="use the shape alone and draw the weights from the seed")
     config: Annotated[dict, AfterValidator(_shape)] = Field({}, description="changes to the shape")
@@ -62,7 +64,8 @@ class Trained(Settings):
     epochs: Epochs = Field(8.0, description="times that every question is seen")
     questions_per_step: Count = Field(8, description="questions per optimiser step, the same for every method")
     learning_rate: Rate = Field(0.001, description="highest learning rate; it decays linearly to 0")
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(10, description="steps in which the learning rate rises")
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        10, description="steps in which the learning rate rises")
     dev_evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(2, description="evaluations on dev, evenly spread")
     max_source_tokens: Read = Field(256, description="longer inputs are cut and counted")
     max_target_tokens: Read = Field(256, description="longer targets are cut and counted")
@@ -113,10 +116,10 @@ class TrainOnCounterfactuals(TrainOnExplanations):
     """What every training on explanations of wrong answers takes."""
 
     counterfactuals: str = of_grid("kdutils/mini/example/counterfactuals/explanations.parquet",
-                                   "table of explanations of wrong answers")
+                                   "explanations of wrong answers")
     beta: Share = Field(0.5, description="weight of the task factual; counterfactual has the rest")
     counterfactual_style: Literal["encoder", "decoder"] = Field(
-        "encoder", description="encoder: the wrong rationale is in the source, decoder: the decoder is forced through it")
+        "encoder", description="encoder: wrong rationale in the source, decoder: forced in the decoder")
     wrong_answers: Literal["all", "first"] = Field(
         "all", description="all: one is drawn per epoch, first: always the first one, as the published code does")
 

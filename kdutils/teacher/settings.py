@@ -8,12 +8,16 @@ from pydantic import AfterValidator, Field
 from kdutils.errors import short
 from kdutils.runs import project_path
 from kdutils.settings import Count, Folder, ModelName, Seed, Settings, Splits, Texts, at_least, of_grid, unique
+from kdutils.teacher.choices import (
+    ATTRIBUTION_TARGETS,
+    ATTRIBUTIONS,
+    BACKENDS,
+    CONTRASTS,
+    PUBLISHED_TEACHERS,
+    QUANTIZATIONS,
+)
 
-Backend = Literal["hf", "openai", "published"]
-Quantization = Literal["none", "int8", "nf4"]
-PublishedTeacher = Literal["llama", "qwen", "palm", "people"]
-Attribution = Literal["saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random"]
-Target = Literal["gold", "own"]
+Attribution = Literal[*ATTRIBUTIONS]
 QUESTIONS = "kdutils/mini/example/questions/questions.parquet"
 
 
@@ -22,21 +26,26 @@ class Explain(Settings):
 
     questions: str = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "data set whose prompts and published files are used")
-    backend: Backend = Field("hf", description="hf: a model of transformers, openai: a server, published: published files")
-    model: ModelName = Field("kdutils/mini/teacher", description="folder or Hub id, or the name of the model on a server")
+    backend: Literal[*BACKENDS] = Field(
+        "hf", description="hf: a model of transformers, openai: a server, published: published files")
+    model: ModelName = Field(
+        "kdutils/mini/teacher", description="folder or Hub id, or the name of the model on a server")
     revision: str = Field("", description="branch, tag or commit of a Hub id")
-    quantization: Quantization = Field("none", description="none, int8 or nf4; backend hf only")
+    quantization: Literal[*QUANTIZATIONS] = Field("none", description="none, int8 or nf4; backend hf only")
     token_budget: Count = Field(8192, description="tokens of a batch with padding and new tokens; backend hf only")
     chat: bool = Field(False, description="wrap each prompt in the chat template of the model")
     base_url: str = Field("", description="address of the server, empty means OPENAI_BASE_URL; backend openai only")
     requests: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="requests in flight; backend openai only")
     timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
     max_new_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
-    temperature: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="0 is greedy, above 0 samples with the seed")
+    temperature: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="0 is greedy, above 0 samples with the seed")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of probability that sampling draws from")
     stop: Texts = Field(["\n\n", "Question:"], description="texts that end a completion")
-    published_teacher: PublishedTeacher = Field("llama", description="llama, qwen, palm or people; backend published only")
-    published_folder: Folder = Field("", description="folder of published files, empty means KDUTILS_DATA or a download")
+    published_teacher: Literal[*PUBLISHED_TEACHERS] = Field(
+        "llama", description="llama, qwen, palm or people; backend published only")
+    published_folder: Folder = Field(
+        "", description="folder of published files, empty means KDUTILS_DATA or a download")
     splits: Splits = Field(["train", "dev", "test"], description="splits whose questions are explained")
     seed: Seed = Field(0, description="seed of everything that is drawn for a question")
 
@@ -80,7 +89,7 @@ class ExplainCounterfactual(Explain):
 
 class ExplainContrastive(Explain):
     notebook: ClassVar[str] = "06_explain_contrastive"
-    against: Literal["wrong", "empty"] = Field("wrong", description="wrong: one drawn wrong answer, empty: no answer")
+    against: Literal[*CONTRASTS] = Field("wrong", description="wrong: one drawn wrong answer, empty: no answer")
     strength: Annotated[float, Field(ge=0, le=100)] = Field(0.5, description="weight of the other context, 0 is greedy")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "contrastive"}, "cell of the grid")
     output: str = of_grid("outputs/explore/06_explain_contrastive", "folder of this run")
@@ -103,15 +112,17 @@ class ExplainTokens(Settings):
     attribution: Attribution = Field("saliency", description="saliency, input_x_gradient, integrated_gradients, "
                                                              "attention_rollout or random")
     k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="words per question")
-    target: Target = Field("gold", description="gold: explain the right answer, own: explain the teacher's answer")
+    target: Literal[*ATTRIBUTION_TARGETS] = Field(
+        "gold", description="gold: explain the right answer, own: explain the teacher's answer")
     frame: Texts = Field(["Premise:", "Hypothesis:", "What is the relationship?"],
-                         description="texts of a question that are layout and never chosen")
+                         description="layout of a question, never chosen")
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="points on the path of integrated gradients")
     random_weights: bool = Field(False, description="control: a teacher of the same shape that has learnt nothing")
     compare: Annotated[list[Attribution], AfterValidator(unique)] = Field(
         ["attention_rollout", "random"], description="further attributions to compare with the first")
     compare_questions: Count = Field(100, description="number of questions of that comparison")
-    max_source_tokens: Annotated[int, Field(ge=8, le=1_000_000)] = Field(512, description="a longer question is an error")
+    max_source_tokens: Annotated[int, Field(ge=8, le=1_000_000)] = Field(
+        512, description="a longer question is an error")
     max_new_tokens: Count = Field(64, description="maximum number of tokens of the teacher's own answer")
     token_budget: Count = Field(4096, description="tokens of a batch with padding")
     splits: Splits = Field(["train", "dev", "test"], description="splits whose questions are explained")

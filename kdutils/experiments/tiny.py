@@ -17,7 +17,7 @@ ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "n
 TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000}
 
 
-def tiny(settings):
+def make_tiny(settings: dict) -> dict:
     """Return `settings` of an experiment with tiny models, few questions, one epoch and the first two seeds."""
     small = {**settings, "seeds": settings["seeds"][:2], "seeds_per_job": 2,
              "about": f"{settings['about']} (tiny, no result)"}
@@ -27,8 +27,8 @@ def tiny(settings):
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16}
-    if small["evaluation"].get("reader"):
-        small["evaluation"]["reader"] = {**_student(small["evaluation"]["reader"]), **TRAINING}
+    if small["evaluation"].get("simulator"):
+        small["evaluation"]["simulator"] = {**_student(small["evaluation"]["simulator"]), **TRAINING}
     for key in ("evaluation", "human_ratings"):
         if small.get(key, {}).get("encoder"):
             small[key] = {**small[key], "encoder": str(encoder_model())}
