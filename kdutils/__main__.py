@@ -30,7 +30,8 @@ def main(arguments=None):
     try:
         return options.command(options)
     except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in getattr(error, "lines", [error]):
+            print(f"error: {line}", file=sys.stderr)
         return 2
     except OSError as error:  # a full or read-only disk, most of all
         print(f"error: {_disk_error(error)}", file=sys.stderr)

@@ -33,6 +33,14 @@ class PathOf:
     what: str
 
 
+class Inside(ValueError):
+    """What is wrong inside a mapping: `key` is its dotted key there."""
+
+    def __init__(self, key: str, what: str):
+        super().__init__(what)
+        self.key = key
+
+
 class Settings(BaseModel):
     """The parameters of one notebook. All fields have defaults, so that a part of them can be checked by itself."""
 
@@ -165,9 +173,11 @@ def faults_of(model: type[BaseModel], values: Mapping[str, Any]) -> list[tuple[s
             what = f"unknown; known are {', '.join(model.model_fields)}"
         else:
             what = explain(fault)
+        if isinstance(fault.get("ctx", {}).get("error"), Inside):
+            path.append(fault["ctx"]["error"].key)
         if path[-1] == "[key]":  # the key of a mapping is what is wrong
             path = path[:-2]
-        found.setdefault(".".join(short(part) for part in path), what)
+        found.setdefault(".".join(short(part, 200) for part in path), what)
     return list(found.items())
 
 

@@ -735,32 +735,34 @@ def test_a_run_and_a_dry_run_stop_at_a_bad_table_before_anything_is_written(
 
 
 def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, monkeypatch):
-    from kdutils import experiments
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     save([riddle(number) for number in range(9)], tmp_path / "train.json")
     save([riddle(number) for number in range(9, 12)], tmp_path / "test.json")
     asked = []
     monkeypatch.setattr(readers, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
-    loaded = experiments.load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
+    loaded = load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
     for _ in range(3):
-        experiments.check_data(loaded)
+        check_data(loaded)
     assert len(asked) == 1
     save([riddle(1, answer="7")], tmp_path / "test.json")
     with pytest.raises(StudyError, match=r"test\.json: row 0"):
-        experiments.check_data(loaded)
+        check_data(loaded)
     (own_outputs / "own" / "data" / "mini").mkdir(parents=True)
     (own_outputs / "own" / "data" / "mini" / "metrics.json").write_text("{}")
     for name in ("train.json", "test.json"):
         (tmp_path / name).unlink()
-    experiments.check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at
+    check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at
 
 
 def test_data_of_the_hub_are_not_downloaded_by_the_check(monkeypatch):
-    from kdutils import experiments
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **b: pytest.fail("the network was asked"))
-    experiments.check_data(experiments.load_experiment("published-all"))
+    check_data(load_experiment("published-all"))
 
 
 # The commit of the Hub
@@ -793,10 +795,9 @@ def test_the_commit_that_was_loaded_is_kept_and_another_can_be_asked_for(monkeyp
 
 
 def test_notebook_01_takes_a_revision_and_keeps_the_commit():
-    from kdutils.experiments import notebook_parameters
-    from kdutils.experiments.steps import NOTEBOOKS
+    from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
-    assert notebook_parameters("01_look_at_the_data")["revision"] == "str"
+    assert SETTINGS["01_look_at_the_data"].types()["revision"] == "str"
     text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()
     assert "seed, revision)" in text and 'questions.attrs.get(\\"hub\\"' in text
 

@@ -109,8 +109,8 @@ def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
                                progress_bar=False)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"favourite": 1, "files": {}, "ranks": []}
     found = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
-    from kdutils.experiments import notebook_defaults
-    assert found == {**notebook_defaults("02_explain_few_shot"), "output": str(tmp_path / "run"), "seed": 7,
+    from kdutils.experiments.steps import SETTINGS
+    assert found == {**SETTINGS["02_explain_few_shot"].defaults(), "output": str(tmp_path / "run"), "seed": 7,
                      "of_papermill": [1]}
 
 

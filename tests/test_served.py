@@ -335,13 +335,13 @@ def test_a_server_of_another_interface_is_told_by_its_address_at_once(pauses):
 
 
 def test_how_long_to_wait_is_a_parameter_and_the_remedy_of_a_timeout(pauses):
-    from kdutils.experiments import notebook_parameters
+    from kdutils.experiments.steps import SETTINGS
     from kdutils.teacher.backends import load_teacher
 
     settings = {"backend": "openai", "model": "m", "base_url": "http://localhost/v1", "chat": False, "requests": 2}
     assert load_teacher({**settings, "timeout": 7}).timeout == 7
     for notebook in ("02_explain_few_shot", "03_explain_critique_revision", "04_explain_counterfactual"):
-        assert notebook_parameters(notebook)["timeout"]
+        assert SETTINGS[notebook].types()["timeout"]
     with pytest.raises(StudyError, match="timeout: 0 seconds"):
         load_teacher({**settings, "timeout": 0})
     with BadServer(["slow"]) as server, pytest.raises(StudyError, match="more `timeout` than 1 or fewer `requests`"):

@@ -528,12 +528,13 @@ def test_a_look_makes_nothing_and_changes_nothing(tmp_path, store):
 
 def test_a_plan_makes_no_store_and_no_folder(tmp_path, monkeypatch):
     from kdutils.data.mini_world import build_questions
-    from kdutils.experiments import notebook_defaults
+    from kdutils.experiments.steps import SETTINGS
     from kdutils.teacher import explaining
 
     monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "deep" / "store.sqlite"))
     monkeypatch.setattr(explaining, "load_teacher", lambda _: Parrot())
-    assert explaining.plan(build_questions(4, 4, 4), "few_shot", notebook_defaults("02_explain_few_shot")).to_ask == 12
+    defaults = SETTINGS["02_explain_few_shot"].defaults()
+    assert explaining.plan(build_questions(4, 4, 4), "few_shot", defaults).to_ask == 12
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ class CompareMethods(Settings):
     missing: list = of_grid([], "evaluation runs that failed or were not reached")
     tested: Annotated[list[Measure], AfterValidator(unique)] = Field(
         ["words", "distractors", "names_answer", "rouge_l_teacher", "las", "qbe", "overlap_gain"],
-        description="measures tested")
+        description="measures")
     measure: MeasureOrNone = Field("", description="measure that is shown beside accuracy, empty means LAS, or else "
                                                    "likeness to the teacher")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="questions shown of each group")

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from kdutils.data.questions import SPLITS
 from kdutils.errors import quoted, short
-from kdutils.settings import Folder, Seed, Settings, of_grid
+from kdutils.settings import Folder, Inside, Seed, Settings, of_grid
 
 
 def _limits(value: dict) -> dict:
@@ -14,9 +14,9 @@ def _limits(value: dict) -> dict:
         if split not in SPLITS:
             raise ValueError(f"unknown split {quoted(split)}; known are {', '.join(SPLITS)}")
         if isinstance(limit, bool) or not isinstance(limit, int):
-            raise ValueError(f"{split}: {quoted(limit)} is not a whole number of questions, -1 for all")
+            raise Inside(split, f"{quoted(limit)} is not a whole number of questions, -1 for all")
         if limit < 1 and limit != -1:
-            raise ValueError(f"{split}: {short(limit)} is less than 1 (or -1 for all)")
+            raise Inside(split, f"{short(limit)} is less than 1 (or -1 for all)")
     return value
 
 
@@ -25,7 +25,7 @@ def _files(value: dict) -> dict:
         if split not in (*SPLITS, "all"):
             raise ValueError(f"unknown split {quoted(split)}; known are {', '.join(SPLITS)}, all")
         if not isinstance(file, str) or not file.strip():
-            raise ValueError(f"{split}: {quoted(file)} is not the path of one file; join several files into one")
+            raise Inside(split, f"{quoted(file)} is not the path of one file; join several files into one")
     return value
 
 

@@ -31,7 +31,7 @@ from kdutils.experiments.grid import (
 )
 from kdutils.experiments.inputs import config_type_fault, file_faults, path_fault
 from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
-from kdutils.settings import MAX_SEED, Seed, Settings, Text, faults_of, plain_faults, unique
+from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
 from kdutils.student.methods import METHODS
 from kdutils.student.settings import LmReader
 from kdutils.teacher.choices import PROMPTINGS
@@ -51,10 +51,10 @@ def _names(entries: dict) -> dict:
     seen = {}
     for name in entries:
         if not NAME.fullmatch(name):
-            raise ValueError(f"{quoted(name)}: a name {NAMED}")
+            raise Inside(short(name), f"a name {NAMED}")
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            raise ValueError(f"'{name}' differs from '{other}' in capital letters alone, and both name folders; choose "
+            raise Inside(name, f"differs from '{other}' in capital letters alone, and both name folders; choose "
                              "another name")
     return entries
 
@@ -63,15 +63,15 @@ def _resources(entry: dict, kinds: tuple = KINDS) -> dict:
     for key, value in entry.items():
         if key in kinds:
             if not isinstance(value, dict):
-                raise ValueError(f"{key}: give a mapping, such as {{gpus: 1}}")
+                raise Inside(key, "give a mapping, such as {gpus: 1}")
             try:
                 _resources(value, ())
-            except ValueError as error:
-                raise ValueError(f"{key}.{error}") from None
+            except Inside as error:
+                raise Inside(f"{key}.{error.key}", str(error)) from None
         elif key not in RESOURCES:
-            raise ValueError(f"{short(key)}: unknown; known are {', '.join((*RESOURCES, *kinds))}")
+            raise Inside(short(key), f"unknown; known are {', '.join((*RESOURCES, *kinds))}")
         elif not isinstance(value, int) or isinstance(value, bool) or not RESOURCES[key][0] <= value <= MOST:
-            raise ValueError(f"{key}: {quoted(value)} is not a whole number from {RESOURCES[key][0]} to {MOST}")
+            raise Inside(key, f"{quoted(value)} is not a whole number from {RESOURCES[key][0]} to {MOST}")
     return entry
 
 
@@ -123,10 +123,7 @@ def _file_faults(settings) -> Iterator[Fault]:
     seen = {key for key, _ in plain}
     for key, what in faults_of(ExperimentFile, settings):
         if key not in seen:
-            name, _, rest = what.partition(": ")
-            inside = key in ("resources",) and rest  # the text says where in the entry it is
-            yield (f"{key}.{name}", rest) if inside else (key, "missing or empty" if what == "missing" or
-                                                          what.endswith(" is empty") else what)
+            yield key, "missing or empty" if what == "missing" or what.endswith(" is empty") else what
 
 
 # The grid
@@ -328,10 +325,12 @@ def _cell_faults(settings) -> Iterator[Fault]:
 def _teacher_faults(settings) -> Iterator[Fault]:
     """Check for every teacher, prompting and data set what would stop its run."""
     for teacher, entry in settings["teachers"].items():
+        faults = {}
         for prompting in promptings_of(settings, teacher):
             fault = next(_asking_faults(settings, teacher, entry.get("finetune"), prompting), None)
             if fault:
-                yield f"teachers.{teacher}', prompting '{prompting}", fault
+                faults.setdefault(fault, []).append(prompting)
+        yield from ((f"teachers.{teacher}', prompting '{', '.join(names)}", fault) for fault, names in faults.items())
 
 
 def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:

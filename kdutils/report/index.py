@@ -76,7 +76,7 @@ def _is_current(page, digest):
     notebook = page.with_name(NOTEBOOK)
     if not page.is_file() or not notebook.is_file():
         return False
-    made_from = [notebook, TEMPLATES.with_name("html.py"), *TEMPLATES.iterdir()]
+    made_from = [notebook, TEMPLATES.with_name("notebook_pages.py"), *TEMPLATES.iterdir()]
     return all(page.stat().st_mtime_ns >= file.stat().st_mtime_ns for file in made_from) and sha256(page) == digest
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kdutils.errors import quoted, short
-from kdutils.settings import Count, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
+from kdutils.settings import Count, Inside, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
 from kdutils.student.models import KINDS
 
 Architecture = Literal["", *KINDS]
@@ -33,7 +33,7 @@ def _adapters(value: dict) -> dict:
         if fault["type"] == "extra_forbidden":
             raise ValueError(f"unknown key {quoted(fault['loc'][0])}; known are "
                              f"{', '.join(Adapters.model_fields)}") from None
-        raise ValueError(f"{fault['loc'][0]}: {explain(fault)}") from None
+        raise Inside(str(fault["loc"][0]), explain(fault)) from None
     return value
 
 
@@ -42,11 +42,11 @@ def _shape(config: dict) -> dict:
     for key, value in config.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and "dropout" in key and not 0 <= value <= 1:
-            raise ValueError(f"{short(key)}: {short(value)} is not between 0 and 1")
+            raise Inside(short(key), f"{short(value)} is not between 0 and 1")
         sized = key.startswith(("d_", "num_", "n_")) or key.endswith(("_size", "_dim", "_heads", "_layers", "_length"))
         whole = isinstance(value, int) and not isinstance(value, bool)
         if sized and value is not None and not (whole and 1 <= value <= 10_000_000):
-            raise ValueError(f"{short(key)}: {short(value)} is not a whole number of at least 1")
+            raise Inside(short(key), f"{short(value)} is not a whole number of at least 1")
     return config
 
 
