@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import json
 import os
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kdutils.errors import StudyError, masked
 from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
@@ -123,11 +124,15 @@ def run_experiment(options):
         return _dry_run(experiment, options)
     begun = time.time()
     experiment.folder.mkdir(parents=True, exist_ok=True)
-    with open(experiment.folder / ".lock", "a+") as lock:
-        if not _take(lock):
-            print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
-                  "or stop it first", file=sys.stderr)
-            return 3
+    lock = experiment.folder / ".lock"
+    try:
+        held = FileLock(lock, timeout=0).acquire()
+    except Timeout:
+        print(f"error: '{experiment.name}' is already being run by process {lock.read_text() or 'unknown'}; wait for "
+              "it, or stop it first", file=sys.stderr)
+        return 3
+    with held:
+        lock.write_text(str(os.getpid()))
         slurm.stop_jobs(experiment.folder)
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
@@ -153,22 +158,6 @@ def run_experiment(options):
             page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
-
-
-def _take(lock):
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return True
-
-
-def _owner(lock):
-    lock.seek(0)
-    return lock.read().strip() or "unknown"
 
 
 def stop_orphans(experiment):

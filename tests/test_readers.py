@@ -715,7 +715,7 @@ def experiment(folder, files, **entry):
     ({"train": "good.json"}, {}, "data set 'mini': no questions in the split test; a run needs train, dev and test"),
     ({"test": "good.json"}, {}, "data set 'mini': no questions in the split train and dev; a run needs"),
     ({"all": "named.json"}, {}, "data set 'mini': no questions in the split test"),
-    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not of type str"),
+    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not the path of one file"),
     ({"train": "pipe.json"}, {}, "a device or a pipe"),
     ({"train": "no.json"}, {}, "files.train': .*no.json: no such file"),
     ({}, {}, "'table' has no files of its own"),
@@ -735,13 +735,14 @@ def test_a_run_and_a_dry_run_stop_at_a_bad_table_before_anything_is_written(
 
 
 def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, monkeypatch):
+    from kdutils.experiments import inputs
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment
 
     save([riddle(number) for number in range(9)], tmp_path / "train.json")
     save([riddle(number) for number in range(9, 12)], tmp_path / "test.json")
     asked = []
-    monkeypatch.setattr(readers, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
+    monkeypatch.setattr(inputs, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
     loaded = load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
     for _ in range(3):
         check_data(loaded)

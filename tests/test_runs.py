@@ -98,7 +98,7 @@ def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     notebook = nbformat.read(runs.PROJECT / "notebooks" / "02_explain_few_shot.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
-    assert "parameters" in cells[0].metadata["tags"] and "start_run(" in cells[1].source
+    assert "parameters" in cells[0].metadata["tags"] and ".start(globals())" in cells[1].source
     before = nbformat.v4.new_code_cell("earlier = my_mail")
     after = nbformat.v4.new_code_cell("import os\nrun.finish({'favourite': favourite['a'], "
                                       "'ranks': [name for name in os.environ if name == 'RANK']})")

@@ -58,17 +58,17 @@ def wait_for(true, seconds=300):
 
 @pytest.mark.parametrize("value, message", [
     ({"colour": 1}, "key 'resources.colour': unknown; known are memory_mb, minutes, gpus, data, teachers"),
-    ({"memory_mb": "8 GB"}, "key 'resources.memory_mb': a whole number from 100 to "),
-    ({"memory_mb": 8}, "key 'resources.memory_mb': a whole number from 100 to "),
-    ({"minutes": 0}, "key 'resources.minutes': a whole number from 1 to "),
+    ({"memory_mb": "8 GB"}, "key 'resources.memory_mb': '8 GB' is not a whole number from 100 to "),
+    ({"memory_mb": 8}, "key 'resources.memory_mb': 8 is not a whole number from 100 to "),
+    ({"minutes": 0}, "key 'resources.minutes': 0 is not a whole number from 1 to "),
     ({"minutes": 1.5}, "key 'resources.minutes'"),
     ({"gpus": True}, "key 'resources.gpus'"),
     ({"gpus": -1}, "key 'resources.gpus'"),
     ({"gpus": 10 ** 12}, "key 'resources.gpus'"),
-    ({"students": 1}, "key 'resources.students': a mapping please"),
+    ({"students": 1}, "key 'resources.students': give a mapping"),
     ({"students": {"gpu": 1}}, "key 'resources.students.gpu': unknown; known are memory_mb, minutes, gpus"),
     ({"students": {"evaluations": {}}}, "key 'resources.students.evaluations': unknown"),
-    ({"evaluations": {"minutes": None}}, "key 'resources.evaluations.minutes': a whole number"),
+    ({"evaluations": {"minutes": None}}, "key 'resources.evaluations.minutes': it is empty; leave the key out"),
     ([8000], "key 'resources': [8000] is not of type dict"),
 ])
 def test_wrong_resources_are_refused(value, message, tmp_path, capsys):
