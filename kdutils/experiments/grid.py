@@ -21,8 +21,8 @@ from pathlib import Path
 
 from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.runs import PROJECT
-from kdutils.student.methods import METHODS
-from kdutils.teacher.choices import PROMPTINGS
+from kdutils.student.methods import METHODS, Method
+from kdutils.teacher.choices import PROMPTINGS, Prompting
 
 FOLDER = PROJECT / "notebooks" / "experiments"
 OUTPUTS = PROJECT / "outputs"
@@ -78,12 +78,12 @@ def base_of(settings: dict, key: str, name: str) -> str:
     return settings[key][name].get("as", name)
 
 
-def prompting_of(settings: dict, name: str):
+def prompting_of(settings: dict, name: str) -> Prompting:
     """Return the Prompting of an entry of `promptings`."""
     return PROMPTINGS[base_of(settings, "promptings", name)]
 
 
-def method_of(settings: dict, name: str):
+def method_of(settings: dict, name: str) -> Method:
     """Return the Method of an entry of `methods`."""
     return METHODS[base_of(settings, "methods", name)]
 

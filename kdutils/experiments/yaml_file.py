@@ -30,7 +30,7 @@ _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def read_settings(path):
+def read_settings(path: Path | str) -> object:
     """Return what the YAML file at `path` holds, of dict, list, str, int, float, bool and None.
 
     Raises StudyError, one line with file and line, for what is no YAML, a duplicate key, a key that is no text, a tag,
