@@ -24,7 +24,7 @@ REASONS = {"CANCELLED": "it was cancelled (scancel)", "TIMEOUT": "its time was o
 def option_values(words: list[str], name: str, short: str) -> list[str]:
     """Return the values of an option in `words`, however it is written: --name x, --name=x, -n x, -nx, -n=x."""
     values = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in (name, short):
             values.append(following)
         elif word.startswith(f"{name}="):
