@@ -80,7 +80,7 @@ def local_folders(name):
     return [folder]
 
 
-class Found(NamedTuple):
+class ModelFiles(NamedTuple):
     """Where a model's config and weights are, a folder or a Hub id, and the folder of the adapter that goes onto it."""
 
     name: str
@@ -97,7 +97,7 @@ def find_model(name, needs_weights=True, revision=""):
     where = locate_model(name, needs_weights)
     config = _file_of(where, ADAPTER, revision)
     if not config:
-        return Found(name, where, revision)
+        return ModelFiles(name, where, revision)
     if _file_of(where, WEIGHTS, revision) or _file_of(where, INDEX, revision):
         raise StudyError(f"{name}: it holds a whole model and an adapter ({ADAPTER}); remove {ADAPTER} if the adapter "
                          "has been merged, else give the adapter a folder of its own")
@@ -114,7 +114,7 @@ def find_model(name, needs_weights=True, revision=""):
         raise StudyError(f"{name}: an adapter whose base cannot be used ({error}); write where the base is as "
                          f"base_model_name_or_path into its {ADAPTER}, or give the merged model") from None
     at = "" if Path(of_base).is_dir() else said.get("revision") or ""
-    return Found(f"{name} (adapter of {base})", of_base, at, str(Path(config).parent))
+    return ModelFiles(f"{name} (adapter of {base})", of_base, at, str(Path(config).parent))
 
 
 def read_config(found, needs_weights=True, **changes):
@@ -124,7 +124,7 @@ def read_config(found, needs_weights=True, **changes):
     """
     from transformers import AutoConfig
 
-    with loading(found.name, where=found.where):
+    with named_load_errors(found.name, where=found.where):
         shape = AutoConfig.from_pretrained(found.where, trust_remote_code=False, **_revision_of(found), **changes)
     given = quantization_of(shape)
     if given and needs_weights:
@@ -143,13 +143,13 @@ def read_tokenizer(name, revision=""):
     """Return the tokenizer of a folder or Hub id: of an adapter without one, that of its base."""
     from transformers import AutoTokenizer
 
-    found = Found(name, locate_model(name, needs_weights=False), revision)
+    found = ModelFiles(name, locate_model(name, needs_weights=False), revision)
     if not any(_file_of(found.where, file, revision) for file in TOKENIZER_FILES):
         if _file_of(found.where, ADAPTER, revision):
             found = find_model(name, needs_weights=False, revision=revision)
         elif Path(found.where).is_dir() and not has_tokenizer(Path(found.where)):
             raise StudyError(f"{found.where}: no tokenizer ({', '.join(TOKENIZER_FILES)})")
-    with loading(found.name, "tokenizer: ", found.where):
+    with named_load_errors(found.name, "tokenizer: ", found.where):
         try:
             return AutoTokenizer.from_pretrained(found.where, trust_remote_code=False, **_revision_of(found))
         except (ImportError, ValueError) as error:
@@ -180,7 +180,7 @@ def load_weights(auto_class, found, new=(), say=print, **settings):
     settings = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True,
                 **_revision_of(found), **settings}
     drawn = torch.get_rng_state()
-    with loading(found.name), quietly():
+    with named_load_errors(found.name), quiet_transformers():
         model, info = auto_class.from_pretrained(found.where, trust_remote_code=False, **settings)
         wrapped = _wrappers(info["unexpected_keys"])
         if wrapped:
@@ -214,7 +214,7 @@ def check_vocabulary(name, tokenizer, rows, own=True):
 
 
 @contextlib.contextmanager
-def loading(name, what="", where="", instead=WHOLE):
+def named_load_errors(name, what="", where="", instead=WHOLE):
     """Turn what the library raises over a model's files into one line that names the model; memory errors pass.
 
     `what`: said before the library's own words. `where`: the folder in which a file that is no JSON is looked for.
@@ -323,7 +323,7 @@ def _weight_files(folder):
 def _tensor_names(path):
     from safetensors import safe_open
 
-    with loading(path.parent, f"{path.name}: "), safe_open(path, framework="np") as file:
+    with named_load_errors(path.parent, f"{path.name}: "), safe_open(path, framework="np") as file:
         return list(file.keys())
 
 
@@ -334,7 +334,7 @@ def _check_quantized(name, given):
 
     given, method = deepcopy(given), first_line(given.get("quant_method") or "by no method that is named", 40)
     try:
-        with quietly():
+        with quiet_transformers():
             known = AutoHfQuantizer.supports_quant_method(given)
         if not known:
             raise StudyError("the library does not know that method")
@@ -346,7 +346,7 @@ def _check_quantized(name, given):
 
 
 @contextlib.contextmanager
-def quietly():
+def quiet_transformers():
     """Without the library's own reports: what matters of them is said in one line here."""
     from transformers.utils import logging
 
@@ -429,7 +429,7 @@ def _with_adapter(model, found):
     from peft import PeftConfig, PeftModel
 
     instead = "give an adapter that is whole and was trained on this base"
-    with loading(found.name, "the adapter: ", instead=instead), warnings.catch_warnings(action="ignore"):
+    with named_load_errors(found.name, "the adapter: ", instead=instead), warnings.catch_warnings(action="ignore"):
         config = PeftConfig.from_pretrained(found.adapter)
         if config.is_prompt_learning:
             raise StudyError(f"{found.name}: an adapter of type {config.peft_type.value} cannot be merged into "

@@ -188,14 +188,14 @@ def checksums(folder):
             and "checkpoints" not in path.relative_to(folder).parts}
 
 
-def mark_whole(folder):
+def mark_complete(folder):
     """Say of a folder that everything in it is written: ``whole.json`` lists its files with their checksums."""
     folder = Path(folder)
     (folder / "whole.json").unlink(missing_ok=True)
     write_json(folder / "whole.json", checksums(folder))
 
 
-def is_whole(folder):
+def is_complete(folder):
     """Say whether every file that `mark_whole` listed is there as it was written."""
     folder = Path(folder)
     try:
@@ -222,7 +222,7 @@ def _entry(path):
 
 
 @contextlib.contextmanager
-def written_whole(path):
+def atomic_write(path):
     """Yield a temporary path beside `path`; what is written there takes its name once all of it is on disk.
 
     Whatever happens in between (an error, a full disk, a kill), `path` is the old file or the new one, never a part.
@@ -241,7 +241,7 @@ def written_whole(path):
 
 def write_text(path, text):
     """Write `text` to `path`, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
@@ -263,26 +263,26 @@ def write_csv(path, frame, index=False):
 
     numbers = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
     columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
-    table = pd.DataFrame({place: values.array if number else np.array([*map(safe_cell, values), None], object)[:-1]
+    table = pd.DataFrame({place: values.array if number else np.array([*map(escape_cell, values), None], object)[:-1]
                           for place, (values, number) in enumerate(zip(columns, numbers, strict=True))},
                          index=frame.index)
-    table.columns = frame.columns.map(safe_cell) if len(frame.columns) else frame.columns
+    table.columns = frame.columns.map(escape_cell) if len(frame.columns) else frame.columns
     if index:
-        table = table.rename(index=safe_cell).rename_axis(index=safe_cell)
+        table = table.rename(index=escape_cell).rename_axis(index=escape_cell)
     return write_text(path, table.to_csv(index=index, lineterminator="\n"))
 
 
-def safe_cell(value):
+def escape_cell(value):
     """Return a text as write_csv writes it; any other value as it is (of a tuple, its parts)."""
     if isinstance(value, tuple):
-        return tuple(map(safe_cell, value))
+        return tuple(map(escape_cell, value))
     if not isinstance(value, str):
         return value
     text = _CONTROL.sub("\ufffd", str(value).replace("\r\n", "\n").replace("\r", "\n"))
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def plain_cell(value):
+def unescape_cell(value):
     """Return a text without the apostrophe that safe_cell put before it; any other value as it is."""
     if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) and not _NUMBER.fullmatch(value[1:]):
         return value[1:]
@@ -294,9 +294,9 @@ def read_csv(path, **options):
     import pandas as pd
 
     frame = pd.read_csv(path, **options)
-    frame.columns = frame.columns.map(plain_cell)
+    frame.columns = frame.columns.map(unescape_cell)
     for name in frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]:
-        frame[name] = frame[name].map(plain_cell)
+        frame[name] = frame[name].map(unescape_cell)
     return frame
 
 
@@ -324,7 +324,7 @@ def mask_file(path):
         if whole != text and Path(path).suffix == ".ipynb":  # text by text: what is masked may hold an escape
             whole = json.dumps(_map_texts(json.loads(text), masked), indent=1, ensure_ascii=False) + "\n"
         if whole != text:
-            with written_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(whole, encoding="utf-8", errors="surrogateescape")
     except (OSError, ValueError, RecursionError):
         return
