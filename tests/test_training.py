@@ -177,9 +177,9 @@ def test_old_checkpoints_go_when_the_new_one_is_whole_and_the_best_one_stays(tra
         if folder.name == "checkpoint-9":
             raise Killed
         marked.append(sorted(int(path.name.split("-")[1]) for path in folder.parent.glob("checkpoint-*")))
-        return mark_whole(folder)
+        return mark_complete(folder)
 
-    mark_whole = checkpoints.mark_complete
+    mark_complete = checkpoints.mark_complete
     monkeypatch.setattr(checkpoints, "mark_complete", mark)
     with pytest.raises(Killed):
         train(tmp_path / "seed-0")
@@ -187,7 +187,7 @@ def test_old_checkpoints_go_when_the_new_one_is_whole_and_the_best_one_stays(tra
     assert newest_whole_checkpoint(tmp_path / "seed-0" / "checkpoints").name == "checkpoint-6"
 
 
-@pytest.mark.parametrize("function", ["rmtree", "mark_whole"])
+@pytest.mark.parametrize("function", ["rmtree", "mark_complete"])
 def test_a_kill_at_the_very_end_costs_no_training(undisturbed, train, tmp_path, monkeypatch, function):
     place = training_module.shutil if function == "rmtree" else training_module
     whole = getattr(place, function)
