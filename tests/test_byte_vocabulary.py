@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ByT5Tokenizer
 
-from kdutils.data.texts import names_answer, token_places, tokens_before
+from kdutils.data.texts import count_tokens_before, locate_tokens, names_answer
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import attribution_overlap
 from kdutils.evaluation.simulatability import masked
@@ -93,7 +93,7 @@ def test_every_byte_stands_where_its_character_does(byt5):
         by_hand = [(place, place + 1) for place, char in enumerate(text) for _ in char.encode()]
         assert places == [*by_hand, (0, 0)] and len(ids) == len(places), "the end token stands nowhere"
         for place in range(len(text) + 1):
-            assert tokens_before(tokenizer, [text], [place]) == [len(text[:place].encode())]
+            assert count_tokens_before(tokenizer, [text], [place]) == [len(text[:place].encode())]
 
 
 @pytest.mark.parametrize("name", ["kdutils/mini/student", "t5"])
@@ -104,7 +104,7 @@ def test_places_found_without_offsets_are_those_of_the_fast_tokenizer(name):
     tokenizer = AutoTokenizer.from_pretrained(name)
     for text in ["The cow's 3.5 kg, (b) red", "Question: What is it?\nChoices: (a) unbelievable (b) wool", "a b a b a"]:
         encoded = tokenizer(text, return_offsets_mapping=True)
-        places = token_places(tokenizer, text, encoded["input_ids"])
+        places = locate_tokens(tokenizer, text, encoded["input_ids"])
         for token, found, told in zip(encoded["input_ids"], places, encoded["offset_mapping"], strict=True):
             if tokenizer.decode([token], skip_special_tokens=True).strip():  # a space alone is told to be what follows
                 assert text[slice(*found)] == text[slice(*told)].strip()
@@ -161,6 +161,6 @@ def test_a_word_unknown_to_a_slow_tokenizer_stands_between_its_neighbours():
     tokenizer, text = ByWord("a cow gives"), "a cow  gives milk, cow"
     encoded = with_places(tokenizer, [text])
     assert [text[slice(*place)] for place in encoded["offset_mapping"][0]] == ["a", "cow", "gives", "milk,", "cow", ""]
-    assert tokens_before(tokenizer, [text, text], [5, 12]) == [2, 3]
+    assert count_tokens_before(tokenizer, [text, text], [5, 12]) == [2, 3]
     with torch.no_grad():
         assert torch.tensor(encoded["input_ids"]).shape == (1, 6)

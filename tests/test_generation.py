@@ -454,7 +454,7 @@ def test_files_that_are_broken_are_named(folder_of, tmp_path):
     shutil.copytree(folder_of("Llama"), tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(StudyError, match=r"cut: cannot be loaded \(.*; give a model folder that is whole"):
+    with pytest.raises(StudyError, match=r"cut: cannot be loaded \(.*; give a complete model folder"):
         HfTeacher(str(tmp_path / "cut")).complete(["A"], Decoding(2))
     (tmp_path / "cut" / "config.json").write_text("{")
     with pytest.raises(StudyError, match="cut: cannot be loaded"):
@@ -476,5 +476,5 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
 
 
 def test_a_model_that_the_hub_does_not_give_is_named():
-    with pytest.raises(StudyError, match=r"nobody/nothing: cannot be loaded \(.*; give a model folder"):
+    with pytest.raises(StudyError, match=r"nobody/nothing: cannot be loaded \(.*; give a complete model folder"):
         HfTeacher("nobody/nothing")

@@ -5,7 +5,7 @@ import random
 import pandas as pd
 import pytest
 
-from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer
+from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT
 from kdutils.student.methods import (
@@ -285,7 +285,7 @@ def test_an_answer_inside_a_longer_word_is_not_right():
     ("8 apples", "8", False), ("nan", "nan", True), ("12", "twelve", False)])
 def test_numbers_are_compared_by_their_value(one, other, equal):
     assert is_right(one, other) is equal
-    assert number("nan") is None and number("inf") is None and number("$-5") is None
+    assert parse_number("nan") is None and parse_number("inf") is None and parse_number("$-5") is None
 
 
 def test_choices_that_only_differ_in_case_or_article_are_told_apart():
@@ -295,5 +295,5 @@ def test_choices_that_only_differ_in_case_or_article_are_told_apart():
     assert match_choice("B", ["A", "B"]) == "B" and match_choice("b)", ["x", "y"]) == "y"
     assert match_choice("z", ["x", "y"]) == "z" and match_choice("ſ", ["x", "y"]) == "ſ"
     assert match_choice("8.0", ["-8", "8"]) == "8"
-    assert normalise("The  U.S.!") == "u s"
-    assert normalise("A") == "a"  # an answer that is an article is not emptied
+    assert normalise_answer("The  U.S.!") == "u s"
+    assert normalise_answer("A") == "a"  # an answer that is an article is not emptied

@@ -8,7 +8,7 @@ from test_students import ENCODER, FAMILIES, ITEM, T5, learn, rows_for, student,
 from kdutils.data.answers import format_answer, format_conclusion
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
-from kdutils.runs import mark_whole, write_json
+from kdutils.runs import mark_complete, write_json
 from kdutils.student.collating import SEPARATOR
 from kdutils.student.methods import METHODS, Explained, format_source
 from kdutils.student.models import model_kind
@@ -171,7 +171,7 @@ def test_records_of_every_method_fit_the_table(tmp_path):
         write_json(folder / "student.json", {"method": method})
         with pytest.raises(StudyError, match="no whole student here"):
             predict_with(folder, questions, 8, 0)
-        mark_whole(folder)
+        mark_complete(folder)
         said = predict_with(folder, questions, 8, 3)
         assert list(map(len, said["scores"])) == list(map(len, said["score_tokens"])) == [4, 0]
         write_table(said, tmp_path / "predictions.parquet", "predictions")

@@ -10,8 +10,17 @@ import pytest
 from test_byte_vocabulary import real_t5
 
 from kdutils.data import texts
-from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer, same
-from kdutils.data.texts import count_words, first_words, follows, lower_words, names_answer, parted, spaced, triples
+from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number, same_answer
+from kdutils.data.texts import (
+    argues_for,
+    count_words,
+    first_words,
+    lower_words,
+    names_answer,
+    space_characters,
+    split_characters,
+    word_triples,
+)
 from kdutils.evaluation.error_analysis import difference_by_kind
 from kdutils.evaluation.simulatability import features, masked
 from kdutils.evaluation.text_metrics import (
@@ -89,19 +98,19 @@ def test_words_mentions_and_answers_of_ascii_texts_are_what_they_were():
     for text, other in zip(ascii_texts(2500), ascii_texts(2500, seed=1), strict=True):
         answer, choices = other.strip()[:5].strip() or "a", ["cow", "milk", "Cow's"]
         assert lower_words(text) == re.findall(r"\w+", text.casefold())
-        assert count_words(text) == len(text.split()) and spaced(text) == text
+        assert count_words(text) == len(text.split()) and space_characters(text) == text
         assert first_words(text, 4) == " ".join(text.split()[:4])
-        assert parted(text, 3) == [(text, 3, 3 + len(text))]
+        assert split_characters(text, 3) == [(text, 3, 3 + len(text))]
         found["named"] += (named := names_answer(text, answer))
         assert named == before_names(text, answer)
         assert masked(text, answer) == re.sub(rf"(?<!\w){re.escape(answer)}(?!\w)", "___", text, flags=re.IGNORECASE)
-        found["argued"] += (argued := follows(text, "cow", choices)) is not None
+        found["argued"] += (argued := argues_for(text, "cow", choices)) is not None
         assert argued is before_follows(text, "cow", choices)
-        assert follows(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
-        assert normalise(text) == before_normalise(text)
+        assert argues_for(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
+        assert normalise_answer(text) == before_normalise(text)
         alike = before_normalise(answer) == before_normalise(text[:7])
         found["same"] += alike and text[:7] != answer
-        assert same(answer, text[:7]) == alike or number(answer) is not None
+        assert same_answer(answer, text[:7]) == alike or parse_number(answer) is not None
     assert min(found.values()) > 20, found
 
 
@@ -142,7 +151,8 @@ def test_words_of_other_scripts(text, words):
 def test_a_character_is_a_word_where_there_are_no_spaces():
     assert count_words("水是蓝色的。 It's so, DNA检测!") == 5 + 2 + 3 and count_words("ਪਾਣੀ ਨੀਲਾ ਹੈ।") == 3
     assert first_words("水是蓝色的。它流动。", 6) == "水是蓝色的。它" and first_words("水是", 9) == "水是"
-    assert triples("水是蓝色") == [("水", "是", "蓝"), ("是", "蓝", "色")] and distinct_share(["水水是"], 1) == 2 / 3
+    assert word_triples("水是蓝色") == [("水", "是", "蓝"), ("是", "蓝", "色")]
+    assert distinct_share(["水水是"], 1) == 2 / 3
     scores = own_scores("蓝色的水，蓝色的水。", "蓝色", "红色", "什么是蓝色的？", ["红色", "蓝色"])
     # six sequences: 蓝色的 色的水 的水蓝 水蓝色 蓝色的 色的水; two came before, two are of the question
     assert scores == {"words": 8, "repetition": pytest.approx(1 / 3), "names_answer": 1, "names_gold": 0,
@@ -266,7 +276,7 @@ def test_a_mask_leaves_no_answer_and_takes_nothing_else():
     ("不是。", "是", ["是", "不是"], False), ("पानी गीला है। रेत सूखी है।", "पानी", ["पानी", "रेत"], True),
     ("الماء رطب؟ الرمل جاف", "الماء", ["الماء", "الرمل"], True)])
 def test_what_a_text_of_another_script_argues_for(text, answer, choices, verdict):
-    assert follows(text, answer, choices) is verdict
+    assert argues_for(text, answer, choices) is verdict
 
 
 # Sentences

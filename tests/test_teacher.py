@@ -145,7 +145,8 @@ def test_shots_share_no_question_with_any_split(dataset):
     import os
     from pathlib import Path
 
-    from kdutils.data.readers import content_key, read_questions
+    from kdutils.data.datasets import content_key
+    from kdutils.data.readers import read_questions
 
     folder = os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data"
     if not (Path(folder) / "cqa").is_dir():

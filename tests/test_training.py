@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, is_whole, read_json
+from kdutils.runs import PROJECT, is_complete, read_json
 from kdutils.student import checkpoints
 from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
@@ -103,7 +103,7 @@ def test_every_method_can_be_trained_with_the_vocabulary_of_t5(train, tmp_path, 
     few = questions[0].groupby("split").head(6)
     record = train(tmp_path / "seed-0", method, table=few, student={**STUDENT, "tokenizer": str(data)}, epochs=1,
                    dev_evaluations=1)
-    assert record["steps"] == 1 and "failed" not in record and is_whole(tmp_path / "seed-0")
+    assert record["steps"] == 1 and "failed" not in record and is_complete(tmp_path / "seed-0")
 
 
 def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
@@ -129,7 +129,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(undisturbed, train, 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Progress, "on_step_end", at_step(stop_at, kill))
         train(folder, progress=tmp_path / "progress.txt")
-    assert not is_whole(folder)
+    assert not is_complete(folder)
     record = train(folder)
     assert record["cost"]["resumed"] is (stop_at > 3)
     assert same(weights(folder), weights(undisturbed[0]))
@@ -177,17 +177,17 @@ def test_old_checkpoints_go_when_the_new_one_is_whole_and_the_best_one_stays(tra
         if folder.name == "checkpoint-9":
             raise Killed
         marked.append(sorted(int(path.name.split("-")[1]) for path in folder.parent.glob("checkpoint-*")))
-        return mark_whole(folder)
+        return mark_complete(folder)
 
-    mark_whole = checkpoints.mark_whole
-    monkeypatch.setattr(checkpoints, "mark_whole", mark)
+    mark_complete = checkpoints.mark_complete
+    monkeypatch.setattr(checkpoints, "mark_complete", mark)
     with pytest.raises(Killed):
         train(tmp_path / "seed-0")
     assert marked[0] == [3] and marked[1] == [3, 6]
     assert newest_whole_checkpoint(tmp_path / "seed-0" / "checkpoints").name == "checkpoint-6"
 
 
-@pytest.mark.parametrize("function", ["rmtree", "mark_whole"])
+@pytest.mark.parametrize("function", ["rmtree", "mark_complete"])
 def test_a_kill_at_the_very_end_costs_no_training(undisturbed, train, tmp_path, monkeypatch, function):
     place = training_module.shutil if function == "rmtree" else training_module
     whole = getattr(place, function)
@@ -288,14 +288,14 @@ def test_a_student_that_diverges_is_marked_and_the_next_seed_goes_on(train, tmp_
     assert record["failed"].startswith("the loss became nan at step ") and "task 'predict'" in record["failed"]
     kept = read_json(folder / "failed.json")
     assert kept["reason"] == record["failed"] and kept["record"] == record
-    assert not is_whole(folder) and not (folder / "model.safetensors").exists()
+    assert not is_complete(folder) and not (folder / "model.safetensors").exists()
     good = newest_whole_checkpoint(folder / "checkpoints")
     assert record["curve"][-1]["step"] == int(good.name.split("-")[1]) < record["steps"] == 18
     assert all(tensor.isfinite().all() for tensor in load_file(good / "model.safetensors").values())
     assert train(folder, "multitask") == record  # the same settings fail the same way: told again, not tried again
     assert "failed" not in train(tmp_path / "seed-1", "multitask", seed=1)
     assert "failed" not in train(folder, "multitask", learning_rate=1e-3)  # another setting is tried
-    assert not (folder / "failed.json").exists() and is_whole(folder)
+    assert not (folder / "failed.json").exists() and is_complete(folder)
 
 
 def test_a_learning_rate_that_blows_the_weights_up_is_said(train, tmp_path):

@@ -337,7 +337,7 @@ ADAPTERS = {  # what is wrong -> (change of the folder, what is said)
                         "without adapter_model.safetensors; other formats are not loaded"),
     "cut short": (lambda folder: cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors: "),
     "config that is no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"),
-                               "adapter_config.json is no JSON"),
+                               "adapter_config.json is not valid JSON"),
     "other names": (lambda folder: rewrite(folder / "adapter_model.safetensors",
                                            renamed(lambda name: name.replace("self_attn", "attention"))),
                     "tensors not in its file: model.layers.0.self_attn.k_proj.lora_A"),
@@ -377,7 +377,7 @@ def test_an_adapter_on_a_quantised_teacher_says_to_merge_first(made, tmp_path):
 # Quantised weights
 
 @pytest.mark.parametrize(("method", "says"), [("awq", "gptqmodel"), ("gptq", "optimum"), ("exl2", "does not know"),
-                                              (None, "no method that is named")])
+                                              (None, "an unnamed method")])
 def test_weights_that_were_saved_quantised_are_refused_before_anything_is_written(method, says, copied):
     if method in ("awq", "gptq"):
         from transformers.utils import is_gptqmodel_available
@@ -529,14 +529,15 @@ BROKEN = {  # what is wrong -> (change of the folder, what is said)
     "an index of nothing": (lambda folder: indexed(folder, {}), "model.safetensors.index.json names no files"),
     "weights cut short": (lambda folder: cut(folder / "model.safetensors"), "model.safetensors: "),
     "weights of nothing": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors: "),
-    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
+    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"),
+                                 "config.json is not valid JSON"),
     "a config that is a list": (lambda folder: (folder / "config.json").write_text("[]"),
-                                "config.json is no JSON object"),
+                                "config.json is not a JSON object"),
     "a config of 3,000 levels": (lambda folder: (folder / "config.json").write_text("[" * 3000 + "]" * 3000),
-                                 "config.json is no JSON"),
+                                 "config.json is not valid JSON"),
     "a config of a wrong type": (lambda folder: config_of(folder, hidden_size="x", d_model="x"), "x"),
     "a tokenizer that is no JSON": (lambda folder: (folder / "tokenizer.json").write_text("{"),
-                                    "tokenizer.json is no JSON"),
+                                    "tokenizer.json is not valid JSON"),
     "a tokenizer of nothing": (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), "tokenizer: "),
 }
 

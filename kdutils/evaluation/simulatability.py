@@ -34,7 +34,7 @@ QBE, question-based evaluation
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import lower_words, mentions, without_mentions
+from kdutils.data.texts import find_mentions, lower_words, replace_mentions
 
 FOLDS = 5
 RIDGE = 1.0  # penalty on the squared weights of standardised features
@@ -129,7 +129,7 @@ def read_by(reader, predictions, items, seed):
 
 def masked(text, answer):
     """Return `text` with every mention of `answer` as whole words, whatever its case, replaced by MASK."""
-    return without_mentions(text, answer, MASK)
+    return replace_mentions(text, answer, MASK)
 
 
 def features(question, choices, text, embed=None):
@@ -140,7 +140,7 @@ def features(question, choices, text, embed=None):
     """
     asked, told = set(lower_words(question)), lower_words(text)
     words = [lower_words(choice) for choice in choices]
-    found = [[start for start, _ in mentions(text, choice)] for choice in choices]
+    found = [[start for start, _ in find_mentions(text, choice)] for choice in choices]
     first = min((places[0] for places in found if places), default=None)
     last = max((places[-1] for places in found if places), default=None)
     rows = []

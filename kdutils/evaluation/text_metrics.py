@@ -32,7 +32,15 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import count_words, first_words, is_unspaced, lower_words, names_answer, spaced, triples
+from kdutils.data.texts import (
+    count_words,
+    first_words,
+    is_unspaced,
+    lower_words,
+    names_answer,
+    space_characters,
+    word_triples,
+)
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
 
@@ -84,7 +92,7 @@ def score_notes(scores):
 def own_scores(text, predicted, gold, question, choices):
     """Return the measures of OWN for one text."""
     others = [choice for choice in choices if choice != predicted]
-    sequences, asked = triples(text), set(triples(question))
+    sequences, asked = word_triples(text), set(word_triples(question))
     return {
         "words": count_words(text),
         "repetition": 1 - len(set(sequences)) / len(sequences) if sequences else 0.0,
@@ -102,7 +110,8 @@ def bleu(text, references):
         return None
     if not text.strip():
         return 0.0
-    return BLEU(effective_order=True).sentence_score(spaced(text), list(map(spaced, references))).score / 100
+    spaced = list(map(space_characters, references))
+    return BLEU(effective_order=True).sentence_score(space_characters(text), spaced).score / 100
 
 
 def rouge_l(text, references):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdutils.errors import StudyError
 from kdutils.hub import find_model, load_weights, locate_model, read_config, read_tokenizer
-from kdutils.runs import PROJECT, is_whole, mark_whole
+from kdutils.runs import PROJECT, is_complete, mark_complete
 
 LIMITS = {"train": 64, "dev": 16, "test": 16}
 FOLDER = PROJECT / "outputs" / "tiny-models"
@@ -105,8 +105,8 @@ def encoder_model() -> Path:
 def _made(name, vocabulary, make):
     """Return the folder of a model that `make` makes once, with the tokenizer of the folder `vocabulary`."""
     folder = FOLDER / name
-    if not is_whole(folder):
+    if not is_complete(folder):
         make().save_pretrained(folder)
         read_tokenizer(vocabulary).save_pretrained(folder)
-        mark_whole(folder)
+        mark_complete(folder)
     return folder

@@ -27,7 +27,7 @@ from itertools import zip_longest
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import without_mentions
+from kdutils.data.texts import replace_mentions
 from kdutils.errors import StudyError
 
 SCALE = ("strongly disagree", "disagree", "neither agree nor disagree", "agree", "strongly agree")
@@ -229,7 +229,7 @@ def _baseline(texts):
 def _mask(explanation, answer, choices, masked):
     words = {"none": [], "answer": [answer], "choices": [answer, *choices]}[masked]
     for word in sorted({word for word in words if word.strip()}, key=len, reverse=True):
-        explanation = without_mentions(explanation, word, GAP)
+        explanation = replace_mentions(explanation, word, GAP)
     return explanation
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from kdutils.human_study.design import ASKABLE, CONSTRUCTS, SCALE, TASKS, printable
 from kdutils.human_study.plan import CHECK_CHOICES, PLAN
-from kdutils.runs import write_csv, write_text, written_whole
+from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
 NO_ANSWER = "(no answer could be read)"
@@ -37,7 +37,7 @@ def write_study(folder, study, plan, texts):
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
     _write_survey(folder / "survey", content)
-    with written_whole(key / "texts.parquet") as temporary:
+    with atomic_write(key / "texts.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), temporary)
     write_plan(key, plan)
     return plan
@@ -46,7 +46,7 @@ def write_study(folder, study, plan, texts):
 def write_plan(folder, plan):
     """Write the blinding key as plan.parquet and plan.csv into a folder that nobody else may read."""
     folder = private_folder(folder)
-    with written_whole(folder / "plan.parquet") as temporary:
+    with atomic_write(folder / "plan.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(plan, schema=PLAN, preserve_index=False), temporary)
     table = plan.assign(choices=plan["choices"].map(lambda choices: json.dumps(list(choices), ensure_ascii=False)))
     write_csv(folder / "plan.csv", table)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from kdutils.errors import StudyError
 from kdutils.human_study.design import SCALE, TASKS, TEXT_COLUMNS, brief, check_whole, new_ids, printable
-from kdutils.runs import plain_cell
+from kdutils.runs import unescape_cell
 
 CHECK_CHOICES = ["river", "candle", "ladder", "pillow", "engine"]  # of an attention check in a simulation
 CHECKS = {"rating": (1, 2, 4, 5), "simulation": (1, 2, 3, 4, 5)}  # what a check may ask for: never the middle
@@ -312,7 +312,7 @@ def _plan_of_csv(path):
     with open(path, encoding="utf-8-sig") as file:
         first = file.readline()
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=max(",;\t", key=first.count)).astype(object)
-    frame = frame.map(plain_cell)
+    frame = frame.map(unescape_cell)
     for name in ("student_seed", "expected"):
         frame[name] = frame[name].replace("", None)
     for name in ("is_check", "correct"):

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from kdutils.errors import StudyError
-from kdutils.runs import is_whole, mark_whole, read_json
+from kdutils.runs import is_complete, mark_complete, read_json
 
 # Checkpoints
 
@@ -21,7 +21,7 @@ class WholeCheckpoints(TrainerCallback):
         PartialState().wait_for_everyone()  # each process writes the state of its random numbers
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
-            mark_whole(folder)
+            mark_complete(folder)
             for other in folder.parent.glob("checkpoint-*"):
                 if other not in (folder, folder.with_name(f"checkpoint-{state.best_global_step}")):
                     shutil.rmtree(other)
@@ -31,7 +31,7 @@ def newest_whole_checkpoint(folder):
     """Return the newest checkpoint below `folder` whose files are all as written; broken ones are removed."""
     found = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for path in found:
-        if is_whole(path) and is_whole(_best_of(path)):
+        if is_complete(path) and is_complete(_best_of(path)):
             return path
         shutil.rmtree(path)
     return None

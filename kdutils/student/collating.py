@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
-from kdutils.data.texts import folded, tokens_before
+from kdutils.data.texts import count_tokens_before, fold
 from kdutils.errors import StudyError
 from kdutils.student.methods import as_explained, method_of, rows_of, tasks_of
 from kdutils.student.models import end_token
@@ -107,7 +107,7 @@ def tokenize_rows(tokenizer, method, parameters, items, explained, max_source, m
     sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], kind)
     targets = _encoded(encode_targets, tokenizer, [_decoded(row) for row in rows])
     prefixed = [row for row in rows if row.target_prefix]
-    given = dict(zip(prefixed, tokens_before(tokenizer, [_decoded(row) for row in prefixed],
+    given = dict(zip(prefixed, count_tokens_before(tokenizer, [_decoded(row) for row in prefixed],
                                              [len(row.target_prefix) for row in prefixed]), strict=True))
     end, cuts, entries = end_token(tokenizer), {"sources": 0, "targets": 0}, []
     for item, group in zip(items, groups, strict=True):
@@ -177,7 +177,7 @@ def _written(tokenizer, texts):
 
 
 def _letters(text):
-    return "".join(folded(text).split())
+    return "".join(fold(text).split())
 
 
 def gap_lines(gaps, name=""):
@@ -215,7 +215,7 @@ def _decoded(row):
 def _answer_tokens(tokenizer, row, target):
     """Return how many tokens at the end of a concluding target are its answer sentence, end token included."""
     text = _decoded(row)
-    return len(target) - tokens_before(tokenizer, [text], [text.rindex(CONCLUSION)])[0]
+    return len(target) - count_tokens_before(tokenizer, [text], [text.rindex(CONCLUSION)])[0]
 
 
 def cut(ids, limit, tail=1):

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
-from kdutils.data.questions import lettered
-from kdutils.data.texts import ACCENTS, count_words, parted
+from kdutils.data.questions import format_choices
+from kdutils.data.texts import ACCENTS, count_words, split_characters
 from kdutils.errors import StudyError
 
 WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
@@ -98,7 +98,7 @@ class Method:
 def format_source(item, tag, rationale=""):
     """Return the source text of a question under a task tag ("" for none), the rationale to go by at its end."""
     head = f"[{tag}] " if tag else ""
-    choices = f"\nChoices: {lettered(item['choices'])}" if item["choices"] else ""
+    choices = f"\nChoices: {format_choices(item['choices'])}" if item["choices"] else ""
     return f"{head}Question: {item['question']}{choices}" + (f"\nRationale: {rationale}" if rationale else "")
 
 
@@ -206,7 +206,7 @@ def random_words(parameters, items, explained, seed, others):
 
     def drawn(item):
         runs = WORDS.findall(" ".join([item["question"], *item["choices"]]))
-        words = [word for run in runs for word, *_ in parted(run)]
+        words = [word for run in runs for word, *_ in split_characters(run)]
         count = min(k, len(words), count_words(explained[item["id"]].rationale))
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))

@@ -9,7 +9,7 @@ from kdutils.hub import (
     find_model,
     load_weights,
     quantization_of,
-    quietly,
+    quiet_transformers,
     read_config,
     read_tokenizer,
 )
@@ -227,7 +227,7 @@ def _fit_vocabulary(model, tokenizer, name, own):
     if not beyond:
         return
     pair = model.config.model_type == "encoder-decoder"
-    with quietly():
+    with quiet_transformers():
         for part in (model.encoder, model.decoder) if pair else (model,):
             part.resize_token_embeddings(max(beyond.values()) + 1)
     names = ", ".join(repr(token)[:40] for token in list(beyond)[:3]) + " …" * (len(beyond) > 3)

@@ -8,9 +8,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
 from kdutils.data.answers import MARKER, is_right, parse_answer
+from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
-from kdutils.runs import is_whole, read_json
+from kdutils.runs import is_complete, read_json
 from kdutils.student.collating import (
     IGNORED,
     choice_row,
@@ -19,7 +20,6 @@ from kdutils.student.collating import (
     encode_targets,
     pad_choices,
     padded,
-    tokens_before,
     vocabulary_gaps,
 )
 from kdutils.student.methods import format_source, method_of
@@ -102,7 +102,7 @@ class _Written(StoppingCriteria):
     """Stops each sequence that ends with the tokens of a text, as they are behind another word."""
 
     def __init__(self, tokenizer, text):
-        first = tokens_before(tokenizer, [f"a {text}"], [1])[0]
+        first = count_tokens_before(tokenizer, [f"a {text}"], [1])[0]
         self.ids = torch.tensor(encode_targets(tokenizer, [f"a {text}"])[0][first:])
 
     def __call__(self, input_ids, scores, **kwargs):
@@ -145,7 +145,7 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
     ends = [] if asks.one_text and not asks.explains_first else [end_token(tokenizer)]
     targets = iter([(ids + ends, given) for ids, given in zip(
-        encode_targets(tokenizer, texts), tokens_before(tokenizer, texts, begins), strict=True)])
+        encode_targets(tokenizer, texts), count_tokens_before(tokenizer, texts, begins), strict=True)])
     rows = {i: [next(targets) for _ in item["choices"]] for i, item in enumerate(items)}
     longest = [max(len(ids) for ids, _ in rows[i]) for i in rows]
     read = _read(model, tokenizer, sources, longest)
@@ -337,7 +337,7 @@ def predict_with(folder, questions, max_explanation_tokens, seed):
     Runs on a GPU where there is one. Raises StudyError when the folder is not a whole student.
     """
     folder = Path(folder)
-    if not is_whole(folder):
+    if not is_complete(folder):
         raise StudyError(f"{folder}: no whole student here; run the training notebook first, or again")
     model, tokenizer = load_student(str(folder))
     model.to("cuda" if torch.cuda.is_available() else "cpu")

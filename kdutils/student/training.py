@@ -12,9 +12,9 @@ from pathlib import Path
 from kdutils.errors import StudyError
 from kdutils.hub import local_folders, locate_model
 from kdutils.runs import (
-    is_whole,
+    is_complete,
     leave_process_group,
-    mark_whole,
+    mark_complete,
     process_group,
     project_path,
     read_json,
@@ -126,7 +126,7 @@ def train_student(folder, questions, explained, method, seed, student, training,
     leave_process_group()
     wanted = fingerprint(questions, explained, method, seed, student, training, parameters, others)
     checkpoints, first = folder / "checkpoints", process_group()[0] == 0
-    if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
+    if is_complete(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
         if first:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return read_json(folder / "record.json")
@@ -159,7 +159,7 @@ def _keep(folder, record, model, tokenizer, settings):
         tokenizer.save_pretrained(folder)
         write_json(folder / "record.json", record)
         write_json(folder / "student.json", settings)
-        mark_whole(folder)
+        mark_complete(folder)
     shutil.rmtree(checkpoints)
 
 

@@ -15,7 +15,7 @@ from unicodedata import normalize
 import pandas as pd
 
 from kdutils.data.tables import EXPLANATIONS
-from kdutils.data.texts import WIDE_ENDS, mentions
+from kdutils.data.texts import WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
 from kdutils.runs import write_text
 from kdutils.teacher import prompting as prompts
@@ -221,8 +221,8 @@ def split_answer(completions, choices=None):
     for row, done in enumerate(completions):
         text = re.sub(r"^\s*(?:the answer is\s+)?", "", normalize("NFC", done.text), flags=re.IGNORECASE)
         known = [choice for choice in (list(choices)[row] if choices is not None else [])
-                 if any(start == 0 for start, _ in mentions(text, choice))]
-        begin = mentions(text, max(known, key=len))[0][1] if known else 0
+                 if any(start == 0 for start, _ in find_mentions(text, choice))]
+        begin = find_mentions(text, max(known, key=len))[0][1] if known else 0
         end = re.compile(rf"({'' if known else '.+?'})(?:\.(?=\s|$)|[{WIDE_ENDS}]|$)(.*)", re.DOTALL)
         found = end.match(text, begin)
         answers.append(max(known, key=len) if known and found else found[1] if found else "")

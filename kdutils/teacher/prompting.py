@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdutils.data.questions import lettered
+from kdutils.data.questions import format_choices
 from kdutils.errors import StudyError
 
 FOLDER = Path(__file__).with_name("prompts")
@@ -80,7 +80,8 @@ def _prompts(questions, parts, given_answer, **columns):
     if not given_answer:
         item = item.rpartition("{answer}")[0].rstrip()
     rows = zip(questions["question"], questions["choices"], *columns.values(), strict=True)
-    return [shots + fill(item, question=question, choices=lettered(choices), **dict(zip(columns, values, strict=True)))
+    return [shots + fill(item, question=question, choices=format_choices(choices),
+                         **dict(zip(columns, values, strict=True)))
             for question, choices, *values in rows]
 
 

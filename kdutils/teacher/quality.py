@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from kdutils.data.texts import CLOSERS, WIDE_ENDS, count_words, follows, names_answer, triples
+from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
 
@@ -68,7 +68,7 @@ def text_table(explanations, questions, dataset=""):
         named = [[names_answer(text, choice) for choice in names if choice != answer]
                  for text, answer, names in zip(texts, answers, options, strict=True)]
         argues = any(options) and stage != "critique"  # which speaks of a text and argues for no answer
-        argued = [follows(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
+        argued = [argues_for(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
         unfinished = [any(change.startswith("unfinished") for change in changes) for changes in usable["changes"]]
         rows.append({
@@ -96,12 +96,12 @@ def shot_texts(dataset):
     """Return the three-word sequences of each worked example of a data set's few-shot prompt, as sets; [] for none."""
     if not (FOLDER / dataset / "few_shot.txt").is_file():  # as where the texts are people's and nobody was prompted
         return []
-    return [set(triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
+    return [set(word_triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
 
 
 def is_copy(text, shots):
     """Say whether COPY or more of the three-word sequences of `text` stand in one of `shots` (see shot_texts)."""
-    sequences = set(triples(text))
+    sequences = set(word_triples(text))
     return bool(sequences) and any(len(sequences & shot) >= COPY * len(sequences) for shot in shots)
 
 
@@ -120,7 +120,7 @@ def revision_changes(explanations, questions):
         "words": lambda row, names: count_words(row["text"]),
         "distractors named": lambda row, names: sum(names_answer(row["text"], c) for c in names if c != row["answer"]),
         "answer named": lambda row, names: names_answer(row["text"], row["answer"]),
-        "argues for another answer": lambda row, names: follows(row["text"], row["answer"], names) is False,
+        "argues for another answer": lambda row, names: argues_for(row["text"], row["answer"], names) is False,
         "cut off or run on": lambda row, names: any(c.startswith(("cut_at", "unfinished")) for c in row["changes"]),
     }
     rows = []
@@ -182,7 +182,7 @@ def examples_of(explanations, questions, count, seed):
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
         if row["problem"]:
             faults = [row["problem"]]
-        elif row["stage"] != "critique" and follows(row["text"], row["answer"], item["choices"]) is False:
+        elif row["stage"] != "critique" and argues_for(row["text"], row["answer"], item["choices"]) is False:
             faults.append("argues for another answer")
         rows.append({"stage": row["stage"], "verdict": ", ".join(faults) or "nothing found",
                      "question": item["question"], "choices": item["choices"], "asserted": row["answer"],

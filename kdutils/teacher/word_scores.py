@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdutils.data.questions import lettered
-from kdutils.data.texts import parted, token_places, tokens_before
+from kdutils.data.questions import format_choices
+from kdutils.data.texts import count_tokens_before, locate_tokens, split_characters
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
@@ -32,7 +32,7 @@ from kdutils.hub import (
     read_config,
     read_tokenizer,
 )
-from kdutils.runs import is_whole, write_text
+from kdutils.runs import is_complete, write_text
 from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS
 
 MERGE = max  # sub-words to word; a sum would favour long words, a mean words with a dull ending
@@ -196,7 +196,7 @@ def load_teacher(settings):
 
     name, drawn = settings["model"], settings["random_weights"] or settings["attribution"] == "random"
     where = locate_model(name, needs_weights=False)
-    if (Path(where) / "student.json").is_file() and not is_whole(where):
+    if (Path(where) / "student.json").is_file() and not is_complete(where):
         raise StudyError(f"{where}: the teacher is not whole; run the notebook that trains it, or run it again")
     found = find_model(name, needs_weights=not drawn)
     shape = read_config(found)
@@ -239,7 +239,7 @@ def _target_ids(tokenizer, texts):
 def _begun_ids(tokenizer, texts, begins):
     """Return (ids of texts without special tokens, how many of them end where the part that is explained begins)."""
     ids = tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
-    return ids, tokens_before(tokenizer, texts, begins)
+    return ids, count_tokens_before(tokenizer, texts, begins)
 
 
 def with_places(tokenizer, texts):
@@ -247,7 +247,7 @@ def with_places(tokenizer, texts):
     if tokenizer.is_fast:
         return tokenizer(texts, return_offsets_mapping=True)
     ids = tokenizer(texts)["input_ids"]
-    return {"input_ids": ids, "offset_mapping": [token_places(tokenizer, text, row)
+    return {"input_ids": ids, "offset_mapping": [locate_tokens(tokenizer, text, row)
                                                  for text, row in zip(texts, ids, strict=True)]}
 
 
@@ -266,7 +266,7 @@ def eligible_spans(item, source, frame=()):
     All else is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen; nor is any text of
     `frame` inside the question. `source` has to hold the question and, after it, the choices as one lettered line.
     """
-    listed = lettered(item["choices"])
+    listed = format_choices(item["choices"])
     place = source.rfind(listed)
     start = source.rfind(item["question"], 0, max(place, 0))
     if min(place, start) < 0:
@@ -298,7 +298,7 @@ def words_of(text, spans=None):
                 start += 1
             while start < end and _is_mark(text[end - 1]):
                 end -= 1
-            words += [part for part in parted(text[start:end], start) if not all(map(_is_mark, part[0]))]
+            words += [part for part in split_characters(text[start:end], start) if not all(map(_is_mark, part[0]))]
     return words
 
 

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
+from kdutils.data.datasets import content_key
 from kdutils.data.questions import HALF, is_whole_text
-from kdutils.data.readers import content_key
 from kdutils.data.tables import EXPLANATIONS
 from kdutils.errors import StudyError, shown
 from kdutils.teacher.cleaning import count_changes

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdutils.data.readers import READERS, to_question
+from kdutils.data.datasets import READERS
+from kdutils.data.readers import to_question
 from kdutils.data.records import read_arrow_stream, read_records
-from kdutils.data.tables import first_line, path_kind
-from kdutils.errors import StudyError
-from kdutils.runs import project_path, written_whole
+from kdutils.data.tables import path_kind
+from kdutils.errors import StudyError, first_line
+from kdutils.runs import atomic_write, project_path
 from kdutils.teacher.published.joining import content_checksum, join_key, published_text, seen_choices
 
 COMMIT = "c31e830512e352e6fa3e3f2f0ce728913d783a2b"
@@ -146,7 +147,7 @@ def _download(source, url, shards):
     if source in CONTENT and found != CONTENT[source]:
         raise StudyError(f"{url}: not the published content (SHA-256 of the rows is {found}, expected "
                          f"{CONTENT[source]}); nothing was kept")
-    with written_whole(_cached(source)) as temporary:  # another run may read the cache at the same time
+    with atomic_write(_cached(source)) as temporary:  # another run may read the cache at the same time
         pq.write_table(table.replace_schema_metadata(None), temporary)
     return table.to_pylist()
 

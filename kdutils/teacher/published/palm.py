@@ -6,8 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from kdutils.data.questions import HALF, LETTERS, evaluate, is_whole_text, number_text
-from kdutils.data.readers import NLI_LABELS, READERS, content_key, to_question
+from kdutils.data.answers import evaluate_equation, format_number
+from kdutils.data.datasets import NLI_LABELS, READERS, content_key
+from kdutils.data.questions import HALF, LETTERS, is_whole_text
+from kdutils.data.readers import to_question
 from kdutils.data.records import read_records
 from kdutils.data.tables import path_kind
 from kdutils.errors import StudyError
@@ -172,7 +174,7 @@ def parse_palm(dataset, text, choices=()):
 def _palm_number(said):
     said = re.sub(r"(?<=\d),(?=\d{3}\b)", "", said.replace("$", ""))  # $1,200
     try:
-        return number_text(evaluate(said))
+        return format_number(evaluate_equation(said))
     except ValueError:
         raise ValueError("answer is not a number") from None
 
