@@ -14,7 +14,8 @@ from test_served import free_port
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.served import ServedTeacher
-from kdutils.teacher.store import Store, StoredTeacher
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
 
 URL = os.environ.get("KDUTILS_SERVER_URL", "").rstrip("/")
 pytestmark = pytest.mark.skipif(not URL, reason="needs a server: give its address in KDUTILS_SERVER_URL")

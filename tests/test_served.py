@@ -24,7 +24,8 @@ from conftest import PROJECT
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.served import ServedTeacher
-from kdutils.teacher.store import Store, StoredTeacher
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
 
 SHORT = Decoding(24)
 PROMPTS = [f"question {number}" for number in range(12)]
@@ -465,7 +466,8 @@ def test_ctrl_c_does_not_wait_for_a_slow_server(tmp_path):
         import sys
         from kdutils.teacher.completion import Decoding
         from kdutils.teacher.served import ServedTeacher
-        from kdutils.teacher.store import Store, StoredTeacher
+        from kdutils.teacher.store import Store
+        from kdutils.teacher.stored import StoredTeacher
 
         teacher = ServedTeacher("m", sys.argv[1], chat=False, requests=2, timeout=600)
         with Store(sys.argv[2]) as store:

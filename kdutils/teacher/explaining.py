@@ -28,7 +28,7 @@ from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
 
 if TYPE_CHECKING:
-    from kdutils.teacher.store import Plan, StoredTeacher
+    from kdutils.teacher.stored import Plan, StoredTeacher
 
 
 def read_split(path: Path | str, splits: list[str]) -> pd.DataFrame:
@@ -80,14 +80,16 @@ def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: 
 
 def open_teacher(parameters: dict) -> "StoredTeacher":
     """Return the teacher of `parameters` behind the store of completions."""
-    from kdutils.teacher.store import Store, StoredTeacher, store_path
+    from kdutils.teacher.store import Store, store_path
+    from kdutils.teacher.stored import StoredTeacher
 
     return StoredTeacher(load_teacher(parameters), Store(store_path()))
 
 
 def plan(questions: pd.DataFrame, prompting: str, parameters: dict) -> "Plan | None":
     """Return the cost of explaining, all stages together, before anything is asked; None for published texts."""
-    from kdutils.teacher.store import PlanningTeacher, Store, store_path
+    from kdutils.teacher.store import Store, store_path
+    from kdutils.teacher.stored import PlanningTeacher
 
     if parameters["backend"] == "published":
         return None
