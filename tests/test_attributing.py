@@ -17,7 +17,7 @@ from kdutils.evaluation.attribution_overlap import attribution_overlap, overlap,
 from kdutils.runs import mark_complete, write_json
 from kdutils.student.methods import format_source
 from kdutils.student.predicting import written_answers
-from kdutils.teacher.word_scores import SETTINGS, driving_words, load_teacher, token_scores
+from kdutils.teacher.word_scores import SETTINGS, driving_words, load_model, token_scores
 
 RANKED = ["Cow", "milk", "farm", "the", "gives"]
 
@@ -124,7 +124,7 @@ def test_what_a_student_read_and_wrote_up_to_its_answer(student):
 
 def test_only_the_answer_s_tokens_are_attributed(student):
     folder, questions, said = student
-    model, tokenizer, _ = load_teacher(SETTINGS | {"model": str(folder)})
+    model, tokenizer, _ = load_model(SETTINGS | {"model": str(folder)})
     item = questions.iloc[0].to_dict()
     source = tokenizer(format_source(item, "predict"))["input_ids"]
     target = tokenizer(format_answer(item["answer"]), add_special_tokens=False)["input_ids"]

@@ -24,7 +24,8 @@ from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.teacher.published.explanations import DATASETS, STAGES, published_explanations
 from kdutils.teacher.published.joining import content_checksum
-from kdutils.teacher.published.llm import CONTENT, REFUSED, identical_share, load_table
+from kdutils.teacher.published.llm import REFUSED, identical_share
+from kdutils.teacher.published.llm_tables import CONTENT, load_table
 from kdutils.teacher.published.palm import PALM_SPLITS, parse_palm
 
 POS, REVISION = "few_shot_positive_rationale", "few_shot_revision"

@@ -55,7 +55,7 @@ def test_a_completion_that_hits_the_limit_says_so(teacher, prompts):
 
 
 def test_a_prompt_longer_than_the_context_is_named_and_by_how_much(teacher):
-    with pytest.raises(StudyError, match=r"prompt 1 takes \d+ tokens with what is to be written, \d+ more than"):
+    with pytest.raises(StudyError, match=r"prompt 1 takes \d+ tokens with the new ones, \d+ more than"):
         teacher.complete(["short", "cow " * 1100], Decoding(8))
 
 

@@ -24,7 +24,7 @@ from kdutils.student.models import load_student
 from kdutils.student.training import fingerprint
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
-from kdutils.teacher.word_scores import SETTINGS, load_teacher
+from kdutils.teacher.word_scores import SETTINGS, load_model
 
 VOCABULARY = str(Path(__file__).parents[1] / "kdutils" / "mini" / "student")
 SIZE = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -113,7 +113,7 @@ def taught(folder, **settings):
 
 
 def attributed(folder):
-    return load_teacher(SETTINGS | {"model": folder})
+    return load_model(SETTINGS | {"model": folder})
 
 
 def read(folder):

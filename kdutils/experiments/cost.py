@@ -7,7 +7,7 @@ from kdutils.experiments.steps import DATA, SETTINGS
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.choices import PROMPTINGS
 from kdutils.teacher.explaining import plan
-from kdutils.teacher.store import Plan
+from kdutils.teacher.stored import Plan
 
 
 def planned_cost(experiment: Experiment, job: Job) -> Plan | None:

@@ -18,7 +18,25 @@ SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
 COPY = 0.6  # share of a text's three-word sequences that one shot has too, from which it is a near copy
 
 
-def raw_table(explanations):
+def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, parameters: dict) -> dict:
+    """Return what an explaining notebook writes to metrics.json; `parameters` are those of the notebook.
+
+    ``exactly_right`` is {stage: {split: share of texts that equal a true one word for word}}. It is empty for every
+    data set but the embedded world, where the true texts are known.
+    """
+    from kdutils.data.mini_world import exactly_right
+
+    dataset = parameters["dataset"]
+    exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
+             if dataset == "mini" and stage != "critique"}
+    return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
+            "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
+            "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
+            "raw": raw_table(explanations).to_dict("records"),
+            "quality": text_table(explanations, questions, dataset).to_dict("records"), "exactly_right": exact}
+
+
+def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
     """Return one row per stage and round of the raw texts: texts, and shares of those that show a defect.
 
     `starts with newline`, `empty first line` (nothing before the first line break), `run-on` (a blank line inside),
