@@ -1,9 +1,10 @@
 """Answers as text: how one is written, read back from what a student wrote, and compared with the right one."""
 
 import re
+from collections.abc import Iterable
 
 from kdutils.data.questions import LETTERS
-from kdutils.data.texts import ACCENTS, WIDE_ENDS, composed, folded, tight
+from kdutils.data.texts import ACCENTS, WIDE_ENDS, composed, folded, tight, without_mentions
 
 MARKER = "Explanation:"
 CONCLUSION = "So the answer is"
@@ -24,6 +25,13 @@ def format_answer(answer):
 def format_conclusion(answer):
     """Return an answer as the end of a text that argues for it."""
     return f"{CONCLUSION} {answer}."
+
+
+def mask_answers(text: str, answers: Iterable[str], mask: str) -> str:
+    """Return `text` with `mask` in place of every whole-word mention of an answer, in any case, the longest first."""
+    for answer in sorted(filter(str.strip, dict.fromkeys(answers)), key=len, reverse=True):
+        text = without_mentions(text, answer, mask)
+    return text
 
 
 # Reading an answer back
