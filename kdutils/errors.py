@@ -9,6 +9,7 @@ LONGEST = 600  # characters of a message
 # Control characters (a terminal would obey them), separators of lines and paragraphs, and the marks that turn the
 # direction of writing: all of them would make a line show something else than it holds.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and newline, and lone surrogates
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no terminal takes it
 
 _MASK = "***"
@@ -54,6 +55,15 @@ def shown(value, most=80):
         text = f"a value of type {type(value).__name__}"
     text = _one_line(masked(text))
     return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def printable(text: object) -> str:
+    """Return `text` with U+FFFD for control characters and lone surrogates, and a newline for each line end.
+
+    The two halves of a character beyond U+FFFF, as JSON writes it, become that character.
+    """
+    text = str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _one_line(text):

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdutils.errors import StudyError, masked, refuse_secrets
+from kdutils.errors import StudyError, masked, printable, refuse_secrets
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
@@ -38,7 +38,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sa
 # What a spreadsheet may run: a text that begins with one of these (spaces and apostrophes aside) and is no number.
 _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
 
@@ -278,7 +277,7 @@ def safe_cell(value):
         return tuple(map(safe_cell, value))
     if not isinstance(value, str):
         return value
-    text = _CONTROL.sub("\ufffd", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+    text = printable(value)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
