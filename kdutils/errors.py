@@ -9,6 +9,7 @@ LONGEST = 600  # characters of a message
 MOST_LINES = 20  # messages told at once
 # A terminal obeys control characters, U+2028 and U+2029 break lines, and bidirectional marks reorder a line.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and newline, and lone surrogates
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
                       "\ufff9-\uffff]")  # these, lone surrogates and invisible characters
 _LONE = re.compile("[\ud800-\udfff]")  # lone surrogates cannot be written to a file or terminal
@@ -91,6 +92,15 @@ def first_line(error: object, most: int = 200) -> str:
     line = f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line
     line = "".join(char if char.isprintable() else " " for char in line).rstrip(".:")
     return line if len(line) <= most else f"{line[:most]} …"
+
+
+def printable(text: object) -> str:
+    """Return `text` with U+FFFD for control characters and lone surrogates, and a newline for each line end.
+
+    The two halves of a character beyond U+FFFF, as JSON writes it, become that character.
+    """
+    text = str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _one_line(text):

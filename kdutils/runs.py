@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdutils.errors import StudyError, masked, refuse_secrets
+from kdutils.errors import StudyError, masked, printable, refuse_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sa
 # A spreadsheet runs a text as a formula if it begins so (after spaces and apostrophes) and is no number.
 _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
     "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
@@ -291,7 +290,7 @@ def escape_cell(value: Any) -> Any:
         return tuple(map(escape_cell, value))
     if not isinstance(value, str):
         return value
-    text = _CONTROL.sub("\ufffd", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+    text = printable(value)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

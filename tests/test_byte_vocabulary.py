@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ByT5Tokenizer
 
+from kdutils.data.answers import mask_answers
 from kdutils.data.texts import count_tokens_before, locate_tokens, names_answer
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import attribution_overlap
-from kdutils.evaluation.simulatability import masked
 from kdutils.runs import read_json
 from kdutils.student.collating import tokenize_rows, vocabulary_gaps
 from kdutils.student.methods import Explained
@@ -66,8 +66,8 @@ def test_a_student_of_bytes_trains_answers_and_is_evaluated_as_any_other(byt5, t
     assert len(overlaps) == len(asked) and overlaps["overlap_random"].between(0, 1).all()
     probes = probe_answers(tmp_path, asked, explained, said, 0)
     assert {"none", "own", "perturbed", "teacher", "wrong"} == set(probe_table(probes)["probe"])
-    assert all(masked(text, answer) == "It is ___." for text, answer in zip(said["explanation"], said["predicted"],
-                                                                            strict=True))
+    assert all(mask_answers(text, [answer], "___") == "It is ___."
+               for text, answer in zip(said["explanation"], said["predicted"], strict=True))
     assert (tmp_path / "tokenizer_config.json").is_file() and not (tmp_path / "tokenizer.json").is_file()
     assert read_json(tmp_path / "student.json")["student"]["tokenizer"] == byt5
 

@@ -11,11 +11,11 @@ import pytest
 from kdutils.errors import StudyError
 from kdutils.human_study import analysis
 from kdutils.human_study.design import CONSTRUCTS, Study
-from kdutils.human_study.forms import canonical, checksum, write_plan
+from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.metric_validity import metric_validity, text_measures, without_validity
-from kdutils.human_study.plan import draw_plan, read_plan
+from kdutils.human_study.plan import draw_plan, read_plan, write_plan
 from kdutils.human_study.rating_files import FORMAT
-from kdutils.human_study.ratings import one_row_per_rating, origin, read_ratings
+from kdutils.human_study.ratings import describe_origin, one_row_per_rating, read_ratings
 from kdutils.human_study.simulated_raters import simulate_scores
 from kdutils.runs import PROJECT
 from kdutils.stats.agreement import krippendorff_alpha
@@ -162,9 +162,9 @@ def test_ratings_of_people_take_the_place_of_simulated_ones_of_an_earlier_run(tm
     write_documents(tmp_path / "back", documents(plan))
     found, _ = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
     assert not found["simulated"] and not list((tmp_path / "run" / "simulated").iterdir())
-    assert origin(found["found"]) == "Ratings by people."
+    assert describe_origin(found["found"]) == "Ratings by people."
     mixed = found["found"].assign(simulated=found["found"]["rater"] == plan["rater"].iloc[0])
-    assert origin(mixed).startswith("**1 of 4 raters are simulated.**")
+    assert describe_origin(mixed).startswith("**1 of 4 raters are simulated.**")
 
 
 @pytest.mark.parametrize("parameters, message", [
@@ -187,11 +187,14 @@ def test_a_wrong_parameter_of_the_analysis_is_one_clear_line(tmp_path, parameter
     ({"n_raters": 2.5}, "n_raters: 2.5 is not a whole number"), ({"n_raters": "8"}, "n_raters: '8' is not a whole"),
     ({"texts_per_method": 0}, "items_per_rater is 0"), ({"raters_per_text": -1}, "raters_per_text is -1"),
     ({"checks": -1}, "checks is -1: at least 0"), ({"checks": True}, "checks: True is not a whole number"),
-    ({"answered": "zzz"}, "answered: 'zzz' is none of all_right"), ({"answered": []}, "answered: \\[\\] is none of"),
-    ({"task": "zzz"}, "task: 'zzz' is none of"), ({"masked": "zzz"}, "masked: 'zzz' is none of"),
-    ({"student_seeds": "zzz"}, "student_seeds: 'zzz' is none of"), ({"strata": ["zzz"]}, "strata: 'zzz' is no column"),
-    ({"study": "../../x"}, "study '../../x': a name is made of"), ({"study": "x" * 300}, "60 at most"),
-    ({"study": 2026}, "study 2026: a name"), ({"ask": ["shoes"]}, "ask: 'shoes' is none of"),
+    ({"answered": "zzz"}, "answered: 'zzz' is not one of all_right"),
+    ({"answered": []}, "answered: \\[\\] is not one of"),
+    ({"task": "zzz"}, "task: 'zzz' is not one of"), ({"masked": "zzz"}, "masked: 'zzz' is not one of"),
+    ({"student_seeds": "zzz"}, "student_seeds: 'zzz' is not one of"),
+    ({"strata": ["zzz"]}, "strata: 'zzz' is not a column"),
+    ({"study": "../../x"}, "study '../../x': a name may contain only letters, digits"),
+    ({"study": "x" * 300}, "at most 60 characters"),
+    ({"study": 2026}, "study 2026: a name"), ({"ask": ["shoes"]}, "ask: 'shoes' is not one of"),
     ({"consent": 7}, "consent: 7 is not a text"), ({"expected": [0.5, 0.1]}, "shares of expected"),
     ({"expected": "much"}, "expected: not all of it is numbers"), ({"seed": -3}, "seed -3")])
 def test_a_wrong_parameter_of_the_study_is_one_clear_line(tmp_path, parameters, message):

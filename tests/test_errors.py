@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from kdutils.evaluation.error_analysis import by_likelihood, confusion, difference_by_kind, won_and_lost
+from kdutils.evaluation.error_analysis import accuracy_by_question_group, by_likelihood, confusion, won_and_lost
 
 QUESTIONS = pd.DataFrame({
     "id": ["1", "2", "3"], "question": ["a b c d e", "a b", "a b c"], "answer": ["x", "y", "z"],
@@ -39,7 +39,7 @@ def test_the_likeliest_choice_by_sum_and_per_token():
 
 
 def test_differences_are_broken_down_by_kind():
-    table = difference_by_kind(said("x", "y", "q"), said("q", "y", "z"), QUESTIONS,
+    table = accuracy_by_question_group(said("x", "y", "q"), said("q", "y", "z"), QUESTIONS,
                                {"1": "An x it is.", "2": "It is so."}).set_index("questions with")
     assert table.at["question of at most 3 words", "difference"] == -0.5
     assert table.at["question of more than 3 words", "difference"] == 1

@@ -23,10 +23,10 @@ from kdutils.human_study.ratings import (
     PROBLEM_COLUMNS,
     RATING_COLUMNS,
     constructs_of,
+    describe_origin,
+    describe_use,
     one_row_per_rating,
-    origin,
     read_ratings,
-    what_came,
 )
 from kdutils.human_study.simulated_raters import simulate_raters, simulate_scores
 from tests.test_human_study import form_table, texts_for
@@ -171,7 +171,7 @@ def check(found, problems, raters, good, plan):
     if len(found) != 20:  # the good file alone needs no second look
         wide = one_row_per_rating(found)
         assert len(analysis.means_by_method(wide, constructs_of(found, plan)[:1])[0]) or not len(wide)
-    assert what_came(raters, found).endswith(".") and origin(found).endswith(".")
+    assert describe_use(raters, found).endswith(".") and describe_origin(found).endswith(".")
     rows = found[found["rater"] == good]
     assert len(rows) == 20 or problems["rater"].eq(good).any(), "a good file was lost without a word"
 

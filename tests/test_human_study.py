@@ -21,13 +21,13 @@ from kdutils.human_study.design import (
     GAP,
     SCALE,
     Study,
-    as_method,
     draw_texts,
     eligible_texts,
+    explanations_as_predictions,
     label_methods,
 )
-from kdutils.human_study.forms import canonical, checksum, write_plan, write_study
-from kdutils.human_study.plan import draw_plan, plan_facts, questions_needed, read_plan
+from kdutils.human_study.forms import canonical, checksum, write_study
+from kdutils.human_study.plan import draw_plan, plan_facts, questions_needed, read_plan, write_plan
 from kdutils.human_study.ratings import (
     RATING_COLUMNS,
     count_problems,
@@ -91,14 +91,15 @@ def test_questions_are_kept_with_every_method_or_with_none():
     assert left_out == {"a method wrote no explanation": 1, "not answered by every method": 1}
     assert (pool.groupby("question")["method"].nunique() == 2).all()
     predictions.loc[0, "predicted"] = "a tractor"
-    assert eligible_texts(predictions, questions, "any", task="simulation")[1]["an answer that is none of the choices"]
+    left_out = eligible_texts(predictions, questions, "any", task="simulation")[1]
+    assert left_out["an answer that is not one of the choices"]
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda p, q: (p.assign(explanation=p["explanation"].where(p["method"] == METHODS[0], "")), q), "writes no explan"),
     (lambda p, q: (p, q.iloc[1:]), "'q000' is not in the table of questions"),
-    (lambda p, q: (p, pd.concat([q, q])), "an id stands twice"),
-    (lambda p, q: (p.assign(correct=False), q), "no question is left to draw from")])
+    (lambda p, q: (p, pd.concat([q, q])), "duplicate id"),
+    (lambda p, q: (p.assign(correct=False), q), "no question can be rated")])
 def test_what_cannot_be_drawn_from_is_named(change, message):
     with pytest.raises(StudyError, match=message):
         eligible_texts(*change(*world()))
@@ -114,10 +115,10 @@ def test_drawing_is_spread_over_strata_and_repeats_with_its_seed():
     assert set(texts["question"]) != set(draw_texts(pool, 20, strata=["position"], seed=6)["question"])
     assert texts["text"].is_monotonic_increasing and texts["text"].is_unique
     assert texts["text"].str.fullmatch("[b-df-hj-np-tv-z]{8}").all()
-    for strata, message in ((["colour"], "is no column of the pool"), (["method"], "differs between the methods")):
+    for strata, message in ((["colour"], "is not a column of the pool"), (["method"], "differs between the methods")):
         with pytest.raises(StudyError, match=message):
             draw_texts(pool, 20, strata=strata)
-    with pytest.raises(StudyError, match="99 questions are wanted and 59"):
+    with pytest.raises(StudyError, match="99 questions are needed and the pool has 59"):
         draw_texts(pool, 99)
 
 
@@ -147,7 +148,7 @@ def test_labels_and_a_teacher_next_to_students():
     assert set(label_methods(predictions)["method"]) == {"zebra_method · few_shot", "yak_method · revised"}
     explanations = pd.DataFrame({"id": ["q000", "q001", "q002"], "answer": ["goldfish", "oak tree", "book"],
                                  "text": ["Because.", None, "So it is."]})
-    teacher = as_method(explanations, questions, "teacher")
+    teacher = explanations_as_predictions(explanations, questions, "teacher")
     assert list(teacher["correct"]) == [True, False] and list(teacher["explanation"]) == ["Because.", "So it is."]
     assert set(eligible_texts(pd.concat([predictions, teacher]), questions, "any")[0]["question"]) == {"q000", "q002"}
 

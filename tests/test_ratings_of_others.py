@@ -12,8 +12,8 @@ from kdutils.errors import StudyError
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import load_experiment
 from kdutils.human_study.design import CONSTRUCTS, Study
-from kdutils.human_study.forms import write_plan, write_study
-from kdutils.human_study.plan import draw_plan, read_plan
+from kdutils.human_study.forms import write_study
+from kdutils.human_study.plan import draw_plan, read_plan, write_plan
 from kdutils.human_study.ratings import (
     count_problems,
     read_ratings,
@@ -91,7 +91,7 @@ def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
         "the same rating twice": 249 * 20, "broken JSON": 1, "wrong encoding": 1}
     twice = survey(made).iloc[:0].assign(plausibility=[]).to_csv(index=False).strip()
     _, problems, _ = read(tmp_path, made[1], twice + ",plausibility\n", "d.csv")
-    assert "the column plausibility stands twice" in set(problems["detail"])
+    assert "duplicate column plausibility" in set(problems["detail"])
 
 
 # Ids of another source --------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_a_plan_that_a_spreadsheet_saved_reads_back_and_a_broken_one_is_named(ma
         pd.testing.assert_frame_equal(read_plan(tmp_path / name), plan)
     for change, message in ((table.iloc[:0], "it has no rows"), (table.assign(task="zzz"), "unknown task 'zzz'"),
                             (table.assign(study=[*table["study"][1:], "b"]), "column 'study' holds several"),
-                            (table.assign(expected="9"), "asks for is none of its points"),
+                            (table.assign(expected="9"), "is not one of its points"),
                             (table.assign(is_check="perhaps"), "not a readable plan"),
                             (table.assign(choices="[1"), "not a readable plan")):
         change.to_csv(tmp_path / "c.csv", index=False)

@@ -10,7 +10,15 @@ import pytest
 from test_byte_vocabulary import real_t5
 
 from kdutils.data import texts
-from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number, same_answer
+from kdutils.data.answers import (
+    is_right,
+    mask_answers,
+    match_choice,
+    normalise_answer,
+    parse_answer,
+    parse_number,
+    same_answer,
+)
 from kdutils.data.texts import (
     argues_for,
     count_words,
@@ -21,8 +29,8 @@ from kdutils.data.texts import (
     split_characters,
     word_triples,
 )
-from kdutils.evaluation.error_analysis import difference_by_kind
-from kdutils.evaluation.simulatability import features, masked
+from kdutils.evaluation.error_analysis import accuracy_by_question_group
+from kdutils.evaluation.simulatability import choice_features
 from kdutils.evaluation.text_metrics import (
     bleu,
     distinct_share,
@@ -31,7 +39,6 @@ from kdutils.evaluation.text_metrics import (
     rouge_l,
     score_notes,
 )
-from kdutils.human_study.design import _mask
 from kdutils.student.collating import gap_lines, vocabulary_gaps
 from kdutils.student.methods import Explained, controlled
 from kdutils.student.models import load_tokenizer
@@ -103,7 +110,8 @@ def test_words_mentions_and_answers_of_ascii_texts_are_what_they_were():
         assert split_characters(text, 3) == [(text, 3, 3 + len(text))]
         found["named"] += (named := names_answer(text, answer))
         assert named == before_names(text, answer)
-        assert masked(text, answer) == re.sub(rf"(?<!\w){re.escape(answer)}(?!\w)", "___", text, flags=re.IGNORECASE)
+        named_as_word = rf"(?<!\w){re.escape(answer)}(?!\w)"
+        assert mask_answers(text, [answer], "___") == re.sub(named_as_word, "___", text, flags=re.IGNORECASE)
         found["argued"] += (argued := argues_for(text, "cow", choices)) is not None
         assert argued is before_follows(text, "cow", choices)
         assert argues_for(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
@@ -207,7 +215,7 @@ def test_what_counts_by_characters_is_said():
     assert score_notes(scores) == ["1 of 2 explanations are, or quote, a script without spaces between words: each of "
                                    "its characters counts as one word."]
     assert score_notes(explanation_scores(said.tail(1), questions, {})) == score_notes(pd.DataFrame()) == []
-    kinds = difference_by_kind(said.assign(correct=[1, 0]), said.assign(correct=[0, 0]), questions.assign(
+    kinds = accuracy_by_question_group(said.assign(correct=[1, 0]), said.assign(correct=[0, 0]), questions.assign(
         question=["天空为什么是蓝色的", "水"]), {"1": "水流动。"}).set_index("questions with")
     assert kinds.at["question of more than 5 words", "difference"] == 1
     assert kinds.at["rationale names the answer", "questions"] == 1
@@ -244,7 +252,7 @@ def test_texts_longer_than_the_encoder_reads_are_cut_there_counted_and_said(enco
     assert few.attrs["notes"]["cut"] == 0 and score_notes(few) == []
     from kdutils.evaluation.simulatability import _embedder
 
-    assert np.isfinite(features("Which?", ["cow", "cat"], long, _embedder(encoder))).all()
+    assert np.isfinite(choice_features("Which?", ["cow", "cat"], long, _embedder(encoder))).all()
 
 
 # Mentions
@@ -257,14 +265,13 @@ def test_texts_longer_than_the_encoder_reads_are_cut_there_counted_and_said(enco
     ("ＤＮＡだ", "dna", True), ("e\u0301te\u0301s", "e", False), ("مَاء", "مَا", False), ("das Maß ist", "maß", True)])
 def test_an_answer_is_found_in_other_scripts(text, answer, named):
     assert names_answer(text, answer) is named
-    assert (masked(text, answer) != unicodedata.normalize("NFC", text)) is named
+    assert (mask_answers(text, [answer], "___") != unicodedata.normalize("NFC", text)) is named
 
 
 def test_a_mask_leaves_no_answer_and_takes_nothing_else():
-    assert masked("天空是蓝色的，蓝色。", "蓝色") == "天空是___的，___。"
-    assert _mask(f"Ａ {NFD} ＣＡＦÉ", "café", [], "answer") == "Ａ ____ ____" or "caf" not in _mask(
-        f"Ａ {NFD} ＣＡＦÉ", "café", [], "answer").casefold()
-    table = features("什么颜色？蓝色", ["红色", "蓝色"], "是蓝色，蓝色的。")
+    assert mask_answers("天空是蓝色的，蓝色。", ["蓝色"], "___") == "天空是___的，___。"
+    assert "caf" not in mask_answers(f"Ａ {NFD} ＣＡＦÉ", ["café"], "[…]").casefold()
+    table = choice_features("什么颜色？蓝色", ["红色", "蓝色"], "是蓝色，蓝色的。")
     assert table[1, 4:].tolist() == [1, 1, 1, 0.4, 1, 1] and table[0, 6:].tolist() == [0, 0, 0, 0]
 
 

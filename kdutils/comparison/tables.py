@@ -12,7 +12,7 @@ import pandas as pd
 from kdutils.comparison.runs_table import BASELINE, CELL, CONTROLS, PER_RUN, in_domain, named
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
-from kdutils.evaluation.error_analysis import difference_by_kind, won_and_lost
+from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
@@ -138,7 +138,7 @@ def behind_baseline(predictions, inputs, texts):
     for baseline, part in _with_baseline(predictions):
         for cell, group in part.groupby(CELL, sort=False):
             questions = inputs[cell][0]
-            found = difference_by_kind(group, baseline, questions, texts.get(cell, {}))
+            found = accuracy_by_question_group(group, baseline, questions, texts.get(cell, {}))
             rows.append(named(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
         columns=["dataset", "student", "name", "questions with", "questions", "difference"])

@@ -9,10 +9,10 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdutils.data.questions import LETTERS
-from kdutils.data.texts import ACCENTS, WIDE_ENDS, compose, fold, join_characters
+from kdutils.data.texts import ACCENTS, WIDE_ENDS, compose, fold, join_characters, replace_mentions
 from kdutils.errors import shown
 
 MARKER = "Explanation:"
@@ -43,6 +43,16 @@ def format_number(value: float) -> str:
     """Return a number as an answer is written: ``8`` for 8.0, at most six decimals."""
     value = round(value, 6)
     return str(int(value)) if float(value).is_integer() else str(value)
+
+
+def mask_answers(text: str, answers: Iterable[str], mask: str) -> str:
+    """Return `text` with `mask` in place of every whole-word mention of an answer, in any case, the longest first."""
+    for answer in sorted(filter(str.strip, dict.fromkeys(answers)), key=len, reverse=True):
+        text = replace_mentions(text, answer, mask)
+    return text
+
+
+# Reading an answer back
 
 
 # Read back

@@ -1,1 +1,1 @@
-"""What a student is worth: read from its table of predictions and the questions alone."""
+"""How good a student is, measured from its table of predictions and the questions alone."""

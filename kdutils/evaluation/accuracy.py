@@ -7,16 +7,16 @@ from kdutils.errors import StudyError
 from kdutils.stats.accuracy import bootstrap_mean
 
 
-def chance_level(questions):
+def chance_level(questions: pd.DataFrame) -> float:
     """Return the accuracy of blind guessing over `questions`: the mean of 1 / number of choices, 0 for free text."""
     return float(np.mean([1 / len(choices) if len(choices) else 0.0 for choices in questions["choices"]]))
 
 
-def correct_matrix(predictions):
+def correct_matrix(predictions: pd.DataFrame) -> np.ndarray:
     """Return `correct` of a frame of tables.PREDICTIONS as a matrix (seeds, questions) of 0 and 1.
 
-    Rows are the seeds in ascending order, columns the question ids in ascending order. Raises StudyError
-    when a seed lacks a question that another has.
+    Rows are seeds and columns are question ids, both in ascending order. Raises StudyError when a seed lacks a
+    question that another seed has.
     """
     table = predictions.pivot(index="seed", columns="id", values="correct").sort_index()
     if table.isna().any().any():
@@ -25,12 +25,12 @@ def correct_matrix(predictions):
     return table.to_numpy(dtype=float)
 
 
-def accuracy_of_seeds(predictions, questions):
-    """Return {seed: {"accuracy", "exact", "unread", "no_choice"}} as shares of the questions.
+def accuracy_of_seeds(predictions: pd.DataFrame, questions: pd.DataFrame) -> dict[int, dict[str, float]]:
+    """Return {seed: shares of the questions}.
 
-    Right answers; texts equal to the target string; texts in which no answer was found; answers that are
-    none of the question's choices (0 for free text), unread ones among them: a student that writes those
-    can be below blind guessing.
+    accuracy: right answers. exact: texts equal to the target text. unread: texts in which no answer was found.
+    no_choice: answers that are not among the choices, unread ones included; 0 for free text. A student with many of
+    them can be worse than blind guessing.
     """
     choices = dict(zip(questions["id"], map(set, questions["choices"]), strict=True))
     outside = pd.Series([bool(choices[key]) and answer not in choices[key] for key, answer
@@ -41,8 +41,8 @@ def accuracy_of_seeds(predictions, questions):
             for seed, group in predictions.groupby("seed")}
 
 
-def cell_accuracy(predictions, questions):
-    """Return accuracy over seeds and questions with its bootstrap interval, and the chance level of the questions."""
+def cell_accuracy(predictions: pd.DataFrame, questions: pd.DataFrame) -> dict[str, float]:
+    """Return the mean accuracy over seeds and questions, its 95 % bootstrap interval, the chance level and counts."""
     asked = questions[questions["id"].isin(set(predictions["id"]))]
     mean, low, high = bootstrap_mean(correct_matrix(predictions))
     return {"mean": mean, "low": low, "high": high, "chance": chance_level(asked),

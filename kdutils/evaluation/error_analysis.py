@@ -1,4 +1,4 @@
-"""Where students err: confusion between choices, answers by likelihood, and what one method gets and another loses."""
+"""Where students err: confused choices, the likeliest choice, and questions on which two methods differ."""
 
 import numpy as np
 import pandas as pd
@@ -7,11 +7,11 @@ from kdutils.data.questions import LETTERS
 from kdutils.data.texts import count_words, names_answer
 
 
-def by_likelihood(predictions, questions):
-    """Return one row per prediction that has scores: id, seed, probability and correctness of the likeliest choice.
+def by_likelihood(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per prediction that has scores: id, seed, the likeliest choice, its probability and correctness.
 
-    Two readings of the same scores: ``chosen`` by Σ log p, ``chosen_per_token`` by its mean over the tokens, which does
-    not favour short choices. `probability` is that of `chosen` after a softmax over the choices of the question.
+    ``chosen`` is the choice with the highest Σ log p, ``chosen_per_token`` the one with the highest mean over its
+    tokens, which does not favour short choices. `probability` is that of `chosen` after a softmax over the choices.
     """
     choices, rows = dict(zip(questions["id"], questions["choices"], strict=True)), []
     for row in predictions.itertuples():
@@ -27,15 +27,15 @@ def by_likelihood(predictions, questions):
                                        "correct_per_token"])
 
 
-def confusion(predictions, questions):
-    """Return counts of predictions: rows the place of the right choice, columns that of the predicted one.
+def confusion(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return counts of predictions: a row per position of the right choice, a column per position of the predicted one.
 
-    The columns end with ``none``: an answer that is no choice. Questions without choices do not count. Where all
-    questions have the same choices (labels, yes and no), rows and columns carry their names, else letters.
+    The last column, ``none``, counts answers that are not among the choices. Questions without choices do not count.
+    Where all questions have the same choices (labels, yes and no), rows and columns carry their names, else letters.
     """
     lists = {row.id: list(row.choices) for row in questions.itertuples() if len(row.choices)}
-    kinds = {tuple(names) for names in lists.values()}
-    labels = list(kinds.pop()) if len(kinds) == 1 else list(LETTERS[:max(map(len, lists.values()), default=0)])
+    distinct = {tuple(names) for names in lists.values()}
+    labels = list(distinct.pop()) if len(distinct) == 1 else list(LETTERS[:max(map(len, lists.values()), default=0)])
     table = pd.DataFrame(0, index=pd.Index(labels, name="right"), columns=[*labels, "none"])
     for row in predictions.itertuples():
         if row.id in lists:
@@ -45,41 +45,48 @@ def confusion(predictions, questions):
     return table
 
 
-def difference_by_kind(first, second, questions, rationales):
-    """Return how `first` differs from `second` in accuracy, by kinds of questions: percentage points and counts.
+def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame,
+                               rationales: dict[str, str]) -> pd.DataFrame:
+    """Return the accuracies of `first` and `second` and their difference for groups of questions, as shares.
 
-    `first`, `second`: frames of tables.PREDICTIONS over the same questions; `rationales`: {question id: text}.
-    Kinds: length of the question (shorter or longer than the median), place of the right choice, and whether the
-    rationale names the right answer. Each row: kind, questions, both accuracies, difference.
+    `first`, `second`: frames of tables.PREDICTIONS over the same questions; `rationales`: {question id: text}. Groups:
+    length of the question (up to the median, or longer), position of the right choice, and whether the rationale
+    names the right answer. Columns: questions with (the group), questions (their number), first, second, difference.
     """
-    accuracy = {name: table.groupby("id")["correct"].mean() for name, table in (("first", first), ("second", second))}
-    asked = questions[questions["id"].isin(accuracy["first"].index) & questions["id"].isin(accuracy["second"].index)]
+    accuracy = _accuracy_per_question(first, second)
+    asked = questions[questions["id"].isin(accuracy.dropna().index)]
     words = asked["question"].map(count_words)
-    kinds = {f"question of at most {words.median():.0f} words": words <= words.median(),
-             f"question of more than {words.median():.0f} words": words > words.median()}
+    groups = {f"question of at most {words.median():.0f} words": words <= words.median(),
+              f"question of more than {words.median():.0f} words": words > words.median()}
     places = pd.Series([list(names).index(answer) if len(names) else -1 for names, answer
                         in zip(asked["choices"], asked["answer"], strict=True)], index=asked.index)
     if (places >= 0).any() and asked["choices"].map(len).max() > 2:
-        kinds |= {f"right choice at ({LETTERS[place]})": places == place for place in sorted(set(places) - {-1})}
+        groups |= {f"right choice at ({LETTERS[place]})": places == place for place in sorted(set(places) - {-1})}
     texts = asked["id"].map(rationales)
     named = pd.Series([isinstance(text, str) and names_answer(text, answer) for text, answer
                        in zip(texts, asked["answer"], strict=True)], index=asked.index)
-    kinds |= {"rationale names the answer": named, "rationale does not name it": texts.notna() & ~named,
-              "no rationale": texts.isna()}
-    rows = [{"questions with": kind, "questions": int(flags.sum()),
-             **{name: float(accuracy[name][asked.loc[flags, "id"]].mean()) for name in accuracy}}
-            for kind, flags in kinds.items() if flags.any()]
-    table = pd.DataFrame(rows)
+    groups |= {"rationale names the answer": named, "rationale does not name it": texts.notna() & ~named,
+               "no rationale": texts.isna()}
+    table = pd.DataFrame([{"questions with": group, "questions": int(flags.sum()),
+                           **{name: float(accuracy[name][asked.loc[flags, "id"]].mean()) for name in accuracy}}
+                          for group, flags in groups.items() if flags.any()])
     return table.assign(difference=table["first"] - table["second"])
 
 
-def won_and_lost(first, second, questions, count, seed):
-    """Return up to `count` questions that `first` gets and `second` loses, and as many the other way round.
+def _accuracy_per_question(first, second):
+    """Return a frame with a row per question id: the share of seeds that are right, for `first` and `second`."""
+    return pd.DataFrame({name: table.groupby("id")["correct"].mean()
+                         for name, table in (("first", first), ("second", second))})
 
-    Drawn from `seed` among the questions where the shares of right seeds differ; each row shows what both answered.
+
+def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame, count: int,
+                 seed: int) -> pd.DataFrame:
+    """Return up to `count` questions on which `first` has the higher share of right seeds, and as many with the lower.
+
+    The questions are drawn with `seed`. Columns: verdict (won or lost), question, choices, answer, first says,
+    second says.
     """
-    shares = {name: table.groupby("id")["correct"].mean() for name, table in (("first", first), ("second", second))}
-    both = pd.DataFrame(shares).dropna()
+    both = _accuracy_per_question(first, second).dropna()
     items, rows = questions.set_index("id"), []
     for verdict, keys in (("won", both.index[both["first"] > both["second"]]),
                           ("lost", both.index[both["first"] < both["second"]])):

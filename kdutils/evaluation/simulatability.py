@@ -1,153 +1,146 @@
-"""Does an explanation help to foresee the student's answer? Leakage-adjusted simulatability, and QBE.
+"""Simulatability: does an explanation help to predict the student's answer? LAS and QBE.
 
-A *simulator* is a reader that sees a question, its choices and perhaps the student's explanation, and says what the
-student answered. It is trained per student and seed on that student's own predictions, by cross-fitting: the
-questions are cut into folds, and every question is simulated by a reader that was fitted on the other folds.
+A *simulator* is a model that sees a question, its choices and perhaps the student's explanation, and predicts what the
+student answered. It is trained per student and seed on that student's own predictions with cross-fitting: the
+predictions are cut into FOLDS folds, and each fold is predicted by a simulator that was fitted on the others.
 
-The reader is, unless another is given, a conditional logit (McFadden 1974) over a few features of each choice: its
-words in the question and in the explanation, whether, how often and how early the explanation names it, its place in
-the list and, with an `encoder`, the cosine of its embedding with those of question and explanation. It has few
-parameters, so a few hundred predictions train it in a second. It reads far less well than a language model: what it
-does not see is not counted.
+The default simulator is a conditional logit (McFadden 1974) over a few features of each choice: its words in the
+question and in the explanation; whether, how often and how early the explanation names it; its position in the list;
+and, with an `encoder`, the cosine of its embedding with those of question and explanation. It has few parameters, so a
+few hundred predictions train it in a second. It reads far less well than a language model: what the features do not
+capture does not count.
 
-A language model can take its place, as in Hase et al. 2020, who fine-tune a T5: a function (taught, asked, seed) that
-learns from the predictions of the other folds and returns what it foresees of the held-out ones, for each kind of input
-(student.simulator.trained_reader; `reader` of notebook 21). It is fine-tuned once per fold and seed, five times for
-each student, and needs some hundred predictions at least to learn what to look at: with few of them, or a model
-without pretrained weights, the logit is the better reader.
+A language model can take its place (student.lm_reader), as in Hase et al. 2020, who fine-tune a T5. It is fine-tuned
+once per fold, so FOLDS times for each student, and needs at least some hundred predictions to learn from. With fewer of
+them, or with a model without pretrained weights, the logit is the better simulator.
 
-LAS and QBE are comparable only between students that were simulated by the same reader, and a LAS near 0 says as much
-about the reader as about the explanations: look at the accuracy of each reader beside it.
+LAS and QBE are comparable only between students with the same simulator. A LAS near 0 says as much about the
+simulator as about the explanations: read it beside the accuracy of the simulator.
 
 LAS, leakage-adjusted simulatability (Hase et al. 2020)
-    With ŷ the student's answer, x the question, e the explanation: an explanation *leaks* when a reader that sees e
-    alone, without x, foresees ŷ. LAS is the mean over the two groups, leaking and not, of
-    mean( 1[reader(x, e) = ŷ] − 1[reader(x) = ŷ] ). Above 0: the explanation tells more about the answer than the
-    question does. Where one group is empty LAS is the value of the other one, and ``groups`` says 1.
+    Let ŷ be the student's answer, x the question and e the explanation. An explanation *leaks* when a simulator that
+    sees e alone, without x, predicts ŷ. LAS is the mean over the two groups, leaking and not leaking, of
+    mean( 1[simulator(x, e) = ŷ] − 1[simulator(x) = ŷ] ). Above 0: the explanation adds to what the question says about
+    the answer. Where one group is empty, LAS is the value of the other, and ``groups`` is 1.
 
 QBE, question-based evaluation
-    One secondary summary of arXiv 2504.16056 names a metric "QBE"; neither the paper nor its code defines or uses it.
-    What is called so here is our own definition: accuracy of reader(x, e with the student's answer masked) − accuracy
-    of reader(x), ŷ being what is to be foreseen. It asks whether the reason points to the answer without saying it.
+    A secondary summary of arXiv 2504.16056 names a metric "QBE"; neither the paper nor its code defines or uses it.
+    This study defines it as: accuracy of simulator(x, e with the student's answer masked) − accuracy of simulator(x).
+    It asks whether the reasons point to the answer without naming it.
 """
+
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import find_mentions, lower_words, replace_mentions
+from kdutils.data.answers import mask_answers
+from kdutils.data.texts import find_mentions, lower_words
 
 FOLDS = 5
 RIDGE = 1.0  # penalty on the squared weights of standardised features
 MASK = "___"
+FORMS = {  # what a simulator sees: whether the question, and which text
+    "question": (True, ""), "explanation": (False, "explanation"), "both": (True, "explanation"),
+    "masked": (True, "masked")}
+Simulator = Callable[[list[dict], list[dict], int], dict[str, list[int]]]
 
 
-def simulate(predictions, questions, encoder="", seed=0, reader=None):
-    """Return (table, marks): LAS and QBE per seed, and per prediction what each reader foresaw.
+def measure_simulatability(predictions: pd.DataFrame, questions: pd.DataFrame, encoder: str = "", seed: int = 0,
+                           simulator: Simulator | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (table, hits): LAS and QBE per seed, and per prediction whether each form was predicted rightly.
 
-    `predictions`: a frame of tables.PREDICTIONS with explanations; questions without choices, and predictions that
-    are none of the choices, cannot be simulated and are left out, counted in ``left out``. `table` has one row per
-    seed: las, las_leaking, las_other, leaking (share), groups, qbe, and the accuracy of each reader: question,
-    explanation, both, masked; None throughout where fewer than 2 · FOLDS predictions are left. `reader`: a function in
-    place of the conditional logit, see read_by; `encoder` is the logit's.
+    `predictions`: a frame of tables.PREDICTIONS with explanations. Predictions that are not among the choices cannot
+    be simulated; ``left out`` counts them. `table` has one row per seed: the values of summarise_simulation, or none of
+    them with fewer than 2 · FOLDS predictions. `hits`: id, seed, and a truth value per form of FORMS. `encoder` is for
+    the conditional logit.
+
+    `simulator`: a function (taught, asked, seed) in place of the conditional logit. It learns from the records `taught`
+    and returns {form: the position of the predicted choice for each record of `asked`}. A record has id, question,
+    choices, answer (the student's), explanation and masked (the explanation without the answer).
     """
-    embed = _embedder(encoder) if encoder and not reader else None
+    simulator = simulator or logit_simulator(encoder)
     items = questions.set_index("id")
-    rows, marks = [], []
+    rows, hits = [], []
     for number, group in predictions.groupby("seed", sort=True):
-        known = [row.predicted in list(items.at[row.id, "choices"]) for row in group.itertuples()]
-        usable = group[known]
+        usable = group[[row.predicted in list(items.at[row.id, "choices"]) for row in group.itertuples()]]
         row = {"seed": int(number), "simulated": len(usable), "left out": len(group) - len(usable)}
         if len(usable) >= 2 * FOLDS:
-            found = read_by(reader, usable, items, seed) if reader else simulated(usable, items, embed, seed)
-            row |= summarise(found)
-            marks.append(usable[["id", "seed"]].reset_index(drop=True).join(found))
+            found = _cross_fit(simulator, usable, items, seed)
+            row |= summarise_simulation(found)
+            hits.append(usable[["id", "seed"]].reset_index(drop=True).join(found))
         rows.append(row)
-    return pd.DataFrame(rows), pd.concat(marks, ignore_index=True) if marks else pd.DataFrame()
+    return pd.DataFrame(rows), pd.concat(hits, ignore_index=True) if hits else pd.DataFrame()
 
 
-def summarise(found):
-    """Return LAS and QBE from the columns question, explanation, both and masked: whether each reader was right."""
-    gain = found["both"].astype(float) - found["question"].astype(float)
-    leaking = found["explanation"].astype(bool)
+def summarise_simulation(hits: pd.DataFrame) -> dict[str, float | None]:
+    """Return LAS, its two parts, the share of leaking explanations, QBE and the accuracy ("reader of") of each form."""
+    gain = hits["both"].astype(float) - hits["question"].astype(float)
+    leaking = hits["explanation"].astype(bool)
     groups = [float(gain[flags].mean()) for flags in (leaking, ~leaking) if flags.any()]
     return {"las": float(np.mean(groups)), "las_leaking": float(gain[leaking].mean()) if leaking.any() else None,
             "las_other": float(gain[~leaking].mean()) if (~leaking).any() else None, "leaking": float(leaking.mean()),
-            "groups": len(groups), "qbe": float(found["masked"].mean() - found["question"].mean()),
-            **{f"reader of {name}": float(found[name].mean())
-               for name in ("question", "explanation", "both", "masked")}}
+            "groups": len(groups), "qbe": float(hits["masked"].mean() - hits["question"].mean()),
+            **{f"reader of {form}": float(hits[form].mean()) for form in FORMS}}
 
 
-def simulated(predictions, items, embed, seed):
-    """Return a frame of truth values: which reader foresaw each prediction, by cross-fitting."""
-    fold = folds(len(predictions), seed)
-    rows = [(items.at[row.id, "question"], list(items.at[row.id, "choices"]), row.predicted, row.explanation)
-            for row in predictions.itertuples()]
-    target = np.array([choices.index(answer) for _, choices, answer, _ in rows])
-    readers = {
-        "question": [features(question, choices, "", embed) for question, choices, _, _ in rows],
-        "explanation": [features("", choices, text, embed) for _, choices, _, text in rows],
-        "both": [features(question, choices, text, embed) for question, choices, _, text in rows],
-        "masked": [features(question, choices, masked(text, answer), embed)
-                   for question, choices, answer, text in rows],
-    }
-    right = {}
-    for name, tables in readers.items():
-        right[name] = np.zeros(len(rows), dtype=bool)
-        for number in range(FOLDS):
-            train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            chosen = choose([tables[i] for i in train], target[train], [tables[i] for i in test])
-            right[name][test] = chosen == target[test]
-    return pd.DataFrame(right)
-
-
-def folds(count, seed):
-    """Return the fold of each of `count` predictions, drawn from `seed`."""
-    return np.random.default_rng(seed).permutation(count) % FOLDS
-
-
-def read_by(reader, predictions, items, seed):
-    """Return what foreseen returns, of a `reader` that serves every kind of input.
-
-    ``reader(taught, asked, seed)``: lists of records with id, question, choices, answer (the student's own),
-    explanation and masked, those to learn from and those to foresee; it returns {question, explanation, both, masked:
-    places of the choices foreseen}.
-    """
-    fold = folds(len(predictions), seed)
+def _cross_fit(simulator, predictions, items, seed):
+    """Return a frame of truth values, one row per prediction and one column per form: was the answer predicted?"""
+    fold = np.random.default_rng(seed).permutation(len(predictions)) % FOLDS
     records = [{"id": row.id, "question": items.at[row.id, "question"], "choices": list(items.at[row.id, "choices"]),
                 "answer": row.predicted, "explanation": row.explanation,
-                "masked": masked(row.explanation, row.predicted)} for row in predictions.itertuples()]
-    right = {name: np.zeros(len(records), dtype=bool) for name in ("question", "explanation", "both", "masked")}
+                "masked": mask_answers(row.explanation, [row.predicted], MASK)} for row in predictions.itertuples()]
+    hits = {form: np.zeros(len(records), dtype=bool) for form in FORMS}
     for number in range(FOLDS):
         test = np.flatnonzero(fold == number)
         asked = [records[i] for i in test]
-        found = reader([records[i] for i in np.flatnonzero(fold != number)], asked, seed + number)
-        for name in right:
-            right[name][test] = [one["choices"][place] == one["answer"]
-                                 for one, place in zip(asked, found[name], strict=True)]
-    return pd.DataFrame(right)
+        chosen = simulator([records[i] for i in np.flatnonzero(fold != number)], asked, seed + number)
+        for form in FORMS:
+            hits[form][test] = [one["choices"][place] == one["answer"]
+                                for one, place in zip(asked, chosen[form], strict=True)]
+    return pd.DataFrame(hits)
 
 
-def masked(text, answer):
-    """Return `text` with every mention of `answer` as whole words, whatever its case, replaced by MASK."""
-    return replace_mentions(text, answer, MASK)
+def logit_simulator(encoder: str = "") -> Simulator:
+    """Return a simulator that fits a conditional logit per form, with cosines where an `encoder` is named."""
+    embed = _embedder(encoder) if encoder else None
+
+    @cache  # a record is seen in every fold
+    def features(question, choices, text):
+        return choice_features(question, choices, text, embed)
+
+    def simulate(taught, asked, seed):
+        target = np.array([one["choices"].index(one["answer"]) for one in taught])
+        chosen = {}
+        for form, (with_question, text) in FORMS.items():
+            tables = [[features(one["question"] if with_question else "", tuple(one["choices"]), one.get(text, ""))
+                       for one in records] for records in (taught, asked)]
+            chosen[form] = choose_by_logit(tables[0], target, tables[1])
+        return chosen
+
+    return simulate
 
 
-def features(question, choices, text, embed=None):
-    """Return what a reader sees of each choice, (choices, features); absent parts give zeros.
+def choice_features(question: str, choices: list[str], text: str,
+                    embed: Callable[[str], np.ndarray] | None = None) -> np.ndarray:
+    """Return the features of each choice, (choices, features); those of an empty question or text are 0.
 
-    Per choice: its place (one column per place but the first, up to five), share of its words in the question, share
-    in the text, named in the text, times named, named first, named last, and the cosines with question and text.
+    Per choice: its position (one column for each of the second to fifth), the share of its words in the question, the
+    share in the text, named in the text, times named (up to 5, over 5), named first, named last, and, with `embed`
+    (text to unit vector), the cosines with question and text.
     """
-    asked, told = set(lower_words(question)), lower_words(text)
+    question_words, text_words = set(lower_words(question)), set(lower_words(text))
     words = [lower_words(choice) for choice in choices]
-    found = [[start for start, _ in find_mentions(text, choice)] for choice in choices]
-    first = min((places[0] for places in found if places), default=None)
-    last = max((places[-1] for places in found if places), default=None)
+    named = [[start for start, _ in find_mentions(text, choice)] for choice in choices]
+    first = min((starts[0] for starts in named if starts), default=None)
+    last = max((starts[-1] for starts in named if starts), default=None)
     rows = []
-    for number, (own, places) in enumerate(zip(words, found, strict=True)):
+    for number, (own, starts) in enumerate(zip(words, named, strict=True)):
         rows.append([*(float(number == place) for place in range(1, 5)),
-                     _share(own, asked), _share(own, set(told)), float(bool(places)), min(len(places), 5) / 5,
-                     float(bool(places) and places[0] == first), float(bool(places) and places[-1] == last)])
+                     _share(own, question_words), _share(own, text_words), float(bool(starts)),
+                     min(len(starts), 5) / 5, float(bool(starts) and starts[0] == first),
+                     float(bool(starts) and starts[-1] == last)])
     table = np.array(rows)
     if embed:
         vectors = np.stack([embed(choice) for choice in choices])
@@ -160,11 +153,13 @@ def _share(own, words):
     return sum(word in words for word in own) / len(own) if own else 0.0
 
 
-def choose(tables, target, others):
+def choose_by_logit(tables: list[np.ndarray], target: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
     """Fit a conditional logit on `tables`, (choices, features) each, and return the chosen index for each of `others`.
 
-    Maximum likelihood with a ridge penalty on standardised features; questions may differ in their number of choices.
+    `target`: the index of the right choice in each of `tables`. Maximum likelihood with a ridge penalty on standardised
+    features; questions may differ in their number of choices.
     """
+    # Not statsmodels' ConditionalLogit: its only penalty is the elastic net, fitted by coordinate descent.
     from scipy.optimize import minimize
 
     stacked = np.concatenate(tables)
@@ -188,7 +183,7 @@ def choose(tables, target, others):
 
 
 def _padded(tables):
-    """Return (questions, most choices, features) filled up with zeros, and where there is a choice."""
+    """Return (tables padded with zeros to the most choices, a mask of the real choices)."""
     widest = max(len(table) for table in tables)
     x = np.zeros((len(tables), widest, tables[0].shape[1]))
     there = np.zeros((len(tables), widest), dtype=bool)
@@ -198,9 +193,7 @@ def _padded(tables):
 
 
 def _embedder(name):
-    """Return a function from a text to its embedding of length 1: the mean of the encoder's last states."""
-    from functools import cache
-
+    """Return a function from a text to a unit vector: the mean of the encoder's last hidden states, normalised."""
     import torch
 
     from kdutils.evaluation.text_metrics import encoder_limit, load_encoder

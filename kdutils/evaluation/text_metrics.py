@@ -1,33 +1,43 @@
-"""Automatic metrics of explanations: each row is one text, each column one measure, defined here.
+"""Automatic metrics of explanations. One row per text, one column per measure, defined here.
 
-Against references (what the teacher wrote, or people):
+Measures against references (explanations by the teacher or by people):
 
 ``bleu``
     Sentence BLEU of sacrebleu (Papineni et al. 2002; Post 2018): geometric mean of the precisions of one to four words,
-    exponential smoothing, brevity penalty; 0 to 1. Several references count together. Where a script has no spaces
-    between words, each character is a word there, as with sacrebleu's tokenizers ``zh`` and ``char``.
+    exponential smoothing, brevity penalty; 0 to 1. All references are used together. In a script without spaces
+    between words each character is a word, as in sacrebleu's tokenizers ``zh`` and ``char``.
 ``rouge_l``
-    ROUGE-L of rouge-score (Lin 2004): F1 of the longest common subsequence of words, case and punctuation ignored;
-    0 to 1; of several references the best.
+    ROUGE-L of rouge-score (Lin 2004): F1 of the longest common subsequence of words, without case and punctuation;
+    0 to 1; the best over several references.
 ``bertscore``
     BERTScore of torchmetrics (Zhang et al. 2020): F1 of the best cosine matches between the token states of an encoder,
-    last layer, without idf and without rescaling; of several references the best. Compare it only between texts
-    scored with the same encoder. A text is read as far as the encoder has positions; what is cut is counted.
+    last layer, without idf and rescaling; the best over several references. Compare only texts that were scored with
+    the same encoder. The encoder reads as many tokens as it has positions; cut texts are counted.
 
-By themselves:
+Measures of the text alone:
 
-``words``; ``repetition``: share of the text's three-word sequences that stood in it before (0 for shorter texts);
-``names_answer``: the predicted answer stands in the text (an explanation that leaks its answer tells a reader nothing
-more than the answer); ``names_gold``; ``distractors``: share of the other choices that it names, None without
-choices; ``copied``: share of its three-word sequences that stand in the question.
+``words``
+    The number of words.
+``repetition``
+    The share of its three-word sequences that occurred in it before; 0 for shorter texts.
+``names_answer``, ``names_gold``
+    1 where the text names the predicted answer, or the right one.
+``distractors``
+    The share of the other choices that it names; None without choices.
+``copied``
+    The share of its three-word sequences that occur in the question.
 
-An empty text has 0 for every measure against a reference, and 0 words; a question without a reference has no value
-(None) there. None of these says that a text is true, or that it is why the student answered as it did.
+An empty text has 0 for every measure against a reference. Without a reference such a measure is None. No measure
+shows that a text is true, or that it is the reason for the student's answer.
 
-What a word is, kdutils.data.texts says. What a reader of the numbers has to know of them, score_notes says.
+kdutils.data.texts defines a word. score_notes tells readers of the numbers which texts were cut.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -44,18 +54,21 @@ from kdutils.data.texts import (
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
 
-METRICS = ("bleu", "rouge_l", "bertscore")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
-LONGEST = 2000  # words of a text that are looked at: generation bounds what students write, nothing bounds other texts
-LONGEST_READ = 512  # tokens of a text that an encoder reads where it has positions for more, or for any number
+LONGEST = 2000  # words of a text that are measured; generation limits the texts of students, nothing limits others
+LONGEST_READ = 512  # tokens that an encoder reads at most
 
 
-def explanation_scores(predictions, questions, references, encoder=""):
-    """Return one row per text of `predictions` (a frame of tables.PREDICTIONS) with its id, seed and every measure.
+def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
+                       references: dict[str, dict[str, list[str]]], encoder: str = "") -> pd.DataFrame:
+    """Return one row per text of `predictions` (a frame of tables.PREDICTIONS): id, seed and every measure.
 
-    `references`: {name: {question id: list of texts}}, such as teacher and human; each makes the columns
+    `references`: {name: {question id: texts}}, the name being teacher or human. Each name makes the columns
     ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``.
-    ``attrs["notes"]`` counts texts that are read otherwise than they stand: see score_notes.
+    ``attrs["notes"]`` has the counts for score_notes.
     """
     items = questions.set_index("id")
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
@@ -77,8 +90,8 @@ def explanation_scores(predictions, questions, references, encoder=""):
     return table
 
 
-def score_notes(scores):
-    """Return the sentences that a reader of explanation_scores needs: what was cut, and where characters are words."""
+def score_notes(scores: pd.DataFrame) -> list[str]:
+    """Return sentences about explanation_scores: how many texts were cut, and how many are counted in characters."""
     notes, lines = scores.attrs.get("notes", {}), []
     if notes.get("unspaced"):
         lines.append(f"{notes['unspaced']} of {notes['texts']} explanations are, or quote, a script without spaces "
@@ -89,7 +102,7 @@ def score_notes(scores):
     return lines
 
 
-def own_scores(text, predicted, gold, question, choices):
+def own_scores(text: str, predicted: str, gold: str, question: str, choices: list[str]) -> dict[str, float | None]:
     """Return the measures of OWN for one text."""
     others = [choice for choice in choices if choice != predicted]
     sequences, asked = word_triples(text), set(word_triples(question))
@@ -102,7 +115,7 @@ def own_scores(text, predicted, gold, question, choices):
     }
 
 
-def bleu(text, references):
+def bleu(text: str, references: list[str]) -> float | None:
     """Return sentence BLEU of `text`, 0 to 1; None without references."""
     from sacrebleu.metrics import BLEU
 
@@ -114,8 +127,8 @@ def bleu(text, references):
     return BLEU(effective_order=True).sentence_score(space_characters(text), spaced).score / 100
 
 
-def rouge_l(text, references):
-    """Return ROUGE-L F1 of `text` against the best of its references, 0 to 1; None without references."""
+def rouge_l(text: str, references: list[str]) -> float | None:
+    """Return ROUGE-L F1 of `text` with the best of its references, 0 to 1; None without references."""
     from rouge_score.rouge_scorer import RougeScorer
 
     if not references:
@@ -125,14 +138,14 @@ def rouge_l(text, references):
 
 
 class _Words:
-    """Words of any script: rouge-score's own tokenizer keeps a to z and 0 to 9 and scores all else as nothing."""
+    """A tokenizer for words of any script: that of rouge-score drops all but a to z and 0 to 9."""
 
     def tokenize(self, text):
         return lower_words(text)
 
 
-def bertscore(texts, references, encoder):
-    """Return BERTScore F1 of each text against the best of its references; None without references."""
+def bertscore(texts: list[str], references: list[list[str]], encoder: str) -> list[float | None]:
+    """Return BERTScore F1 of each text with the best of its references; None without references."""
     from torchmetrics.functional.text import bert_score
 
     model, tokenizer = load_encoder(encoder)
@@ -151,8 +164,8 @@ def bertscore(texts, references, encoder):
     return best
 
 
-def encoder_cuts(texts, encoder):
-    """Return how many different texts an encoder is given (``read``), its ``limit`` in tokens, how many it ``cut``."""
+def encoder_cuts(texts: Iterable[str], encoder: str) -> dict[str, int]:
+    """Return the number of texts that the encoder was given (read), its limit in tokens, and how many it cut (cut)."""
     model, tokenizer = load_encoder(encoder)
     texts = [text for text in texts if text and text.strip()]
     lengths = list(map(len, tokenizer(texts)["input_ids"])) if texts else []
@@ -160,8 +173,8 @@ def encoder_cuts(texts, encoder):
     return {"read": len(texts), "limit": limit, "cut": sum(length > limit for length in lengths)}
 
 
-def encoder_limit(model):
-    """Return how many tokens of a text an encoder reads: its positions, at most LONGEST_READ."""
+def encoder_limit(model: PreTrainedModel) -> int:
+    """Return how many tokens an encoder reads: its number of positions, at most LONGEST_READ."""
     return min(LONGEST_READ, model_context(model) or LONGEST_READ)
 
 
@@ -170,8 +183,11 @@ def _last_states(model, batch):
 
 
 @lru_cache(1)
-def load_encoder(name):
-    """Return (encoder, tokenizer) of a folder or Hub id, in float32."""
+def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (encoder, tokenizer) of a folder or Hub id, in float32.
+
+    Raises StudyError where the tokenizer has tokens without rows in the embedding table.
+    """
     import torch
     from transformers import AutoModel
 
@@ -181,20 +197,20 @@ def load_encoder(name):
     model = load_weights(AutoModel, found, ("head", "pooler"), config=read_config(found), dtype=torch.float32)
     tokenizer = read_tokenizer(name)
     if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
-        raise StudyError(f"{name}: tokens were added to its tokenizer without rows in the model's table; resize the "
-                         "table (resize_token_embeddings) and save it, or take another encoder")
+        raise StudyError(f"{name}: the tokenizer has tokens without rows in the model's embedding table; resize the "
+                         "table (resize_token_embeddings) and save the model, or use another encoder")
     return model.eval(), tokenizer
 
 
-def distinct_share(texts, length):
-    """Return distinct-n (Li et al. 2016): different sequences of `length` words over all of them; None without any."""
-    found = [tuple(words[start:start + length]) for words in map(lower_words, texts)
-             for start in range(len(words) - length + 1)]
-    return len(set(found)) / len(found) if found else None
+def distinct_share(texts: list[str], length: int) -> float | None:
+    """Return distinct-n (Li et al. 2016): the share of distinct sequences of `length` words; None without any."""
+    sequences = [tuple(words[start:start + length]) for words in map(lower_words, texts)
+                 for start in range(len(words) - length + 1)]
+    return len(set(sequences)) / len(sequences) if sequences else None
 
 
-def summarise_scores(scores, predictions):
-    """Return one row per seed: the mean of every measure over the texts that have it, distinct-1 and distinct-2."""
+def summarise_scores(scores: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per seed: the mean of each measure over the texts that have it, distinct_1 and distinct_2."""
     rows = []
     for seed, group in scores.groupby("seed"):
         texts = list(predictions.loc[predictions["seed"] == seed, "explanation"])

@@ -1,7 +1,6 @@
-"""What raters get: the form as one page, a Potato project and a table for survey tools."""
+"""What raters get: the form as one HTML page, a project for Potato, and a table for survey tools."""
 
 import base64
-import contextlib
 import hashlib
 import html
 import json
@@ -12,24 +11,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdutils.human_study.design import ASKABLE, CONSTRUCTS, SCALE, TASKS, printable
-from kdutils.human_study.plan import CHECK_CHOICES, PLAN
+from kdutils.errors import printable
+from kdutils.human_study.design import ASKABLE, CONSTRUCTS, SCALE, TASKS, Study
+from kdutils.human_study.plan import CHECK_CHOICES, private_folder, write_plan
 from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
 NO_ANSWER = "(no answer could be read)"
-
 TITLES = {"rating": "How good are these explanations?", "simulation": "What did the model answer?"}
 
 
-# Write ------------------------------------------------------------------------------------------------------------
+def write_study(folder: Path | str, study: Study, plan: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Write all files of a study below `folder` and return the plan with its version.
 
-
-def write_study(folder, study, plan, texts):
-    """Write everything below `folder` and return the plan with its version.
-
-    ``form.html`` for raters, ``potato/`` a project for the Potato server, ``survey/`` a table for survey tools, and
-    ``key/`` (plan and texts with their methods), which no rater may see.
+    ``form.html`` for raters, ``potato/`` for the Potato server, ``survey/`` for survey tools, and ``key/``: the plan
+    and the texts with their methods, which no rater may see.
     """
     folder, content = Path(folder), form_content(study, plan, texts)
     key = private_folder(folder / "key")
@@ -43,32 +39,8 @@ def write_study(folder, study, plan, texts):
     return plan
 
 
-def write_plan(folder, plan):
-    """Write the blinding key as plan.parquet and plan.csv into a folder that nobody else may read."""
-    folder = private_folder(folder)
-    with atomic_write(folder / "plan.parquet") as temporary:
-        pq.write_table(pa.Table.from_pandas(plan, schema=PLAN, preserve_index=False), temporary)
-    table = plan.assign(choices=plan["choices"].map(lambda choices: json.dumps(list(choices), ensure_ascii=False)))
-    write_csv(folder / "plan.csv", table)
-    private_folder(folder)
-
-
-def private_folder(folder):
-    """Make a folder that its owner alone may read, with the files in it, and return it; also of one that is there.
-
-    Where the system has no such permissions everything stays as it is.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    inside = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
-    for path, mode in [(folder, 0o700), *((path, 0o600) for path in inside)]:
-        with contextlib.suppress(OSError, NotImplementedError):
-            path.chmod(mode)
-    return folder
-
-
-def form_content(study, plan, texts):
-    """Return all that raters are shown, as plain values, with its checksum as `version`; no method, no seed."""
+def form_content(study: Study, plan: pd.DataFrame, texts: pd.DataFrame) -> dict:
+    """Return all that raters are shown, as plain values, and its checksum as `version`; no method and no seed."""
     shown = {row["text"]: {"question": row["asked"], "choices": list(row["choices"]),
                            "answer": (row["answer"] or NO_ANSWER) if study.task == "rating" else "",
                            "explanation": row["explanation"]}
@@ -96,25 +68,25 @@ def _check_text(task, expected):
             "explanation": f"Please choose “{SCALE[expected - 1]}” for each of the {len(CONSTRUCTS)} statements."}
 
 
-def paragraphs(text):
+def paragraphs(text: str) -> list[str]:
     """Return the paragraphs of a plain text, each on one line."""
     parts = re.split(r"\n\s*\n", printable(text))
     return [" ".join(re.split(r"[ \t\n]+", part.strip())) for part in parts if part.strip()]
 
 
-def canonical(value):
-    """Return `value` as JSON with sorted keys and no spaces: what checksums of Python and of the form are taken of."""
+def canonical(value: object) -> str:
+    """Return `value` as JSON with sorted keys and without spaces; Python and the form compute checksums of it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def checksum(value):
-    """Return the SHA-256 of a plain value or a text: shows accidental changes; who wants to cheat can recompute it."""
+def checksum(value: object) -> str:
+    """Return the SHA-256 of a text, or of canonical() of another value. It detects accidental changes, not cheating."""
     text = value if isinstance(value, str) else canonical(value)
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
-def render_form(content):
-    """Return the form as one HTML page that fetches nothing: its policy allows its own style and script alone."""
+def render_form(content: dict) -> str:
+    """Return the form as one HTML page. It loads nothing: its policy allows only its own style and script."""
     import jinja2
 
     style, script = _form_file("style.css"), _form_file("form.js")
@@ -134,15 +106,14 @@ def _source_hash(text):
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def shown_choices(text):
-    """Return the choices of a text, lettered from A, one a line; [] for none."""
+def _lettered_choices(text):
     return [f"{chr(65 + place)}. {choice}" for place, choice in enumerate(text["choices"])]
 
 
 def _write_potato(folder, content):
-    """Write a project for Potato 2 (potato-annotation; tried with 2.12.1): fixed order for each rater by `batch`.
+    """Write a project for Potato 2 (potato-annotation, tested with 2.12.1); `batch` fixes the order for each rater.
 
-    Potato shows texts as HTML and runs scripts in them, so they are escaped here.
+    Potato shows texts as HTML and would run scripts in them, so they are escaped here.
     """
     import yaml
 
@@ -180,7 +151,7 @@ def _potato_schemes(content):
 def _potato_text(text, content):
     parts = [f"<b>Question</b><br>{_as_html(text['question'])}"]
     if text["choices"]:
-        parts.append("<br>".join(map(_as_html, shown_choices(text))))
+        parts.append("<br>".join(map(_as_html, _lettered_choices(text))))
     if text["answer"]:
         parts.append(f"<b>The model’s answer</b><br>{_as_html(text['answer'])}")
     parts.append(f"<b>The model’s explanation</b><br>{_as_html(text['explanation'] or '(no explanation is shown)')}")
@@ -192,14 +163,14 @@ def _as_html(text):
 
 
 def _write_survey(folder, content):
-    """Write one row per rater and page, scores left empty, and what the columns mean."""
+    """Write a table with one row per rater and page and empty scores, and a description of its columns."""
     columns = ["study", "version", "rater", "position", "text", "question", "choices", "answer", "explanation",
                *content["items"]]
     rows = []
     for rater, order in content["orders"].items():
         for position, key in enumerate(order, 1):
             text = content["texts"][key]
-            words = [text["question"], " | ".join(shown_choices(text)), text["answer"], text["explanation"]]
+            words = [text["question"], " | ".join(_lettered_choices(text)), text["answer"], text["explanation"]]
             rows.append([content["study"], content["version"], rater, position, key, *words,
                          *[""] * len(content["items"])])
     write_csv(folder / "survey.csv", pd.DataFrame(rows, columns=columns))

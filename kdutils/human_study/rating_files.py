@@ -1,39 +1,51 @@
-"""Files of ratings: the form's JSON, tables of survey tools and panels, Potato's output, the published CSVs."""
+"""Files of ratings: the form's JSON and CSV, survey tables, tables of codes, Potato's output, the published ratings.
+
+read_rating_file recognises the layout and gives each rated page to the `reader` (ratings._Reader). It collects the
+pages with ``reader.add`` and faulty rows with ``reader.note``.
+"""
+
+from __future__ import annotations
 
 import csv
 import io
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdutils.human_study.design import ASKABLE, SCALE, printable
+from kdutils.errors import printable
+from kdutils.human_study.design import ASKABLE, SCALE
 from kdutils.human_study.forms import canonical, checksum
 from kdutils.runs import unescape_cell
+
+if TYPE_CHECKING:
+    from kdutils.human_study.ratings import _Reader
 
 FORMAT = "kdutils-ratings-1"
 LARGEST = 20_000_000  # bytes of a file of ratings
 PARTICIPANT = {"participant", "participant_id", "prolific", "prolific_id", "prolific_pid", "user", "user_id", "worker",
-               "worker_id", "id"}  # names of a column of ids of another source, whatever their case
-CODE = re.compile(r"[Rr]\d{3,}[A-Za-z]")  # what codes of a plan look like
+               "worker_id", "id"}  # names of a column with ids of another source, in any case
+CODE = re.compile(r"[Rr]\d{3,}[A-Za-z]")  # the form of the codes of any plan
 PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
-PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # as the article calls them
-
-
+PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # names in the data: names in the article
 _SEPARATOR = re.compile(r"sep=.?", re.IGNORECASE)
-_WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets may write it
+_WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets may write it: 4,0
 
 
 class Problem(Exception):
-    """A file cannot be used: (what, detail)."""
+    """A file cannot be used; the arguments are what and detail of the problem."""
 
 
-def is_foreign(rater):
-    """Say whether an id may stand for a code of the plan: a text that does not look like the code of another plan."""
+def is_foreign(rater: object) -> bool:
+    """Say whether this may be an id of another source: a text that does not have the form of a code."""
     return isinstance(rater, str) and bool(rater.strip()) and not CODE.fullmatch(rater.strip())
 
 
-def read_rating_file(path, reader):
+def read_rating_file(path: Path, reader: _Reader) -> None:
+    """Give the rated pages of a file to `reader`; raises Problem where the file cannot be used."""
     text = _text_of(path)
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("{", "["):
         documents = _json_of(text)
@@ -43,7 +55,7 @@ def read_rating_file(path, reader):
             return _read_potato_lines(path, documents, reader)
         if len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get("format") == FORMAT:
             return _read_form(path, documents[0], reader)
-        raise Problem("unknown layout", "neither an answer file of the form nor of Potato")
+        raise Problem("unknown layout", "not an answer file of the form or of Potato")
     header, rows = _table_of(text)
     if PUBLISHED <= set(header):
         return _read_published(path, rows, reader)
@@ -71,7 +83,7 @@ def _text_of(path):
 
 
 def _json_of(text):
-    """Return the JSON values of a text: one, or one a line."""
+    """Return the JSON values of a text: the whole text, or one per line."""
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError) as error:
@@ -85,9 +97,10 @@ def _json_of(text):
 
 
 def _table_of(text):
-    """Return (header, [(line, row as a dict, or what is wrong with it)]) of a table with commas, semicolons or tabs.
+    """Return (header, rows) of a table with commas, semicolons or tabs.
 
-    Empty lines, a first line ``sep=;`` and empty cells after the last column are what spreadsheets add.
+    A row is (line, {column: cell}), or (line, (what, detail)) where it is faulty. Spreadsheets add empty lines, a
+    first line ``sep=;`` and empty cells after the last column; these are skipped.
     """
     lines = [line for line in text.splitlines() if line.strip() and not _SEPARATOR.fullmatch(line.strip())]
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
@@ -111,7 +124,7 @@ def _table_of(text):
 
 
 def _without_end(cells, keep=0):
-    """Return cells without the empty ones at their end, `keep` of them at least."""
+    """Return `cells` without the empty ones at their end, but at least `keep` of them."""
     while len(cells) > keep and not cells[-1].strip():
         cells = cells[:-1]
     return cells
@@ -125,7 +138,7 @@ def _row(header, cells):
 
 
 def _read_form(path, document, reader):
-    """One rater's file of the form; its checksum is over everything else in it."""
+    """Read the file that the form saved for one rater; its checksum covers everything else in it."""
     reader.needs_plan()
     answers = document.get("answers")
     if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
@@ -157,8 +170,8 @@ def _read_form(path, document, reader):
 
 
 def _code_by_checksum(reader, rater, texts, stored, checksum_with):
-    """Say whether the checksum holds with a code of the plan in the place of an id of another source; keep it."""
-    if not is_foreign(rater) or rater in reader.raters:
+    """Say whether the checksum is right with a code of the plan in place of the id `rater`; remember that code."""
+    if not is_foreign(rater) or rater in reader.pages_of:
         return False
     for code, pages in reader.pages_of.items():
         if {text for text in texts if isinstance(text, str)}.issubset(pages) and checksum_with(code) == stored:
@@ -168,35 +181,35 @@ def _code_by_checksum(reader, rater, texts, stored, checksum_with):
 
 
 def _read_codes(path, header, rows, reader):
-    """A table that says which code of the plan an id of another source stands for."""
+    """Read a table that says which code of the plan an id of another source stands for."""
     reader.needs_plan()
     other = next(name for name in header if name != "rater")
     for line, cells in rows:
         if isinstance(cells, tuple):
             reader.note(path, line, *cells)
-        elif (code := reader.code_of(cells["rater"])) not in reader.raters:
+        elif (code := reader.code_of(cells["rater"])) not in reader.pages_of:
             reader.note(path, line, "unknown rater", shortened(cells["rater"]), cells["rater"])
         else:
             reader.codes[cells[other].strip()] = code
 
 
-def _study_fault(found, reader):
-    """Return (what, detail) where the study or the form's version is another one, else None."""
-    if found.get("study") != reader.study:
-        return "another study", shortened(found.get("study"))
-    if found.get("version") != reader.version:
-        return "another version of the form", shortened(found.get("version"))
+def _study_fault(source, reader):
+    """Return (what, detail) where a document or row is of another study or version of the form, else None."""
+    if source.get("study") != reader.study:
+        return "another study", shortened(source.get("study"))
+    if source.get("version") != reader.version:
+        return "another version of the form", shortened(source.get("version"))
     return None
 
 
 def _read_table(path, header, rows, reader):
-    """The form's CSV (each row has a checksum) or a survey table, in which study and version may be missing."""
+    """Read the form's CSV (each row has a checksum) or a survey table, where study and version may be missing."""
     reader.needs_plan()
     if not set(header) & set(reader.items):
         raise Problem("unknown layout", f"no column {' or '.join(reader.items)}")
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
-        raise Problem("unknown layout", f"the column {shortened(twice[0])} stands twice")
+        raise Problem("unknown layout", f"duplicate column {shortened(twice[0])}")
     for line, cells in rows:
         if isinstance(cells, tuple):
             reader.note(path, line, *cells, left_out=1)
@@ -214,7 +227,7 @@ def _read_table(path, header, rows, reader):
 
 
 def _row_is_whole(cells, reader):
-    """Say whether the checksum of a row of the form holds; 4,0 and 4.0, as spreadsheets write 4, do not break it."""
+    """Say whether the checksum of a row of the form is right; 4,0 and 4.0 count as 4, as spreadsheets write it."""
     def of(**changes):
         values = [_WHOLE.sub(r"\1", value) for name, value in {**cells, **changes}.items() if name != "checksum"]
         return checksum("|".join(values))[:16]
@@ -226,16 +239,16 @@ def _row_is_whole(cells, reader):
 
 
 def _code_beside(cells, reader):
-    """Where a row holds an id of another source and, in one other cell, a code of the plan: keep which it is."""
+    """Remember the code of an id of another source where one other cell of its row holds a code of the plan."""
     rater = reader.code_of(cells["rater"])
-    if is_foreign(rater) and rater not in reader.raters:
-        codes = {value.strip() for name, value in cells.items() if name not in ("rater", "text")} & reader.raters
+    if is_foreign(rater) and rater not in reader.pages_of:
+        codes = {value.strip() for name, value in cells.items() if name not in ("rater", "text")} & set(reader.pages_of)
         if len(codes) == 1:
             reader.codes.setdefault(rater, codes.pop())
 
 
 def _read_potato(path, state, reader):
-    """Potato 2: {text: [[{"schema": construct, "name": label}, value], …]} and times per text."""
+    """Read a state of Potato 2: {text: [[{"schema": construct, "name": label}, value], …]} and times per text."""
     reader.needs_plan()
     labels, times = state["instance_id_to_label_to_value"], state.get("instance_id_to_behavioral_data")
     if not isinstance(labels, dict):
@@ -251,7 +264,7 @@ def _read_potato(path, state, reader):
 
 
 def _read_potato_lines(path, lines, reader):
-    """Potato 1: {"id", "label_annotations": {construct: {"scale_4": "4"}}} a line; the user in it or the folder."""
+    """Read Potato 1: lines of {"id", "user", "label_annotations": {construct: {"scale_4": "4"}}}; user or folder."""
     reader.needs_plan()
     for row, line in enumerate(lines, 1):
         scores = {}
@@ -263,35 +276,36 @@ def _read_potato_lines(path, lines, reader):
 
 
 def _read_published(path, rows, reader):
-    """The published table: one rated text a row; it says itself which question and which model."""
+    """Read the published table: one rated text per row, with its question and its model."""
     if reader.pages and reader.study != "published":
-        raise Problem("another study", "the published ratings are read by themselves, without a plan")
+        raise Problem("another study", "the published ratings must be read without a plan")
     reader.study = "published"
     for line, cells in rows:
         if isinstance(cells, tuple) or not re.fullmatch(r"\d{1,9}", cells["rationale_length"]):
             reader.note(path, line, *(cells if isinstance(cells, tuple) else ("broken row", "rationale_length")),
                         left_out=1)
             continue
-        method = re.sub("PosRationales|RevRationales", lambda found: PUBLISHED_METHODS[found[0]], cells["model"])
+        method = re.sub("PosRationales|RevRationales", lambda name: PUBLISHED_METHODS[name[0]], cells["model"])
         rater, text = cells["CASE"], f"{method}/{cells['rationale_id']}"
-        slot = re.fullmatch(r"RE(\d\d)", cells.get("rationale", ""))
-        reader.raters.add(rater)
-        reader.pages.setdefault((rater, text), {
-            "study": "published", "rater": rater, "text": text, "question": cells["rationale_id"], "dataset": "cqa",
-            "method": method, "student_seed": None, "correct": True, "characters": int(cells["rationale_length"]),
-            "position": int(slot[1]) - 7 if slot else None, "is_check": False, "expected": None, "choices": []})
+        slot = re.fullmatch(r"RE(\d\d)", cells.get("rationale", ""))  # RE08 is the first page
+        if (rater, text) not in reader.pages:
+            reader.expect({
+                "study": "published", "rater": rater, "text": text, "question": cells["rationale_id"], "dataset": "cqa",
+                "method": method, "student_seed": None, "correct": True, "characters": int(cells["rationale_length"]),
+                "position": int(slot[1]) - 7 if slot else None, "is_check": False, "expected": None, "choices": []})
         reader.add(path, line, rater, text, {name.lower(): value for name, value in cells.items()})
 
 
-# Values -----------------------------------------------------------------------------------------------------------
+# Values
 
 
-def is_blank(value):
+def is_blank(value: object) -> bool:
+    """Say whether a cell or JSON value holds nothing."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def score_of(value, options):
-    """Return 1 to len(options) for a number, a letter or the text of an option; None for anything else."""
+def score_of(value: object, options: Sequence[str]) -> int | None:
+    """Return 1 to len(options) for a number, the text of an option or, unless they are SCALE, its letter; else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str):
@@ -315,8 +329,8 @@ def _seconds(value):
     return seconds if 0 <= seconds < 1e9 else np.nan
 
 
-def shortened(value, length=60):
-    """Return a value as a short text that is safe to print."""
+def shortened(value: object, length: int = 60) -> str:
+    """Return `value` as a text of at most `length` characters that is safe to print: other than ASCII is escaped."""
     if isinstance(value, str):
         value = value[:length + 1]
     text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)

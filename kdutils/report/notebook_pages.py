@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from kdutils.errors import StudyError, masked
+from kdutils.errors import CONTROL, StudyError, masked
 from kdutils.runs import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,7 +36,6 @@ TABLE_CLASSES = {"table": {"dataframe"}, "th": {"number", "text"}, "td": {"numbe
 _LINK = re.compile(r"https?://|#|[\w.%-][^:\\]*$", re.IGNORECASE)
 _IMAGE = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]*$")
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _OVERWRITTEN = re.compile(r"[^\n]*\u240d(?!\n|$)")  # the symbol that visible() puts for a carriage return
 
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
@@ -100,7 +99,7 @@ def find_error(notebook):
 
 def visible(text):
     """Return `text` without colour codes and secrets; control characters become symbols, broken ones U+FFFD."""
-    return _CONTROL.sub(_symbol, masked(_ESCAPE_SEQUENCE.sub("", str(text).replace("\r\n", "\n"))))
+    return CONTROL.sub(_symbol, masked(_ESCAPE_SEQUENCE.sub("", str(text).replace("\r\n", "\n"))))
 
 
 def link_to(target, page):

@@ -314,7 +314,7 @@
     return {...content, checksum: sha256(canonical(content))};
   }
 
-  // JSON with sorted keys and no spaces, as kdutils.evaluation.human_study.canonical writes it.
+  // JSON with sorted keys and no spaces, as kdutils.human_study.forms.canonical writes it.
   function canonical(value) {
     if (Array.isArray(value)) return "[" + value.map(canonical).join(",") + "]";
     if (value === null || typeof value !== "object") return JSON.stringify(value);
