@@ -64,6 +64,13 @@ def locate_model(name, needs_weights=True):
     return name
 
 
+def device() -> str:
+    """Return where models run on this machine: ``cuda`` where there is a GPU, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def is_path(name):
     """Say whether `name` reads as a path and not as a Hub id: it begins with . / ~ $ or has more than one slash."""
     return name.startswith((".", "/", "~", "$")) or name.count("/") > 1

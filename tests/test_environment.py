@@ -57,7 +57,7 @@ def test_importing_the_package_loads_nothing_heavy():
     import sys
 
     code = ("import sys, kdutils, kdutils.runs, kdutils.experiments, kdutils.data.readers, kdutils.teacher.backends, "
-            "kdutils.student.training, kdutils.report.notebook_pages; print([m for m in ('torch', 'transformers', 'datasets') "
-            "if m in sys.modules])")
+            "kdutils.student.training, kdutils.report.notebook_pages; "
+            "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert out.stdout.strip() == "[]"

@@ -7,6 +7,7 @@ import pytest
 
 from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer
 from kdutils.errors import StudyError
+from kdutils.runs import PROJECT
 from kdutils.student.methods import (
     METHODS,
     WORDS,
@@ -109,6 +110,18 @@ def test_every_method_says_how_it_is_asked():
                    for row in explains if row.task != "factual" or name != "combined")
         assert method.one_text == any(method.says("water") in row.target for row in explains
                                       if row.task != "factual" or name != "combined")
+
+
+def test_every_method_says_what_it_reads_and_which_notebook_trains_it():
+    assert len({method.notebook for method in METHODS.values()}) == len(METHODS)
+    for name, method in METHODS.items():
+        assert (PROJECT / "notebooks" / f"{method.notebook}.ipynb").is_file() and method.notebook.endswith(name)
+        assert method.explained == (method.explanation is not None)
+        assert method.contrary == ("counterfactual" in task_weights(name, {}))
+        assert method.control_of in ("", *METHODS) and (not method.control or method.control_of)
+        if method.control_of:
+            plain = METHODS[method.control_of]
+            assert not plain.control_of and task_weights(name, {}) == task_weights(method.control_of, {})
 
 
 # Controls

@@ -59,17 +59,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Method:
-    """``tasks(parameters)`` lists the Tasks. The tags say how a trained student is asked.
+    """All that the study knows of a method.
 
-    `answer`: the tag that asks for the answer; `explanation`: the one that asks for the explanation, None where none
-    is learnt. One tag for both: one text holds both, the explanation at its head where `explains_first`.
-    `control`: a function that changes what the teacher wrote, see controlled().
+    - `notebook`: the notebook that trains it.
+    - `tasks`: a function of the method's parameters that returns its Tasks.
+    - `answer`: the tag that asks a trained student for the answer.
+    - `explanation`: the tag that asks for the explanation; None where none is learnt. Where both tags are the same, one
+      text holds answer and explanation, the explanation first if `explains_first`.
+    - `explained`: whether the method reads explanations. `contrary`: whether it also reads explanations of wrong
+      answers.
+    - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
+      wrote, see controlled(); None where a control differs in its tasks alone.
     """
 
-    tasks: Callable
+    notebook: str
+    tasks: Callable[[dict], list[Task]]
     answer: str
     explanation: str | None = None
     explains_first: bool = False
+    explained: bool = True
+    contrary: bool = False
+    control_of: str = ""
     control: Callable | None = None
 
     @property
@@ -206,15 +216,19 @@ def random_words(parameters, items, explained, seed, others):
 
 
 METHODS = {
-    "label_only": Method(label_only, "predict"),
-    "standard": Method(standard, "predict", "predict"),
-    "multitask": Method(multitask, "predict", "explain"),
-    "counterfactual": Method(counterfactual, "factual", "factual", explains_first=True),
-    "combined": Method(combined, "predict", "explain"),
-    "token_rationale": Method(token_rationale, "predict", "tokens"),
-    "shuffled": Method(multitask, "predict", "explain", control=other_rationales),
-    "random_tokens": Method(token_rationale, "predict", "tokens", control=random_words),
-    "untagged": Method(partial(counterfactual, tags=("", "")), "", "", explains_first=True),
+    "label_only": Method("10_train_label_only", label_only, "predict", explained=False),
+    "standard": Method("11_train_standard", standard, "predict", "predict"),
+    "multitask": Method("12_train_multitask", multitask, "predict", "explain"),
+    "counterfactual": Method("13_train_counterfactual", counterfactual, "factual", "factual", explains_first=True,
+                             contrary=True),
+    "combined": Method("14_train_combined", combined, "predict", "explain", contrary=True),
+    "token_rationale": Method("15_train_token_rationale", token_rationale, "predict", "tokens"),
+    "shuffled": Method("16_train_shuffled", multitask, "predict", "explain", control_of="multitask",
+                       control=other_rationales),
+    "random_tokens": Method("17_train_random_tokens", token_rationale, "predict", "tokens",
+                            control_of="token_rationale", control=random_words),
+    "untagged": Method("18_train_untagged", partial(counterfactual, tags=("", "")), "", "", explains_first=True,
+                       contrary=True, control_of="counterfactual"),
 }
 
 
