@@ -20,7 +20,7 @@ from kdutils.errors import StudyError
 from kdutils.report import index
 from kdutils.report.figures import (
     accuracy_by_method,
-    interval,
+    interval_half_width,
     learning_curves,
     length_histogram,
     show,
@@ -543,8 +543,8 @@ def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
     assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [5, 1]
-    assert interval([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
-    assert interval([0.6]) is None
+    assert interval_half_width([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
+    assert interval_half_width([0.6]) is None
 
 
 @pytest.mark.parametrize("draw", [
