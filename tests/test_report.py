@@ -25,7 +25,8 @@ from kdutils.report.figures import (
     length_histogram,
     show,
 )
-from kdutils.report.notebook_pages import environment, render_notebook, sanitise_output, visible
+from kdutils.report.notebook_pages import render_notebook
+from kdutils.report.safe_html import environment, make_visible, sanitise_output
 from kdutils.report.tables import show_table, table_html
 
 PNG = base64.b64encode(bytes.fromhex(
@@ -209,8 +210,8 @@ def test_tables_keep_their_parts():
     assert 'rowspan="2"' in clean and "text-align" in clean and "color" not in clean
 
 
-def test_visible():
-    assert visible("\x1b[1;31mred\x1b[0m\r\nnext\tend\x00\x7f\udcff") == "red\nnext\tend␀␡\ufffd"
+def test_control_characters_are_made_visible():
+    assert make_visible("\x1b[1;31mred\x1b[0m\r\nnext\tend\x00\x7f\udcff") == "red\nnext\tend␀␡\ufffd"
 
 
 # In a browser -----------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_nothing_runs_and_nothing_is_fetched_in_a_browser(tmp_path):
         assert asked == [], "the policy alone must hold, should something slip through the sanitiser"
 
         notebook = hostile_notebook(tmp_path / "a" / "notebook.ipynb", server)
-        render_notebook(notebook, tmp_path / "a" / "report.html", title="quiet", home="../index.html")
+        render_notebook(notebook, tmp_path / "a" / "report.html", title="quiet", index_link="../index.html")
         hostile_index(tmp_path, server)
         for path in (tmp_path / "a" / "report.html", tmp_path / "index.html"):
             page = browse(path, tmp_path / "profile")
@@ -301,7 +302,7 @@ def test_contents_alternative_texts_parameters_and_collapsed_code(tmp_path):
         code("print('hello')", shown({"image/png": {"alt": "a rising line"}}, image__png=PNG), shown(image__png=PNG),
              stream("10%\r50%"), stream("\r100%\ndone\n"), stream("careful", "stderr")),
         papermill={"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 61.2})
-    page = read_page(render_notebook(notebook, tmp_path / "n.html", home="index.html"))
+    page = read_page(render_notebook(notebook, tmp_path / "n.html", index_link="index.html"))
     assert title(page) == "The title"
     assert len(page.ids) == len(set(page.ids))
     anchors = [link[1:] for link in page.links if link.startswith("#")]
