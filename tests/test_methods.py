@@ -1,24 +1,28 @@
 """What a question becomes for a method, what the teacher's tables become, and how an answer is read back."""
 
+import json
 import random
 
 import pandas as pd
 import pytest
 
 from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer
+from kdutils.data.readers import nli_question
+from kdutils.data.texts import LAYOUT, WORDS, question_words
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT
+from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import (
     METHODS,
-    WORDS,
     Explained,
     Row,
     controlled,
     explained_of,
+    format_source,
     rows_of,
     task_weights,
     train_texts,
 )
+from kdutils.teacher.word_scores import eligible_spans, words_of
 
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
         "answer": "water"}
@@ -191,6 +195,21 @@ def test_random_tokens_are_words_of_the_question_in_its_order_as_many_as_the_rat
     assert len(controlled("random_tokens", {"k": 2}, [ITEM], {"1": "a b c d"}, 0)["1"].rationale.split()) == 2
     assert controlled("random_tokens", {}, [ITEM], {"1": None}, 0)["1"].rationale is None
     assert WORDS.findall("don't half-way, (b) 3.5?") == ["don't", "half-way", "b", "3", "5"]
+
+
+def test_random_tokens_leaves_out_the_layout_that_the_attribution_random_leaves_out():
+    item = {**ITEM, "question": nli_question("A cow eats grass.", "Its premise is: the relationship."),
+            "choices": ["entailment", "neutral"]}
+    words = "A cow eats grass Its premise is the relationship entailment neutral"
+    assert question_words(item) == words.split()
+    source = format_source(item, "predict")
+    assert [word for word, *_ in words_of(source, eligible_spans(item, source, LAYOUT))] == words.split()
+    drawn = {word for seed in range(40) for word in
+             controlled("random_tokens", {}, [item], {"1": "a b c d e"}, seed)["1"].rationale.split()}
+    assert drawn == set(words.split())
+    cells = read_json(PROJECT / "notebooks" / "05_explain_tokens.ipynb")["cells"]
+    line, = [line for cell in cells for line in cell["source"] if line.startswith("frame: list")]
+    assert f"= {json.dumps(list(LAYOUT))} " in line
 
 
 # From tables

@@ -17,7 +17,7 @@ SCRIPT = '''
 import os, sys
 import torch
 torch.set_num_threads(1)
-from kdutils.mini.world import build_questions, true_rationale
+from kdutils.data.mini_world import build_questions, true_rationale
 from kdutils.student import models, trainer, training
 from kdutils.student.methods import Explained
 

@@ -12,6 +12,7 @@ digits and marks, and whatever is invisible (joiners, soft hyphens, marks of dir
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from os.path import commonprefix
 
@@ -61,6 +62,8 @@ STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
                     r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
                     re.IGNORECASE)
 YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
+LAYOUT = ("Premise:", "Hypothesis:", "What is the relationship?")  # what readers.nli_question adds
+WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
 FIRST_SENTENCE = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
 
 
@@ -93,6 +96,25 @@ def is_unspaced(text):
 def lower_words(text):
     """Return the words of a text in lower case, of any script, without punctuation."""
     return re.findall(r"\w+", text.casefold()) if text.isascii() else _WORD.findall(folded(text))
+
+
+def question_words(item: dict) -> list[str]:
+    """Return the words of a question (a record of tables.QUESTIONS) and of its choices, in their order.
+
+    What a word is: see parted. The LAYOUT of a question holds none.
+    """
+    question = [item["question"][start:end] for start, end in spans_between(item["question"], LAYOUT)]
+    runs = WORDS.findall(" ".join([*question, *item["choices"]]))
+    return [word for run in runs for word, *_ in parted(run)]
+
+
+def spans_between(text: str, layout: Sequence[str], start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+    """Return [(start, end)] of what lies before, between and behind the texts of `layout` in ``text[start:end]``."""
+    end, spans = len(text) if end is None else end, []
+    for found in re.compile("|".join(map(re.escape, layout)) or r"(?!)").finditer(text, start, end):
+        spans.append((start, found.start()))
+        start = found.end()
+    return [*spans, (start, end)]
 
 
 def count_words(text):

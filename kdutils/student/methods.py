@@ -9,17 +9,14 @@ that the answer can be read back without guessing where it ends; and tags stand 
 """
 
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
 from kdutils.data.questions import lettered
-from kdutils.data.texts import ACCENTS, count_words, parted
+from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
-
-WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
 
 
 @dataclass(frozen=True)
@@ -205,8 +202,7 @@ def random_words(parameters, items, explained, seed, others):
         raise StudyError(f"k: {k!r} is not a number of words from 1 on")
 
     def drawn(item):
-        runs = WORDS.findall(" ".join([item["question"], *item["choices"]]))
-        words = [word for run in runs for word, *_ in parted(run)]
+        words = question_words(item)
         count = min(k, len(words), count_words(explained[item["id"]].rationale))
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import lettered
-from kdutils.data.texts import parted, token_places, tokens_before
+from kdutils.data.texts import parted, spans_between, token_places, tokens_before
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
@@ -273,12 +273,7 @@ def eligible_spans(item, source, frame=()):
     if min(place, start) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
                          "'(a) … (b) …'; pass the text that the teacher was trained on")
-    spans, end = [], start + len(item["question"])
-    layout = re.compile("|".join(map(re.escape, frame)) or r"(?!)")
-    for found in layout.finditer(source, start, end):
-        spans.append((start, found.start()))
-        start = found.end()
-    spans.append((start, end))
+    spans = spans_between(source, frame, start, start + len(item["question"]))
     for choice in item["choices"]:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
