@@ -12,12 +12,12 @@ from kdutils.data.texts import count_tokens_before, locate_tokens, names_answer
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import attribution_overlap
 from kdutils.runs import read_json
-from kdutils.student.collating import tokenize_rows, vocabulary_gaps
+from kdutils.student.collating import RowFormat, tokenize_rows, vocabulary_gaps
 from kdutils.student.methods import Explained
 from kdutils.student.models import load_student, load_tokenizer
 from kdutils.student.predicting import predict_with, score_choices, written_answers
 from kdutils.student.probes import perturbed, probe_answers, probe_table
-from kdutils.student.training import train_student
+from kdutils.student.training import Recipe, train_student
 from kdutils.teacher.word_scores import driving_words, with_places
 
 T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
@@ -51,8 +51,8 @@ def questions():
 def test_a_student_of_bytes_trains_answers_and_is_evaluated_as_any_other(byt5, tmp_path):
     table, explained = questions()
     student = {"model": "", "tokenizer": byt5, "kind": "", "random_weights": True, "config": T5, "lora": None}
-    record = train_student(tmp_path, table, explained, "counterfactual", 0, student, TRAINING,
-                           {"counterfactual_style": "decoder"})
+    record = train_student(tmp_path, table, explained,
+                           Recipe("counterfactual", student, TRAINING, {"counterfactual_style": "decoder"}))
     assert "failed" not in record and "unwritable_answers" not in record, "bytes write everything"
     asked = table[table["split"] == "test"].reset_index(drop=True)
     said = predict_with(tmp_path, asked, 12, 0)
@@ -79,7 +79,7 @@ def test_the_answer_s_bytes_are_counted_as_the_answer_and_no_more(byt5):
     for item, of_choices in zip(items, counts, strict=True):  # its bytes, the space, the full stop and the end
         assert of_choices == [len(f" {choice}.".encode()) + 1 for choice in item["choices"]]
     assert vocabulary_gaps(tokenizer, "multitask", items, {}) == {}
-    row, _ = tokenize_rows(tokenizer, "counterfactual", {}, items[:1], {items[0]["id"]: "é" * 90}, 99, 64)
+    row, _ = tokenize_rows(tokenizer, "counterfactual", {}, items[:1], {items[0]["id"]: "é" * 90}, RowFormat(99, 64))
     assert tokenizer.decode(row[0][0].target[-30:-1]).endswith(f"So the answer is {items[0]['answer']}."), "never cut"
 
 

@@ -131,7 +131,7 @@ def test_a_short_generation_stops_where_the_explanation_begins():
     assert dev_accuracy(tokenizer, mixed, "standard", by="scores")(model) == 0.75
     with pytest.raises(StudyError, match="scores need choices and an answer that comes first; method 'counterfactual'"):
         dev_accuracy(tokenizer, items, "counterfactual", by="scores")
-    with pytest.raises(StudyError, match="unknown way 'guess'; known: generation, scores"):
+    with pytest.raises(StudyError, match="dev_accuracy: unknown 'guess'; known: generation, scores"):
         dev_accuracy(tokenizer, items, by="guess")
 
 
@@ -169,7 +169,7 @@ def test_records_of_every_method_fit_the_table(tmp_path):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_json(folder / "student.json", {"method": method})
-        with pytest.raises(StudyError, match="no whole student here"):
+        with pytest.raises(StudyError, match="no complete student here"):
             predict_with(folder, questions, 8, 0)
         mark_complete(folder)
         said = predict_with(folder, questions, 8, 3)

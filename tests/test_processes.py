@@ -47,10 +47,10 @@ trainer.StudyTrainer.training_step = watched
 
 for name, questions_per_step in (("even", 8), ("odd", 12)):
     record = training.train_student(
-        f"{folder}/{name}", table[table["split"] != "test"], texts, "combined", 0, student,
-        {"epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
-         "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
-        {"alpha": 0.3}, f"{folder}/progress.txt")
+        f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe("combined", student, {
+            "epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
+            "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
+            {"alpha": 0.3}), f"{folder}/progress.txt")
     assert record["cost"]["processes"] == int(os.environ.get("WORLD_SIZE", 1))
 '''
 

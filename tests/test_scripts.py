@@ -40,9 +40,9 @@ from kdutils.evaluation.text_metrics import (
     score_notes,
 )
 from kdutils.student.collating import gap_lines, vocabulary_gaps
-from kdutils.student.methods import Explained, controlled
+from kdutils.student.methods import Explained, apply_control
 from kdutils.student.models import load_tokenizer
-from kdutils.student.training import vocabulary_lines
+from kdutils.student.training import Recipe, vocabulary_lines
 from kdutils.teacher import cleaning
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.completion import Completion
@@ -172,10 +172,10 @@ def test_a_character_is_a_word_where_there_are_no_spaces():
 def test_random_words_of_a_question_without_spaces_are_as_many_as_the_rationale_has():
     item = {"id": "1", "split": "train", "question": "为什么天空是蓝色的？", "choices": ["散射", "反射"],
             "answer": "散射"}
-    drawn = controlled("random_tokens", {"k": 4}, [item], {"1": "因为光被散射"}, 0)["1"].rationale.split()
+    drawn = apply_control("random_tokens", {"k": 4}, [item], {"1": "因为光被散射"}, 0)["1"].rationale.split()
     assert len(drawn) == 4 and all(len(word) == 1 and word in "为什么天空是蓝色的散射反" for word in drawn)
     hindi = {**item, "question": "आकाश नीला क्यों है?", "choices": []}
-    assert set(controlled("random_tokens", {"k": 9}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
+    assert set(apply_control("random_tokens", {"k": 9}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
         "आकाश", "नीला", "क्यों", "है"}, "no word is cut at its vowel signs"
 
 
@@ -388,14 +388,16 @@ def test_answers_that_t5_cannot_write_are_counted_before_training():
     assert gap_lines(gaps, "test ") == [
         "3 of 7 test questions have an answer that this vocabulary cannot write, such as '蓝色', 'x < 3', '{1, 2}'; "
         "2 of them count as wrong.",
-        "1 choice that is no answer cannot be written.",
-        "2 of 4 explanations hold signs that this vocabulary does not know; a student cannot learn to write these."]
+        "1 other choice cannot be written.",
+        "2 of 4 explanations contain characters that this vocabulary does not know; a student cannot learn to write "
+        "them."]
     assert vocabulary_gaps(tokenizer, "multitask", ITEMS[4:], explained={}) == {} and gap_lines({}) == []
     assert vocabulary_gaps(tokenizer, "label_only", ITEMS, explained)["explanations"] == 0, "it reads none"
     student = {"model": "", "tokenizer": real_t5(), "kind": "", "random_weights": True, "config": {}, "lora": None}
-    lines = vocabulary_lines(student, "multitask", pd.DataFrame(ITEMS), explained)
+    lines = vocabulary_lines(Recipe("multitask", student, {}), pd.DataFrame(ITEMS), explained)
     assert lines[0].startswith("3 of 7 questions have an answer") and len(lines) == 3
-    assert vocabulary_lines({**student, "kind": "classifier"}, "label_only", pd.DataFrame(ITEMS), {}) == []
+    classifier = Recipe("label_only", {**student, "kind": "classifier"}, {})
+    assert vocabulary_lines(classifier, pd.DataFrame(ITEMS), {}) == []
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +430,7 @@ def test_what_the_vocabulary_lacks_is_in_the_record_of_a_trained_student_and_of_
                "config": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}}
     training = {"epochs": 1.0, "questions_per_step": 4, "learning_rate": 0.01, "warmup_steps": 1, "dev_evaluations": 1,
                 "max_source_tokens": 64, "max_target_tokens": 32, "token_budget": 4000}
-    record = train_student(tmp_path, rows, explained, "multitask", 0, student, training, {})
+    record = train_student(tmp_path, rows, explained, Recipe("multitask", student, training))
     assert record["unwritable_answers"] == {"count": 2, "wrong": 2, "choices": 0, "explanations": 1, "questions": 8,
                                             "explained": 8, "examples": ["green"]}
     found = gaps_of(tmp_path, rows[rows["split"] == "dev"])

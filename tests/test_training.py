@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdutils import source_code
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, is_complete, read_json
 from kdutils.student import checkpoints
+from kdutils.student import loss as loss_module
 from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
 from kdutils.student.checkpoints import newest_whole_checkpoint
@@ -23,7 +26,7 @@ from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import predict_with
 from kdutils.student.progress import Progress
 from kdutils.student.trainer import StudyTrainer
-from kdutils.student.training import fingerprint, rationales_of, train_student
+from kdutils.student.training import Recipe, fingerprint, rationales_of, train_student
 
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96}
 STUDENT = {"model": "kdutils/mini/student", "random_weights": True, "config": {**T5, "dropout_rate": 0.1}}
@@ -45,8 +48,8 @@ def explained(questions):
 def train(questions, explained):
     def train(folder, method=METHOD, seed=0, progress=None, student=STUDENT, explained=explained, table=questions[0],
               **training):
-        return train_student(folder, table[table["split"] != "test"], explained, method, seed, student,
-                             {**TRAINING, **training}, {}, progress)
+        return train_student(folder, table[table["split"] != "test"], explained,
+                             Recipe(method, student, {**TRAINING, **training}, {}, seed), progress)
 
     return train
 
@@ -230,8 +233,8 @@ def test_a_full_disk_is_named_and_the_next_call_goes_on(undisturbed, train, tmp_
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
     said = str(error.value)
-    assert f"{what} could not be written (" in said and "MiB are free there. Make room and run again" in said
-    assert said.endswith(f"the training goes on from {after}") and "\n" not in said
+    assert f"{what} could not be written (" in said and "MiB are free there. Free some space and run again" in said
+    assert said.endswith(f"the training continues from {after}") and "\n" not in said
     assert train(tmp_path / "seed-0")["cost"]["resumed"] is (step > 3)
     assert same(weights(tmp_path / "seed-0"), weights(undisturbed[0]))
 
@@ -264,12 +267,35 @@ def test_a_whole_student_is_not_trained_again_and_an_altered_one_is(train, tmp_p
 def test_what_a_student_is_made_from_includes_the_texts_for_wrong_answers(questions, explained):
     key = questions[0]["id"].iloc[0]
     changed = {**explained, key: Explained(explained[key].rationale, {"other": "Another text."})}
-    made = [fingerprint(questions[0], texts, METHOD, 0, STUDENT, TRAINING, {}) for texts in (explained, changed)]
+    made = [fingerprint(questions[0], texts, Recipe(METHOD, STUDENT, TRAINING)) for texts in (explained, changed)]
     assert made[0]["data"] != made[1]["data"]
     plain = {key: one.rationale for key, one in explained.items()}
-    both = [fingerprint(questions[0], texts, METHOD, 0, STUDENT, TRAINING, {})["data"]
+    both = [fingerprint(questions[0], texts, Recipe(METHOD, STUDENT, TRAINING))["data"]
             for texts in (plain, {key: Explained(text) for key, text in plain.items()})]
     assert both[0] == both[1]  # a text alone is the rationale
+
+
+def test_the_fingerprint_depends_on_the_code_and_not_on_its_wording(tmp_path, monkeypatch):
+    copied = shutil.copytree(PROJECT / "kdutils", tmp_path / "kdutils", ignore=shutil.ignore_patterns(
+        "__pycache__", "*.safetensors", "*.parquet"))
+    monkeypatch.setattr(source_code, "PROJECT", tmp_path)
+
+    def digests_after(name, old, new):
+        if name:
+            text = (copied / name).read_text(encoding="utf-8")
+            assert old in text
+            (copied / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+        return source_code.code_digests(copied / "student" / "training.py")
+
+    before = digests_after("", "", "")
+    modules = ("training", "trainer", "loss", "collating", "methods")
+    assert {f"kdutils/student/{name}.py" for name in modules} <= set(before)
+    assert digests_after("student/loss.py", "# usually none", "# none, as a rule") == before
+    assert digests_after("student/loss.py", '"""The exact loss', '"""Exactly the loss') == before
+    assert digests_after("student/training.py", '    """Return (record, model, tokenizer)."""', "") == before
+    assert digests_after("benchmarks/training.py", "import", "import this, antigravity\nimport") == before
+    changed = digests_after("student/loss.py", "FAR = 1e-30", "FAR = 1e-20")
+    assert {name for name in before if changed[name] != before[name]} == {"kdutils/student/loss.py"}
 
 
 # What fails stays in the table
@@ -284,6 +310,7 @@ def test_a_student_that_diverges_is_marked_and_the_next_seed_goes_on(train, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "step_loss", poisoned)
+        patch.setattr(loss_module, "step_loss", poisoned)
         record = train(folder, "multitask")
     assert record["failed"].startswith("the loss became nan at step ") and "task 'predict'" in record["failed"]
     kept = read_json(folder / "failed.json")
@@ -381,9 +408,9 @@ def test_every_family_learns_twenty_questions_by_heart(family, by_heart, tmp_pat
         tokenizer.save_pretrained(tmp_path / "it")
         student = {"model": str(tmp_path / "it")}
     method = "label_only" if kind else "multitask"
-    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], method, 0, student, {
+    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], Recipe(method, student, {
         **TRAINING, "epochs": 45, "questions_per_step": 10, "learning_rate": 6e-3, "dev_evaluations": 1,
-        "token_budget": 3000}, {})
+        "token_budget": 3000}))
     assert record["curve"][-1]["accuracy"] == 1.0
     said = predict_with(tmp_path / "seed-0", by_heart[1], 64, 0)
     assert said["correct"].all() and said["exact"].all()
@@ -395,8 +422,8 @@ def test_adapters_learn_and_are_saved_as_a_plain_student(by_heart, tmp_path):
     base.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     student = {"model": str(tmp_path / "base"), "lora": {"rank": 4}}
-    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], "multitask", 0, student,
-                           {**TRAINING, "epochs": 4, "learning_rate": 1e-2, "dev_evaluations": 2}, {})
+    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], Recipe("multitask", student, {
+        **TRAINING, "epochs": 4, "learning_rate": 1e-2, "dev_evaluations": 2}))
     assert record["curve"][-1]["loss"] < record["curve"][0]["loss"]
     trained, before = load_student(str(tmp_path / "seed-0"))[0], load_student(str(tmp_path / "base"))[0]
     assert type(trained) is type(before) and not (tmp_path / "seed-0" / "adapter_config.json").exists()

@@ -21,7 +21,7 @@ from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import load_experiment
 from kdutils.student.lm_reader import trained_reader
 from kdutils.student.models import load_student
-from kdutils.student.training import fingerprint
+from kdutils.student.training import Recipe, fingerprint
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.word_scores import SETTINGS, load_model
@@ -311,7 +311,7 @@ def test_an_adapter_and_its_base_are_both_inputs_of_what_is_made_from_them(copie
     def known():
         student = {"model": str(folder)}
         return (HfTeacher(str(folder)).identity,
-                fingerprint(pd.DataFrame(), {}, "standard", 0, student, {}, {})["model_files"])
+                fingerprint(pd.DataFrame(), {}, Recipe("standard", student, {}))["model_files"])
 
     assert {base / "model.safetensors", folder / "adapter_model.safetensors"} <= set(files_of(Job))
     seen = [known()]
@@ -473,7 +473,8 @@ def test_a_student_gets_rows_for_the_tokens_that_were_added(family, kind, made, 
     capsys.readouterr()
     student, tokenizer = load_student(str(folder), kind=kind, seed=3)
     assert capsys.readouterr().out == (
-        f"{folder}: 2 of the tokenizer's {len(tokenizer)} tokens ('<one>', '<two>') had no row in the model's table; "
+        f"{folder}: 2 of the tokenizer's {len(tokenizer)} tokens ('<one>', '<two>') had no row in the model's "
+        "embedding; "
         "new rows are drawn from the seed\n")
     plain = load_student(str(made(family)), kind=kind, seed=3)[0]
     table, old = student.get_input_embeddings().weight, plain.get_input_embeddings().weight

@@ -58,6 +58,8 @@ _PARTICLES = re.compile("(?:은|는|이|가|을|를|의|에|에서|에게|로|�
 _WIDE = str.maketrans({**{chr(code): chr(code - 0xfee0) for code in range(0xff01, 0xff5f)}, "\u3000": " "})
 _INVISIBLE = re.compile("[\u00ad\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")  # with kashida
 _VOWEL_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u0652\u0670]")  # Hebrew, Arabic
+LAYOUT = ("Premise:", "Hypothesis:", "What is the relationship?")  # what datasets.nli_question adds
+WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
 
 
 # Spellings
@@ -89,6 +91,25 @@ def is_unspaced(text: str) -> bool:
 def lower_words(text: str) -> list[str]:
     """Return the words of a text in lower case, without punctuation."""
     return re.findall(r"\w+", text.casefold()) if text.isascii() else _WORD.findall(fold(text))
+
+
+def question_words(item: dict) -> list[str]:
+    """Return the words of a question (a record of tables.QUESTIONS) and of its choices, in their order.
+
+    What a word is: see split_characters. The LAYOUT of a question holds none.
+    """
+    question = [item["question"][start:end] for start, end in spans_between(item["question"], LAYOUT)]
+    runs = WORDS.findall(" ".join([*question, *item["choices"]]))
+    return [word for run in runs for word, *_ in split_characters(run)]
+
+
+def spans_between(text: str, layout: Sequence[str], start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+    """Return [(start, end)] of what lies before, between and behind the texts of `layout` in ``text[start:end]``."""
+    end, spans = len(text) if end is None else end, []
+    for found in re.compile("|".join(map(re.escape, layout)) or r"(?!)").finditer(text, start, end):
+        spans.append((start, found.start()))
+        start = found.end()
+    return [*spans, (start, end)]
 
 
 def count_words(text: str) -> int:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from kdutils.data.questions import format_choices
-from kdutils.data.texts import count_tokens_before, locate_tokens, split_characters
+from kdutils.data.texts import count_tokens_before, locate_tokens, spans_between, split_characters
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
@@ -281,12 +281,7 @@ def eligible_spans(item: dict, source: str, frame: Iterable[str] = ()) -> list[t
     if min(place, start) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
                          "'(a) … (b) …'; pass the text that the teacher was trained on")
-    spans, end = [], start + len(item["question"])
-    layout = re.compile("|".join(map(re.escape, frame)) or r"(?!)")
-    for found in layout.finditer(source, start, end):
-        spans.append((start, found.start()))
-        start = found.end()
-    spans.append((start, end))
+    spans = spans_between(source, frame, start, start + len(item["question"]))
     for choice in item["choices"]:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
