@@ -535,3 +535,38 @@ def test_a_path_of_the_environment_is_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("KDUTILS_DATA", str(tmp_path / "none"))
     with pytest.raises(StudyError, match="KDUTILS_DATA names .*none, which is no folder"):
         load_experiment("published-cqa-small")
+
+
+def test_a_new_method_is_one_entry_and_one_notebook(tmp_path, monkeypatch, capsys):
+    """A method that is added on the fly goes through the checks, the grid, the dry run and the comparison's controls."""
+    from dataclasses import replace
+
+    from kdutils.experiments import inputs, steps
+    from kdutils.student import methods
+    from kdutils.student.settings import TrainMultitask
+
+    class TrainEcho(TrainMultitask):
+        notebook = "19_train_echo"
+
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        (folder / path.name).write_text(path.read_text())
+    (folder / "19_train_echo.ipynb").write_text((NOTEBOOKS / "12_train_multitask.ipynb").read_text())
+    monkeypatch.setattr(inputs, "NOTEBOOKS", folder)
+    monkeypatch.setitem(methods.METHODS, "echo", replace(methods.METHODS["multitask"], notebook="19_train_echo",
+                                                         control_of="standard"))
+    monkeypatch.setitem(steps.SETTINGS, "19_train_echo", TrainEcho)
+    path = tmp_path / "echo.yaml"
+    path.write_text(changed("methods/echo", {"promptings": ["few_shot"], "alpha": 0.25}))
+    jobs = [job for job in load_experiment(path).jobs if job.labels.get("method") == "echo"]
+    assert [(job.kind, job.notebook) for job in jobs] == [("students", "19_train_echo"),
+                                                          ("evaluations", "21_evaluate_student")]
+    assert jobs[0].parameters["alpha"] == 0.25
+    assert set(inputs.depends_on(jobs[0])) == {"parameters", "notebook", "code", "files"}
+    path.write_text(changed("methods/echo", {"promptings": ["few_shot"], "alpha": 2, "beta": 1}))
+    assert main(["run", str(path), "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {path}: key 'methods.echo.beta': 19_train_echo has no such parameter; it has "
+        f"{', '.join(sorted(TrainEcho.own()))}\n"
+        f"error: {path}: key 'methods.echo.alpha': 2 is more than 1\n")
