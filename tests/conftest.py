@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,23 @@ def questions():
     rationales = {item["id"]: true_rationale(item["question"], item["choices"], item["answer"])
                   for item in table.to_dict("records")}
     return table, rationales
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with the real data sets; a test that needs it is skipped without it."""
+    folder = Path(os.environ.get("KDUTILS_DATA") or PROJECT.parent / "shared" / "data")
+    if not (folder / "cqa" / "train.parquet").is_file():
+        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds cqa/train.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_questions(real_data):
+    """A function that reads a real data set, once in a session; its tables are not to be changed."""
+    from kdutils.data.readers import read_questions
+
+    return cache(lambda dataset: read_questions(dataset, str(real_data)))
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The prompt files: layout, what the shots show, and that they share nothing with the data; and the README's recipe."""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -205,12 +203,8 @@ def texts_of(question):
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_shots_share_no_question_with_any_split(dataset):
-    folder = os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    if not (Path(folder) / "cqa").is_dir():
-        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds it")
-    known = {content_key(text) for question in read_questions(dataset, str(folder))["question"]
-             for text in texts_of(question)}
+def test_shots_share_no_question_with_any_split(dataset, real_questions):
+    known = {content_key(text) for question in real_questions(dataset)["question"] for text in texts_of(question)}
     shots = {content_key(text) for kind in KINDS for shot in shots_of(dataset, kind)
              for text in texts_of(shot["Question"])}
     assert shots and known & shots == set()

@@ -115,11 +115,10 @@ PUBLISHED = {
 
 @pytest.mark.skipif(not (DATA / "teacher_llama").is_dir(), reason="no published files: set KDUTILS_DATA")
 @pytest.mark.parametrize(("dataset", "prompting"), PUBLISHED)
-def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prompting):
-    from kdutils.data.readers import read_questions
+def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prompting, real_questions):
     from kdutils.teacher.published.explanations import published_explanations
 
-    questions = read_questions(dataset, str(DATA))
+    questions = real_questions(dataset)
     train = questions[questions["split"] == "train" if dataset == "esnli" else questions["split"] != "test"]
     row = raw_table(published_explanations(train, dataset, "llama", prompting, str(DATA / "teacher_llama"))).iloc[0]
     for name, value in PUBLISHED[dataset, prompting].items():

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,36 +24,33 @@ from kdutils.errors import StudyError
 
 
 @pytest.fixture(scope="module")
-def data():
-    folder = Path(os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not (folder / "cqa" / "train.parquet").is_file():
-        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds cqa/train.parquet")
-    return folder
+def data(real_data):
+    return real_data
 
 
 @pytest.fixture(scope="module")
-def cqa(data):
-    return read_questions("cqa", str(data))
+def cqa(real_questions):
+    return real_questions("cqa")
 
 
 @pytest.fixture(scope="module")
-def esnli(data):
-    return read_questions("esnli", str(data))
+def esnli(real_questions):
+    return real_questions("esnli")
 
 
 @pytest.fixture(scope="module")
-def strategyqa(data):
-    return read_questions("strategyqa", str(data))
+def strategyqa(real_questions):
+    return real_questions("strategyqa")
 
 
 @pytest.fixture(scope="module")
-def anli(data):
-    return read_questions("anli", str(data))
+def anli(real_questions):
+    return real_questions("anli")
 
 
 @pytest.fixture(scope="module")
-def svamp(data):
-    return read_questions("svamp", str(data))
+def svamp(real_questions):
+    return real_questions("svamp")
 
 
 def sizes(frame):

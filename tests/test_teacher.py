@@ -141,17 +141,10 @@ def test_every_data_set_has_its_shots_in_the_layout_of_the_item(dataset, shots):
 
 
 @pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa"])
-def test_shots_share_no_question_with_any_split(dataset):
-    import os
-    from pathlib import Path
-
+def test_shots_share_no_question_with_any_split(dataset, real_questions):
     from kdutils.data.datasets import content_key
-    from kdutils.data.readers import read_questions
 
-    folder = os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    if not (Path(folder) / "cqa").is_dir():
-        pytest.skip("no real data: set KDUTILS_DATA to the folder that holds it")
-    asked = set(map(content_key, read_questions(dataset, str(folder))["question"]))
+    asked = set(map(content_key, real_questions(dataset)["question"]))
     shots = [line.removeprefix("Question: ") for line in template(dataset, "few_shot")[0].splitlines()
              if line.startswith("Question: ")]
     assert shots and not asked & set(map(content_key, shots))

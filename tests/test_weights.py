@@ -27,7 +27,7 @@ from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.word_scores import SETTINGS, load_model
 
 VOCABULARY = str(Path(__file__).parents[1] / "kdutils" / "mini" / "student")
-SIZE = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+SIZE = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "max_position_embeddings": 128}
 T5 = {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
 FAMILIES = {  # name -> (class of the model, config of its class, shape)
@@ -210,7 +210,7 @@ def test_only_the_head_of_a_classifier_may_be_of_another_size(copied):
     assert load_student(str(folder), kind="classifier")[0].config.num_labels == 1
     config_of(folder, intermediate_size=16)
     line = said(load_student, folder, kind="classifier")
-    assert "of another size: bert.encoder.layer.0.intermediate.dense.bias [32] for [16]" in line
+    assert "of another size: bert.encoder.layer.0.intermediate.dense.bias [64] for [16]" in line
     lost = copied("bert of one", without("classifier."), "lost")
     assert "classifier.bias, classifier.weight" in said(load_student, lost)
 

@@ -1,11 +1,12 @@
-"""Questions and true explanations made from the facts in world.yaml.
+"""Questions and true explanations, made from the facts in world.yaml.
 
-A *key* is what a question asks: one or two (relation, value) facts, say ``(("place", "farm"),
-("part", "horns"))``. Splits are drawn over keys, so no question of one split is asked in another
-wording in a second one, while the single facts it needs are learnt elsewhere.
+A *key* is what a question asks: one or two (relation, value) facts, such as ``(("place", "farm"), ("part", "horns"))``.
+Splits are drawn over keys. A question of one split is therefore in no other split in any wording, but the single facts
+that it needs are in the train split.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, permutations
@@ -14,44 +15,48 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+Fact = tuple[str, str]  # (relation, value)
+Key = tuple[Fact, ...]  # one or two facts
+
 RELATIONS = ("kind", "place", "part", "look", "use")
 SPLIT_SHARES = {"train": 0.75, "dev": 0.10, "test": 0.15}  # of the keys
-HALF_RIGHT = 2  # distractors at least that fit half of what is asked
+HALF_RIGHT = 2  # half-right distractors of a question, at least
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed as the one object that it is
+@dataclass(frozen=True, eq=False)  # hashed by identity, for the caches
 class World:
-    """The facts: `concepts` maps a name to {relation: value}; `shot_keys` are kept out of every split."""
+    """The facts: `concepts` maps a name to {relation: value}; `shot_keys` are in no split, for worked examples."""
 
-    concepts: dict
-    relations: dict
-    wordings: dict
-    shot_keys: frozenset
+    concepts: dict[str, dict[str, str]]
+    relations: dict[str, dict[str, str]]
+    wordings: dict[str, list[str]]
+    shot_keys: frozenset[Key]
 
-    def clause(self, relation, value):
-        """Return a fact as words: ``is found in the farm``."""
+    def clause(self, relation: str, value: str) -> str:
+        """Return a fact as words, such as ``is found in the farm``."""
         return self.relations[relation]["clause"].format(a=article(value), value=value)
 
-    def fits(self, concept, fact):
+    def fits(self, concept: str, fact: Fact) -> bool:
+        """Say whether a fact is true of a concept."""
         relation, value = fact
         return self.concepts[concept][relation] == value
 
-    @cache  # noqa: B019 - there is one World for the life of the process
-    def right(self, key):
+    @cache  # noqa: B019 - a process has one World
+    def right(self, key: Key) -> list[str]:
         """Return the concepts that fit every fact of `key`, in the order of the file."""
         return [name for name in self.concepts if all(self.fits(name, fact) for fact in key)]
 
     @cache  # noqa: B019
-    def half_right(self, key, concept):
-        """Return the distractors that are half right for `key` when `concept` is the answer.
+    def half_right(self, key: Key, concept: str) -> list[str]:
+        """Return the distractors that are half right for `key` if `concept` is the answer.
 
-        With two facts asked: fits exactly one of them. With one: does not fit it, but shares another
-        fact with the answer, its kind first of all (its place, part, look or use when the kind is asked).
+        If two facts are asked, such a distractor fits exactly one of them. If one is asked, it does not fit it but
+        shares the kind of the answer, or another fact if the kind is asked.
         """
         return [name for name in self.concepts if self.shared_fact(key, concept, name) is not None]
 
-    def shared_fact(self, key, concept, other):
-        """Return the fact that makes `other` half right (see half_right), or None."""
+    def shared_fact(self, key: Key, concept: str, other: str) -> Fact | None:
+        """Return the fact that makes `other` half right (see `half_right`), or None."""
         fitting = [fact for fact in key if self.fits(other, fact)]
         if len(fitting) == len(key):
             return None
@@ -64,7 +69,7 @@ class World:
             shared = [fact for fact in shared if fact[0] == "kind"]
         return shared[0] if shared else None
 
-    def texts(self, key):
+    def texts(self, key: Key) -> list[str]:
         """Return every wording of a question about `key`."""
         clauses = [self.clause(*fact) for fact in key]
         if len(key) == 1:
@@ -76,20 +81,20 @@ class World:
         return texts
 
     @cached_property
-    def keys(self):
-        """Every key that some concept fits and that has enough half-right distractors, with those concepts."""
-        found = {}
+    def keys(self) -> dict[Key, list[str]]:
+        """The keys with enough half-right distractors, each with the concepts that fit it."""
+        keys = {}
         for name, facts in self.concepts.items():
             singles = [((relation, facts[relation]),) for relation in RELATIONS]
             pairs = [tuple((relation, facts[relation]) for relation in pair) for pair in combinations(RELATIONS, 2)]
             for key in singles + pairs:
                 if len(self.half_right(key, name)) >= HALF_RIGHT:
-                    found.setdefault(key, []).append(name)
-        return found
+                    keys.setdefault(key, []).append(name)
+        return keys
 
 
 @cache
-def load_world():
+def load_world() -> World:
     """Return the World of world.yaml."""
     raw = yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8"))
     shots = frozenset(tuple((relation, raw["concepts"][shot["concept"]][relation]) for relation in shot["asked"])
@@ -97,14 +102,14 @@ def load_world():
     return World(raw["concepts"], raw["relations"], raw["wordings"], shots)
 
 
-def article(noun):
-    """Return ``a`` or ``an``."""
+def article(noun: str) -> str:
+    """Return the indefinite article of a noun, ``a`` or ``an``."""
     return "an" if noun[0] in "aeiou" else "a"
 
 
 @cache
-def split_keys(seed=0):
-    """Return {split: [(key, right concepts)]}: keys shuffled by `seed` and cut by SPLIT_SHARES; shots left out."""
+def split_keys(seed: int = 0) -> dict[str, list[tuple[Key, list[str]]]]:
+    """Return {split: [(key, right concepts)]}: the keys without shot_keys, shuffled by `seed`, cut by SPLIT_SHARES."""
     world = load_world()
     keys = [item for item in world.keys.items() if item[0] not in world.shot_keys]
     random.Random(f"split {seed}").shuffle(keys)
@@ -112,8 +117,8 @@ def split_keys(seed=0):
     return {"train": keys[:first], "dev": keys[first:second], "test": keys[second:]}
 
 
-def draw_question(draw, key, concept):
-    """Return (text, five choices) about `key` with `concept` as the one right choice, by the generator `draw`."""
+def draw_question(draw: random.Random, key: Key, concept: str) -> tuple[str, list[str]]:
+    """Return (text, five choices) of a drawn question about `key`; `concept` is the only right choice."""
     world = load_world()
     half = draw.sample(world.half_right(key, concept), HALF_RIGHT)
     wrong = [name for name in world.concepts if name not in half and name not in world.right(key)]
@@ -122,10 +127,10 @@ def draw_question(draw, key, concept):
     return draw.choice(world.texts(key)), choices
 
 
-def build_questions(train=1500, dev=200, test=300, seed=0):
-    """Return the questions of the embedded world as a frame of tables.QUESTIONS, made anew from `seed`.
+def build_questions(train: int = 1500, dev: int = 200, test: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Return questions of the embedded world, drawn from `seed`, as a table of questions (tables.QUESTIONS).
 
-    Every key of a split is asked in turn until the split is full; no question comes twice.
+    The keys of a split are asked in turn until the split is full; no question is repeated.
     """
     rows = []
     for split, count in {"train": train, "dev": dev, "test": test}.items():
@@ -149,23 +154,23 @@ def _key_of_text():
     return {text: key for key in world.keys for text in world.texts(key)}
 
 
-def find_key(question):
-    """Return what the question's text asks; KeyError where the world has no such question."""
+def find_key(question: str) -> Key:
+    """Return the key that a question's text asks; KeyError if the world has no such question."""
     return _key_of_text()[question]
 
 
-def half_right_choices(question, choices, answer):
-    """Return the half-right distractors among `choices` in their order."""
+def half_right_choices(question: str, choices: Sequence[str], answer: str) -> list[str]:
+    """Return the half-right distractors among `choices`, in their order."""
     world, key = load_world(), find_key(question)
     return [name for name in choices if world.shared_fact(key, answer, name)]
 
 
-def true_rationale(question, choices, answer, named=None):
-    """Return an explanation that the world's facts give.
+def true_rationale(question: str, choices: Sequence[str], answer: str, named: Sequence[str] | None = None) -> str:
+    """Return an explanation that follows from the facts.
 
-    First the asked facts of `answer`, then, for each distractor of `named` (by default the first half-right
-    one in the order of the choices), what fits and what does not. Given a wrong `answer`, the text asserts
-    the asked facts of it all the same and sets it off against the right concept.
+    It states the asked facts of `answer` and then, for each distractor in `named` (by default the first half-right
+    choice), which fact fits and which does not. For a wrong `answer` it claims the asked facts for it nevertheless,
+    and contrasts it with the right concept.
     """
     world, key = load_world(), find_key(question)
     claim = " and ".join(world.clause(*fact) for fact in key)
@@ -177,10 +182,10 @@ def true_rationale(question, choices, answer, named=None):
     return " ".join(sentences + [_contrast(world, key, answer, name) for name in named])
 
 
-def true_rationales(question, choices, answer, contrasts=1):
-    """Return every true explanation with so many distractors; which half-right ones, and in what order, is free.
+def true_rationales(question: str, choices: Sequence[str], answer: str, contrasts: int = 1) -> list[str]:
+    """Return every true explanation that names `contrasts` half-right distractors, in any order.
 
-    A wrong `answer` has one text.
+    A wrong `answer` has one explanation.
     """
     if answer not in load_world().right(find_key(question)):
         return [true_rationale(question, choices, answer)]
@@ -189,30 +194,29 @@ def true_rationales(question, choices, answer, contrasts=1):
 
 
 def _contrast(world, key, concept, other):
-    """``A goat is an animal, but is found in the meadow.``"""
+    """Return a sentence such as ``A goat is an animal, but is found in the meadow.``"""
     missed = next(relation for relation, value in key if not world.fits(other, (relation, value)))
     shared = world.clause(*world.shared_fact(key, concept, other))
     return f"{article(other).capitalize()} {other} {shared}, but {world.clause(missed, world.concepts[other][missed])}."
 
 
 def _aside(world, right, key):
-    """Say of the right concept a fact that was not asked, as if it spoke against it."""
+    """Return a sentence that uses two facts that were not asked as if they spoke against the right concept."""
     asked = {relation for relation, _ in key}
     first, second = [relation for relation in RELATIONS if relation not in asked][:2]
     return (f"{article(right).capitalize()} {right} {world.clause(first, world.concepts[right][first])}, "
             f"but {world.clause(second, world.concepts[right][second])}.")
 
 
-def true_critique(missing):
-    """Return what an explanation lacks that does not name the half-right choice `missing`."""
+def true_critique(missing: str) -> str:
+    """Return the critique of an explanation that does not name the half-right choice `missing`."""
     return f"The explanation is right, but it does not say why {missing} is wrong."
 
 
-def exactly_right(questions, explanations):
-    """Return {split: share of explanations that are true word for word}, unusable ones counted as not.
+def exactly_right(questions: pd.DataFrame, explanations: pd.DataFrame) -> dict[str, float]:
+    """Return {split: share of explanations that are one of the `true_rationales`, word for word}.
 
-    True is a text of true_rationales: the answer's facts, and a half-right choice with the facts that make it so; of a
-    revision one such choice more per round.
+    A rationale names one half-right choice, a revision one more per round. Unusable explanations count as not right.
     """
     items = questions.set_index("id")
     columns = zip(explanations["id"], explanations["answer"], explanations["round"], explanations["text"], strict=True)

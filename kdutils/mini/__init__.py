@@ -1,1 +1,1 @@
-"""The embedded world: facts in world.yaml, questions and true explanations made from them, tiny models."""
+"""The tiny models of the embedded world, and an example of every table of the study."""

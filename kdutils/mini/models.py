@@ -1,32 +1,41 @@
-"""The tiny models of the embedded world: one tokenizer, a teacher that is a real causal LM, a pretrained T5.
+"""The tiny models of the embedded world: a tokenizer, a teacher (causal LM) and a pretrained student (T5).
 
 The teacher is trained on true sentences about the world and on transcripts in the layouts of
-``kdutils/teacher/prompts/mini``, so the one prompting code path serves it and a 13B model alike.
-Transcripts ask keys of the train split alone: what the teacher says on dev and test it has not seen.
+``kdutils/teacher/prompts/mini``, so it is prompted by the same code as a 13B model. Its transcripts ask keys of the
+train split alone; it has not seen what it is asked about dev and test questions.
 
-The student is pretrained as T5 was (Raffel et al. 2020, section 3.1): it fills in what is left out of sentences. They
-state the facts of the whole world, those that dev and test questions ask for, too, as the text that a real student was
-pretrained on does; no question, no list of choices and no explanation is among them.
+The student is pretrained as T5 was (Raffel et al. 2020, section 3.1): it fills gaps in sentences. They state the facts
+of the whole world, including those that dev and test questions ask for, as the pretraining text of a real student
+does. They hold no question, no list of choices and no explanation.
 """
 
+import copy
+import math
 import random
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kdutils.data import mini_world as mini
 from kdutils.data.questions import format_choices
 from kdutils.teacher.prompting import fill, qualities, requests, template
 
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, T5Config
+
 TEACHER = Path(__file__).with_name("teacher")
 STUDENT = Path(__file__).with_name("student")
 END = "<eos>"
-SHARES = {"few_shot": 0.5, "counterfactual": 0.2, "critique": 0.12, "revision": 0.18}  # of the transcripts
+SHARES = {"few_shot": 0.5, "counterfactual": 0.2, "critique": 0.12, "revision": 0.18}  # of transcripts
 SHOTS = {"few_shot": 3, "counterfactual": 3, "critique": 2, "revision": 2}
-GAP = "_"  # stands for words left out of a passage
+GAP = "_"  # replaces the words that are left out of a passage
+Keys = list[tuple[mini.Key, list[str]]]  # as split_keys returns them
 
 
-def world_sentences():
-    """Return the facts of the world as sentences: each by itself, and every two of a concept joined."""
+def world_sentences() -> list[str]:
+    """Return the facts of the world as sentences: each alone, and every two of one concept joined."""
     world, sentences = mini.load_world(), []
     for name, facts in world.concepts.items():
         subject = f"{mini.article(name).capitalize()} {name}"
@@ -37,28 +46,28 @@ def world_sentences():
     return sentences
 
 
-def draw_passage(draw):
-    """Return (passage with gaps, what fills them) as one drawn pair of texts to pretrain the student on.
+def draw_passage(draw: random.Random) -> tuple[str, str]:
+    """Return (passage with gaps, words that fill them), drawn to pretrain the student.
 
-    One to three sentences, each stating one or two facts of one concept; four passages in five begin with the names of
-    five concepts, theirs among them. Of each sentence the subject or a span of one to four words is left out.
+    A passage has one to three sentences; each states one or two facts of one concept. Four passages in five begin with
+    the names of five concepts, theirs among them. In each sentence the subject or one to four words are left out.
     """
     world = mini.load_world()
     names = draw.sample(list(world.concepts), 5)
-    told, filled = [], []
+    sentences, filled = [], []
     for name in draw.sample(names, draw.randint(1, 3)):
         facts = draw.sample(list(world.concepts[name].items()), draw.randint(1, 2))
         clauses = draw.choice((" and ", ", but ")).join(world.clause(*fact) for fact in facts)
         words = f"{mini.article(name).capitalize()} {name} {clauses}".split()
         start, length = (0, 2) if draw.random() < 0.5 else (draw.randrange(len(words)), draw.randint(1, 4))
         filled.append(" ".join([GAP, *words[start:start + length]]))
-        told.append(" ".join([*words[:start], GAP, *words[start + length:]]) + ".")
+        sentences.append(" ".join([*words[:start], GAP, *words[start + length:]]) + ".")
     head = f"{', '.join(names)}: " if draw.random() < 0.8 else ""
-    return head + " ".join(told), " ".join(filled)
+    return head + " ".join(sentences), " ".join(filled)
 
 
-def draw_item(draw, keys):
-    """Return a drawn question of one of `keys` as a dict with what each layout needs, texts true to the world."""
+def draw_item(draw: random.Random, keys: Keys) -> dict[str, Any]:
+    """Return a question about one of `keys` and the true texts that the layouts need; keys are their placeholders."""
     key, concepts = draw.choice(keys)
     answer = draw.choice(concepts)
     question, choices = mini.draw_question(draw, key, answer)
@@ -74,8 +83,11 @@ def draw_item(draw, keys):
             "critique_request": critique_request, "revision_request": revision_request}
 
 
-def transcript(draw, keys, layout):
-    """Return [(text, is it the teacher's part)] of one transcript: some shots, then the item."""
+def transcript(draw: random.Random, keys: Keys, layout: str) -> list[tuple[str, bool]]:
+    """Return [(text, whether the teacher wrote it)] of one transcript: SHOTS worked examples, then the item.
+
+    `layout` is a key of SHARES.
+    """
     parts = []
     prompt = template("mini", "few_shot" if layout == "counterfactual" else layout)[1]
     for number in range(SHOTS[layout] + 1):
@@ -86,15 +98,15 @@ def transcript(draw, keys, layout):
             item["answer"] = item["wrong"]
             written = mini.true_rationale(item["question"], item["names"], item["wrong"])
         asked, filled = prompt, {name: text for name, text in item.items() if isinstance(text, str)}
-        if "Answer (" in prompt and not wrong:  # a right answer is the teacher's part too: it may be asked for it
+        if "Answer (" in prompt and not wrong:  # the teacher also writes right answers
             asked, _, rest = prompt.partition(" The answer is")
             written = fill(f"The answer is{rest}", **filled) + f" {written}"
         parts += [(fill(asked, **filled), False), (f" {written}\n\n", True)]
     return parts
 
 
-def make_tokenizer():
-    """Train a byte-level BPE tokenizer in which every word of the world is one token and any text fits."""
+def make_tokenizer() -> "PreTrainedTokenizerFast":
+    """Return a byte-level BPE tokenizer, trained so that every word of the world is one token; it encodes any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -113,10 +125,8 @@ def make_tokenizer():
                                    clean_up_tokenization_spaces=False)
 
 
-def student_tokenizer(tokenizer):
-    """Return a copy of the tokenizer that ends every text with the end token, as T5's own does."""
-    import copy
-
+def student_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
+    """Return a copy of the tokenizer that ends every text with the end token, as that of T5 does."""
     from tokenizers import processors
 
     tokenizer = copy.deepcopy(tokenizer)
@@ -126,19 +136,18 @@ def student_tokenizer(tokenizer):
     return tokenizer
 
 
-def teacher_config(tokenizer):
-    """Return the teacher's shape: Llama architecture, 4 layers, width 128, about 1.3 million parameters."""
+def teacher_config(tokenizer: "PreTrainedTokenizerFast") -> "LlamaConfig":
+    """Return the teacher's config: Llama architecture, 4 layers, width 128, about 1.3 million parameters."""
     from transformers import LlamaConfig
 
     return LlamaConfig(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
                        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024,
-                       initializer_range=0.05,
-                       tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-                       pad_token_id=tokenizer.pad_token_id)
+                       initializer_range=0.05, tie_word_embeddings=True, bos_token_id=None,
+                       eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
 
 
-def student_config(tokenizer):
-    """Return the student's shape: T5 architecture, 2 + 2 layers, width 64, about 260,000 parameters."""
+def student_config(tokenizer: "PreTrainedTokenizerFast") -> "T5Config":
+    """Return the student's config: T5 architecture, 2 + 2 layers, width 64, about 260,000 parameters."""
     from transformers import T5Config
 
     return T5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2,
@@ -146,11 +155,15 @@ def student_config(tokenizer):
                     eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
 
 
-def train_teacher(tokenizer, steps, batch=16, learning_rate=3e-3, seed=0, report=print):
+Curve = list[tuple[int, float]]  # (step, loss)
+
+
+def train_teacher(tokenizer: "PreTrainedTokenizerFast", steps: int, batch: int = 16, learning_rate: float = 3e-3,
+                  seed: int = 0, report: Callable[[str], Any] = print) -> "tuple[PreTrainedModel, Curve]":
     """Train the teacher for `steps` steps of `batch` transcripts; return (model, [(step, loss)]).
 
-    The loss is the mean over the teacher's own part of the transcripts: it never has to invent a question.
-    One in eight rows is a set of facts instead. Deterministic for one seed, machine and number of threads.
+    The loss is the mean over the tokens that the teacher writes; it is never trained to write a question. One row in
+    eight is a set of facts instead. Deterministic for one seed, machine and number of threads.
     """
     from transformers import LlamaForCausalLM, set_seed
 
@@ -162,10 +175,11 @@ def train_teacher(tokenizer, steps, batch=16, learning_rate=3e-3, seed=0, report
                        learning_rate, report)
 
 
-def pretrain_student(tokenizer, steps, batch=48, learning_rate=4e-3, seed=0, report=print):
+def pretrain_student(tokenizer: "PreTrainedTokenizerFast", steps: int, batch: int = 48, learning_rate: float = 4e-3,
+                     seed: int = 0, report: Callable[[str], Any] = print) -> "tuple[PreTrainedModel, Curve]":
     """Pretrain the student for `steps` steps of `batch` passages with gaps; return (model, [(step, loss)]).
 
-    The loss is the mean over the tokens of what fills the gaps. `tokenizer`: that of student_tokenizer.
+    The loss is the mean over the tokens that fill the gaps. `tokenizer` comes from `student_tokenizer`.
     """
     from transformers import T5ForConditionalGeneration, set_seed
 
@@ -178,34 +192,31 @@ def pretrain_student(tokenizer, steps, batch=48, learning_rate=4e-3, seed=0, rep
 
 
 def _fit(model, batches, loss_of, steps, learning_rate, report):
-    """Train `model` with AdamW on `steps` of the `batches`; return [(step, loss)] and leave it ready for use.
+    """Train `model` with AdamW on `steps` of the `batches`; return [(step, loss)] and leave it in evaluation mode.
 
-    Learning rate: linear warm-up over 5 % of the steps, then cosine to a tenth.
+    Learning rate: linear warm-up over 5 % of the steps, then cosine to a tenth. The Trainer of transformers gives the
+    same weights, bit for bit, but takes more lines and records the mean loss since the last record.
     """
     import torch
 
+    def rate(step):
+        return min((step + 1) / max(1, steps // 20), 0.1 + 0.45 * (1 + math.cos(math.pi * min(1, step / steps))))
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     curve, started = [], time.time()
     for step in range(1, steps + 1):
         loss = loss_of(next(batches))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        rate.step()
+        schedule.step()
         optimizer.zero_grad()
         if step % max(1, steps // 40) == 0:
             curve.append((step, loss.item()))
             report(f"step {step} of {steps}, loss {loss.item():.3f}, {time.time() - started:.0f} s")
     model.eval()
     return curve
-
-
-def _rate(step, steps):
-    import math
-
-    warm = max(1, steps // 20)
-    return min((step + 1) / warm, 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
 
 
 def _batches(draw, row, batch, pool=8):
@@ -218,7 +229,7 @@ def _batches(draw, row, batch, pool=8):
 
 
 def _own_loss(model, tensors):
-    """Return the mean −log p over the teacher's own tokens; the output layer runs on those alone."""
+    """Return the mean −log p of the tokens that the teacher writes; the output layer runs on these alone."""
     import torch
 
     hidden = model.model(input_ids=tensors["input_ids"], attention_mask=tensors["attention_mask"]).last_hidden_state
@@ -228,7 +239,7 @@ def _own_loss(model, tensors):
 
 
 def _row(draw, keys, sentences, tokenizer):
-    """Return (token ids, labels): -100 where the text is given and not the teacher's own."""
+    """Return (token ids, labels); the label is -100 for tokens that the teacher does not write."""
     if draw.random() < 1 / 8:
         parts = [(f" {sentence}", True) for sentence in draw.sample(sentences, 16)]
     else:
@@ -253,10 +264,8 @@ def _pad(rows, pad):
             "labels": torch.tensor([labels + [-100] * (long - len(labels)) for _, labels in rows])}
 
 
-def install(folder):
-    """Put the models in `folder` (teacher/, student/) into the project, where experiments and notebooks find them."""
-    import shutil
-
+def install(folder: Path) -> None:
+    """Copy the models in `folder` (teacher/, student/) into the project, where experiments and notebooks load them."""
     for made, kept in ((folder / "teacher", TEACHER), (folder / "student", STUDENT)):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(made, kept)
