@@ -237,10 +237,10 @@ def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
         line, mixed = analysis.fit_linear(wide, "quality"), analysis.fit_mixed(wide, "quality")
         validity = metric_validity(wide, "quality")
         for found, sentences in (
-                analysis.means_by_method(wide, ["a"]), analysis.agreement(wide, ["a", "quality"]),
-                analysis.two_raters(wide, "quality"), analysis.reliability(wide, ["a", "b"]),
+                analysis.means_by_method(wide, ["a"]), analysis.measure_agreement(wide, ["a", "quality"]),
+                analysis.correlate_two_raters(wide, "quality"), analysis.measure_reliability(wide, ["a", "b"]),
                 analysis.compare_methods(wide, ["a", "b"]), line, mixed,
-                analysis.with_and_without_outliers(wide, "quality", line[0]), analysis.detectable(wide, "a"),
+                analysis.with_and_without_outliers(wide, "quality", line[0]), analysis.find_detectable(wide, "a"),
                 analysis.compare_pairs(wide, "quality"), analysis.analyse_variance(wide, "quality"),
                 analysis.check_assumptions(wide, "quality"), analysis.effect_sizes(wide, "quality"),
                 analysis.power_of_study(wide, ["a", "b"], mixed[0]),
@@ -258,10 +258,10 @@ def test_normal_ratings_are_analysed_in_full_and_nothing_is_said():
     wide = scores.merge(plan[~plan["is_check"]], on=["rater", "text", "position"])
     wide["quality"] = wide[list(CONSTRUCTS)].mean(axis=1)
     line, mixed = analysis.fit_linear(wide, "quality"), analysis.fit_mixed(wide, "quality")
-    parts = [analysis.means_by_method(wide, RATED), analysis.agreement(wide, RATED),
-             analysis.two_raters(wide, "quality"), analysis.reliability(wide, list(CONSTRUCTS)),
+    parts = [analysis.means_by_method(wide, RATED), analysis.measure_agreement(wide, RATED),
+             analysis.correlate_two_raters(wide, "quality"), analysis.measure_reliability(wide, list(CONSTRUCTS)),
              analysis.compare_methods(wide, RATED), line, analysis.with_and_without_outliers(wide, "quality", line[0]),
-             mixed, analysis.detectable(wide, "plausibility"), analysis.compare_pairs(wide, "quality"),
+             mixed, analysis.find_detectable(wide, "plausibility"), analysis.compare_pairs(wide, "quality"),
              analysis.analyse_variance(wide, "quality"), analysis.check_assumptions(wide, "quality"),
              analysis.effect_sizes(wide, "quality"), analysis.power_of_study(wide, list(CONSTRUCTS), mixed[0])]
     assert [sentences for _, sentences in parts] == [[]] * len(parts)

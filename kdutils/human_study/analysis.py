@@ -13,22 +13,8 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
+from kdutils.stats import agreement, groups, models, power
 from kdutils.stats.accuracy import mean_interval
-from kdutils.stats.agreement import cronbach_alpha, intraclass_correlation, krippendorff_alpha
-from kdutils.stats.groups import (
-    bootstrap_interval,
-    correct_p_values,
-    dunn,
-    iqr_outliers,
-    kruskal,
-    levene,
-    shapiro,
-    standardised_difference,
-    tukey,
-    two_way_anova,
-)
-from kdutils.stats.models import LinearModel, MixedModel, linear_model, mixed_model
-from kdutils.stats.power import Detectable, minimal_detectable, study_power
 
 Result = TypeVar("Result")
 MEANS = ["method", "construct", "n", "sd", "mean", "low", "high"]
@@ -38,7 +24,7 @@ ASSUMPTIONS = ["assumption", "method", "n", "statistic", "p"]
 EFFECT_SIZES = ["first", "second", "difference", "low", "high", "g", "g_low", "g_high"]
 POWER = ["construct", "power", "low", "high"]
 NUMBERS = ("none", "one")
-RESAMPLES = 1000  # of bootstrap intervals
+RESAMPLES = 1000  # of bootstrap intervals, and simulated studies of a power
 
 
 def attempt(function: Callable[..., Result], *arguments: object, **options: object) -> tuple[Result | None, str]:
@@ -47,6 +33,12 @@ def attempt(function: Callable[..., Result], *arguments: object, **options: obje
         return function(*arguments, **options), ""
     except StudyError as error:
         return None, str(error)
+
+
+def _attempt_table(name, what, function, *arguments):
+    """Return (the table of `function`, []) or (an empty table, a list of the sentence why `what` is left out)."""
+    table, reason = attempt(function, *arguments)
+    return pd.DataFrame() if table is None else table, left_out(what, {name: reason})
 
 
 def say(sentences: Iterable[str]) -> None:
@@ -88,7 +80,7 @@ def raters_per_text(wide: pd.DataFrame) -> int:
     return int(wide.groupby("text")["rater"].nunique().max()) if len(wide) else 0
 
 
-def agreement(wide: pd.DataFrame, rated: list[str], seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
+def measure_agreement(wide: pd.DataFrame, rated: list[str], seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (Krippendorff's alpha per construct, columns AGREEMENT, sentences): ordinal, for `quality` interval."""
     most = raters_per_text(wide)
     if most < 2:
@@ -97,33 +89,31 @@ def agreement(wide: pd.DataFrame, rated: list[str], seed: int = 0) -> tuple[pd.D
     rows, reasons = [], {}
     for name in rated:
         grid = wide.pivot(index="text", columns="rater", values=name)
-        alpha, reasons[name] = attempt(krippendorff_alpha, grid, "interval" if name == "quality" else "ordinal",
-                                       RESAMPLES, seed=seed)
+        alpha, reasons[name] = attempt(agreement.krippendorff_alpha, grid,
+                                       "interval" if name == "quality" else "ordinal", RESAMPLES, seed=seed)
         if alpha:
             rows.append(dict(zip(AGREEMENT, (name, alpha.value, alpha.low, alpha.high, alpha.n), strict=True)))
     return pd.DataFrame(rows, columns=AGREEMENT), left_out("Krippendorff's alpha", reasons)
 
 
-def two_raters(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
+def correlate_two_raters(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
     """Return (intraclass correlations of the first two raters of each text that has two, sentences)."""
     several = wide[wide.groupby("text")["rater"].transform("size") >= 2].groupby("text").head(2)
     if several["text"].nunique() < 2:
         return pd.DataFrame(), ["The intraclass correlation needs two texts or more with two raters; there is "
                                 f"{NUMBERS[several['text'].nunique()]}."]
     grid = several.assign(place=several.groupby("text").cumcount()).pivot(index="text", columns="place", values=rating)
-    found, reason = attempt(intraclass_correlation, grid)
-    return pd.DataFrame() if reason else found, left_out("The intraclass correlation", {rating: reason})
+    return _attempt_table(rating, "The intraclass correlation", agreement.intraclass_correlation, grid)
 
 
-def reliability(wide: pd.DataFrame, constructs: list[str]) -> tuple[pd.DataFrame, list[str]]:
+def measure_reliability(wide: pd.DataFrame, constructs: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """Return (Cronbach's alpha of the constructs as a table of one row, sentences)."""
     if len(constructs) < 2:
         return pd.DataFrame(), ["Cronbach's alpha needs two constructs or more; there is one."]
     if len(wide) < 2:
         return pd.DataFrame(), [f"Cronbach's alpha needs two ratings or more; there is {NUMBERS[len(wide)]}."]
-    alpha, reason = attempt(cronbach_alpha, wide[constructs])
-    table = pd.DataFrame([vars(alpha)]) if alpha else pd.DataFrame()
-    return table, left_out("Cronbach's alpha", {"the constructs": reason})
+    alpha, reason = attempt(agreement.cronbach_alpha, wide[constructs])
+    return pd.DataFrame([vars(alpha)] if alpha else []), left_out("Cronbach's alpha", {"the constructs": reason})
 
 
 # Differences between methods
@@ -135,10 +125,10 @@ def compare_methods(wide: pd.DataFrame, rated: list[str]) -> tuple[pd.DataFrame,
         return pd.DataFrame(columns=TESTS), few
     found, reasons = {}, {}
     for name in rated:
-        found[name], reasons[name] = attempt(kruskal, wide, name, "method")
+        found[name], reasons[name] = attempt(groups.kruskal, wide, name, "method")
     table = pd.DataFrame([{"construct": name, "H": test.statistic, "df": test.df, "p": test.p, "effect": test.effect}
                           for name, test in found.items() if test], columns=TESTS[:-1])
-    corrected = correct_p_values(table["p"]) if len(table) else []
+    corrected = groups.correct_p_values(table["p"]) if len(table) else []
     return table.assign(p_corrected=corrected), left_out("Kruskal-Wallis", reasons)
 
 
@@ -147,21 +137,17 @@ def compare_pairs(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[s
 
     The columns of stats.dunn, then difference (of means, in points), low, high and p_tukey.
     """
-    ranks, reason = attempt(dunn, wide, rating, "method")
-    if reason:
-        return pd.DataFrame(), left_out("Dunn's test", {rating: reason})
-    means, reason = attempt(tukey, wide, rating, "method")
-    if reason:
-        return ranks, left_out("Tukey's test", {rating: reason})
-    return ranks.merge(means.rename(columns={"p": "p_tukey"}), on=["first", "second"]), []
+    ranks, sentences = _attempt_table(rating, "Dunn's test", groups.dunn, wide, rating, "method")
+    means, more = _attempt_table(rating, "Tukey's test", groups.tukey, wide, rating, "method")
+    if len(ranks) and len(means):
+        ranks = ranks.merge(means.rename(columns={"p": "p_tukey"}), on=["first", "second"])
+    return ranks, sentences + more
 
 
 def analyse_variance(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
     """Return (stats.two_way_anova of rating ~ method * data set, or method * rater in one data set, sentences)."""
     second = "dataset" if wide["dataset"].nunique() > 1 else "rater"
-    table, reason = (None, "there is no rating") if wide.empty else attempt(
-        two_way_anova, wide, rating, "method", second)
-    return pd.DataFrame() if reason else table, left_out("The analysis of variance", {rating: reason})
+    return _attempt_table(rating, "The analysis of variance", groups.two_way_anova, wide, rating, "method", second)
 
 
 def check_assumptions(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
@@ -172,13 +158,12 @@ def check_assumptions(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, li
     """
     if few := _too_few_methods("A test of assumptions", wide):
         return pd.DataFrame(columns=ASSUMPTIONS), few
-    equal, unequal = attempt(levene, wide, rating, "method")
-    normal, unclear = attempt(shapiro, wide, rating, "method")
+    equal, reason = attempt(groups.levene, wide, rating, "method")
+    sentences = left_out("Levene's test", {rating: reason})
+    normal, more = _attempt_table(rating, "Shapiro and Wilk's test", groups.shapiro, wide, rating, "method")
     rows = [["equal variances", "all", equal.n, equal.statistic, equal.p]] if equal else []
-    if normal is not None:
-        rows += [["normal residuals", *row] for row in normal.itertuples(index=False)]
-    return pd.DataFrame(rows, columns=ASSUMPTIONS), [*left_out("Levene's test", {rating: unequal}),
-                                                     *left_out("Shapiro and Wilk's test", {rating: unclear})]
+    rows += [["normal residuals", *row] for row in normal.itertuples(index=False)]
+    return pd.DataFrame(rows, columns=ASSUMPTIONS), sentences + more
 
 
 def effect_sizes(wide: pd.DataFrame, rating: str, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
@@ -192,9 +177,10 @@ def effect_sizes(wide: pd.DataFrame, rating: str, seed: int = 0) -> tuple[pd.Dat
     rows, reasons = [], {"difference": {}, "g": {}}
     for first, second in combinations(dict.fromkeys(wide["method"]), 2):
         both, pair = wide[wide["method"].isin([first, second])], f"{first} and {second}"
+        gap = partial(_mean_gap, rating=rating, first=first)
         found, reasons["difference"][pair] = attempt(
-            bootstrap_interval, both, partial(_mean_gap, rating=rating, first=first), "rater", RESAMPLES, seed=seed)
-        g, reasons["g"][pair] = attempt(standardised_difference, *(
+            groups.bootstrap_interval, both, gap, "rater", RESAMPLES, seed=seed)
+        g, reasons["g"][pair] = attempt(groups.standardised_difference, *(
             both.loc[both["method"] == name, rating] for name in (first, second)))
         estimates = [[one.value, one.low, one.high] if one else [np.nan] * 3 for one in (found, g)]
         if found or g:
@@ -212,18 +198,18 @@ def _mean_gap(table, rating, first):
 # Models
 
 
-def fit_linear(wide: pd.DataFrame, rating: str) -> tuple[LinearModel | None, list[str]]:
+def fit_linear(wide: pd.DataFrame, rating: str) -> tuple[models.LinearModel | None, list[str]]:
     """Return (the linear model rating ~ method + characters, sentences); without characters if that term cannot be."""
-    return _fit_first("The linear model", linear_model, wide, rating, [{"covariates": ["characters"]}, {}])
+    return _fit_first("The linear model", models.linear_model, wide, rating, [{"covariates": ["characters"]}, {}])
 
 
-def fit_mixed(wide: pd.DataFrame, rating: str) -> tuple[MixedModel | None, list[str]]:
+def fit_mixed(wide: pd.DataFrame, rating: str) -> tuple[models.MixedModel | None, list[str]]:
     """Return (the mixed model, sentences): method + characters, random raters and, if several rated one, texts."""
     raters = wide["rater"].nunique()
     if raters < 2:
         return None, [f"The mixed model needs two raters or more; there is {NUMBERS[raters]}."]
     effects = [["rater", "text"], ["rater"]] if raters_per_text(wide) > 1 else [["rater"]]
-    return _fit_first("The mixed model", mixed_model, wide, rating, [
+    return _fit_first("The mixed model", models.mixed_model, wide, rating, [
         {"random": random, **covariates} for random in effects for covariates in ({"covariates": ["characters"]}, {})])
 
 
@@ -242,11 +228,11 @@ def _fit_first(what, function, wide, rating, tries):
 
 
 def with_and_without_outliers(wide: pd.DataFrame, rating: str,
-                              whole: LinearModel | None) -> tuple[pd.DataFrame, list[str]]:
+                              whole: models.LinearModel | None) -> tuple[pd.DataFrame, list[str]]:
     """Return (coefficients of `whole` and of the same model without the outliers of stats.iqr_outliers, sentences)."""
     if whole is None:
         return pd.DataFrame(), ["Without a linear model of all ratings there is none without outliers."]
-    kept = wide[~iqr_outliers(wide, rating, "method")]
+    kept = wide[~groups.iqr_outliers(wide, rating, "method")]
     again, sentences = fit_linear(kept, rating)
     tables = [(f"all {len(wide)}", whole), (f"{len(kept)} kept", again)]
     both = pd.concat([model.coefficients.assign(rule=rule) for rule, model in tables if model])
@@ -257,7 +243,7 @@ def with_and_without_outliers(wide: pd.DataFrame, rating: str,
 # Power
 
 
-def detectable(wide: pd.DataFrame, rating: str) -> tuple[Detectable | None, list[str]]:
+def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable | None, list[str]]:
     """Return (the smallest shift between the first and the last method that is found with power 0.8, sentences)."""
     if few := _too_few_methods("Power", wide):
         return None, few
@@ -265,12 +251,12 @@ def detectable(wide: pd.DataFrame, rating: str) -> tuple[Detectable | None, list
     shares = wide[rating].value_counts(normalize=True).sort_index().tolist()
     if len(shares) < 2:
         return None, [f"Power is left out: every rating of {rating} is the same."]
-    found, reason = attempt(minimal_detectable, shares, int(sizes.iloc[0]), int(sizes.iloc[-1]))
+    found, reason = attempt(power.minimal_detectable, shares, int(sizes.iloc[0]), int(sizes.iloc[-1]))
     return found, left_out("Power", {rating: reason})
 
 
-def power_of_study(wide: pd.DataFrame, constructs: list[str], model: MixedModel | None = None, level: float = 0.05,
-                   seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
+def power_of_study(wide: pd.DataFrame, constructs: list[str], model: models.MixedModel | None = None,
+                   level: float = 0.05, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (power of Kruskal-Wallis per construct by stats.study_power, columns POWER, sentences).
 
     It is the power of a study with as many raters and ratings, if the methods truly differed as much as they do here.
@@ -284,7 +270,7 @@ def power_of_study(wide: pd.DataFrame, constructs: list[str], model: MixedModel 
     for name in constructs:
         counts = pd.crosstab(wide["method"], wide[name])
         shares = {method: (row / row.sum()).tolist() for method, row in counts.iterrows()}
-        found, reasons[name] = attempt(study_power, shares, raters, max(1, round(len(wide) / raters)),
+        found, reasons[name] = attempt(power.study_power, shares, raters, max(1, round(len(wide) / raters)),
                                        parts.get("rater", 0.0), level, RESAMPLES, seed)
         if found:
             rows.append([name, found.overall.value, found.overall.low, found.overall.high])
