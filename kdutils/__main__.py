@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import json
 import os
@@ -13,15 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from kdutils.errors import StudyError, masked
 from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
+
+if TYPE_CHECKING:
+    from kdutils.experiments.grid import Experiment, Job
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code: 0 done, 1 a run failed, 2 wrong input, 3 already running, 130 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
@@ -30,7 +35,8 @@ def main(arguments=None):
     try:
         return options.command(options)
     except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in getattr(error, "lines", [error]):
+            print(f"error: {line}", file=sys.stderr)
         return 2
     except OSError as error:  # a full or read-only disk, most of all
         print(f"error: {_disk_error(error)}", file=sys.stderr)
@@ -40,12 +46,12 @@ def main(arguments=None):
 def _disk_error(error):
     """Return one line on an error of the file system: where, what, and what to do."""
     advice = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "write where it is allowed",
-              errno.EACCES: "see the permissions"}.get(error.errno, "mend what is wrong there")
+              errno.EACCES: "see the permissions"}.get(error.errno, "correct what is wrong there")
     return (f"{error.filename or PROJECT / 'outputs'}: {error.strerror or error}; {advice} and give the same command "
             "again: what is finished is kept")
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
     commands = top.add_subparsers(required=True)
 
@@ -76,38 +82,43 @@ def _cores(text):
     return int(text)
 
 
-def list_experiments(options):
-    from kdutils.experiments import experiment_names, load_experiment
-    from kdutils.settings_file import shown
+def list_experiments(options: argparse.Namespace) -> int:
+    """Print every experiment with what it needs and how long it took."""
+    from kdutils.errors import short
+    from kdutils.experiments.loading import experiment_names, load_experiment
 
     for name in experiment_names():
         try:
             settings = load_experiment(name).settings
-            about, needs, took = (shown(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
+            about, needs, took = (short(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
             print(f"{name}: {about}\n    needs: {needs}; took: {took}")
         except StudyError as error:
-            print(f"{shown(name)}: cannot run: {error}")
+            print(f"{short(name)}: cannot run: {error}")
     return 0
 
 
-def execute_job(options):
-    from kdutils.execution import execute
+def execute_job(options: argparse.Namespace) -> int:
+    """Execute one job of the experiment in the current folder; return 0 if its notebook ran to the end."""
+    from kdutils.experiments.execution import execute
 
     return 0 if execute(Path.cwd(), options.folder, options.finished_only) else 1
 
 
-def index_experiment(options):
-    from kdutils.experiments import load_experiment
+def index_experiment(options: argparse.Namespace) -> int:
+    """Write the pages of an experiment as far as it has come."""
+    from kdutils.experiments.loading import load_experiment
 
     write_pages(load_experiment(options.experiment))
     return 0
 
 
-def run_experiment(options):
-    """Check, lock, mend and run an experiment; write its pages whatever happened; say where they are."""
-    from kdutils import slurm
-    from kdutils.execution import RECORD, check_folder, record
-    from kdutils.experiments import check_data, comparison_of_finished, load_experiment, unfinish_downstream
+def run_experiment(options: argparse.Namespace) -> int:
+    """Check, lock, repair and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils.experiments import slurm
+    from kdutils.experiments.execution import RECORD, check_folder, record
+    from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
@@ -120,11 +131,15 @@ def run_experiment(options):
         return _dry_run(experiment, options)
     begun = time.time()
     experiment.folder.mkdir(parents=True, exist_ok=True)
-    with open(experiment.folder / ".lock", "a+") as lock:
-        if not _take(lock):
-            print(f"error: '{experiment.name}' is already being run by process {_owner(lock)}; wait for it, "
-                  "or stop it first", file=sys.stderr)
-            return 3
+    lock = experiment.folder / ".lock"
+    try:
+        held = FileLock(lock, timeout=0).acquire()
+    except Timeout:
+        print(f"error: '{experiment.name}' is already being run by process {lock.read_text() or 'unknown'}; wait for "
+              "it, or stop it first", file=sys.stderr)
+        return 3
+    with held:
+        lock.write_text(str(os.getpid()))
         slurm.stop_jobs(experiment.folder)
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
@@ -152,24 +167,8 @@ def run_experiment(options):
     return code
 
 
-def _take(lock):
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return True
-
-
-def _owner(lock):
-    lock.seek(0)
-    return lock.read().strip() or "unknown"
-
-
-def stop_orphans(experiment):
-    """Stop what an earlier call left running after it was killed: it would write into the same folders."""
+def stop_orphans(experiment: "Experiment") -> None:
+    """Stop processes of an earlier call that was killed: they would write into the same folders."""
     import psutil
 
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
@@ -194,9 +193,9 @@ def _environment(process):
         return {}
 
 
-def invalidate_damaged(experiment):
-    """Make unfinished again every run whose files are not those that its manifest lists; return their folders."""
-    mended = []
+def invalidate_damaged(experiment: "Experiment") -> list[str]:
+    """Mark as unfinished every run whose files differ from its manifest; return their folders."""
+    damaged = []
     for job in experiment.jobs:
         folder = experiment.folder / job.folder
         if not (folder / "metrics.json").is_file():
@@ -205,12 +204,12 @@ def invalidate_damaged(experiment):
         if problems:
             print(f"to be made again: {problems[0]}", flush=True)
             (folder / "metrics.json").unlink()
-            mended.append(job.folder)
-    return mended
+            damaged.append(job.folder)
+    return damaged
 
 
 def _command(experiment, options, *more, targets=(), finished_only=0):
-    from kdutils.slurm import more_options
+    from kdutils.experiments.slurm import more_options
 
     return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
             "--directory", str(experiment.folder), "--cores", str(options.cores), "--rerun-incomplete", "--keep-going",
@@ -223,7 +222,7 @@ def _dry_run(experiment, options):
     """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
 
-    from kdutils.execution import RECORD, record
+    from kdutils.experiments.execution import RECORD, record
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
@@ -243,9 +242,9 @@ def _dry_run(experiment, options):
     return 0
 
 
-def say_costs(experiment, jobs):
+def say_costs(experiment: "Experiment", jobs: list["Job"]) -> None:
     """Print, per explaining job, how many completions the store has and what asking for the rest would cost."""
-    from kdutils.experiments import planned_cost
+    from kdutils.experiments.cost import planned_cost
 
     for job in jobs:
         if job.kind != "explanations":
@@ -258,16 +257,14 @@ def say_costs(experiment, jobs):
             print(f"{job.folder}: {cost}", flush=True)
 
 
-def missing_executor(words):
+def missing_executor(words: list[str]) -> str:
     """Return what to install where `words` (for Snakemake) name an executor that is not here, else "".
 
     Snakemake itself answers with all of its usage, in a log.
     """
-    words = list(words)
-    given = [word.partition("=")[2] for word in words if word.startswith("--executor=")]
-    given += [after for word, after in zip(words, words[1:], strict=False) if word in ("--executor", "-e")]
-    given += [word[2:].removeprefix("=") for word in words if re.match("-e.", word)]
-    for name in given:
+    from kdutils.experiments.slurm import option_values
+
+    for name in option_values(list(words), "--executor", "-e"):
         if name in ("local", "dryrun", "touch"):  # Snakemake's own
             continue
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
@@ -359,7 +356,7 @@ def _show_running(experiment, begun, ended):
         print("\n".join(f"    {line}" for line in lines), flush=True)
 
 
-def write_pages(experiment):
+def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
     from kdutils.report.index import render_pages, write_index
 
@@ -380,8 +377,8 @@ def _report(experiment, code, page, seconds):
     if code:
         log = experiment.folder / "snakemake.log"
         missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
-        print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; what went wrong stands in the report "
-              f"and in {log}", file=sys.stderr)
+        print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; the report and {log} say what "
+              "went wrong", file=sys.stderr)
     print(f"{seconds:.0f} s\nreport: {page}", flush=True)
 
 

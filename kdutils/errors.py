@@ -1,4 +1,4 @@
-"""What a person is meant to read: the one exception, its message, and texts without passwords and keys."""
+"""The one exception of the package, and texts that are safe to print: one line, without passwords and keys."""
 
 import os
 import re
@@ -6,19 +6,21 @@ from collections import deque
 from urllib.parse import quote
 
 LONGEST = 600  # characters of a message
-# Control characters (a terminal would obey them), separators of lines and paragraphs, and the marks that turn the
-# direction of writing: all of them would make a line show something else than it holds.
+MOST_LINES = 20  # messages told at once
+# A terminal obeys control characters, U+2028 and U+2029 break lines, and bidirectional marks reorder a line.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and newline, and lone surrogates
-_LONE = re.compile("[\ud800-\udfff]")  # half of a character: no file and no terminal takes it
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+                      "\ufff9-\uffff]")  # these, lone surrogates and invisible characters
+_LONE = re.compile("[\ud800-\udfff]")  # lone surrogates cannot be written to a file or terminal
 
 _MASK = "***"
-_OF_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")  # ends of names of environment variables
-_LEAST = 8  # characters of a value of theirs that counts as secret
+_SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")  # of names of environment variables
+_SHORTEST_SECRET = 8  # characters; shorter values of these variables are not masked
 PLACEHOLDERS = {"lm-studio", "llama.cpp", "not-needed", "no-key-required", "placeholder"}  # for servers without keys
 _NAMED = "(?:key|token|secret|passw|pwd|signature|credential|auth(?!or))"
 _PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, pattern, kept in (
-    # the name and password of an address; a password may hold any character, and what only looks like one is a port
+    # User name and password of a URL. A password may hold any character; host:port is not one.
     ("@", r"""(://)(?:[^\s/?#:"'<>@]{0,300}+:(?!\d+[/?#])(?:[^\s"'<>@]{0,300}+@)+|(?:[^\s/?#"'<>@]{0,300}+@)+)""",
      r"\1***@"),
     ("=", rf"""([?&;](?:[\w.%-]{{0,60}}?{_NAMED}[\w.%-]{{0,60}}|sig)=)[^&\s"'<>#\\;]+""", r"\1***"),
@@ -30,31 +32,66 @@ _PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, patt
 
 
 class StudyError(ValueError):
-    """Something in the input is wrong: the message says what, where and what to do, and holds no secret.
+    """The input is wrong. The message says what is wrong, where, and what to do.
 
-    The command line prints it as one line and exits with code 2; a notebook shows it as the last
-    line of its traceback. Whatever is put into the message, it is one line of at most LONGEST characters, without
-    control characters and lone surrogates; of a longer one the beginning and the end are kept.
+    The command line prints the message and exits with code 2. In a notebook it is the last line of the traceback.
+    Every message is cleaned: one line of at most LONGEST characters (the middle of a longer one is cut out), without
+    secrets, control characters and lone surrogates.
     """
 
-    def __init__(self, message=""):
+    def __init__(self, message: object = "") -> None:
         text = _one_line(masked(message))
         if len(text) > LONGEST:
             text = f"{text[:LONGEST - 203]} … {text[-200:]}"
         super().__init__(text)
 
 
-def shown(value, most=80):
-    """Return `value` for a message: on one line of at most `most` characters; a text stands in quotes as in Python."""
+class StudyErrors(StudyError):
+    """Several things are wrong: `lines` has one message for each, at most MOST_LINES of them."""
+
+    def __init__(self, messages: list[str]):
+        self.lines = [str(StudyError(message)) for message in messages[:MOST_LINES]]
+        left = len(messages) - len(self.lines)
+        self.lines += [f"… and {left} more like these"] if left else []
+        super().__init__(self.lines[0] + (f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""))
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return a value as it may stand in a message: on one line, masked, visible, at most `most` characters."""
+    text = masked(value if isinstance(value, str) else repr(value))
+    text = " ".join(_UNSHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}" if not match[0].isspace() else " ",
+                                 text[:10 * most]).split())
+    return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def quoted(value: object) -> str:
+    """Return a value as it may stand in a message, a text in quotation marks."""
+    return f"'{short(value)}'" if isinstance(value, str) else short(value)
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return the `repr` of `value` for a message: one line of at most `most` characters, without secrets."""
     try:
-        # A text is cut first: of a megabyte nobody needs the repr. Before that it loses its secrets, which masked()
-        # would not know by their beginnings.
+        # Secrets are masked before a text is cut: the beginning of a key is not recognised as one.
         value = masked(value) if isinstance(value, str) else value
         text = repr(value[:most + 1] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # a list in itself many times, a number of thousands of digits
+    except Exception:  # a list that holds itself many times, a number of thousands of digits
         text = f"a value of type {type(value).__name__}"
     text = _one_line(masked(text))
     return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def first_line(error: object, most: int = 200) -> str:
+    """Return the first line of an exception's text, at most `most` characters, without control characters.
+
+    The type of the exception is returned if it has no text, and put in front of a LookupError, whose text is a key.
+    If the first line ends in a colon, the second line is added.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    line = f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line
+    line = "".join(char if char.isprintable() else " " for char in line).rstrip(".:")
+    return line if len(line) <= most else f"{line[:most]} …"
 
 
 def printable(text: object) -> str:
@@ -70,12 +107,12 @@ def _one_line(text):
     return _LONE.sub("\ufffd", _INVISIBLE.sub(" ", text)).strip()
 
 
-def masked(text):
-    """Return `text` with *** for every password and key in it.
+def masked(text: object) -> str:
+    """Return `text` with *** in place of every password and key.
 
-    These are names and passwords in addresses, query parameters that are named like a key, Authorization headers,
-    keys of well-known services, and the values of environment variables that are named like a secret (``…_KEY``,
-    ``…_TOKEN``, ``…_SECRET``, ``…PASSWORD``) or hold the password of a proxy.
+    Masked are: user names and passwords in URLs, query parameters named like a key, Authorization headers, keys of
+    well-known services, and the values of environment variables that are named like a secret (``…_KEY``, ``…_TOKEN``,
+    ``…_SECRET``, ``…PASSWORD``) or hold the password of a proxy.
     """
     text = str(text)
     for value in _secret_values():
@@ -88,21 +125,24 @@ def masked(text):
 
 
 def _secret_values():
-    """Return the secrets of the environment, the longest first: one may be a part of another."""
-    found = set()
+    """Return the secrets in the environment, longest first, because one may be part of another."""
+    secrets = set()
     for name in os.environ:
-        end = name.upper()
-        if end.endswith(_OF_SECRETS):
+        upper = name.upper()
+        if upper.endswith(_SECRET_ENDS):
             value = os.environ.get(name, "").strip()
-            if len(value) >= _LEAST and value not in PLACEHOLDERS:
-                found |= {value, quote(value, safe="", errors="surrogateescape")}
-        elif end.endswith("_PROXY") and "@" in (value := os.environ.get(name, "")):
-            found.add(value.rpartition("@")[0].rpartition("://")[2] + "@")
-    return sorted(found, key=len, reverse=True)
+            if len(value) >= _SHORTEST_SECRET and value not in PLACEHOLDERS:
+                secrets |= {value, quote(value, safe="", errors="surrogateescape")}
+        elif upper.endswith("_PROXY") and "@" in (value := os.environ.get(name, "")):
+            secrets.add(value.rpartition("@")[0].rpartition("://")[2] + "@")
+    return sorted(secrets, key=len, reverse=True)
 
 
-def secret_in(value):
-    """Return the dotted key of a text in `value` (dicts, lists and plain values) that holds a secret, else None."""
+def secret_in(value: object) -> str | None:
+    """Return the dotted key of the first text in `value` that holds a secret, None if there is none.
+
+    `value` is a plain value or nested dicts and lists of plain values.
+    """
     waiting, seen = deque([("", value)]), set()
     while waiting:
         place, value = waiting.popleft()
@@ -110,18 +150,18 @@ def secret_in(value):
             return place
         if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
             continue
-        seen.add(id(value))  # an alias of YAML may stand a million times, or within itself
+        seen.add(id(value))  # a YAML alias may repeat a value a million times, or refer to itself
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         waiting += [(f"{place}.{key}".strip(".")[:200], item) for key, item in pairs]
         waiting += [(place, key) for key in value if isinstance(value, dict)]
     return None
 
 
-def refuse_secrets(value, where=""):
-    """Raise StudyError where a text in `value` holds a secret; `where` says what `value` is."""
+def refuse_secrets(value: object, where: str = "") -> None:
+    """Raise StudyError if a text in `value` holds a secret; `where` begins the message and names `value`."""
     place = secret_in(value)
     if place is not None:
         label = f"key '{place}'" if place else "a key"
-        raise StudyError(f"{where}{label}: holds a password or a key, which would stand in notebooks and pages; "
-                         "take it out and put the key into the environment (OPENAI_API_KEY for a server, HF_TOKEN "
-                         "for the Hub)")
+        raise StudyError(f"{where}{label}: holds a password or a key, which would appear in notebooks and pages; "
+                         "remove it and set the key in the environment (OPENAI_API_KEY for a server, HF_TOKEN for "
+                         "the Hub)")

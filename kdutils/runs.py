@@ -1,12 +1,12 @@
-"""Start a run, finish a run: parameters, seeds, versions, timings, paths and the manifest.
+"""Start and finish a run; write files completely or not at all; describe the machine and the processes.
 
 A run is one execution of one notebook. Its folder holds
 
-- what the notebook writes (tables, models, figures),
+- the files that the notebook writes (tables, models, figures),
 - ``run.json``: parameters, seed, versions, git revision, machine and timings,
-- ``metrics.json``: results alone, equal byte for byte for equal inputs on the same machine,
+- ``metrics.json``: the results, byte for byte equal for equal inputs on the same machine,
 - ``manifest.json``: size and SHA-256 of every file,
-- ``notebook.ipynb``, written by papermill, and ``report.html``, rendered from it.
+- ``notebook.ipynb``, written by papermill, and ``report.html``, made from it.
 
 ``metrics.json`` is written last: a folder without it is unfinished.
 """
@@ -24,36 +24,42 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdutils.errors import StudyError, masked, printable, refuse_secrets
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes",
             "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "papermill")
-# What a spreadsheet may run: a text that begins with one of these (spaces and apostrophes aside) and is no number.
+# A spreadsheet runs a text as a formula if it begins so (after spaces and apostrophes) and is no number.
 _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
-UNLISTED = {"manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
+UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
+    "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
 
-def project_path(path):
-    """Return `path` as absolute; a relative one counts from the project's root, wherever the kernel started."""
-    path = Path(os.path.expanduser(os.path.expandvars(path)))  # of an unknown user ~name stays as it is
+def project_path(path: Path | str) -> Path:
+    """Return `path` as an absolute path; a relative one counts from the project's root, not from the working folder."""
+    path = Path(os.path.expanduser(os.path.expandvars(path)))  # "~name" of an unknown user is kept
     return path if path.is_absolute() else PROJECT / path
 
 
-def start_run(notebook, output, variables, seed=0):
+def start_run(notebook: str, output: str, variables: dict[str, Any], seed: int = 0) -> "Run":
     """Open the run folder `output` for `notebook` and return the Run.
 
-    `variables` is the notebook's ``globals()``: called right after the parameters cell, its plain values (str, int,
-    float, bool, list, dict) are the parameters, those alone that this cell or papermill has set (a start-up file of
-    IPython may have set others). Seeds Python's and NumPy's generators with `seed`; training seeds torch itself, once
-    per student. Raises StudyError, before anything is written, where a parameter holds a password or key.
+    `variables` is the notebook's ``globals()`` right after the parameters cell. Its plain values (str, int, float,
+    bool, list, dict) are the parameters, if the parameters cell or papermill has set them; an IPython start-up file
+    may have set others. Seeds Python's and NumPy's generators with `seed`; training seeds torch for every student.
+    Raises StudyError, before anything is written, if a parameter holds a password or key.
     """
     names = _parameter_names(notebook, variables.get("In"))
     parameters = {name: value for name, value in variables.items()
@@ -63,17 +69,17 @@ def start_run(notebook, output, variables, seed=0):
     leave_process_group(always="get_ipython" in variables)
     warnings.filterwarnings("ignore", message="IProgress not found")  # progress is plain text here
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2 ** 32:
-        raise StudyError(f"seed {seed!r}: a whole number from 0 to {2 ** 32 - 1} is needed")
+        raise StudyError(f"seed {seed!r}: give a whole number from 0 to {2 ** 32 - 1}")
     random.seed(seed)
     np.random.seed(seed)
     return Run(notebook, project_path(output), parameters, seed)
 
 
 def _parameter_names(notebook, executed):
-    """Return the names that the parameters cell of a notebook sets, None where the project has no such notebook.
+    """Return the names that the parameters cell of a notebook sets, None if the project has no such notebook.
 
-    `executed`: the sources of the cells that ran until now (IPython's ``In``). Among them papermill's own cell and the
-    parameters cell of a changed copy, both of which may set more.
+    `executed`: the sources of the cells that have run (IPython's ``In``). Papermill's own cell and the parameters cell
+    of a changed copy are among them; both may set more names.
     """
     try:
         cells = read_json(PROJECT / "notebooks" / f"{notebook}.ipynb")["cells"]
@@ -99,9 +105,9 @@ def _assigned(source):
 
 
 class Run:
-    """One execution of one notebook; see the module's docstring for what its folder holds."""
+    """One execution of one notebook; the docstring of the module lists the files of its folder."""
 
-    def __init__(self, notebook, folder, parameters, seed):
+    def __init__(self, notebook: str, folder: Path, parameters: dict[str, Any], seed: int) -> None:
         self.notebook, self.folder, self.parameters, self.seed = notebook, folder, parameters, seed
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.json").unlink(missing_ok=True)
@@ -109,22 +115,22 @@ class Run:
         self.started = time.time()
         self.laps = {}
 
-    def path(self, name):
-        """Return the path of a file or folder of this run; the folders above it exist."""
+    def path(self, name: str) -> Path:
+        """Return the path of a file or folder of this run, after making the folders above it."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def lap(self, name, seconds):
-        """Keep how long a step took, in seconds; timings go to run.json, never to metrics.json."""
+    def lap(self, name: str, seconds: float) -> None:
+        """Record the duration of a step in seconds; timings go to run.json, never to metrics.json."""
         self.laps[name] = round(float(seconds), 3)
 
-    def finish(self, metrics):
+    def finish(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Write run.json, the manifest and, last, metrics.json; return the metrics as written.
 
-        `metrics` is a dict of plain values; NaN and infinity become null with no loss of the key. The checksums
-        of the run's tables and weights are added under "files": what builds on this run is out of date exactly
-        when its metrics.json has changed.
+        `metrics` is a dict of plain values; NaN and infinity become null. The checksums of the run's tables and
+        weights are added under "files", so a run that was built on this one is out of date exactly if metrics.json
+        has changed.
         """
         written = {name: entry["sha256"] for name, entry in checksums(self.folder).items()
                    if name.endswith((".parquet", ".safetensors"))}
@@ -143,16 +149,19 @@ class Run:
         return metrics
 
     def _inputs(self):
-        """SHA-256 of every Parquet file, and of the metrics.json of every run, that a parameter names."""
-        texts = [v for value in self.parameters.values() for v in (value if isinstance(value, list) else [value])]
-        names = [text for text in texts if isinstance(text, str) and text.endswith(".parquet")]
-        names += [f"{text}/metrics.json" for text in texts if isinstance(text, str) and "/" in text]
+        """Return the SHA-256 of every Parquet file, and of the metrics.json of every run, that a parameter names."""
+        values = [v for value in self.parameters.values() for v in (value if isinstance(value, list) else [value])]
+        texts = [value for value in values if isinstance(value, str)]
+        names = [text for text in texts if text.endswith(".parquet")]
+        names += [f"{text}/metrics.json" for text in texts if "/" in text]
         return {name: sha256(project_path(name)) for name in names
                 if project_path(name).is_file() and project_path(name).parent != self.folder}
 
 
-def add_notebook_checksum(folder):
-    """Add the executed notebook to the manifest of a finished run: its checksum exists only after the last cell."""
+# Manifests
+
+def add_notebook_checksum(folder: Path | str) -> None:
+    """Add the executed notebook to the manifest of a finished run; it is complete only after the last cell."""
     folder = Path(folder)
     mask_run(folder)
     manifest = read_json(folder / "manifest.json")
@@ -160,8 +169,8 @@ def add_notebook_checksum(folder):
     write_json(folder / "manifest.json", manifest)
 
 
-def check_run(folder):
-    """Return what is wrong with the finished run in `folder`, one line each; nothing wrong is an empty list."""
+def check_run(folder: Path | str) -> list[str]:
+    """Return what is wrong with the files of a finished run, one line each; an empty list if nothing is."""
     folder = Path(folder)
     try:
         manifest = read_json(folder / "manifest.json")
@@ -179,23 +188,23 @@ def check_run(folder):
     return problems
 
 
-def checksums(folder):
-    """Return size in bytes and SHA-256 of every file below `folder`, but for logs and pages."""
+def checksums(folder: Path | str) -> dict[str, dict[str, Any]]:
+    """Return {file below `folder`: {"bytes": size, "sha256": hexadecimal text}} without logs, pages and checkpoints."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _entry(path) for path in files
             if path.name not in UNLISTED | {"metrics.json"} and not path.name.startswith(".")
             and "checkpoints" not in path.relative_to(folder).parts}
 
 
-def mark_whole(folder):
-    """Say of a folder that everything in it is written: ``whole.json`` lists its files with their checksums."""
+def mark_complete(folder: Path | str) -> None:
+    """Mark a folder as completely written: ``whole.json`` lists its files with their checksums."""
     folder = Path(folder)
     (folder / "whole.json").unlink(missing_ok=True)
     write_json(folder / "whole.json", checksums(folder))
 
 
-def is_whole(folder):
-    """Say whether every file that `mark_whole` listed is there as it was written."""
+def is_complete(folder: Path | str) -> bool:
+    """Say whether every file that `mark_complete` listed is unchanged."""
     folder = Path(folder)
     try:
         listed = read_json(folder / "whole.json")
@@ -204,14 +213,14 @@ def is_whole(folder):
         return False
 
 
-def sha256(path):
+def sha256(path: Path | str) -> str:
     """Return the SHA-256 of a file as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_stamp(path):
-    """Return (size, time of the last change in nanoseconds) of a file: equal where it was surely not rewritten."""
+def file_stamp(path: Path | str) -> tuple[int, int]:
+    """Return (size in bytes, time of last change in nanoseconds) of a file; a rewritten file has another stamp."""
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
@@ -220,11 +229,14 @@ def _entry(path):
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-@contextlib.contextmanager
-def written_whole(path):
-    """Yield a temporary path beside `path`; what is written there takes its name once all of it is on disk.
+# Files
 
-    Whatever happens in between (an error, a full disk, a kill), `path` is the old file or the new one, never a part.
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; after the block, what was written there replaces `path`.
+
+    After an error, a full disk or a kill, `path` is the complete old file or the complete new one. The standard
+    library offers the steps (fsync, os.replace) but not the whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,69 +250,70 @@ def written_whole(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path, text):
-    """Write `text` to `path`, whole or not at all."""
-    with written_whole(path) as temporary:
+def write_text(path: Path | str, text: str) -> Path:
+    """Write `text` to `path`, completely or not at all; return the path."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def write_json(path, value):
-    """Write `value` as JSON with sorted keys, whole or not at all."""
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write `value` as JSON with sorted keys, completely or not at all; return the path."""
     return write_text(path, _dumps(value))
 
 
-def write_csv(path, frame, index=False):
-    """Write a data frame as a CSV that people may open in a spreadsheet, whole or not at all; return the path.
+def write_csv(path: Path | str, frame: "pd.DataFrame", index: bool = False) -> Path:
+    """Write a data frame as a CSV that is safe to open in a spreadsheet, completely or not at all; return the path.
 
-    Every CSV of the study is written here. Cells and names of columns that a spreadsheet would run as a formula get
-    an apostrophe before them, control characters become U+FFFD, line ends one newline; numbers stay numbers, and so
-    does a text that is one ("-3"). UTF-8 without a byte order mark, commas, lines end in a newline: equal frames
-    make equal bytes. `read_csv` takes the apostrophes away again.
+    Every CSV of the study is written here. Cells and column names that a spreadsheet would run as a formula get an
+    apostrophe in front, control characters become U+FFFD, and a line break inside a cell is one newline. Numbers, and
+    texts that are numbers ("-3"), stay as they are. UTF-8 without a byte order mark; equal frames give equal bytes.
+    `read_csv` removes the apostrophes.
     """
     import pandas as pd
 
-    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
+    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes]
     columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
-    table = pd.DataFrame({place: values.array if number else np.array([*map(safe_cell, values), None], object)[:-1]
-                          for place, (values, number) in enumerate(zip(columns, numbers, strict=True))},
+    # The None, cut off again, keeps NumPy from making one array of several cells that are tuples.
+    table = pd.DataFrame({place: values.array if number else np.array([*map(escape_cell, values), None], object)[:-1]
+                          for place, (values, number) in enumerate(zip(columns, numeric, strict=True))},
                          index=frame.index)
-    table.columns = frame.columns.map(safe_cell) if len(frame.columns) else frame.columns
+    table.columns = frame.columns.map(escape_cell) if len(frame.columns) else frame.columns
     if index:
-        table = table.rename(index=safe_cell).rename_axis(index=safe_cell)
+        table = table.rename(index=escape_cell).rename_axis(index=escape_cell)
     return write_text(path, table.to_csv(index=index, lineterminator="\n"))
 
 
-def safe_cell(value):
-    """Return a text as write_csv writes it; any other value as it is (of a tuple, its parts)."""
+def escape_cell(value: Any) -> Any:
+    """Return a text as `write_csv` writes it; any other value unchanged, a tuple part by part."""
     if isinstance(value, tuple):
-        return tuple(map(safe_cell, value))
+        return tuple(map(escape_cell, value))
     if not isinstance(value, str):
         return value
     text = printable(value)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def plain_cell(value):
-    """Return a text without the apostrophe that safe_cell put before it; any other value as it is."""
+def unescape_cell(value: Any) -> Any:
+    """Return a text without the apostrophe of `escape_cell`; any other value unchanged."""
     if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) and not _NUMBER.fullmatch(value[1:]):
         return value[1:]
     return value
 
 
-def read_csv(path, **options):
-    """Return a CSV of write_csv as pandas reads it with `options`, texts as they were before they were made safe."""
+def read_csv(path: Path | str, **options: Any) -> "pd.DataFrame":
+    """Return a CSV of `write_csv`, read by pandas with `options`, without the apostrophes of `escape_cell`."""
     import pandas as pd
 
     frame = pd.read_csv(path, **options)
-    frame.columns = frame.columns.map(plain_cell)
-    for name in frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]:
-        frame[name] = frame[name].map(plain_cell)
+    frame.columns = frame.columns.map(unescape_cell)
+    for name in frame.columns[[not pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes]]:
+        frame[name] = frame[name].map(unescape_cell)
     return frame
 
 
-def read_json(path):
-    """Return the JSON value at `path`; StudyError when it is missing or broken."""
+def read_json(path: Path | str) -> Any:
+    """Return the JSON value at `path`; StudyError if it is missing or broken."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -309,22 +322,22 @@ def read_json(path):
         raise StudyError(f"{path}: not readable JSON ({error})") from error
 
 
-def mask_run(folder):
-    """Mask what other programs wrote into a run's folder (error.txt, papermill.log, notebook.ipynb): see masked."""
+def mask_run(folder: Path | str) -> None:
+    """Mask secrets in the files of a run that other programs wrote: error.txt, papermill.log, notebook.ipynb."""
     for name in ("error.txt", "papermill.log", "notebook.ipynb"):
         mask_file(Path(folder) / name)
 
 
-def mask_file(path):
-    """Mask the secrets in a text file or notebook; one without secrets, unreadable or missing stays as it is."""
+def mask_file(path: Path | str) -> None:
+    """Mask secrets in a text file or notebook; a file that holds none, is unreadable or missing is not touched."""
     try:
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-        whole = masked(text)
-        if whole != text and Path(path).suffix == ".ipynb":  # text by text: what is masked may hold an escape
-            whole = json.dumps(_map_texts(json.loads(text), masked), indent=1, ensure_ascii=False) + "\n"
-        if whole != text:
-            with written_whole(path) as temporary:
-                temporary.write_text(whole, encoding="utf-8", errors="surrogateescape")
+        safe = masked(text)
+        if safe != text and Path(path).suffix == ".ipynb":  # text by text, so that no JSON escape is cut
+            safe = json.dumps(_map_texts(json.loads(text), masked), indent=1, ensure_ascii=False) + "\n"
+        if safe != text:
+            with atomic_write(path) as temporary:
+                temporary.write_text(safe, encoding="utf-8", errors="surrogateescape")
     except (OSError, ValueError, RecursionError):
         return
 
@@ -343,64 +356,61 @@ def _dumps(value):
 
 def _plain(value):
     """Return `value` in plain Python types; NaN and infinity become None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, str):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
         return value
     raise TypeError(f"a metric or parameter must be a plain value, not {type(value).__name__}")
 
 
-GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # all that torchrun and accelerate set
+# Processes and machine
+
+GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun and accelerate set all of them
 LEFT_OVER = (*GROUP, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "NODE_RANK",
              *(f"{start}_{end}" for start in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")
                for end in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")))
 
 
-def process_group():
-    """Return (rank, number of processes) of this process among those that share a training; (0, 1) for one alone.
+def process_group() -> tuple[int, int]:
+    """Return (rank, number of processes) of the group that trains together; (0, 1) for a single process.
 
-    It is one of several only where everything is set that these need to find each other. A RANK alone is left over
-    from another program or set by a scheduler.
+    A process belongs to a group only if all of GROUP is set. A RANK alone comes from another program or a scheduler.
     """
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     except (KeyError, ValueError):
         return 0, 1
-    whole = all(os.environ.get(name) for name in GROUP) and 0 <= rank < size
-    return (rank, size) if whole else (0, 1)
+    complete = all(os.environ.get(name) for name in GROUP) and 0 <= rank < size
+    return (rank, size) if complete else (0, 1)
 
 
-def leave_process_group(always=False, environment=os.environ):
-    """Take out of the environment what would make this process wait for others that are not there.
+def leave_process_group(always: bool = False, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Remove from the environment what would make this process wait for others that do not exist.
 
-    `always`: even where a whole group is named; a notebook is never one of several processes.
+    `always`: even if a complete group is set; a notebook is never one of several processes.
     """
     if always or process_group() == (0, 1):
         for name in LEFT_OVER:
             environment.pop(name, None)
 
 
-def versions():
-    """Return the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed PACKAGES."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
-def git_revision():
-    """Return the commit of the project with ``+changes`` where the working tree differs; "" outside git."""
+def git_revision() -> str:
+    """Return the commit of the project, with ``+changes`` if tracked files differ from it; "" outside git."""
     def git(*words):
         return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout
 
@@ -411,8 +421,8 @@ def git_revision():
         return ""
 
 
-def machine():
-    """Return what timings depend on: system, processor, cores and threads in use; no name of the host."""
+def machine() -> dict[str, Any]:
+    """Return what timings depend on: system, processor, cores, GPU and threads; the host is not named."""
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else ""
     return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "gpu": gpu,

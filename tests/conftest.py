@@ -38,7 +38,7 @@ def questions():
 @pytest.fixture
 def own_outputs(tmp_path, monkeypatch):
     """The path of an outputs folder that is not there yet, in place of the project's own."""
-    monkeypatch.setattr("kdutils.experiments.OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr("kdutils.experiments.grid.OUTPUTS", tmp_path / "outputs")
     return tmp_path / "outputs"
 
 

@@ -14,10 +14,10 @@ from test_students import student as build
 
 from kdutils.data.answers import format_answer
 from kdutils.evaluation.attribution_overlap import attribution_overlap, overlap, summarise_overlap, worked_example
-from kdutils.runs import mark_whole, write_json
+from kdutils.runs import mark_complete, write_json
 from kdutils.student.methods import format_source
 from kdutils.student.predicting import written_answers
-from kdutils.teacher.word_scores import SETTINGS, driving_words, load_teacher, token_scores
+from kdutils.teacher.word_scores import SETTINGS, driving_words, load_model, token_scores
 
 RANKED = ["Cow", "milk", "farm", "the", "gives"]
 
@@ -85,7 +85,7 @@ def student(planted, tmp_path):  # noqa: F811
     """The planted model as a trained student, its questions and its right answers."""
     folder = Path(shutil.copytree(planted[0], tmp_path / "seed-0"))
     write_json(folder / "student.json", {"method": "multitask"})
-    mark_whole(folder)
+    mark_complete(folder)
     questions = planted[1]
     said = pd.DataFrame({"id": questions["id"], "seed": 0, "predicted": questions["answer"]})
     return folder, questions, said
@@ -124,7 +124,7 @@ def test_what_a_student_read_and_wrote_up_to_its_answer(student):
 
 def test_only_the_answer_s_tokens_are_attributed(student):
     folder, questions, said = student
-    model, tokenizer, _ = load_teacher(SETTINGS | {"model": str(folder)})
+    model, tokenizer, _ = load_model(SETTINGS | {"model": str(folder)})
     item = questions.iloc[0].to_dict()
     source = tokenizer(format_source(item, "predict"))["input_ids"]
     target = tokenizer(format_answer(item["answer"]), add_special_tokens=False)["input_ids"]
@@ -151,7 +151,7 @@ def test_an_encoder_made_into_an_encoder_decoder_is_attributed_as_far_as_it_read
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     write_json(tmp_path / "student.json", {"method": "counterfactual"})
-    mark_whole(tmp_path)
+    mark_complete(tmp_path)
     questions = pd.DataFrame([{"id": "long", "question": "cow " * 99 + "milk", "choices": ["wool", "wood"]},
                               {"id": "short", "question": "A cow gives milk", "choices": ["wool", "wood"]}])
     said = pd.DataFrame({"id": ["long", "short"], "predicted": "wool", "explanation": "It flows."})

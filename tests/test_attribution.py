@@ -25,15 +25,15 @@ from kdutils.teacher.word_scores import (
     SETTINGS,
     agreement,
     answer_share,
+    attribute_words,
     best_words,
     eligible_spans,
-    load_teacher,
+    load_model,
     merge_words,
     random_scores,
     rollout,
     token_scores,
     words_of,
-    write_attributions,
 )
 
 KEYS = {"cow": "milk", "cat": "wood", "owl": "honey", "carp": "water"}
@@ -308,7 +308,7 @@ def planted(tmp_path_factory):
 def write(planted, table=None, progress=None, **settings):
     table = planted[1] if table is None else table
     items = table.to_dict("records")
-    return write_attributions(table, [format_source(item, "predict") for item in items],
+    return attribute_words(table, [format_source(item, "predict") for item in items],
                               [format_answer(item["answer"]) for item in items],
                               {"model": planted[0], "max_new_tokens": 16, **settings}, progress)
 
@@ -375,9 +375,9 @@ def test_what_cannot_be_done_is_named(planted, tmp_path):
         with pytest.raises(StudyError, match=message):
             write(planted, **settings)
     with pytest.raises(StudyError, match="1 questions, 0 sources, 1 targets: give one each"):
-        write_attributions(planted[1].head(1), [], ["x"], {"model": planted[0]})
+        attribute_words(planted[1].head(1), [], ["x"], {"model": planted[0]})
     broken = tmp_path / "broken"
-    model, tokenizer, _ = load_teacher(SETTINGS | {"model": planted[0]})
+    model, tokenizer, _ = load_model(SETTINGS | {"model": planted[0]})
     assert not model.training and not any(weight.requires_grad for weight in model.parameters())
     torch.nn.init.constant_(model.encoder.final_layer_norm.weight, math.nan)
     model.save_pretrained(broken)
@@ -385,14 +385,14 @@ def test_what_cannot_be_done_is_named(planted, tmp_path):
     with pytest.raises(StudyError, match="question 'q0': its saliency scores are not finite numbers"):
         write((str(broken), planted[1].head(1)))
     (broken / "student.json").write_text("{}")
-    with pytest.raises(StudyError, match="the teacher is not whole"):
+    with pytest.raises(StudyError, match="the teacher is incomplete"):
         write((str(broken), planted[1]))
 
 
 # What is reported
 
 def explained(rows):
-    """Return a frame as write_attributions makes it from {id: [(word, score)]}, the two best words chosen."""
+    """Return a frame as attribute_words makes it from {id: [(word, score)]}, the two best words chosen."""
     records = []
     for key, words in rows.items():
         scored = [(word, score, 10 * place, 10 * place + len(word)) for place, (word, score) in enumerate(words)]

@@ -8,16 +8,16 @@ import torch
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from kdutils.data.answers import mask_answers
-from kdutils.data.texts import names_answer, token_places, tokens_before
+from kdutils.data.texts import count_tokens_before, locate_tokens, names_answer
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import attribution_overlap
 from kdutils.runs import read_json
-from kdutils.student.collating import tokenize_rows, vocabulary_gaps
+from kdutils.student.collating import RowFormat, tokenize_rows, vocabulary_gaps
 from kdutils.student.methods import Explained
 from kdutils.student.models import load_student, load_tokenizer
 from kdutils.student.predicting import predict_with, score_choices, written_answers
 from kdutils.student.probes import perturbed, probe_answers, probe_table
-from kdutils.student.training import train_student
+from kdutils.student.training import Recipe, train_student
 from kdutils.teacher.word_scores import driving_words, with_places
 
 T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
@@ -51,8 +51,8 @@ def questions():
 def test_a_student_of_bytes_trains_answers_and_is_evaluated_as_any_other(byt5, tmp_path):
     table, explained = questions()
     student = {"model": "", "tokenizer": byt5, "kind": "", "random_weights": True, "config": T5, "lora": None}
-    record = train_student(tmp_path, table, explained, "counterfactual", 0, student, TRAINING,
-                           {"counterfactual_style": "decoder"})
+    record = train_student(tmp_path, table, explained,
+                           Recipe("counterfactual", student, TRAINING, {"counterfactual_style": "decoder"}))
     assert "failed" not in record and "unwritable_answers" not in record, "bytes write everything"
     asked = table[table["split"] == "test"].reset_index(drop=True)
     said = predict_with(tmp_path, asked, 12, 0)
@@ -79,7 +79,7 @@ def test_the_answer_s_bytes_are_counted_as_the_answer_and_no_more(byt5):
     for item, of_choices in zip(items, counts, strict=True):  # its bytes, the space, the full stop and the end
         assert of_choices == [len(f" {choice}.".encode()) + 1 for choice in item["choices"]]
     assert vocabulary_gaps(tokenizer, "multitask", items, {}) == {}
-    row, _ = tokenize_rows(tokenizer, "counterfactual", {}, items[:1], {items[0]["id"]: "é" * 90}, 99, 64)
+    row, _ = tokenize_rows(tokenizer, "counterfactual", {}, items[:1], {items[0]["id"]: "é" * 90}, RowFormat(99, 64))
     assert tokenizer.decode(row[0][0].target[-30:-1]).endswith(f"So the answer is {items[0]['answer']}."), "never cut"
 
 
@@ -93,7 +93,7 @@ def test_every_byte_stands_where_its_character_does(byt5):
         by_hand = [(place, place + 1) for place, char in enumerate(text) for _ in char.encode()]
         assert places == [*by_hand, (0, 0)] and len(ids) == len(places), "the end token stands nowhere"
         for place in range(len(text) + 1):
-            assert tokens_before(tokenizer, [text], [place]) == [len(text[:place].encode())]
+            assert count_tokens_before(tokenizer, [text], [place]) == [len(text[:place].encode())]
 
 
 @pytest.mark.parametrize("name", ["kdutils/mini/student", "t5"])
@@ -104,7 +104,7 @@ def test_places_found_without_offsets_are_those_of_the_fast_tokenizer(name):
     tokenizer = AutoTokenizer.from_pretrained(name)
     for text in ["The cow's 3.5 kg, (b) red", "Question: What is it?\nChoices: (a) unbelievable (b) wool", "a b a b a"]:
         encoded = tokenizer(text, return_offsets_mapping=True)
-        places = token_places(tokenizer, text, encoded["input_ids"])
+        places = locate_tokens(tokenizer, text, encoded["input_ids"])
         for token, found, told in zip(encoded["input_ids"], places, encoded["offset_mapping"], strict=True):
             if tokenizer.decode([token], skip_special_tokens=True).strip():  # a space alone is told to be what follows
                 assert text[slice(*found)] == text[slice(*told)].strip()
@@ -161,6 +161,6 @@ def test_a_word_unknown_to_a_slow_tokenizer_stands_between_its_neighbours():
     tokenizer, text = ByWord("a cow gives"), "a cow  gives milk, cow"
     encoded = with_places(tokenizer, [text])
     assert [text[slice(*place)] for place in encoded["offset_mapping"][0]] == ["a", "cow", "gives", "milk,", "cow", ""]
-    assert tokens_before(tokenizer, [text, text], [5, 12]) == [2, 3]
+    assert count_tokens_before(tokenizer, [text, text], [5, 12]) == [2, 3]
     with torch.no_grad():
         assert torch.tensor(encoded["input_ids"]).shape == (1, 6)

@@ -15,11 +15,13 @@ from scipy import stats as scipy_stats
 from kdutils.comparison import hypotheses, published_accuracies, runs_table, summary, tables
 from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
-from kdutils.report.figures import difference_intervals, heat_map, trade_off
-from kdutils.stats.accuracy import paired_bootstrap
-from kdutils.stats.groups import correct_p_values, mcnemar
+from kdutils.report.figures import accuracy_against_measure, difference_intervals, heat_map
+from kdutils.stats.accuracy import RESAMPLES, crossed_difference, difference_to_chance, mcnemar, paired_bootstrap
+from kdutils.stats.groups import correct_p_values
+from kdutils.student.methods import METHODS
 
 PROJECT = Path(__file__).resolve().parents[1]
+CONTROL_OF = {name: method.control_of for name, method in METHODS.items()}
 CHOICES = ["ant", "bee", "cow", "dog", "elk"]
 SIZE = 40
 
@@ -112,13 +114,19 @@ class World:
             "scores": [-1.0] * 5, "score_tokens": [1] * 5} for place, key in enumerate(self.ids)])
 
     def read(self, missing=()):
-        runs, predictions = runs_table.read_evaluations(self.evaluations, self.trainings, missing)
+        runs, predictions = runs_table.read_evaluations(self.evaluations, self.trainings, missing, CONTROL_OF)
         return runs, predictions, tables.accuracy_table(runs, predictions)
 
     def tests(self, tested=(), more=None):
         _, predictions, _ = self.read()
-        return hypotheses.all_tests(predictions, runs_table.read_scores(self.evaluations),
-                                     runs_table.read_measures(self.evaluations), tested, more)
+        return hypotheses.run_tests(predictions, runs_table.read_scores(self.evaluations),
+                                    runs_table.read_measures(self.evaluations), tested, more)
+
+
+def not_reached(method, student, *seeds, teacher="llama", prompting="few_shot"):
+    """Return an entry of `missing` as an experiment gives it."""
+    labels = {"dataset": "small", "teacher": teacher, "prompting": prompting, "method": method, "student": student}
+    return {"folder": f"outputs/x/evaluations/{method}/{student}", "labels": labels, "seeds": list(seeds)}
 
 
 def spread(*counts, rng):
@@ -152,7 +160,7 @@ def tests(study):
 def test_a_difference_over_seeds_and_questions_by_hand():
     first = np.array([[1, 1, 1, 0], [1, 0, 0, 0.0]])
     second = np.array([[0, 1, 0, 0], [0, 0, 0, 1.0]])
-    found = hypotheses.crossed_difference(first, second)
+    found = crossed_difference(first, second)
     of_questions = np.var([1, 0, 0.5, -0.5], ddof=1) / 4
     # Seed means .75 and .25; beside rows and columns every answer of the first is .25 off: 8 · .0625 on 3 degrees.
     seeds, noise = 0.125 / 2, 0.5 / 3 / 4 / 2
@@ -169,36 +177,36 @@ def test_a_difference_over_seeds_and_questions_by_hand():
 def test_seeds_that_agree_leave_the_paired_t_test_of_the_questions():
     rng = np.random.default_rng(0)
     first, second = (rng.random((1, 60)) < 0.6) * 1.0, (rng.random((1, 60)) < 0.4) * 1.0
-    found = hypotheses.crossed_difference(np.repeat(first, 3, axis=0), np.repeat(second, 3, axis=0))
+    found = crossed_difference(np.repeat(first, 3, axis=0), np.repeat(second, 3, axis=0))
     assert found.p == pytest.approx(scipy_stats.ttest_rel(first[0], second[0]).pvalue)
 
 
 def test_one_seed_is_the_bootstrap_over_questions_and_two_students_that_never_differ_the_exact_one():
     rng = np.random.default_rng(1)
     first, second = (rng.random((2, 50)) < 0.5) * 1.0
-    found = hypotheses.crossed_difference(first[None], second[None])
-    assert found == paired_bootstrap(first, second, hypotheses.RESAMPLES)
-    same = hypotheses.crossed_difference(np.ones((3, 20)), np.ones((2, 20)))
+    found = crossed_difference(first[None], second[None])
+    assert found == paired_bootstrap(first, second, RESAMPLES)
+    same = crossed_difference(np.ones((3, 20)), np.ones((2, 20)))
     assert same.value == 0 and same.p == 1 and same.low < 0 < same.high
     with pytest.raises(StudyError, match="not the same questions: 20 and 19"):
-        hypotheses.crossed_difference(np.ones((3, 20)), np.ones((3, 19)))
+        crossed_difference(np.ones((3, 20)), np.ones((3, 19)))
 
 
-def test_equal_methods_are_told_apart_about_as_often_as_the_level_says():
+def test_equal_methods_differ_significantly_about_as_often_as_the_level_says():
     rng, found = np.random.default_rng(5), []
     for _ in range(400):
         skill = rng.normal(0, 1, 60)
         both = [(skill + rng.normal(0, 0.3, 60) + rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 0.3, (3, 60)) > 0) * 1.0
                 for _ in range(2)]
-        found.append(hypotheses.crossed_difference(*both).p)
+        found.append(crossed_difference(*both).p)
     assert scipy_stats.binomtest(int(np.sum(np.array(found) < 0.05)), 400, 0.05).pvalue > 0.01
 
 
 def test_chance_is_tested_exactly_where_nothing_is_right():
-    found = hypotheses.above_chance(np.zeros((2, 30)), 0.2)
+    found = difference_to_chance(np.zeros((2, 30)), 0.2)
     assert found.p == pytest.approx(scipy_stats.binomtest(0, 30, 0.2).pvalue) and found.value == -0.2
     assert found.low == pytest.approx(-0.2) and found.high == pytest.approx(1 - 0.025 ** (1 / 30) - 0.2)
-    some = hypotheses.above_chance(np.array([[1, 1, 0, 1, 0, 1.0], [1, 1, 0, 1, 1, 1]]), 0.2)
+    some = difference_to_chance(np.array([[1, 1, 0, 1, 0, 1.0], [1, 1, 0, 1, 1, 1]]), 0.2)
     assert some.value == pytest.approx(9 / 12 - 0.2) and some.p < 0.05
 
 
@@ -206,13 +214,17 @@ def test_chance_is_tested_exactly_where_nothing_is_right():
 
 
 def test_every_run_stays_in_the_table_with_its_state(study):
-    runs, predictions, accuracies = study.read(["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0-1",
-                                                "outputs/x/evaluations/small/label_only/big/seeds-2", "elsewhere"])
+    runs, predictions, accuracies = study.read([
+        not_reached("combined", "tiny", 0, 1), "elsewhere",
+        not_reached("label_only", "big", 2, teacher="-", prompting="-")])
     states = runs.groupby(["method", "state"]).size().to_dict()
     assert states["standard", "failed: loss is nan at step 7"] == 1 and states["standard", "done"] == 2
     assert states["combined", "missing"] == 2 and states["label_only", "missing"] == 1
     assert states["counterfactual", "below chance"] == 3 and states["multitask", "done"] == 9
-    assert runs.loc[runs["state"] == "missing", "accuracy"].isna().all()
+    assert runs.loc[runs["state"] == "missing", "accuracy"].isna().all() and len(runs) == 21 + 3
+    lost = runs[runs["state"] == "missing"]
+    assert lost["seed"].tolist() == [0, 1, 2] and set(lost["tested_on"]) == {"small"}
+    assert lost["name"].tolist() == ["combined (few_shot)"] * 2 + ["label_only"]
     by_method = accuracies[accuracies["prompting"] != "critique_revision"].set_index("method")
     assert by_method.loc["standard", ["n_seeds", "n_failed"]].tolist() == [2, 1]
     assert by_method.loc["combined", ["n_seeds", "n_failed"]].tolist() == [0, 2]
@@ -232,7 +244,7 @@ def test_an_experiment_without_any_finished_seed_is_an_error(tmp_path):
     world = World(tmp_path).add("multitask", right=(20,))
     folder = Path(world.evaluations[0])
     write(folder / "metrics.json", json.loads((folder / "metrics.json").read_text()) | {"seeds": {}})
-    with pytest.raises(StudyError, match="one seed at least"):
+    with pytest.raises(StudyError, match="at least one evaluation with a result"):
         world.read()
 
 
@@ -242,11 +254,22 @@ def test_a_method_of_another_name_is_compared_as_what_it_is(tmp_path):
     assert set(tests.loc[tests["comparison"] == "control", "first"]) == {"mine (few_shot)"}
 
 
-def test_controls_are_those_of_the_methods_table():
-    from kdutils.student.methods import METHODS
-
-    assert {name for name, method in METHODS.items() if method.control} | {"untagged"} == set(runs_table.CONTROLS)
-    assert set(runs_table.CONTROLS.values()) | {runs_table.BASELINE} <= set(METHODS)
+def test_controls_are_those_of_the_methods_table(tmp_path):
+    controls = {name: method for name, method in CONTROL_OF.items() if method}
+    assert {name for name, method in METHODS.items() if method.control} | {"untagged"} == set(controls)
+    assert set(controls.values()) | {runs_table.BASELINE} <= set(METHODS)
+    world = World(tmp_path)
+    for method in ("label_only", *controls, *controls.values()):
+        world.add(method, right=(20, 22), explains=method != "label_only")
+    _, predictions, _ = world.read()
+    assert predictions.groupby("method")["control_of"].unique().map(list).to_dict() == {
+        method: [CONTROL_OF[method]] for method in set(predictions["method"])}
+    tests = world.tests()
+    pairs = tests.loc[tests["comparison"] == "control", ["first", "second"]]
+    assert dict(zip(pairs["second"].str.removesuffix(" (few_shot)"), pairs["first"].str.removesuffix(" (few_shot)"),
+                    strict=True)) == controls
+    unknown, _ = runs_table.read_evaluations(world.evaluations)[::-1]
+    assert set(unknown["control_of"]) == {""}
 
 
 # --- which comparisons, and their correction
@@ -307,7 +330,7 @@ def test_students_that_answered_different_questions_are_not_compared(tmp_path):
     _, predictions, _ = world.read()
     moved = predictions.assign(id=predictions["id"].where(predictions["method"] == "standard", "x" + predictions["id"]))
     with pytest.raises(StudyError, match="different questions"):
-        hypotheses.all_tests(moved, pd.DataFrame(columns=runs_table.CELL), runs_table.read_measures(world.evaluations))
+        hypotheses.run_tests(moved, pd.DataFrame(columns=runs_table.CELL), runs_table.read_measures(world.evaluations))
 
 
 # --- sentences
@@ -315,18 +338,23 @@ def test_students_that_answered_different_questions_are_not_compared(tmp_path):
 
 def test_sentences_say_only_what_the_corrected_p_allows(tests):
     for row, said in zip(tests.to_dict("records"), summary.sentences(tests), strict=True):
-        claims = re.search(r"is (ahead of|behind|above|below|higher than|lower than) ", said)
+        claims = re.search(r"is (more accurate than|less accurate than|above|below|higher than|lower than) ", said)
         assert bool(claims) == bool(row["p_corrected"] < 0.05), said
         if claims:
             assert not row["low"] <= 0 <= row["high"], said
-            up = claims[1] in ("ahead of", "above", "higher than")
+            up = claims[1] in ("more accurate than", "above", "higher than")
             assert up == (row["difference"] > 0), said
         else:
-            assert "is not told from" in said
+            assert ": no significant difference between " in said
         if row["p"] == row["p"]:
             assert "corrected p " in said and "95 % interval" in said and f"{row['n_seeds']} seeds" in said
     first = summary.sentences(tests)[0]
-    assert first.startswith("tiny on small: multitask (few_shot) is ahead of label_only: +42.5 points (95 % interval")
+    assert first.startswith("tiny on small: multitask (few_shot) is more accurate than label_only: +42.5 points (95 % "
+                            "interval")
+    of_words = summary.sentences(tests[tests["measure"] == "words"])
+    assert re.fullmatch(r"tiny on small: multitask \(critique_revision\) is higher than multitask \(few_shot\) in "
+                        r"words: \+8\.0 \(95 % interval \+\d\.\d to \+\d\.\d, corrected p < 0\.001, 3 seeds, 40 "
+                        r"questions\)\.", *of_words)
 
 
 def test_what_is_significant_only_before_the_correction_is_not_claimed():
@@ -334,32 +362,46 @@ def test_what_is_significant_only_before_the_correction_is_not_claimed():
            "second": "label_only", "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_corrected": 0.3,
            "n_seeds": 3, "n_questions": 50}
     said = summary.sentences(pd.DataFrame([row]))[0]
-    assert said == ("s on d: a is not told from label_only: +10.0 points (95 % interval +2.0 to +18.0, "
-                    "corrected p = 0.300, 3 seeds, 50 questions).")
+    assert said == ("s on d: no significant difference between a and label_only: +10.0 points (95 % interval +2.0 to "
+                    "+18.0, corrected p = 0.300, 3 seeds, 50 questions).")
     one = summary.sentences(pd.DataFrame([row | {"n_seeds": 1, "p_corrected": 0.001}]))[0]
-    assert "the student of a is ahead of that of label_only" in one and one.endswith("follows for the methods.")
+    assert one == ("s on d, one seed: the student of a is more accurate than that of label_only: +10.0 points (95 % "
+                   "interval +2.0 to +18.0, corrected p = 0.001, 1 seed, 50 questions); with one seed this says "
+                   "nothing about the methods.")
+    none = summary.sentences(pd.DataFrame([row | {"low": np.nan, "high": np.nan, "p": np.nan, "p_corrected": np.nan}]))
+    assert none[0] == ("s on d: no significant difference between a and label_only: +10.0 points (not tested: too few "
+                       "values or no variation, 3 seeds, 50 questions).")
 
 
 def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
-    runs, _, accuracies = study.read(["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0"])
-    said = summary.summarise(accuracies, tests, runs, ["outputs/x"])
+    missing = [not_reached("combined", "tiny", 0), "outputs/x"]
+    runs, _, accuracies = study.read(missing)
+    said = summary.summarise(accuracies, tests, runs, missing)
     assert len(said) <= summary.MOST and not any("nan" in sentence for sentence in said)
-    assert said[0].startswith("tiny on small: multitask (few_shot) has the highest mean accuracy of 6: 90.0 %")
-    assert ", above chance (20.0 %, p < 0.001)" in said[0]
-    assert said[1].startswith("Not above chance (20.0 %), tiny on small: counterfactual (few_shot) 3.3 % (below, ")
-    against = next(sentence for sentence in said if sentence.startswith("Against label_only"))
-    assert "ahead: " in against and "behind: counterfactual (few_shot)" in against and "not told apart: 2" in against
-    assert any(sentence.startswith("Methods minus their controls") for sentence in said)
-    assert any("2 runs failed or are missing and are in no mean" in sentence for sentence in said)
-    assert said[-1].startswith("Intervals are of 95 %") and "(Holm) for 23 comparisons, all of the report" in said[-1]
+    assert said[0].startswith("tiny on small: multitask (few_shot) has the highest of 6 mean accuracies: 90.0 %")
+    assert ", above chance (20.0 %, corrected p < 0.001). The best of 6 is partly selection; see the " in said[0]
+    assert said[1].startswith("Not significantly above chance (20.0 %), tiny on small: counterfactual (few_shot) 3.3 "
+                              "% (significantly below, ")
+    against = next(sentence for sentence in said if sentence.startswith(
+        "Compared with label_only, tiny on small (2 to 3 seeds, 40 questions): "))
+    assert "significantly higher: " in against and "significantly lower: counterfactual (few_shot)" in against
+    assert "; no significant difference: 2 comparisons, of which the largest difference is " in against
+    assert any(sentence.startswith("Methods compared with their controls") for sentence in said)
+    assert any("2 runs failed or are missing and in no mean: standard (few_shot) seed 2, combined "
+               "(few_shot) seed 0." in sentence for sentence in said)
+    assert "1 evaluation with unknown labels is missing: outputs/x." in said
+    assert said[-1].startswith("All intervals are 95 % confidence intervals. Every p is corrected ")
+    assert "(Holm) for the 23 comparisons of this report" in said[-1]
+    assert not [sentence for sentence in said if re.search(r"\s[.,;:)]|[(]\s|\s\s|\n|[^.]$", sentence)], said
 
 
 def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
     world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(), runs)
-    against = next(sentence for sentence in said if sentence.startswith("Against label_only"))
-    assert "ahead: multitask (few_shot) +82.5 points" in against and "nothing follows for the methods" in against
+    against = next(sentence for sentence in said if sentence.startswith("Compared with label_only"))
+    assert "significantly higher: multitask (few_shot) +82.5 points" in against
+    assert against.endswith(", one seed). With one seed each, this says nothing about the methods.")
 
 
 def test_a_control_that_does_as_well_is_said_so(tmp_path):
@@ -368,7 +410,7 @@ def test_a_control_that_does_as_well_is_said_so(tmp_path):
     world.add("shuffled", right=spread(21, 19, rng=rng))
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(), runs)
-    assert any("do not show that what the texts say matters" in sentence for sentence in said)
+    assert any("no evidence that the content of the explanations matters" in sentence for sentence in said)
 
 
 def test_many_cells_leave_a_dozen_sentences(tmp_path):
@@ -380,7 +422,7 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
             world.add("standard", right=(9, 8), dataset=dataset, student=student)
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(), runs)
-    assert len(said) == summary.MOST and "more statements of this kind" in said[-2]
+    assert len(said) == summary.MOST and said[-2].endswith(" more statements of this kind.")
 
 
 def test_a_single_cell_without_explanations_is_enough(tmp_path):
@@ -389,12 +431,14 @@ def test_a_single_cell_without_explanations_is_enough(tmp_path):
     measures = runs_table.read_measures(world.evaluations)
     tests = world.tests(["words", "las"])
     assert tests["comparison"].tolist() == ["chance"]
-    assert tables.usual_measure(measures) == "" and tables.transfer_table(accuracies, "mean").empty
+    assert tables.choose_measure(measures) == "" and tables.transfer_table(accuracies, "mean").empty
     inputs = runs_table.read_inputs(world.evaluations)
-    assert tables.behind_baseline(predictions, inputs, {}).empty
-    assert tables.furthest_behind(predictions, inputs, 2, 0) == []
+    assert tables.difference_to_baseline(predictions, inputs, {}).empty
+    assert tables.won_and_lost_of_lowest(predictions, inputs, 2, 0) == []
     said = summary.summarise(accuracies, tests, runs)
-    assert said[0].startswith("tiny on small: label_only: 22.5 %") and "not told from chance" in said[0]
+    assert said[0].startswith("tiny on small: label_only: 22.5 %")
+    assert "not significantly different from chance (20.0 %, corrected p = " in said[0]
+    assert said[0].endswith("; 25.0 % of its answers are none of the choices.")
     assert len(tables.side_by_side(inputs, {}, predictions, 2)) == 2
 
 
@@ -456,7 +500,7 @@ def test_only_matching_cells_have_a_published_counterpart(tmp_path):
     tests = world.tests(more=published_accuracies.published_rows(table))
     assert (tests["comparison"] == "published").sum() == 2
     said = summary.summarise(accuracies, tests, runs, published=table)
-    assert any("published runs answered 1221 questions, these 40" in sentence for sentence in said)
+    assert any("published runs were tested on 1221 questions, these on 40" in sentence for sentence in said)
     assert published_accuracies.published_table(runs, accuracies, {}).empty
     assert not published_accuracies.published_rows(pd.DataFrame())
 
@@ -470,21 +514,21 @@ def test_explanation_tables_show_mean_and_spread(study):
     row = table[(table["method"] == "multitask") & (table["prompting"] == "few_shot")].iloc[0]
     assert row["words"].split() == ["7.0", "±", "1.0"] and row["rouge_l_teacher"].split() == ["0.410", "±", "0.010"]
     assert "label_only" not in set(table["method"])
-    probes = tables.measure_names(measures, tables.MEASURES["answers behind forced texts"])
+    probes = tables.measure_names(measures, tables.MEASURES["answers after forced explanations"])
     assert probes == ["behind wrong: right", "behind wrong: as asserted"]
     known = [name for pattern in tables.MEASURES.values() for name in tables.measure_names(measures, pattern)]
     assert set(measures["measure"]) - set(known) == {"simulated"}
-    assert tables.usual_measure(measures) == "las"
-    assert tables.usual_measure(measures, "words") == "words"
-    with pytest.raises(StudyError, match="measure: 'lass' was not measured here; there are .*las"):
-        tables.usual_measure(measures, "lass")
-    assert tables.usual_measure(measures.iloc[:0], "lass") == "", "nothing was measured: there is nothing to show"
-    assert tables.usual_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
+    assert tables.choose_measure(measures) == "las"
+    assert tables.choose_measure(measures, "words") == "words"
+    with pytest.raises(StudyError, match="measure: 'lass' was not measured here; choose one of .*las"):
+        tables.choose_measure(measures, "lass")
+    assert tables.choose_measure(measures.iloc[:0], "lass") == "", "nothing was measured: there is nothing to show"
+    assert tables.choose_measure(measures[measures["measure"] != "las"]) == "rouge_l_teacher"
 
 
 def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(study):
     measures = runs_table.in_domain(runs_table.read_measures(study.evaluations))
-    names = tables.measure_names(measures, tables.MEASURES["words that drive the answer"])
+    names = tables.measure_names(measures, tables.MEASURES["overlap with influential words"])
     assert names == ["overlap", "overlap_random", "overlap_gain"], "one without any value is not there"
     table = tables.explanation_table(measures, names)
     assert table["overlap_gain"].str.split().str[0].tolist() == ["0.100", "0.200"], "cells without it are left out"
@@ -497,7 +541,7 @@ def test_errors_are_counted_against_label_only(study):
     _, predictions, _ = study.read()
     inputs = runs_table.read_inputs(study.evaluations)
     texts = {cell: {key: f"a {CHOICES[0]}" for key in study.ids} for cell in inputs}
-    kinds = tables.behind_baseline(predictions, inputs, texts)
+    kinds = tables.difference_to_baseline(predictions, inputs, texts)
     assert set(kinds["name"]) == {"multitask (few_shot)", "multitask (critique_revision)", "standard (few_shot)",
                                   "counterfactual (few_shot)"}
     named = kinds[(kinds["name"] == "multitask (few_shot)")].set_index("questions with")
@@ -506,8 +550,8 @@ def test_errors_are_counted_against_label_only(study):
     means = own[own["answer"] == "ant"].groupby("method")["correct"].mean()
     assert named.loc["rationale names the answer", "difference"] == pytest.approx(
         100 * (means["multitask"] - means["label_only"]))
-    assert "multitask (few_shot)" in tables.kinds_side_by_side(kinds)
-    (caption, lost), = tables.furthest_behind(predictions, inputs, 3, 0)
+    assert "multitask (few_shot)" in tables.spread_methods(kinds)
+    (caption, lost), = tables.won_and_lost_of_lowest(predictions, inputs, 3, 0)
     assert caption == "counterfactual (few_shot) against label_only: small, tiny"
     assert (lost["verdict"] == "lost").sum() == 3 and "label_only says" in lost
 
@@ -525,16 +569,16 @@ def test_costs_count_students_that_were_trained_to_the_end(study):
     assert (costs["state"] == "failed").sum() == 1 and len(costs) == 18
     means = tables.mean_costs(costs)
     assert means.loc[means["method"] == "standard", ["seconds", "n_seeds"]].iloc[0].tolist() == [2.5, 2]
-    assert tables.unfair_cells(costs) == ""
+    assert tables.unequal_training(costs) == ""
     changed = costs.assign(effective_batch=np.where(costs["method"] == "standard", 8, costs["effective_batch"]))
-    assert tables.unfair_cells(changed) == "effective_batch of small, tiny"
+    assert tables.unequal_training(changed) == "effective_batch of small, tiny"
 
 
 def test_names_leave_out_what_is_the_same_everywhere(study):
     _, _, accuracies = study.read()
-    assert runs_table.short(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]
+    assert runs_table.shorten(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]
     two = accuracies[accuracies["method"] != "label_only"].head(2).assign(prompting="few_shot", teacher=["a", "b"])
-    names = runs_table.named(two.drop(columns="name"))["name"].tolist()
+    names = runs_table.add_names(two.drop(columns="name"))["name"].tolist()
     assert names == ["multitask (a, few_shot)", "multitask (b, few_shot)"]
 
 
@@ -542,13 +586,13 @@ def test_figures_name_their_parts(study, tests):
     import matplotlib.pyplot as plt
 
     runs, _, accuracies = study.read()
-    rows = tests.assign(group=tests["comparison"], label=tests["first"], told=hypotheses.significant(tests))
+    rows = tests.assign(group=tests["comparison"], label=tests["first"], significant=hypotheses.significant(tests))
     figure = difference_intervals(rows, "points")
     titles = [axis.get_title("left") for axis in figure.axes]
     assert titles == ["label_only", "control", "methods", "revision", "chance", "las"]
     measures = runs_table.read_measures(study.evaluations)
-    both = tables.quality_and_accuracy(runs_table.in_domain(runs), measures, "las")
-    figure = trade_off(both, "las", {("small", "tiny"): 0.4})
+    both = tables.accuracy_and_measure(runs_table.in_domain(runs), measures, "las")
+    figure = accuracy_against_measure(both, "las", {("small", "tiny"): 0.4})
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "multitask · critique_revision" in labels and "label_only, no explanations" in labels
     figure = heat_map(tables.transfer_table(accuracies, "mean"), "accuracy")
@@ -560,7 +604,7 @@ def test_figures_name_their_parts(study, tests):
 
 def test_the_notebook_runs_on_such_a_study(study, tmp_path):
     parameters = {"experiment": "x", "evaluations": study.evaluations, "trainings": study.trainings,
-                  "missing": ["outputs/x/evaluations/small/llama/few_shot/combined/tiny/seeds-0-1"],
+                  "missing": [not_reached("combined", "tiny", 0, 1)],
                   "output": str(tmp_path)}
     code = ("import sys, json, papermill; papermill.execute_notebook(sys.argv[1], sys.argv[2], "
             "parameters=json.loads(sys.argv[3]), progress_bar=False, cwd=sys.argv[4])")

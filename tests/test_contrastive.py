@@ -141,7 +141,7 @@ def test_a_strength_that_is_none_is_refused(teacher, strength):
 
 
 def test_what_makes_no_contrast_is_refused(teacher):
-    with pytest.raises(StudyError, match="2 prompts, but 1 to set them against"):
+    with pytest.raises(StudyError, match="2 prompts, but 1 in `against`; give one each"):
         teacher.contrast(["A", "B"], ["C"], Decoding(3))
     with pytest.raises(StudyError, match="contrastive decoding is greedy; set 0"):
         teacher.contrast(["A"], ["B"], Decoding(3, temperature=0.7))

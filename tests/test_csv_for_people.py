@@ -13,7 +13,7 @@ from kdutils.comparison import runs_table
 from kdutils.human_study.design import Study
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.plan import draw_plan, read_plan
-from kdutils.runs import PROJECT, plain_cell, read_csv, safe_cell, write_csv
+from kdutils.runs import PROJECT, escape_cell, read_csv, unescape_cell, write_csv
 from tests.test_degenerate_ratings import documents, run_notebook, small_plan, write_documents
 from tests.test_human_study import texts_for
 
@@ -53,7 +53,7 @@ def test_numbers_stay_numbers_and_plain_texts_stay_as_they_are(tmp_path):
     text = write_csv(tmp_path / "a.csv", frame).read_bytes()
     assert text == b"d,n,t,mixed,part\n-0.3,-1,True,-5,'-a\n,,False,,b\n2.0,3,True,'-x,'-a\n"
     assert write_csv(tmp_path / "b.csv", frame.copy()).read_bytes() == text
-    assert [safe_cell(value) for value in TEXTS] == TEXTS
+    assert [escape_cell(value) for value in TEXTS] == TEXTS
     assert write_csv(tmp_path / "c.csv", pd.DataFrame()).read_text() == "\n"
     indexed = pd.DataFrame({("a", "=b"): [1]}, index=["-r"])
     assert write_csv(tmp_path / "d.csv", indexed, index=True).read_text().splitlines()[-1] == "'-r,1"
@@ -65,9 +65,9 @@ def test_any_text_comes_back():
     signs = list("'=+-@\t\n 1a3.,e") + ["\uff1d", "\ufeff", "😀", "\u202e"]
     for _ in range(20_000):
         text = "".join(generator.choice(signs, generator.integers(0, 7)))
-        written = safe_cell(text)
-        assert plain_cell(written) == text and written in (text, f"'{text}")
-    assert safe_cell("a\x00b\x1b[31m\r\nc\ud800") == "a\ufffdb\ufffd[31m\nc\ufffd"
+        written = escape_cell(text)
+        assert unescape_cell(written) == text and written in (text, f"'{text}")
+    assert escape_cell("a\x00b\x1b[31m\r\nc\ud800") == "a\ufffdb\ufffd[31m\nc\ufffd"
 
 
 def test_a_file_that_cannot_be_written_whole_is_the_old_one(tmp_path, monkeypatch):

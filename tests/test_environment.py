@@ -1,6 +1,9 @@
 """pyproject.toml, constraints.txt and environment.yml hold together, and with what is installed."""
 
+import ast
+import json
 import re
+import sys
 import tomllib
 from importlib import metadata
 
@@ -12,6 +15,9 @@ from packaging.utils import canonicalize_name
 PINS = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE))
 PINS = {canonicalize_name(name): version for name, version in PINS.items()}
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+NOT_IMPORTED = {  # declared dependencies that no code here imports: what uses them
+    "bitsandbytes": "transformers, for 4-bit teachers", "tensorboard": "the Trainer, for its logs",
+    "jupyterlab": "people, to open the notebooks", "snakemake": "the command line, in a process of its own"}
 
 
 def wanted():
@@ -36,6 +42,32 @@ def test_extras_that_are_not_always_installed_are_pinned_too():
     assert "snakemake-executor-plugin-slurm-jobstep" in PINS  # without it none of its jobs begins
 
 
+def code_cells(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def imported_packages(*sources):
+    """Return the distributions whose modules some Python sources import, standard library and package left out."""
+    providers, names = metadata.packages_distributions(), set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+    return {canonicalize_name(providers[name][0]) for name in names - set(sys.stdlib_module_names) - {"kdutils"}}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    modules = [path.read_text(encoding="utf-8") for path in (PROJECT / "kdutils").rglob("*.py")]
+    notebooks = [code_cells(path) for path in (PROJECT / "notebooks").glob("*.ipynb")]
+    assert len(modules) > 30 and len(notebooks) > 15
+    imported = imported_packages(*modules, *notebooks)
+    declared = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["dependencies"]}
+    assert imported - declared == set(), "imported, but not declared in pyproject.toml"
+    assert declared - imported == set(NOT_IMPORTED), "declared in pyproject.toml, but not imported"
+
+
 def test_environment_takes_its_pins_from_constraints():
     environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
@@ -57,7 +89,7 @@ def test_importing_the_package_loads_nothing_heavy():
     import sys
 
     code = ("import sys, kdutils, kdutils.runs, kdutils.experiments, kdutils.data.readers, kdutils.teacher.backends, "
-            "kdutils.student.training, kdutils.report.notebook_pages; print([m for m in ('torch', 'transformers', 'datasets') "
-            "if m in sys.modules])")
+            "kdutils.student.training, kdutils.report.notebook_pages; "
+            "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert out.stdout.strip() == "[]"

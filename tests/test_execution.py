@@ -12,10 +12,12 @@ import pytest
 import yaml
 from conftest import PROJECT, start
 
-from kdutils import execution, experiments
 from kdutils.__main__ import main
 from kdutils.errors import StudyError
-from kdutils.experiments import NOTEBOOKS, Job, experiment_names, load_experiment, make_jobs
+from kdutils.experiments import execution, inputs
+from kdutils.experiments.grid import FOLDER, Experiment, Job, make_jobs
+from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
 VALUES = [0, -7, 2**70, 5e-05, 0.00005, 1e22, -0.0, 1e-320, 0.1, math.inf, -math.inf, math.nan, True, False, "", " ",
           "5e-05", "1_0", "no", "on", "null", "~", "0x1F", "2026-11-25", "12:30:00", "=", "<<", "!x", "*a", "a: b",
@@ -79,7 +81,7 @@ def test_every_parameter_of_every_shipped_job_arrives_with_its_type(name, tiny, 
                                                     if key in ("backend", "kind") or not isinstance(value, (str, list))
                                                     and key != "labels"}, sort_keys=True)), job)
     for job in cells.values():
-        known, seen = experiments.notebook_parameters(job.notebook), arrived(job, tmp_path)
+        known, seen = SETTINGS[job.notebook].types(), arrived(job, tmp_path)
         for key, value in job.parameters.items():
             assert type(seen[key]) is TYPES[known[key]], (job.folder, key, seen[key])
             assert same(seen[key], value), (job.folder, key)
@@ -132,7 +134,7 @@ def test_a_comparison_of_1440_cells_starts(copy_of_project):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), comparison)
     target = folder / "outputs/many"
     target.mkdir()
-    experiment = experiments.Experiment("many", settings, [], "notebooks/experiments/many.yaml")
+    experiment = Experiment("many", settings, [], "notebooks/experiments/many.yaml")
     execution.record(experiment, target / execution.RECORD)
     done = start(folder, "execute", "comparison", cwd=target)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -165,7 +167,7 @@ def outputs(own_outputs):
 
 def written(path, **changes):
     """Write mini.yaml with `changes` to `path`, without the keys that are None there, and return the path."""
-    settings = yaml.safe_load((experiments.FOLDER / "mini.yaml").read_text()) | changes
+    settings = yaml.safe_load((FOLDER / "mini.yaml").read_text()) | changes
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None},
                                    sort_keys=False))
@@ -274,16 +276,15 @@ def everything(tmp_path, monkeypatch, outputs):
         "promptings": {"few_shot": {}, "tokens": {}},
         "methods": {"label_only": {}, "multitask": {"promptings": ["few_shot"]}},
         "students": {"s": {"model": str(data / "student"), "tokenizer": str(data / "words")}}, "seeds": [0],
-        "evaluation": {"encoder": str(data / "encoder"), "reader": {"model": str(data / "simulator")}},
+        "evaluation": {"encoder": str(data / "encoder"), "simulator": {"model": str(data / "simulator")}},
         "human_study": {"methods": ["multitask"]}, "human_ratings": {"ratings": [str(data / "ratings")]},
     }
-    monkeypatch.setattr(experiments, "_check_reader", lambda *_: None)
     return data, list(make_jobs("everything", settings))
 
 
 def state(jobs):
-    execution._file_digest.cache_clear()  # it lasts for one process: here one file changes twice within a clock tick
-    return {job.folder: execution.depends_on(job) for job in jobs}
+    inputs._file_digest.cache_clear()  # it lasts for one process: here one file changes twice within a clock tick
+    return {job.folder: inputs.depends_on(job) for job in jobs}
 
 
 def runs_again(jobs, before):
@@ -320,7 +321,7 @@ def test_a_changed_input_makes_the_right_jobs_run_again_and_a_touched_one_none(f
 
 def test_every_file_that_a_job_reads_is_listed_with_it(everything):
     data, jobs = everything
-    listed = {file.relative_to(data).parts[0] for job in jobs for file in execution.files_of(job)
+    listed = {file.relative_to(data).parts[0] for job in jobs for file in inputs.files_of(job)
               if file.is_relative_to(data)}
     assert listed == {"own", "teacher", "tuned", "student", "words", "encoder", "simulator", "ratings",
                       "teacher_llama"}
@@ -346,7 +347,7 @@ def test_prompts_count_for_their_own_data_set_alone(everything, tmp_path, monkey
 def test_a_notebook_counts_by_its_cells_and_not_by_what_was_saved_with_them(everything, tmp_path, monkeypatch):
     _, jobs = everything
     folder = shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
-    monkeypatch.setattr(execution, "NOTEBOOKS", folder)
+    monkeypatch.setattr(inputs, "NOTEBOOKS", folder)
     before, path = state(jobs), folder / "12_train_multitask.ipynb"
     notebook = json.loads(path.read_text())
     code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")

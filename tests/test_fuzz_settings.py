@@ -1,7 +1,7 @@
 """Experiment files at random: each loads and what it plans can run, or it is refused in one short line.
 
 Seeded. KDUTILS_FUZZ_SECONDS lengthens the search (15 seconds where it is not set). What loads is held against the
-checks of the code that would run, which know nothing of the table in kdutils.parameters.
+checks of the code that would run, which know nothing of the settings models.
 """
 
 import copy
@@ -16,15 +16,10 @@ import pytest
 import yaml
 
 from kdutils.errors import StudyError
-from kdutils.experiments import (
-    FOLDER,
-    METHODS,
-    check_settings,
-    experiment_names,
-    load_experiment,
-    make_jobs,
-    notebook_defaults,
-)
+from kdutils.experiments.grid import FOLDER, make_jobs
+from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.schema import check_settings
+from kdutils.experiments.steps import SETTINGS
 
 SECONDS = float(os.environ.get("KDUTILS_FUZZ_SECONDS", "15"))
 SLOWEST = 30  # seconds of one input, on a busy machine
@@ -64,7 +59,7 @@ def with_parameter(settings, draw):
     entry = settings.setdefault(place, {}) if isinstance(place, str) else settings.get(place[0])
     if isinstance(place, tuple) and isinstance(entry, dict) and entry:
         entry = entry[draw.choice(list(entry))]
-    name, usual = draw.choice(list(notebook_defaults(notebook).items()))
+    name, usual = draw.choice(list(SETTINGS[notebook].defaults().items()))
     alike = [value for value in VALUES if type(value) is type(usual)] or [True, False]
     if isinstance(entry, dict):
         entry[name] = copy.deepcopy(draw.choice([usual, draw.choice(alike), draw.choice(alike), draw.choice(VALUES)]))
@@ -129,16 +124,17 @@ def assert_can_run(jobs):
     from kdutils.data.readers import limit_questions
     from kdutils.human_study.design import Study
     from kdutils.human_study.plan import questions_needed
-    from kdutils.student.methods import method_of, task_weights
+    from kdutils.student.methods import METHODS, method_of, task_weights
     from kdutils.teacher.completion import Decoding
     from kdutils.teacher.hf import _check
-    from kdutils.teacher.word_scores import SETTINGS, _checked
+    from kdutils.teacher.word_scores import SETTINGS as WORD_SETTINGS
+    from kdutils.teacher.word_scores import _checked
 
     json.dumps([job.parameters for job in jobs], allow_nan=False).encode()
     assert len({job.folder for job in jobs}) == len(jobs)
     for job in {json.dumps([job.notebook, job.parameters], sort_keys=True): job for job in jobs}.values():
         assert all(FOLDER_NAME.fullmatch(part) for part in job.folder.split("/")), job.folder
-        usual = notebook_defaults(job.notebook)
+        usual = SETTINGS[job.notebook].defaults()
         for name, value in job.parameters.items():
             wanted = (int, float) if isinstance(usual[name], float) else type(usual[name])
             assert isinstance(value, wanted) and isinstance(value, bool) == isinstance(usual[name], bool), (name, value)
@@ -148,12 +144,12 @@ def assert_can_run(jobs):
         if job.kind == "data":
             limit_questions(build_questions(4, 2, 2), given["limits"])
         if job.notebook == "05_explain_tokens":
-            _checked({name: given[name] for name in SETTINGS})
+            _checked({name: given[name] for name in WORD_SETTINGS})
             assert all(_checked({"attribution": name}) for name in given["compare"]) and given["compare_questions"] > 0
         elif job.kind == "explanations":
             _check(Decoding(given["max_new_tokens"], tuple(given["stop"]), given["temperature"], given["top_p"]))
         if job.kind in ("students", "teachers"):
-            method = next(name for name, notebook in METHODS.items() if notebook == job.notebook)
+            method = next(name for name, one in METHODS.items() if one.notebook == job.notebook)
             assert method_of(method) and min(task_weights(method, given).values()) >= 0
             assert given["epochs"] > 0 and given["learning_rate"] > 0 and given["questions_per_step"] > 0
             assert given["token_budget"] > 0 and min(given["max_source_tokens"], given["max_target_tokens"]) >= 8

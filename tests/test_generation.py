@@ -317,7 +317,7 @@ def test_where_memory_runs_out_the_batch_is_halved(mini, monkeypatch, error):
 
 def test_memory_that_does_not_suffice_for_one_prompt_is_told(mini, monkeypatch):
     short_of_memory(monkeypatch, 0, torch.OutOfMemoryError("out of memory"))
-    with pytest.raises(StudyError, match=r"memory runs out at a single prompt of \d+ tokens with 6 new ones; take"):
+    with pytest.raises(StudyError, match=r"memory is too small for one prompt of \d+ tokens with 6 new ones; take"):
         mini.complete(PROMPTS, Decoding(6))
 
 
@@ -436,7 +436,7 @@ def test_a_decoding_that_cannot_be_is_refused(mini, wrong):
 
 @pytest.mark.parametrize("stop", ["\n\n", ("a", "")])
 def test_stop_texts_that_would_stop_everything_are_refused(mini, stop):
-    with pytest.raises(StudyError, match="is not a list of texts that are not empty"):
+    with pytest.raises(StudyError, match="is not a list of non-empty texts"):
         mini.complete(["A"], Decoding(3, stop))
 
 
@@ -454,12 +454,12 @@ def test_files_that_are_broken_are_named(folder_of, tmp_path):
     shutil.copytree(folder_of("Llama"), tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(StudyError, match=r"cut: cannot be loaded \(.*; give a model folder that is whole"):
+    with pytest.raises(StudyError, match=r"cut: cannot be loaded \(.*; give a complete model folder"):
         HfTeacher(str(tmp_path / "cut")).complete(["A"], Decoding(2))
     (tmp_path / "cut" / "config.json").write_text("{")
     with pytest.raises(StudyError, match="cut: cannot be loaded"):
         HfTeacher(str(tmp_path / "cut"))
-    with pytest.raises(StudyError, match="revision: 'main' of .* this is a folder"):
+    with pytest.raises(StudyError, match="revision: 'main' of the folder .*; only a Hub id has"):
         HfTeacher(MINI, revision="main")
 
 
@@ -476,5 +476,5 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path):
 
 
 def test_a_model_that_the_hub_does_not_give_is_named():
-    with pytest.raises(StudyError, match=r"nobody/nothing: cannot be loaded \(.*; give a model folder"):
+    with pytest.raises(StudyError, match=r"nobody/nothing: cannot be loaded \(.*; give a complete model folder"):
         HfTeacher("nobody/nothing")

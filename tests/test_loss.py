@@ -11,13 +11,13 @@ from kdutils.errors import StudyError
 from kdutils.student import fast_layers
 from kdutils.student import trainer as trainer_module
 from kdutils.student.chunks import cut_rows
-from kdutils.student.collating import IGNORED, ChoiceRow, EpochRows, TokenRow, pad_chunk, tokenize_rows
+from kdutils.student.collating import IGNORED, ChoiceRow, EpochRows, RowFormat, TokenRow, pad_chunk, tokenize_rows
 from kdutils.student.fast_layers import QuickDropout, QuickEmbedding, use_fast_layers
 from kdutils.student.loss import LAST, LOGITS, HeadLoss, last_layer, step_loss
-from kdutils.student.methods import METHODS, Explained, controlled, task_weights
+from kdutils.student.methods import METHODS, Explained, apply_control, task_weights
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.trainer import Diverged, StudyTrainer, training_arguments
-from kdutils.student.training import worked_loss
+from kdutils.student.training import Recipe, worked_loss
 
 PARAMETERS = {"alpha": 0.3, "beta": 0.4, "gamma": 0.6}
 TWO, TOKENS = {"predict": 0.3, "explain": 0.7}, {"predict": 0.3, "tokens": 0.7}
@@ -63,7 +63,7 @@ def rows_for(students, questions, explained, method, parameters=None, kind="seq2
     items = questions[0][questions[0]["split"] == "train"].head(count).to_dict("records")
     explained = {**explained, items[-1]["id"]: Explained()}
     entries, _ = tokenize_rows(students[1], method, parameters or {}, items,
-                               controlled(method, parameters or {}, items, explained, 0), 128, 128, kind)
+                               apply_control(method, parameters or {}, items, explained, 0), RowFormat(128, 128, kind))
     return [EpochRows(entries, [item["id"] for item in items], 0)[i] for i in range(count)]
 
 
@@ -292,7 +292,7 @@ def test_the_loss_in_slices_adds_to_gradients_that_stand():
     for scale, replaced in ((2, False), (1, True)):
         total, _ = HeadLoss.apply(hidden, weight, None, tokens, weights, True)
         weight.grad = None if replaced else weight.grad
-        with pytest.raises(RuntimeError, match="replaced, or its sum was scaled"):
+        with pytest.raises(RuntimeError, match="since then these were replaced, or its sum was scaled"):
             (scale * total).backward()
 
 
@@ -342,8 +342,8 @@ def test_the_worked_loss_is_that_of_the_trainer(questions, explained, method, fa
     if family != "t5":
         student = {"model": "", "tokenizer": "kdutils/mini/student", "random_weights": True, "config": SHAPES[family],
                    "kind": family}
-    rows, total, loss = worked_loss(student, method, {**PARAMETERS, **DECODER}, questions[0].iloc[0].to_dict(),
-                                    explained, 0)
+    rows, total, loss = worked_loss(Recipe(method, student, {}, {**PARAMETERS, **DECODER}),
+                                    questions[0].iloc[0].to_dict(), explained)
     assert dict(zip(rows["task"], rows["weight"], strict=True)) == pytest.approx(WEIGHTS[method])
     assert total == pytest.approx(rows["weight · mean"].sum()) and total == pytest.approx(loss, rel=1e-5)
 

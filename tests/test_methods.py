@@ -1,23 +1,28 @@
 """What a question becomes for a method, what the teacher's tables become, and how an answer is read back."""
 
+import json
 import random
 
 import pandas as pd
 import pytest
 
-from kdutils.data.answers import is_right, match_choice, normalise, number, parse_answer
+from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number
+from kdutils.data.datasets import nli_question
+from kdutils.data.texts import LAYOUT, WORDS, question_words
 from kdutils.errors import StudyError
+from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import (
     METHODS,
-    WORDS,
     Explained,
     Row,
-    controlled,
+    apply_control,
     explained_of,
+    format_source,
     rows_of,
     task_weights,
     train_texts,
 )
+from kdutils.teacher.word_scores import eligible_spans, words_of
 
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
         "answer": "water"}
@@ -92,7 +97,7 @@ def test_weights_and_bad_parameters():
     with pytest.raises(StudyError, match="wrong_answers: unknown 'some'; known: all, first"):
         task_weights("untagged", {"wrong_answers": "some"})
     with pytest.raises(StudyError, match="k: 0 is not a number of words"):
-        controlled("random_tokens", {"k": 0}, [ITEM], {"1": "It flows."}, 0)
+        apply_control("random_tokens", {"k": 0}, [ITEM], {"1": "It flows."}, 0)
     with pytest.raises(StudyError, match="unknown 'magic'; known: label_only, standard, multitask"):
         task_weights("magic", {})
 
@@ -111,6 +116,18 @@ def test_every_method_says_how_it_is_asked():
                                       if row.task != "factual" or name != "combined")
 
 
+def test_every_method_says_what_it_reads_and_which_notebook_trains_it():
+    assert len({method.notebook for method in METHODS.values()}) == len(METHODS)
+    for name, method in METHODS.items():
+        assert (PROJECT / "notebooks" / f"{method.notebook}.ipynb").is_file() and method.notebook.endswith(name)
+        assert method.explained == (method.explanation is not None)
+        assert method.contrary == ("counterfactual" in task_weights(name, {}))
+        assert method.control_of in ("", *METHODS) and (not method.control or method.control_of)
+        if method.control_of:
+            plain = METHODS[method.control_of]
+            assert not plain.control_of and task_weights(name, {}) == task_weights(method.control_of, {})
+
+
 # Controls
 
 def items_of(count, split="train"):
@@ -122,34 +139,34 @@ def test_shuffled_gives_every_question_the_rationale_of_another_one_of_its_split
     items = items_of(9) + items_of(4, "dev") + items_of(2, "test")
     explained = {item["id"]: Explained(f"About {item['id']}.", {"sand": "It trickles."}) for item in items}
     explained["train-3"] = Explained()
-    changed = controlled("shuffled", {}, items, explained, seed)
+    changed = apply_control("shuffled", {}, items, explained, seed)
     assert changed["train-3"] == Explained()
     for split in ("train", "dev", "test"):
         own = [item["id"] for item in items if item["split"] == split and item["id"] != "train-3"]
         assert all(changed[key].rationale != explained[key].rationale for key in own)
         assert sorted(changed[key].rationale for key in own) == sorted(explained[key].rationale for key in own)
-    assert changed == controlled("shuffled", {}, items, explained, seed)
-    assert changed != controlled("shuffled", {}, items, explained, seed + 1)
-    assert controlled("multitask", {}, items, explained, seed) == explained
-    with pytest.raises(StudyError, match="shuffled: question 'dev-0' is the only explained one of its split"):
-        controlled("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0)
+    assert changed == apply_control("shuffled", {}, items, explained, seed)
+    assert changed != apply_control("shuffled", {}, items, explained, seed + 1)
+    assert apply_control("multitask", {}, items, explained, seed) == explained
+    with pytest.raises(StudyError, match="question 'dev-0' is the only question of its split with a rationale"):
+        apply_control("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0)
 
 
 def test_shuffled_takes_every_rationale_from_another_data_set_where_it_is_given_one():
     items, others = items_of(40) + items_of(3, "dev"), [f"Elsewhere {number}." for number in range(8)]
     explained = {item["id"]: Explained(f"About {item['id']}.", {"sand": "It trickles."}) for item in items}
     explained["train-3"] = Explained()
-    changed = controlled("shuffled", {}, items, explained, 0, others)
+    changed = apply_control("shuffled", {}, items, explained, 0, others)
     assert changed["train-3"] == Explained(), "as many explanations to learn from as multitask has"
     drawn = [one.rationale for key, one in changed.items() if key != "train-3"]
     assert set(drawn) == set(others) and changed["dev-0"].counterfactuals == {"sand": "It trickles."}
-    assert changed == controlled("shuffled", {}, items, explained, 0, others)
-    assert changed != controlled("shuffled", {}, items, explained, 1, others)
-    few = controlled("shuffled", {}, items[5:9], explained, 0, others)
+    assert changed == apply_control("shuffled", {}, items, explained, 0, others)
+    assert changed != apply_control("shuffled", {}, items, explained, 1, others)
+    few = apply_control("shuffled", {}, items[5:9], explained, 0, others)
     assert all(few[key] == changed[key] for key in few), "a question's draw does not hang on the others"
-    alone = controlled("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0, others)
+    alone = apply_control("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0, others)
     assert alone["dev-0"].rationale in others, "there need not be another question"
-    assert controlled("multitask", {}, items, explained, 0, others) == explained
+    assert apply_control("multitask", {}, items, explained, 0, others) == explained
 
 
 def test_the_texts_of_another_data_set_are_its_usable_train_rationales_for_the_right_answer():
@@ -170,14 +187,29 @@ def test_random_tokens_are_words_of_the_question_in_its_order_as_many_as_the_rat
     for turn in range(300):
         item = {**ITEM, "id": str(turn), "question": f"{' '.join(words[:8])}?", "choices": words[8:]}
         length = draw.randint(1, 9)
-        chosen = controlled("random_tokens", {}, [item], {item["id"]: " ".join(["x"] * length)}, 1)[item["id"]]
+        chosen = apply_control("random_tokens", {}, [item], {item["id"]: " ".join(["x"] * length)}, 1)[item["id"]]
         picked = chosen.rationale.split()
         assert len(picked) == min(5, length) and picked == sorted(set(picked), key=words.index)
         seen |= set(picked)
     assert seen == set(words)
-    assert len(controlled("random_tokens", {"k": 2}, [ITEM], {"1": "a b c d"}, 0)["1"].rationale.split()) == 2
-    assert controlled("random_tokens", {}, [ITEM], {"1": None}, 0)["1"].rationale is None
+    assert len(apply_control("random_tokens", {"k": 2}, [ITEM], {"1": "a b c d"}, 0)["1"].rationale.split()) == 2
+    assert apply_control("random_tokens", {}, [ITEM], {"1": None}, 0)["1"].rationale is None
     assert WORDS.findall("don't half-way, (b) 3.5?") == ["don't", "half-way", "b", "3", "5"]
+
+
+def test_random_tokens_leaves_out_the_layout_that_the_attribution_random_leaves_out():
+    item = {**ITEM, "question": nli_question("A cow eats grass.", "Its premise is: the relationship."),
+            "choices": ["entailment", "neutral"]}
+    words = "A cow eats grass Its premise is the relationship entailment neutral"
+    assert question_words(item) == words.split()
+    source = format_source(item, "predict")
+    assert [word for word, *_ in words_of(source, eligible_spans(item, source, LAYOUT))] == words.split()
+    drawn = {word for seed in range(40) for word in
+             apply_control("random_tokens", {}, [item], {"1": "a b c d e"}, seed)["1"].rationale.split()}
+    assert drawn == set(words.split())
+    cells = read_json(PROJECT / "notebooks" / "05_explain_tokens.ipynb")["cells"]
+    line, = [line for cell in cells for line in cell["source"] if line.startswith("frame: list")]
+    assert f"= {json.dumps(list(LAYOUT))} " in line
 
 
 # From tables
@@ -272,7 +304,7 @@ def test_an_answer_inside_a_longer_word_is_not_right():
     ("8 apples", "8", False), ("nan", "nan", True), ("12", "twelve", False)])
 def test_numbers_are_compared_by_their_value(one, other, equal):
     assert is_right(one, other) is equal
-    assert number("nan") is None and number("inf") is None and number("$-5") is None
+    assert parse_number("nan") is None and parse_number("inf") is None and parse_number("$-5") is None
 
 
 def test_choices_that_only_differ_in_case_or_article_are_told_apart():
@@ -282,5 +314,5 @@ def test_choices_that_only_differ_in_case_or_article_are_told_apart():
     assert match_choice("B", ["A", "B"]) == "B" and match_choice("b)", ["x", "y"]) == "y"
     assert match_choice("z", ["x", "y"]) == "z" and match_choice("ſ", ["x", "y"]) == "ſ"
     assert match_choice("8.0", ["-8", "8"]) == "8"
-    assert normalise("The  U.S.!") == "u s"
-    assert normalise("A") == "a"  # an answer that is an article is not emptied
+    assert normalise_answer("The  U.S.!") == "u s"
+    assert normalise_answer("A") == "a"  # an answer that is an article is not emptied

@@ -6,7 +6,7 @@ from itertools import combinations
 import yaml
 
 from kdutils.data import mini_world as mini
-from kdutils.data.mini_world import build_questions, key_of, load_world, true_rationale, true_rationales
+from kdutils.data.mini_world import build_questions, find_key, load_world, true_rationale, true_rationales
 from kdutils.data.questions import check_questions
 from kdutils.teacher.prompting import FOLDER
 
@@ -28,7 +28,7 @@ def test_sizes_and_determinism():
 def test_one_choice_is_right_and_two_are_half_right():
     asked = set()
     for item in build_questions().to_dict("records"):
-        key = key_of(item["question"])
+        key = find_key(item["question"])
         asked.add(len(key))
         assert len(item["choices"]) == 5
         assert [name for name in item["choices"] if all(fits(name, key))] == [item["answer"]]
@@ -43,19 +43,19 @@ def test_one_choice_is_right_and_two_are_half_right():
 
 def test_no_question_of_one_split_is_asked_in_another_in_any_wording():
     table = build_questions()
-    keys = {split: set(map(key_of, part["question"])) for split, part in table.groupby("split")}
+    keys = {split: set(map(find_key, part["question"])) for split, part in table.groupby("split")}
     for first, second in combinations(keys, 2):
         assert not keys[first] & keys[second]
 
 
 def test_shots_of_every_prompt_are_in_no_split():
     questions = set(build_questions()["question"])
-    keys = set(map(key_of, questions))
+    keys = set(map(find_key, questions))
     for path in (FOLDER / "mini").glob("*.txt"):
         shots = re.findall(r"^Question: ([^{].*)$", path.read_text(), re.MULTILINE)
         assert path.stem == "requests" or len(shots) >= 2
         for shot in shots:
-            assert shot not in questions and key_of(shot) in load_world().shot_keys and key_of(shot) not in keys
+            assert shot not in questions and find_key(shot) in load_world().shot_keys and find_key(shot) not in keys
 
 
 def test_true_rationales_say_only_facts_and_name_what_the_answer_has():
@@ -86,5 +86,5 @@ def test_teacher_transcripts_ask_no_dev_or_test_question():
     for layout in SHARES:
         for _ in range(30):
             text = "".join(part for part, _ in transcript(draw, train, layout))
-            asked = {key_of(question) for question in re.findall(r"^Question: (.*)$", text, re.MULTILINE)}
+            asked = {find_key(question) for question in re.findall(r"^Question: (.*)$", text, re.MULTILINE)}
             assert asked and not asked & held_out

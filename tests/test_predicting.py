@@ -8,7 +8,7 @@ from test_students import ENCODER, FAMILIES, ITEM, T5, learn, rows_for, student,
 from kdutils.data.answers import format_answer, format_conclusion
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
-from kdutils.runs import mark_whole, write_json
+from kdutils.runs import mark_complete, write_json
 from kdutils.student.collating import SEPARATOR
 from kdutils.student.methods import METHODS, Explained, format_source
 from kdutils.student.models import model_kind
@@ -131,7 +131,7 @@ def test_a_short_generation_stops_where_the_explanation_begins():
     assert dev_accuracy(tokenizer, mixed, "standard", by="scores")(model) == 0.75
     with pytest.raises(StudyError, match="scores need choices and an answer that comes first; method 'counterfactual'"):
         dev_accuracy(tokenizer, items, "counterfactual", by="scores")
-    with pytest.raises(StudyError, match="unknown way 'guess'; known: generation, scores"):
+    with pytest.raises(StudyError, match="dev_accuracy: unknown 'guess'; known: generation, scores"):
         dev_accuracy(tokenizer, items, by="guess")
 
 
@@ -169,9 +169,9 @@ def test_records_of_every_method_fit_the_table(tmp_path):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_json(folder / "student.json", {"method": method})
-        with pytest.raises(StudyError, match="no whole student here"):
+        with pytest.raises(StudyError, match="no complete student here"):
             predict_with(folder, questions, 8, 0)
-        mark_whole(folder)
+        mark_complete(folder)
         said = predict_with(folder, questions, 8, 3)
         assert list(map(len, said["scores"])) == list(map(len, said["score_tokens"])) == [4, 0]
         write_table(said, tmp_path / "predictions.parquet", "predictions")

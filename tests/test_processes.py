@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdutils.runs import is_whole, read_json
+from kdutils.runs import is_complete, read_json
 
 # 14 questions, 8 a step: the last step of an epoch has six, which leaves the second process two of its four.
 # And 13 a step of 12 … see STEPS: one of them leaves the second process none at all.
@@ -17,7 +17,7 @@ SCRIPT = '''
 import os, sys
 import torch
 torch.set_num_threads(1)
-from kdutils.mini.world import build_questions, true_rationale
+from kdutils.data.mini_world import build_questions, true_rationale
 from kdutils.student import models, trainer, training
 from kdutils.student.methods import Explained
 
@@ -47,10 +47,10 @@ trainer.StudyTrainer.training_step = watched
 
 for name, questions_per_step in (("even", 8), ("odd", 12)):
     record = training.train_student(
-        f"{folder}/{name}", table[table["split"] != "test"], texts, "combined", 0, student,
-        {"epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
-         "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
-        {"alpha": 0.3}, f"{folder}/progress.txt")
+        f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe("combined", student, {
+            "epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
+            "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
+            {"alpha": 0.3}), f"{folder}/progress.txt")
     assert record["cost"]["processes"] == int(os.environ.get("WORLD_SIZE", 1))
 '''
 
@@ -85,7 +85,7 @@ def test_a_step_shared_by_two_processes_has_the_same_loss_and_gradients(runs):
 def test_two_processes_train_the_same_student(runs, name):
     """Steps that do not come out even included: no question is taken twice, and one process may be left with none."""
     one, two = runs / "one" / name, runs / "two" / name
-    assert is_whole(one) and is_whole(two) and not (two / "checkpoints").exists()
+    assert is_complete(one) and is_complete(two) and not (two / "checkpoints").exists()
     for weight, value in load_file(one / "model.safetensors").items():
         assert value.dtype == torch.float64
         torch.testing.assert_close(load_file(two / "model.safetensors")[weight], value, rtol=1e-7, atol=1e-9)
@@ -97,6 +97,6 @@ def test_two_processes_train_the_same_student(runs, name):
 
 def test_a_rank_that_was_left_in_the_environment_is_no_second_process(runs):
     """The one process had LEFT in its environment; the first of two writes the folder, the second alone never does."""
-    assert all(is_whole(runs / "one" / name) for name in ("even", "odd"))
+    assert all(is_complete(runs / "one" / name) for name in ("even", "odd"))
     assert read_json(runs / "one" / "even" / "record.json")["cost"]["processes"] == 1
     assert read_json(runs / "two" / "even" / "record.json")["cost"]["processes"] == 2

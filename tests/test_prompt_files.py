@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kdutils.data.answers import is_right, parse_answer
-from kdutils.data.questions import check_questions, evaluate, lettered
-from kdutils.data.readers import NLI_LABELS, READERS, YES_NO, Reader, content_key, read_questions
+from kdutils.data.answers import evaluate_equation, is_right, parse_answer
+from kdutils.data.datasets import NLI_LABELS, READERS, YES_NO, Reader, content_key
+from kdutils.data.questions import check_questions, format_choices
+from kdutils.data.readers import read_questions
 from kdutils.errors import StudyError
 from kdutils.student.methods import rows_of
 from kdutils.teacher import prompting
@@ -90,7 +91,7 @@ def test_answers_are_among_choices_laid_out_as_those_of_a_question(dataset, kind
         if dataset == "svamp":
             assert "Choices" not in shot and float(answer) == int(answer)
         else:
-            assert lettered(choices) == shot["Choices"] and answer in choices
+            assert format_choices(choices) == shot["Choices"] and answer in choices
             expected = {"cqa": None, "strategyqa": list(YES_NO)}.get(dataset, list(NLI_LABELS))
             assert choices == expected or dataset == "cqa" and len(set(choices)) == 5
         answers.append(choices.index(answer) if choices else answer)
@@ -189,7 +190,7 @@ def test_computations_are_right_and_come_last():
             final = parted(shot["Revision"])[1] if kind == "revision" else rationale
             for text in {rationale, final}:
                 for equation, value in re.findall(r"(\d+(?: [-+*/] \d+)+) = (\d+)", text):
-                    assert evaluate(equation) == int(value)
+                    assert evaluate_equation(equation) == int(value)
                     checked += 1
             assert kind == "critique" or re.search(rf"= {answer}\.$", final)
     assert checked >= 10

@@ -16,14 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from fuzzing import outcome
 
-from kdutils.data.questions import evaluate
-from kdutils.data.readers import NLI_LABELS, nli_question, read_questions
+from kdutils.data.answers import evaluate_equation
+from kdutils.data.datasets import NLI_LABELS, nli_question
+from kdutils.data.readers import read_questions
 from kdutils.data.records import read_records
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.teacher.published.explanations import DATASETS, STAGES, published_explanations
 from kdutils.teacher.published.joining import content_checksum
-from kdutils.teacher.published.llm import CONTENT, REFUSED, identical_share, load_table
+from kdutils.teacher.published.llm import REFUSED, identical_share
+from kdutils.teacher.published.llm_tables import CONTENT, load_table
 from kdutils.teacher.published.palm import PALM_SPLITS, parse_palm
 
 POS, REVISION = "few_shot_positive_rationale", "few_shot_revision"
@@ -586,7 +588,7 @@ def test_strings_belong_to_the_rows_of_the_inputs(data, palm, name, share):
                   for row, text in zip(rows, texts, strict=True)]
         gold = [row["answer"] for row in rows]
     else:
-        gold = [NLI_LABELS[row["label"]] if stem != "svamp" else evaluate(row["label"]) for row in rows]
+        gold = [NLI_LABELS[row["label"]] if stem != "svamp" else evaluate_equation(row["label"]) for row in rows]
         chosen = [said(stem, text) for text in texts]
     assert f"{sum(a == b for a, b in zip(chosen, gold, strict=True)) / len(gold):.3f}" == f"0{share}"
 

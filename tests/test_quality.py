@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdutils.data.texts import follows, names_answer
+from kdutils.data.texts import argues_for, names_answer
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.quality import examples_of, is_copy, raw_table, revision_changes, shot_texts, text_table
 
@@ -42,13 +42,13 @@ def test_an_answer_is_named_as_whole_words():
     ("So the answer is 'red car'.", "red car", True), ("The answer is a red car.", "car", False),
 ])
 def test_what_a_text_argues_for(text, answer, verdict):
-    assert follows(text, answer, CHOICES) is verdict
+    assert argues_for(text, answer, CHOICES) is verdict
 
 
 @pytest.mark.parametrize(("text", "verdict"), [
     ("No, they cannot.", False), ("Yes. They can.", True), ("They know no rest.", None), ("The answer is no.", False)])
 def test_yes_and_no_are_read_where_they_are_answers(text, verdict):
-    assert follows(text, "yes", ["yes", "no"]) is verdict
+    assert argues_for(text, "yes", ["yes", "no"]) is verdict
 
 
 def test_the_raw_table_counts_what_a_hand_counts():

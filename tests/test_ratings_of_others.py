@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from kdutils.errors import StudyError
-from kdutils.experiments import FOLDER, load_experiment
+from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.loading import load_experiment
 from kdutils.human_study.design import CONSTRUCTS, Study
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.plan import draw_plan, read_plan, write_plan

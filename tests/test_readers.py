@@ -16,18 +16,10 @@ from fuzzing import time_limit
 
 from kdutils.__main__ import main
 from kdutils.data import readers
-from kdutils.data.questions import check_questions, evaluate, number_text
-from kdutils.data.readers import (
-    NLI_LABELS,
-    READERS,
-    Reader,
-    _id_of,
-    _svamp_places,
-    content_key,
-    limit_questions,
-    nli_question,
-    read_questions,
-)
+from kdutils.data.answers import evaluate_equation, format_number
+from kdutils.data.datasets import NLI_LABELS, READERS, Reader, _id_of, _svamp_places, content_key, nli_question
+from kdutils.data.questions import check_questions
+from kdutils.data.readers import limit_questions, read_questions
 from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 
@@ -163,7 +155,7 @@ def test_svamp_is_cut_as_in_distilling_step_by_step(svamp, data):
     [left_out] = set(keys) - rest
     assert rest < set(keys) and len(keys) == 800 and keys.tolist().index(left_out) == 195
     raw = pd.read_parquet(data / "svamp" / "SVAMP.parquet").set_index("ID")
-    assert (raw.loc["chal-680", "Answer"], evaluate(raw.loc["chal-680", "Equation"])) == (1, 5)
+    assert (raw.loc["chal-680", "Answer"], evaluate_equation(raw.loc["chal-680", "Equation"])) == (1, 5)
     order = sorted((place, name) for name, place in _svamp_places().items())
     for split in ("train", "test"):
         assert [raw.loc[name, "Equation"] for place, name in order if place[0] == split] == list(known[split]["label"])
@@ -214,7 +206,7 @@ def test_hub_snli_is_cut_by_the_published_rule(monkeypatch):
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.setitem(READERS, "esnli", Reader(**{**vars(READERS["esnli"]), "drop_repeats": False}))
-    monkeypatch.setattr(readers, "pair_faults", lambda frame, places: [])  # the three splits share rows
+    monkeypatch.setattr(readers, "find_pair_faults", lambda frame, places: [])  # the three splits share rows
     frame = read_questions("esnli")
     sample = [row for row in splits["train"].shuffle(seed=42).select(range(100)) if row["label"] != -1]
     expected = [nli_question(row["premise"], row["hypothesis"]) for row in sample]
@@ -326,7 +318,7 @@ def test_svamp_from_csv_and_in_splits_of_ones_own(tmp_path):
     ("( 8.0 - 2.0 )", 6), ("( ( 4.0 - 2.0 ) + 3.0 )", 5), ("7*6", 42), ("-3 * (2 + 1) / 2", -4.5), ("+5", 5),
     (" 1 ", 1), ("(" * 140 + "1" + ")" * 140, 1)])
 def test_equations_are_evaluated(equation, value):
-    assert evaluate(equation) == value
+    assert evaluate_equation(equation) == value
 
 
 @pytest.mark.parametrize("equation", [
@@ -334,13 +326,13 @@ def test_equations_are_evaluated(equation, value):
     "[1][0]", "1 if 2 else 3", "34 and 45", "1" * 301, "1\n2", "lambda: 1"])
 def test_what_is_no_equation_is_refused(equation):
     with pytest.raises(ValueError, match="numbers|finite"):
-        evaluate(equation)
+        evaluate_equation(equation)
 
 
 @pytest.mark.parametrize(("value", "text"), [(8.0, "8"), (8, "8"), (2.5, "2.5"), (1 / 3, "0.333333"), (-0.0, "0"),
                                              (0.1 + 0.2, "0.3"), (1e15, "1000000000000000")])
 def test_numbers_as_text(value, text):
-    assert number_text(value) == text and float(text) == pytest.approx(value, abs=1e-6)
+    assert format_number(value) == text and float(text) == pytest.approx(value, abs=1e-6)
 
 
 def test_nli_pairs_of_train_that_are_in_dev_or_test_go(tmp_path):
@@ -418,7 +410,7 @@ def test_a_data_set_may_be_made_by_a_program(monkeypatch):
 GOOD = riddle(1)
 BAD_TABLES = [
     ("t.json", [GOOD, riddle(2, answer="two")], r"t\.json: row 1: field 'answer': 'two' is not among the choices"),
-    ("t.json", [GOOD, riddle(2), riddle(3, id="r1")], r"t\.json: row 2: field 'id': 'r1' stands already in row 0"),
+    ("t.json", [GOOD, riddle(2), riddle(3, id="r1")], r"t\.json: row 2: field 'id': duplicate id 'r1', first in row 0"),
     ("t.jsonl", [GOOD, riddle(2, question="  ")], r"t\.jsonl: row 1: field 'question' is empty"),
     ("t.jsonl", [GOOD, riddle(2, question=None)], r"t\.jsonl: row 1: field 'question' is empty or not a text"),
     ("t.jsonl", [GOOD, riddle(2, answer=3)], r"t\.jsonl: row 1: field 'answer': '3' is not among the choices"),
@@ -454,13 +446,13 @@ BAD_FILES = [
     ("t.csv", b'id,question,choices,answer\na,"b"x,c,d\n', r"t\.csv: row 0: not readable CSV"),
     ("t.arrow", b"no arrow", r"t\.arrow: not readable Arrow data"),
     ("t.xlsx", b"", r"t\.xlsx: unknown format: a workbook; save it as 'CSV UTF-8'"),
-    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but a workbook of Excel .*save it as 'CSV UTF-8'"),
-    ("t.csv", b"\xd0\xcf\x11\xe0 and so on", r"t\.csv: not a text but a workbook of an old Excel"),
+    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but an Excel workbook .*save it as 'CSV UTF-8'"),
+    ("t.csv", b"\xd0\xcf\x11\xe0 and so on", r"t\.csv: not a text but an old Excel workbook"),
     ("t.jsonl", b"PAR1 and so on", r"t\.jsonl: not a text but a Parquet file; let its name end in \.parquet"),
     ("t.csv", b"\x1f\x8b and so on", r"t\.csv: not a text but a compressed file; unpack it"),
     ("t.csv", "id,question\na,caf\u00e9\n".encode("latin-1"), r"t\.csv: not a readable UTF-8 text .*save it as UTF-8"),
-    ("t.csv", b"id,question,question,answer\na,b,c,d\n", r"t\.csv: column 'question' stands there twice"),
-    ("t.csv", b"id,,choices,answer\na,b,c,d\n", r"t\.csv: column '' has no name"),
+    ("t.csv", b"id,question,question,answer\na,b,c,d\n", r"t\.csv: duplicate column 'question'"),
+    ("t.csv", b"id,,choices,answer\na,b,c,d\n", r"t\.csv: a column has no name"),
     ("t.csv", b"id,question\na,b,c\nd,e\nf\n", r"t\.csv: another number of fields than the header: row 0, row 2$"),
     ("t.jsonl", b'{"id": \n{}\n7\n', r"2 faulty rows: .*t\.jsonl: not readable JSON: row 0; not a JSON object"),
 ]
@@ -541,9 +533,9 @@ def test_all_faulty_rows_of_all_files_are_said_at_once(tmp_path):
     assert str(caught.value) == (
         f"6 faulty rows: {a}: field 'answer' is not among the choices: row 0 ('z'), row 2 ('w'); "
         f"field 'question' is empty or not a text: row 1; "
-        f"{b}: field 'id' stands already in another row: row 0 ('4'); "
+        f"{b}: field 'id': duplicate id: row 0 ('4'); "
         "field 'choices': the same choice twice: row 1; "
-        "field 'question': it is in split 'dev', too: row 2 (a.csv: row 3)")
+        "field 'question': it is also in split 'dev': row 2 (a.csv: row 3)")
 
 
 def test_of_many_faulty_rows_the_first_are_named_and_the_rest_counted(tmp_path):
@@ -715,7 +707,7 @@ def experiment(folder, files, **entry):
     ({"train": "good.json"}, {}, "data set 'mini': no questions in the split test; a run needs train, dev and test"),
     ({"test": "good.json"}, {}, "data set 'mini': no questions in the split train and dev; a run needs"),
     ({"all": "named.json"}, {}, "data set 'mini': no questions in the split test"),
-    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not of type str"),
+    ({"train": ["good.json", "bad.json"]}, {}, "files.train': .* is not the path of one file"),
     ({"train": "pipe.json"}, {}, "a device or a pipe"),
     ({"train": "no.json"}, {}, "files.train': .*no.json: no such file"),
     ({}, {}, "'table' has no files of its own"),
@@ -735,32 +727,35 @@ def test_a_run_and_a_dry_run_stop_at_a_bad_table_before_anything_is_written(
 
 
 def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, monkeypatch):
-    from kdutils import experiments
+    from kdutils.experiments import inputs
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     save([riddle(number) for number in range(9)], tmp_path / "train.json")
     save([riddle(number) for number in range(9, 12)], tmp_path / "test.json")
     asked = []
-    monkeypatch.setattr(readers, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
-    loaded = experiments.load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
+    monkeypatch.setattr(inputs, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
+    loaded = load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
     for _ in range(3):
-        experiments.check_data(loaded)
+        check_data(loaded)
     assert len(asked) == 1
     save([riddle(1, answer="7")], tmp_path / "test.json")
     with pytest.raises(StudyError, match=r"test\.json: row 0"):
-        experiments.check_data(loaded)
+        check_data(loaded)
     (own_outputs / "own" / "data" / "mini").mkdir(parents=True)
     (own_outputs / "own" / "data" / "mini" / "metrics.json").write_text("{}")
     for name in ("train.json", "test.json"):
         (tmp_path / name).unlink()
-    experiments.check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at
+    check_data(loaded)  # finished, and what it was made of is gone: there is nothing to stop at
 
 
 def test_data_of_the_hub_are_not_downloaded_by_the_check(monkeypatch):
-    from kdutils import experiments
+    from kdutils.experiments.inputs import check_data
+    from kdutils.experiments.loading import load_experiment
 
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **b: pytest.fail("the network was asked"))
-    experiments.check_data(experiments.load_experiment("published-all"))
+    check_data(load_experiment("published-all"))
 
 
 # The commit of the Hub
@@ -793,9 +788,9 @@ def test_the_commit_that_was_loaded_is_kept_and_another_can_be_asked_for(monkeyp
 
 
 def test_notebook_01_takes_a_revision_and_keeps_the_commit():
-    from kdutils.experiments import NOTEBOOKS, notebook_parameters
+    from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
-    assert notebook_parameters("01_look_at_the_data")["revision"] == "str"
+    assert SETTINGS["01_look_at_the_data"].types()["revision"] == "str"
     text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()
     assert "seed, revision)" in text and 'questions.attrs.get(\\"hub\\"' in text
 

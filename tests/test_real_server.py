@@ -14,7 +14,8 @@ from test_served import free_port
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.served import ServedTeacher
-from kdutils.teacher.store import Store, StoredTeacher
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
 
 URL = os.environ.get("KDUTILS_SERVER_URL", "").rstrip("/")
 pytestmark = pytest.mark.skipif(not URL, reason="needs a server: give its address in KDUTILS_SERVER_URL")
@@ -81,7 +82,7 @@ def test_several_are_in_flight_and_what_is_in_the_store_is_not_asked_again(teach
 
 def test_a_prompt_longer_than_the_context_is_named_and_the_others_are_finished(teacher):
     kept = []
-    with pytest.raises(StudyError, match="no room for 1 of the prompts.*word word '.*2 of 3 completions") as failed:
+    with pytest.raises(StudyError, match="1 of the prompts: too long.*word word '.*2 of 3 completions") as failed:
         teacher.complete([PROMPTS[0], TOO_LONG, PROMPTS[1]], Decoding(5), keep=kept.extend)
     assert failed.value.prompts == [TOO_LONG] and sorted(prompt for prompt, _ in kept) == PROMPTS[:2]
     assert len(str(failed.value)) < 1200 and "\n" not in str(failed.value)

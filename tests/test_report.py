@@ -20,12 +20,13 @@ from kdutils.errors import StudyError
 from kdutils.report import index
 from kdutils.report.figures import (
     accuracy_by_method,
-    interval,
+    interval_half_width,
     learning_curves,
     length_histogram,
     show,
 )
-from kdutils.report.notebook_pages import environment, render_notebook, sanitise_output, visible
+from kdutils.report.notebook_pages import render_notebook
+from kdutils.report.safe_html import environment, make_visible, sanitise_output
 from kdutils.report.tables import show_table, table_html
 
 PNG = base64.b64encode(bytes.fromhex(
@@ -209,8 +210,8 @@ def test_tables_keep_their_parts():
     assert 'rowspan="2"' in clean and "text-align" in clean and "color" not in clean
 
 
-def test_visible():
-    assert visible("\x1b[1;31mred\x1b[0m\r\nnext\tend\x00\x7f\udcff") == "red\nnext\tend␀␡\ufffd"
+def test_control_characters_are_made_visible():
+    assert make_visible("\x1b[1;31mred\x1b[0m\r\nnext\tend\x00\x7f\udcff") == "red\nnext\tend␀␡\ufffd"
 
 
 # In a browser -----------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_nothing_runs_and_nothing_is_fetched_in_a_browser(tmp_path):
         assert asked == [], "the policy alone must hold, should something slip through the sanitiser"
 
         notebook = hostile_notebook(tmp_path / "a" / "notebook.ipynb", server)
-        render_notebook(notebook, tmp_path / "a" / "report.html", title="quiet", home="../index.html")
+        render_notebook(notebook, tmp_path / "a" / "report.html", title="quiet", index_link="../index.html")
         hostile_index(tmp_path, server)
         for path in (tmp_path / "a" / "report.html", tmp_path / "index.html"):
             page = browse(path, tmp_path / "profile")
@@ -301,7 +302,7 @@ def test_contents_alternative_texts_parameters_and_collapsed_code(tmp_path):
         code("print('hello')", shown({"image/png": {"alt": "a rising line"}}, image__png=PNG), shown(image__png=PNG),
              stream("10%\r50%"), stream("\r100%\ndone\n"), stream("careful", "stderr")),
         papermill={"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 61.2})
-    page = read_page(render_notebook(notebook, tmp_path / "n.html", home="index.html"))
+    page = read_page(render_notebook(notebook, tmp_path / "n.html", index_link="index.html"))
     assert title(page) == "The title"
     assert len(page.ids) == len(set(page.ids))
     anchors = [link[1:] for link in page.links if link.startswith("#")]
@@ -543,8 +544,8 @@ def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
     assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [5, 1]
-    assert interval([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
-    assert interval([0.6]) is None
+    assert interval_half_width([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)
+    assert interval_half_width([0.6]) is None
 
 
 @pytest.mark.parametrize("draw", [

@@ -144,7 +144,7 @@ def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(fin
     kept = results(folder)
     done = run("run", "tiny", "--cores", "2")
     assert done.returncode == 1 and "FAILED students/mini/mini-llama/few_shot/standard/broken" in done.stdout
-    assert "runs are not finished; what went wrong stands in the report" in done.stderr
+    assert "runs are not finished; the report and " in done.stderr
     failed = folder / "outputs/tiny/students/mini/mini-llama/few_shot/standard/broken/seeds-0-1"
     notebook = json.loads((failed / "notebook.ipynb").read_text())
     assert any(output["output_type"] == "error" for cell in notebook["cells"] for output in cell.get("outputs", []))

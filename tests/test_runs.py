@@ -98,7 +98,7 @@ def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     notebook = nbformat.read(runs.PROJECT / "notebooks" / "02_explain_few_shot.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
-    assert "parameters" in cells[0].metadata["tags"] and "start_run(" in cells[1].source
+    assert "parameters" in cells[0].metadata["tags"] and ".start(globals())" in cells[1].source
     before = nbformat.v4.new_code_cell("earlier = my_mail")
     after = nbformat.v4.new_code_cell("import os\nrun.finish({'favourite': favourite['a'], "
                                       "'ranks': [name for name in os.environ if name == 'RANK']})")
@@ -109,8 +109,8 @@ def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
                                progress_bar=False)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"favourite": 1, "files": {}, "ranks": []}
     found = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
-    from kdutils.experiments import notebook_defaults
-    assert found == {**notebook_defaults("02_explain_few_shot"), "output": str(tmp_path / "run"), "seed": 7,
+    from kdutils.experiments.steps import SETTINGS
+    assert found == {**SETTINGS["02_explain_few_shot"].defaults(), "output": str(tmp_path / "run"), "seed": 7,
                      "of_papermill": [1]}
 
 

@@ -10,8 +10,25 @@ import pytest
 from test_byte_vocabulary import real_t5
 
 from kdutils.data import texts
-from kdutils.data.answers import is_right, mask_answers, match_choice, normalise, number, parse_answer, same
-from kdutils.data.texts import count_words, first_words, follows, lower_words, names_answer, parted, spaced, triples
+from kdutils.data.answers import (
+    is_right,
+    mask_answers,
+    match_choice,
+    normalise_answer,
+    parse_answer,
+    parse_number,
+    same_answer,
+)
+from kdutils.data.texts import (
+    argues_for,
+    count_words,
+    first_words,
+    lower_words,
+    names_answer,
+    space_characters,
+    split_characters,
+    word_triples,
+)
 from kdutils.evaluation.error_analysis import accuracy_by_question_group
 from kdutils.evaluation.simulatability import choice_features
 from kdutils.evaluation.text_metrics import (
@@ -23,9 +40,9 @@ from kdutils.evaluation.text_metrics import (
     score_notes,
 )
 from kdutils.student.collating import gap_lines, vocabulary_gaps
-from kdutils.student.methods import Explained, controlled
+from kdutils.student.methods import Explained, apply_control
 from kdutils.student.models import load_tokenizer
-from kdutils.student.training import vocabulary_lines
+from kdutils.student.training import Recipe, vocabulary_lines
 from kdutils.teacher import cleaning
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.completion import Completion
@@ -88,20 +105,20 @@ def test_words_mentions_and_answers_of_ascii_texts_are_what_they_were():
     for text, other in zip(ascii_texts(2500), ascii_texts(2500, seed=1), strict=True):
         answer, choices = other.strip()[:5].strip() or "a", ["cow", "milk", "Cow's"]
         assert lower_words(text) == re.findall(r"\w+", text.casefold())
-        assert count_words(text) == len(text.split()) and spaced(text) == text
+        assert count_words(text) == len(text.split()) and space_characters(text) == text
         assert first_words(text, 4) == " ".join(text.split()[:4])
-        assert parted(text, 3) == [(text, 3, 3 + len(text))]
+        assert split_characters(text, 3) == [(text, 3, 3 + len(text))]
         found["named"] += (named := names_answer(text, answer))
         assert named == before_names(text, answer)
         named_as_word = rf"(?<!\w){re.escape(answer)}(?!\w)"
         assert mask_answers(text, [answer], "___") == re.sub(named_as_word, "___", text, flags=re.IGNORECASE)
-        found["argued"] += (argued := follows(text, "cow", choices)) is not None
+        found["argued"] += (argued := argues_for(text, "cow", choices)) is not None
         assert argued is before_follows(text, "cow", choices)
-        assert follows(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
-        assert normalise(text) == before_normalise(text)
+        assert argues_for(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
+        assert normalise_answer(text) == before_normalise(text)
         alike = before_normalise(answer) == before_normalise(text[:7])
         found["same"] += alike and text[:7] != answer
-        assert same(answer, text[:7]) == alike or number(answer) is not None
+        assert same_answer(answer, text[:7]) == alike or parse_number(answer) is not None
     assert min(found.values()) > 20, found
 
 
@@ -142,7 +159,8 @@ def test_words_of_other_scripts(text, words):
 def test_a_character_is_a_word_where_there_are_no_spaces():
     assert count_words("水是蓝色的。 It's so, DNA检测!") == 5 + 2 + 3 and count_words("ਪਾਣੀ ਨੀਲਾ ਹੈ।") == 3
     assert first_words("水是蓝色的。它流动。", 6) == "水是蓝色的。它" and first_words("水是", 9) == "水是"
-    assert triples("水是蓝色") == [("水", "是", "蓝"), ("是", "蓝", "色")] and distinct_share(["水水是"], 1) == 2 / 3
+    assert word_triples("水是蓝色") == [("水", "是", "蓝"), ("是", "蓝", "色")]
+    assert distinct_share(["水水是"], 1) == 2 / 3
     scores = own_scores("蓝色的水，蓝色的水。", "蓝色", "红色", "什么是蓝色的？", ["红色", "蓝色"])
     # six sequences: 蓝色的 色的水 的水蓝 水蓝色 蓝色的 色的水; two came before, two are of the question
     assert scores == {"words": 8, "repetition": pytest.approx(1 / 3), "names_answer": 1, "names_gold": 0,
@@ -154,10 +172,10 @@ def test_a_character_is_a_word_where_there_are_no_spaces():
 def test_random_words_of_a_question_without_spaces_are_as_many_as_the_rationale_has():
     item = {"id": "1", "split": "train", "question": "为什么天空是蓝色的？", "choices": ["散射", "反射"],
             "answer": "散射"}
-    drawn = controlled("random_tokens", {"k": 4}, [item], {"1": "因为光被散射"}, 0)["1"].rationale.split()
+    drawn = apply_control("random_tokens", {"k": 4}, [item], {"1": "因为光被散射"}, 0)["1"].rationale.split()
     assert len(drawn) == 4 and all(len(word) == 1 and word in "为什么天空是蓝色的散射反" for word in drawn)
     hindi = {**item, "question": "आकाश नीला क्यों है?", "choices": []}
-    assert set(controlled("random_tokens", {"k": 9}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
+    assert set(apply_control("random_tokens", {"k": 9}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
         "आकाश", "नीला", "क्यों", "है"}, "no word is cut at its vowel signs"
 
 
@@ -265,7 +283,7 @@ def test_a_mask_leaves_no_answer_and_takes_nothing_else():
     ("不是。", "是", ["是", "不是"], False), ("पानी गीला है। रेत सूखी है।", "पानी", ["पानी", "रेत"], True),
     ("الماء رطب؟ الرمل جاف", "الماء", ["الماء", "الرمل"], True)])
 def test_what_a_text_of_another_script_argues_for(text, answer, choices, verdict):
-    assert follows(text, answer, choices) is verdict
+    assert argues_for(text, answer, choices) is verdict
 
 
 # Sentences
@@ -370,14 +388,16 @@ def test_answers_that_t5_cannot_write_are_counted_before_training():
     assert gap_lines(gaps, "test ") == [
         "3 of 7 test questions have an answer that this vocabulary cannot write, such as '蓝色', 'x < 3', '{1, 2}'; "
         "2 of them count as wrong.",
-        "1 choice that is no answer cannot be written.",
-        "2 of 4 explanations hold signs that this vocabulary does not know; a student cannot learn to write these."]
+        "1 other choice cannot be written.",
+        "2 of 4 explanations contain characters that this vocabulary does not know; a student cannot learn to write "
+        "them."]
     assert vocabulary_gaps(tokenizer, "multitask", ITEMS[4:], explained={}) == {} and gap_lines({}) == []
     assert vocabulary_gaps(tokenizer, "label_only", ITEMS, explained)["explanations"] == 0, "it reads none"
     student = {"model": "", "tokenizer": real_t5(), "kind": "", "random_weights": True, "config": {}, "lora": None}
-    lines = vocabulary_lines(student, "multitask", pd.DataFrame(ITEMS), explained)
+    lines = vocabulary_lines(Recipe("multitask", student, {}), pd.DataFrame(ITEMS), explained)
     assert lines[0].startswith("3 of 7 questions have an answer") and len(lines) == 3
-    assert vocabulary_lines({**student, "kind": "classifier"}, "label_only", pd.DataFrame(ITEMS), {}) == []
+    classifier = Recipe("label_only", {**student, "kind": "classifier"}, {})
+    assert vocabulary_lines(classifier, pd.DataFrame(ITEMS), {}) == []
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +430,7 @@ def test_what_the_vocabulary_lacks_is_in_the_record_of_a_trained_student_and_of_
                "config": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}}
     training = {"epochs": 1.0, "questions_per_step": 4, "learning_rate": 0.01, "warmup_steps": 1, "dev_evaluations": 1,
                 "max_source_tokens": 64, "max_target_tokens": 32, "token_budget": 4000}
-    record = train_student(tmp_path, rows, explained, "multitask", 0, student, training, {})
+    record = train_student(tmp_path, rows, explained, Recipe("multitask", student, training))
     assert record["unwritable_answers"] == {"count": 2, "wrong": 2, "choices": 0, "explanations": 1, "questions": 8,
                                             "explained": 8, "examples": ["green"]}
     found = gaps_of(tmp_path, rows[rows["split"] == "dev"])

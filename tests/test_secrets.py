@@ -12,7 +12,8 @@ from kdutils import __main__ as command_line
 from kdutils import runs
 from kdutils.__main__ import main
 from kdutils.errors import StudyError, masked, secret_in
-from kdutils.experiments import FOLDER, load_experiment
+from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.loading import load_experiment
 from kdutils.report.index import render_pages, write_index
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.completion import Completion, Decoding

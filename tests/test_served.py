@@ -24,7 +24,8 @@ from conftest import PROJECT
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.served import ServedTeacher
-from kdutils.teacher.store import Store, StoredTeacher
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
 
 SHORT = Decoding(24)
 PROMPTS = [f"question {number}" for number in range(12)]
@@ -247,10 +248,10 @@ def test_what_goes_wrong_once_is_tried_again(trouble, chat, pauses):
 
 
 @pytest.mark.parametrize(("trouble", "says"), [
-    ("500", "the model fell over.*see the server's log"), ("context shared", "500.*exceeded.*lower `requests`"),
+    ("500", "the model fell over.*look at the server's log"), ("context shared", "500.*exceeded.*lower `requests`"),
     ("429", "slow down.*lower `requests`"),
-    ("half", "Connection error.*see whether it runs"), ("hang up", "Connection error"), ("slow", "timed out"),
-    ("not json", "no usable reply to 1 of the prompts, tried 3 times.*'bad'.*no JSON"), ("page", "no JSON"),
+    ("half", "Connection error.*check that it runs"), ("hang up", "Connection error"), ("slow", "timed out"),
+    ("not json", "no usable reply to 1 of the prompts, tried 3 times.*'bad'.*not JSON"), ("page", "not JSON"),
     ("no choices", "reply without a completion"), ("no text", "reply without text"), ("empty", "reply without text"),
     ("reasoned", "tokens used up"), ("tool call", "'tool_calls'")])
 def test_what_stays_wrong_is_named_and_what_was_written_is_kept(trouble, says, pauses):
@@ -260,7 +261,7 @@ def test_what_stays_wrong_is_named_and_what_was_written_is_kept(trouble, says, p
             teacher_of(server, requests=1, timeout=0.5 if trouble == "slow" else 20).complete(
                 ["a", "bad", "b"], SHORT, keep=kept.extend)
     assert f"m at {server.url}: " in str(failed.value) and "of 3 completions are kept" in str(failed.value)
-    assert "then run again: it goes on from there" in str(failed.value)
+    assert "then run again: it continues from there" in str(failed.value)
     assert sum(entry["prompt"] == "bad" for entry in server.seen) == 3
     of_the_server = trouble in ("500", "context shared", "429", "half", "hang up", "slow")
     assert [prompt for prompt, _ in kept] == (["a"] if of_the_server else ["a", "b"])
@@ -272,7 +273,7 @@ def test_a_server_that_never_answers_usably_is_given_up(pauses):
     assert len(server.seen) < 500
 
 
-@pytest.mark.parametrize(("trouble", "says"), [("400", "no such parameter: top_q.*change what it names"),
+@pytest.mark.parametrize(("trouble", "says"), [("400", "no such parameter: top_q.*change what the message names"),
                                                ("401", "no such key.*OPENAI_API_KEY is set")])
 def test_a_refusal_is_told_at_once(trouble, says, pauses):
     with BadServer(lambda *_: trouble) as server, pytest.raises(StudyError, match=says):
@@ -285,7 +286,7 @@ def test_a_refusal_is_told_at_once(trouble, says, pauses):
 def test_a_prompt_without_room_is_asked_once_and_named_and_the_others_are_finished(trouble, chat, pauses):
     kept = []
     with BadServer(lambda prompt, _: trouble if prompt == PROMPTS[1] else "good") as server:
-        with pytest.raises(StudyError, match="no room for 1 of the prompts.*'question 1'.*longer context") as failed:
+        with pytest.raises(StudyError, match="1 of the prompts: too long.*'question 1'.*longer context") as failed:
             teacher_of(server, chat=chat).complete(PROMPTS, SHORT, keep=kept.extend)
     assert sorted(prompt for prompt, _ in kept) == sorted(set(PROMPTS) - {PROMPTS[1]}) and not pauses
     assert len(server.seen) == len(PROMPTS) and failed.value.prompts == [PROMPTS[1]]
@@ -294,7 +295,7 @@ def test_a_prompt_without_room_is_asked_once_and_named_and_the_others_are_finish
 
 def test_where_no_prompt_has_room_the_rest_is_not_asked(pauses):
     prompts = [f"question {number}" for number in range(500)]
-    with BadServer(lambda *_: "too long: llama.cpp") as server, pytest.raises(StudyError, match="no room for .*3001"):
+    with BadServer(lambda *_: "too long: llama.cpp") as server, pytest.raises(StudyError, match="too long .*3001"):
         teacher_of(server, requests=1).complete(prompts, SHORT)
     assert len(server.seen) < 500 and not pauses
 
@@ -316,7 +317,8 @@ def test_the_questions_of_prompts_without_room_are_named(table_of_four):
         with pytest.raises(StudyError) as failed:
             few_shot(teacher_of(server), table_of_four, parameters)
     first, second = table_of_four["id"].iloc[1:3]
-    assert str(failed.value).startswith(f"questions {first!r}, {second!r}: m at {server.url}: no room for 2 of the")
+    start = f"questions {first!r}, {second!r}: m at {server.url}: 2 of the prompts: too long"
+    assert str(failed.value).startswith(start)
 
 
 @pytest.fixture
@@ -335,22 +337,22 @@ def test_a_server_of_another_interface_is_told_by_its_address_at_once(pauses):
 
 
 def test_how_long_to_wait_is_a_parameter_and_the_remedy_of_a_timeout(pauses):
-    from kdutils.experiments import notebook_parameters
+    from kdutils.experiments.steps import SETTINGS
     from kdutils.teacher.backends import load_teacher
 
     settings = {"backend": "openai", "model": "m", "base_url": "http://localhost/v1", "chat": False, "requests": 2}
     assert load_teacher({**settings, "timeout": 7}).timeout == 7
     for notebook in ("02_explain_few_shot", "03_explain_critique_revision", "04_explain_counterfactual"):
-        assert notebook_parameters(notebook)["timeout"]
+        assert SETTINGS[notebook].types()["timeout"]
     with pytest.raises(StudyError, match="timeout: 0 seconds"):
         load_teacher({**settings, "timeout": 0})
-    with BadServer(["slow"]) as server, pytest.raises(StudyError, match="more `timeout` than 1 or fewer `requests`"):
+    with BadServer(["slow"]) as server, pytest.raises(StudyError, match="`timeout` above 1 or fewer `requests`"):
         teacher_of(server, timeout=1, retries=0).complete(["a"], SHORT)
 
 
 def test_a_server_that_is_not_there_is_named():
     url = f"http://127.0.0.1:{free_port()}/v1"
-    with pytest.raises(StudyError, match=f"m at {url}: Connection error.*refused.*0 of 2 .*whether base_url is right"):
+    with pytest.raises(StudyError, match=f"m at {url}: Connection error.*refused.*0 of 2 .*that base_url is right"):
         ServedTeacher("m", url, retries=0).complete(["a", "b"], SHORT)
 
 
@@ -418,7 +420,7 @@ def test_a_server_that_is_killed_costs_only_what_was_in_flight(tmp_path):
             server.kill()
 
     with Store(tmp_path / "store.sqlite") as store:
-        with pytest.raises(StudyError, match="of 60 completions are kept.*goes on from there"):
+        with pytest.raises(StudyError, match="of 60 completions are kept.*continues from there"):
             StoredTeacher(teacher, store).complete(prompts, SHORT, kill_it)
         server.wait()
         there = store.size()
@@ -462,9 +464,10 @@ def interrupt(process, times=3):
 def test_ctrl_c_does_not_wait_for_a_slow_server(tmp_path):
     code = """if True:
         import sys
-        from kdutils.teacher.backends import Decoding
+        from kdutils.teacher.completion import Decoding
         from kdutils.teacher.served import ServedTeacher
-        from kdutils.teacher.store import Store, StoredTeacher
+        from kdutils.teacher.store import Store
+        from kdutils.teacher.stored import StoredTeacher
 
         teacher = ServedTeacher("m", sys.argv[1], chat=False, requests=2, timeout=600)
         with Store(sys.argv[2]) as store:

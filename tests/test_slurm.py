@@ -20,11 +20,12 @@ from conftest import start
 from slurm_cluster import cluster, why_not
 from test_experiments import changed
 
-from kdutils import slurm
 from kdutils.__main__ import _command, main
 from kdutils.errors import StudyError
-from kdutils.execution import RECORD, record
-from kdutils.experiments import experiment_names, load_experiment, resources_of
+from kdutils.experiments import slurm
+from kdutils.experiments.execution import RECORD, record
+from kdutils.experiments.grid import resources_of
+from kdutils.experiments.loading import experiment_names, load_experiment
 
 needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be started")
 needs_plugin = pytest.mark.skipif(not importlib.util.find_spec("snakemake_executor_plugin_slurm"),
@@ -57,17 +58,17 @@ def wait_for(true, seconds=300):
 
 @pytest.mark.parametrize("value, message", [
     ({"colour": 1}, "key 'resources.colour': unknown; known are memory_mb, minutes, gpus, data, teachers"),
-    ({"memory_mb": "8 GB"}, "key 'resources.memory_mb': a whole number from 100 to "),
-    ({"memory_mb": 8}, "key 'resources.memory_mb': a whole number from 100 to "),
-    ({"minutes": 0}, "key 'resources.minutes': a whole number from 1 to "),
+    ({"memory_mb": "8 GB"}, "key 'resources.memory_mb': '8 GB' is not a whole number from 100 to "),
+    ({"memory_mb": 8}, "key 'resources.memory_mb': 8 is not a whole number from 100 to "),
+    ({"minutes": 0}, "key 'resources.minutes': 0 is not a whole number from 1 to "),
     ({"minutes": 1.5}, "key 'resources.minutes'"),
     ({"gpus": True}, "key 'resources.gpus'"),
     ({"gpus": -1}, "key 'resources.gpus'"),
     ({"gpus": 10 ** 12}, "key 'resources.gpus'"),
-    ({"students": 1}, "key 'resources.students': a mapping please"),
+    ({"students": 1}, "key 'resources.students': give a mapping"),
     ({"students": {"gpu": 1}}, "key 'resources.students.gpu': unknown; known are memory_mb, minutes, gpus"),
     ({"students": {"evaluations": {}}}, "key 'resources.students.evaluations': unknown"),
-    ({"evaluations": {"minutes": None}}, "key 'resources.evaluations.minutes': a whole number"),
+    ({"evaluations": {"minutes": None}}, "key 'resources.evaluations.minutes': it is empty; leave the key out"),
     ([8000], "key 'resources': [8000] is not of type dict"),
 ])
 def test_wrong_resources_are_refused(value, message, tmp_path, capsys):

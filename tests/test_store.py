@@ -16,7 +16,8 @@ from kdutils.runs import project_path
 from kdutils.teacher import cleaning
 from kdutils.teacher import store as store_module
 from kdutils.teacher.completion import Completion, Decoding
-from kdutils.teacher.store import UNWRITTEN, Plan, PlanningTeacher, Request, Store, StoredTeacher, store_path
+from kdutils.teacher.store import Request, Store, store_path
+from kdutils.teacher.stored import UNWRITTEN, Plan, PlanningTeacher, StoredTeacher
 
 IDENTITY = {"backend": "fake", "model": "parrot", "revision": "1", "precision": {"bits": 4, "kind": "nf4"}}
 DECODING = Decoding(24, ("\n\n",))
@@ -185,8 +186,9 @@ def test_where_it_lies(monkeypatch, tmp_path):
 
 WRITER = """if True:
     import sys
-    from kdutils.teacher.backends import Completion, Decoding
-    from kdutils.teacher.store import Request, Store, StoredTeacher
+    from kdutils.teacher.completion import Completion, Decoding
+    from kdutils.teacher.store import Request, Store
+    from kdutils.teacher.stored import StoredTeacher
 
     path, name, count, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with Store(path) as store:
@@ -271,7 +273,7 @@ def test_a_disk_that_is_really_full_is_named(tmp_path, full):
     process = writer(disk / "store.sqlite", size=1000, before=before)
     out, err = process.communicate(timeout=100)
     assert process.returncode and "StudyError" in err and str(disk / "store.sqlite") in err
-    assert "what was kept before is still there" in err
+    assert "earlier completions are safe" in err
     keys = out.split()
     with Store(tmp_path / "store.sqlite") as store:
         assert len(keys) > 20 and len(store.get(keys)) == len(keys) == store.size()
@@ -336,7 +338,7 @@ def test_a_row_that_is_not_as_it_was_written_is_named_not_used_and_asked_again(s
     with Store(store.path, read_only=True) as look:
         assert PlanningTeacher(Parrot(), look).complete(prompts, DECODING)[1].finish_reason == "planned"
     said = capsys.readouterr().out
-    assert said.startswith(f"{store.path}: 1 completions are not what was written") and said.count("\n") == 1
+    assert said.startswith(f"{store.path}: 1 completions are damaged (checksum differs)") and said.count("\n") == 1
     with Store(store.path) as again:
         stored = StoredTeacher(Musical(), again)
         assert stored.complete(prompts, DECODING) == first and (stored.asked, stored.kept) == (1, 2)
@@ -528,12 +530,13 @@ def test_a_look_makes_nothing_and_changes_nothing(tmp_path, store):
 
 def test_a_plan_makes_no_store_and_no_folder(tmp_path, monkeypatch):
     from kdutils.data.mini_world import build_questions
-    from kdutils.experiments import notebook_defaults
+    from kdutils.experiments.steps import SETTINGS
     from kdutils.teacher import explaining
 
     monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "deep" / "store.sqlite"))
     monkeypatch.setattr(explaining, "load_teacher", lambda _: Parrot())
-    assert explaining.plan(build_questions(4, 4, 4), "few_shot", notebook_defaults("02_explain_few_shot")).to_ask == 12
+    defaults = SETTINGS["02_explain_few_shot"].defaults()
+    assert explaining.plan(build_questions(4, 4, 4), "few_shot", defaults).to_ask == 12
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ from kdutils.student.collating import (
     IGNORED,
     ChoiceRow,
     EpochRows,
+    RowFormat,
     StepCollator,
     TokenRow,
     pad_chunk,
@@ -75,8 +76,8 @@ def twenty():
 
 
 def rows_for(model, tokenizer, items, explained, method="standard", parameters=None, limit=128):
-    entries, _ = tokenize_rows(tokenizer, method, parameters or {}, items, explained, limit, limit, model_kind(model),
-                               model_context(model))
+    entries, _ = tokenize_rows(tokenizer, method, parameters or {}, items, explained,
+                               RowFormat(limit, limit, model_kind(model), model_context(model)))
     return [row for entry in entries for row in entry]
 
 
@@ -90,7 +91,7 @@ def learn(model, rows, rate=5e-3, steps=250, enough=0.03):
     model.train()
     for _ in range(steps):
         if "choices" in chunk:
-            loss = choice_losses(model, chunk)[0].mean()
+            loss = choice_losses(model, chunk).mean()
         else:
             with output_layer_on(model, counted):
                 logits = model(**inputs).logits
@@ -136,14 +137,14 @@ def test_a_classifier_scores_the_choices_of_each_question_alone(twenty):
     rows = rows_for(model, tokenizer, items, {}, "label_only")
     chunk = pad_chunk(rows, model.config.pad_token_id, None)
     assert chunk["choices"].tolist() == [4, 3] and isinstance(rows[0], ChoiceRow)
-    losses, of_row = choice_losses(model, chunk)
+    losses = choice_losses(model, chunk)
     for number, item in enumerate(items):
         alone = torch.stack([model(**tokenizer(item["question"], choice, return_tensors="pt")).logits[0, 0]
                              for choice in item["choices"]])
         torch.testing.assert_close(choice_logits(model, chunk)[number][: len(alone)], alone, rtol=1e-4, atol=1e-5)
         right = alone.log_softmax(0)[item["choices"].index(item["answer"])]
         assert losses[number].item() == pytest.approx(-right.item(), rel=1e-4)
-    assert of_row.tolist() == [0, 1] and sum(row.counted for row in rows) == 2  # the mean is one over questions
+    assert losses.shape == (2,) and sum(row.counted for row in rows) == 2  # the mean is one over questions
 
 
 # Causal students
@@ -227,15 +228,15 @@ def test_adapters_alone_are_trained_and_end_as_a_plain_model(family, twenty, tmp
 
 def test_what_cannot_be_a_student_is_named_before_anything_is_trained(twenty, tmp_path):
     items, rationales = twenty
-    with pytest.raises(StudyError, match="a llama is no seq2seq student"):
+    with pytest.raises(StudyError, match="a llama is not a seq2seq student"):
         student("llama", kind="seq2seq")
-    with pytest.raises(StudyError, match="a t5 is no classifier student"):
+    with pytest.raises(StudyError, match="a t5 is not a classifier student"):
         student("t5", kind="classifier")
     with pytest.raises(StudyError, match="kind: unknown 'encoder'; known: seq2seq, causal, classifier"):
         student("t5", kind="encoder")
     with pytest.raises(StudyError, match="a distilbert cannot write, so no decoder can start from it"):
         student(ENCODER)
-    with pytest.raises(StudyError, match="config: without a model it must say a model_type"):
+    with pytest.raises(StudyError, match="config: without a model it must name a model_type"):
         student({})
     with pytest.raises(StudyError, match="a t5 has no setting 'd_modle'"):
         load_student(TOKENIZER, random_weights=True, config={"d_modle": 8})
@@ -281,7 +282,8 @@ def test_an_epoch_draws_every_wrong_answer_equally_often_and_never_the_right_one
     tokenizer = load_tokenizer(TOKENIZER)
     items = [{**ITEM, "id": str(number)} for number in range(120)]
     explained = {item["id"]: Explained("It mows.", WRONG) for item in items}
-    entries, _ = tokenize_rows(tokenizer, "counterfactual", {"counterfactual_style": style}, items, explained, 99, 99)
+    entries, _ = tokenize_rows(tokenizer, "counterfactual", {"counterfactual_style": style}, items, explained,
+                               RowFormat(99, 99))
     drawn, rows = dict.fromkeys(ITEM["choices"], 0), EpochRows(entries, [item["id"] for item in items], seed=3)
     pairs = dict.fromkeys([(one, other) for one in WRONG for other in WRONG], 0)
     for epoch in range(20):
@@ -318,7 +320,7 @@ def test_what_is_given_to_the_decoder_is_not_counted():
     tokenizer = load_tokenizer(TOKENIZER)
     parameters = {"counterfactual_style": "decoder", "wrong_answers": "first"}
     explained = {"1": Explained("It mows.", WRONG)}
-    (factual, wrong), = tokenize_rows(tokenizer, "counterfactual", parameters, [ITEM], explained, 99, 99)[0]
+    (factual, wrong), = tokenize_rows(tokenizer, "counterfactual", parameters, [ITEM], explained, RowFormat(99, 99))[0]
     assert tokenizer.decode(wrong.target[: wrong.given]) == "It is a lock."
     assert tokenizer.decode(wrong.target[wrong.given: -1]) == " So the answer is lock."
     assert wrong.target[-1] == tokenizer.eos_token_id and wrong.counted == len(wrong.target) - wrong.given
@@ -332,7 +334,7 @@ def test_the_same_words_count_where_they_are_the_target():
     tokenizer, parameters = load_tokenizer(TOKENIZER), {"counterfactual_style": "decoder"}
     items = [{**ITEM, "answer": "lock"}, {**ITEM, "id": "2"}]
     explained = {"1": Explained("It is a lock."), "2": Explained(None, {"lock": "It is a lock."})}
-    (own,), (_, forced) = tokenize_rows(tokenizer, "counterfactual", parameters, items, explained, 99, 99)[0]
+    (own,), (_, forced) = tokenize_rows(tokenizer, "counterfactual", parameters, items, explained, RowFormat(99, 99))[0]
     assert own.target == forced.target and own.given == 0 and forced.given == 8
 
 
@@ -342,10 +344,11 @@ def test_what_is_too_long_is_cut_from_the_rationale_and_never_from_the_answer(st
     long = {answer: text * 9 for answer, text in WRONG.items()}
     parameters = {"counterfactual_style": style, "wrong_answers": "first"}
     entries, cuts = tokenize_rows(tokenizer, "counterfactual", parameters, [ITEM],
-                                  {"1": Explained("It mows. " * 9, long)}, 99, whole)
+                                  {"1": Explained("It mows. " * 9, long)}, RowFormat(99, whole))
     factual, wrong = entries[0]
     assert cuts["targets"] == (2 if style == "decoder" else 1)
     assert len(factual.target) == whole and tokenizer.decode(factual.target[:-1]).endswith("So the answer is mower.")
     assert tokenizer.decode(wrong.target[wrong.given: -1]).strip() == "So the answer is lock."
     with pytest.raises(StudyError, match="the answer of question '1' takes 15 tokens, more than 12"):
-        tokenize_rows(tokenizer, "counterfactual", {}, [{**ITEM, "answer": " ".join(["mower"] * 8)}], {}, 99, 12)
+        tokenize_rows(tokenizer, "counterfactual", {}, [{**ITEM, "answer": " ".join(["mower"] * 8)}], {},
+                      RowFormat(99, 12))

@@ -55,7 +55,7 @@ def test_a_completion_that_hits_the_limit_says_so(teacher, prompts):
 
 
 def test_a_prompt_longer_than_the_context_is_named_and_by_how_much(teacher):
-    with pytest.raises(StudyError, match=r"prompt 1 takes \d+ tokens with what is to be written, \d+ more than"):
+    with pytest.raises(StudyError, match=r"prompt 1 takes \d+ tokens with the new ones, \d+ more than"):
         teacher.complete(["short", "cow " * 1100], Decoding(8))
 
 
@@ -145,7 +145,8 @@ def test_shots_share_no_question_with_any_split(dataset):
     import os
     from pathlib import Path
 
-    from kdutils.data.readers import content_key, read_questions
+    from kdutils.data.datasets import content_key
+    from kdutils.data.readers import read_questions
 
     folder = os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data"
     if not (Path(folder) / "cqa").is_dir():

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdutils import source_code
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, is_whole, read_json
+from kdutils.runs import PROJECT, is_complete, read_json
 from kdutils.student import checkpoints
+from kdutils.student import loss as loss_module
 from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
 from kdutils.student.checkpoints import newest_whole_checkpoint
@@ -23,7 +26,7 @@ from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import predict_with
 from kdutils.student.progress import Progress
 from kdutils.student.trainer import StudyTrainer
-from kdutils.student.training import fingerprint, rationales_of, train_student
+from kdutils.student.training import Recipe, fingerprint, rationales_of, train_student
 
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96}
 STUDENT = {"model": "kdutils/mini/student", "random_weights": True, "config": {**T5, "dropout_rate": 0.1}}
@@ -45,8 +48,8 @@ def explained(questions):
 def train(questions, explained):
     def train(folder, method=METHOD, seed=0, progress=None, student=STUDENT, explained=explained, table=questions[0],
               **training):
-        return train_student(folder, table[table["split"] != "test"], explained, method, seed, student,
-                             {**TRAINING, **training}, {}, progress)
+        return train_student(folder, table[table["split"] != "test"], explained,
+                             Recipe(method, student, {**TRAINING, **training}, {}, seed), progress)
 
     return train
 
@@ -103,7 +106,7 @@ def test_every_method_can_be_trained_with_the_vocabulary_of_t5(train, tmp_path, 
     few = questions[0].groupby("split").head(6)
     record = train(tmp_path / "seed-0", method, table=few, student={**STUDENT, "tokenizer": str(data)}, epochs=1,
                    dev_evaluations=1)
-    assert record["steps"] == 1 and "failed" not in record and is_whole(tmp_path / "seed-0")
+    assert record["steps"] == 1 and "failed" not in record and is_complete(tmp_path / "seed-0")
 
 
 def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
@@ -129,7 +132,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(undisturbed, train, 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Progress, "on_step_end", at_step(stop_at, kill))
         train(folder, progress=tmp_path / "progress.txt")
-    assert not is_whole(folder)
+    assert not is_complete(folder)
     record = train(folder)
     assert record["cost"]["resumed"] is (stop_at > 3)
     assert same(weights(folder), weights(undisturbed[0]))
@@ -177,17 +180,17 @@ def test_old_checkpoints_go_when_the_new_one_is_whole_and_the_best_one_stays(tra
         if folder.name == "checkpoint-9":
             raise Killed
         marked.append(sorted(int(path.name.split("-")[1]) for path in folder.parent.glob("checkpoint-*")))
-        return mark_whole(folder)
+        return mark_complete(folder)
 
-    mark_whole = checkpoints.mark_whole
-    monkeypatch.setattr(checkpoints, "mark_whole", mark)
+    mark_complete = checkpoints.mark_complete
+    monkeypatch.setattr(checkpoints, "mark_complete", mark)
     with pytest.raises(Killed):
         train(tmp_path / "seed-0")
     assert marked[0] == [3] and marked[1] == [3, 6]
     assert newest_whole_checkpoint(tmp_path / "seed-0" / "checkpoints").name == "checkpoint-6"
 
 
-@pytest.mark.parametrize("function", ["rmtree", "mark_whole"])
+@pytest.mark.parametrize("function", ["rmtree", "mark_complete"])
 def test_a_kill_at_the_very_end_costs_no_training(undisturbed, train, tmp_path, monkeypatch, function):
     place = training_module.shutil if function == "rmtree" else training_module
     whole = getattr(place, function)
@@ -230,8 +233,8 @@ def test_a_full_disk_is_named_and_the_next_call_goes_on(undisturbed, train, tmp_
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
     said = str(error.value)
-    assert f"{what} could not be written (" in said and "MiB are free there. Make room and run again" in said
-    assert said.endswith(f"the training goes on from {after}") and "\n" not in said
+    assert f"{what} could not be written (" in said and "MiB are free there. Free some space and run again" in said
+    assert said.endswith(f"the training continues from {after}") and "\n" not in said
     assert train(tmp_path / "seed-0")["cost"]["resumed"] is (step > 3)
     assert same(weights(tmp_path / "seed-0"), weights(undisturbed[0]))
 
@@ -264,12 +267,35 @@ def test_a_whole_student_is_not_trained_again_and_an_altered_one_is(train, tmp_p
 def test_what_a_student_is_made_from_includes_the_texts_for_wrong_answers(questions, explained):
     key = questions[0]["id"].iloc[0]
     changed = {**explained, key: Explained(explained[key].rationale, {"other": "Another text."})}
-    made = [fingerprint(questions[0], texts, METHOD, 0, STUDENT, TRAINING, {}) for texts in (explained, changed)]
+    made = [fingerprint(questions[0], texts, Recipe(METHOD, STUDENT, TRAINING)) for texts in (explained, changed)]
     assert made[0]["data"] != made[1]["data"]
     plain = {key: one.rationale for key, one in explained.items()}
-    both = [fingerprint(questions[0], texts, METHOD, 0, STUDENT, TRAINING, {})["data"]
+    both = [fingerprint(questions[0], texts, Recipe(METHOD, STUDENT, TRAINING))["data"]
             for texts in (plain, {key: Explained(text) for key, text in plain.items()})]
     assert both[0] == both[1]  # a text alone is the rationale
+
+
+def test_the_fingerprint_depends_on_the_code_and_not_on_its_wording(tmp_path, monkeypatch):
+    copied = shutil.copytree(PROJECT / "kdutils", tmp_path / "kdutils", ignore=shutil.ignore_patterns(
+        "__pycache__", "*.safetensors", "*.parquet"))
+    monkeypatch.setattr(source_code, "PROJECT", tmp_path)
+
+    def digests_after(name, old, new):
+        if name:
+            text = (copied / name).read_text(encoding="utf-8")
+            assert old in text
+            (copied / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+        return source_code.code_digests(copied / "student" / "training.py")
+
+    before = digests_after("", "", "")
+    modules = ("training", "trainer", "loss", "collating", "methods")
+    assert {f"kdutils/student/{name}.py" for name in modules} <= set(before)
+    assert digests_after("student/loss.py", "# usually none", "# none, as a rule") == before
+    assert digests_after("student/loss.py", '"""The exact loss', '"""Exactly the loss') == before
+    assert digests_after("student/training.py", '    """Return (record, model, tokenizer)."""', "") == before
+    assert digests_after("benchmarks/training.py", "import", "import this, antigravity\nimport") == before
+    changed = digests_after("student/loss.py", "FAR = 1e-30", "FAR = 1e-20")
+    assert {name for name in before if changed[name] != before[name]} == {"kdutils/student/loss.py"}
 
 
 # What fails stays in the table
@@ -284,18 +310,19 @@ def test_a_student_that_diverges_is_marked_and_the_next_seed_goes_on(train, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "step_loss", poisoned)
+        patch.setattr(loss_module, "step_loss", poisoned)
         record = train(folder, "multitask")
     assert record["failed"].startswith("the loss became nan at step ") and "task 'predict'" in record["failed"]
     kept = read_json(folder / "failed.json")
     assert kept["reason"] == record["failed"] and kept["record"] == record
-    assert not is_whole(folder) and not (folder / "model.safetensors").exists()
+    assert not is_complete(folder) and not (folder / "model.safetensors").exists()
     good = newest_whole_checkpoint(folder / "checkpoints")
     assert record["curve"][-1]["step"] == int(good.name.split("-")[1]) < record["steps"] == 18
     assert all(tensor.isfinite().all() for tensor in load_file(good / "model.safetensors").values())
     assert train(folder, "multitask") == record  # the same settings fail the same way: told again, not tried again
     assert "failed" not in train(tmp_path / "seed-1", "multitask", seed=1)
     assert "failed" not in train(folder, "multitask", learning_rate=1e-3)  # another setting is tried
-    assert not (folder / "failed.json").exists() and is_whole(folder)
+    assert not (folder / "failed.json").exists() and is_complete(folder)
 
 
 def test_a_learning_rate_that_blows_the_weights_up_is_said(train, tmp_path):
@@ -381,9 +408,9 @@ def test_every_family_learns_twenty_questions_by_heart(family, by_heart, tmp_pat
         tokenizer.save_pretrained(tmp_path / "it")
         student = {"model": str(tmp_path / "it")}
     method = "label_only" if kind else "multitask"
-    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], method, 0, student, {
+    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], Recipe(method, student, {
         **TRAINING, "epochs": 45, "questions_per_step": 10, "learning_rate": 6e-3, "dev_evaluations": 1,
-        "token_budget": 3000}, {})
+        "token_budget": 3000}))
     assert record["curve"][-1]["accuracy"] == 1.0
     said = predict_with(tmp_path / "seed-0", by_heart[1], 64, 0)
     assert said["correct"].all() and said["exact"].all()
@@ -395,8 +422,8 @@ def test_adapters_learn_and_are_saved_as_a_plain_student(by_heart, tmp_path):
     base.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     student = {"model": str(tmp_path / "base"), "lora": {"rank": 4}}
-    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], "multitask", 0, student,
-                           {**TRAINING, "epochs": 4, "learning_rate": 1e-2, "dev_evaluations": 2}, {})
+    record = train_student(tmp_path / "seed-0", by_heart[0], by_heart[2], Recipe("multitask", student, {
+        **TRAINING, "epochs": 4, "learning_rate": 1e-2, "dev_evaluations": 2}))
     assert record["curve"][-1]["loss"] < record["curve"][0]["loss"]
     trained, before = load_student(str(tmp_path / "seed-0"))[0], load_student(str(tmp_path / "base"))[0]
     assert type(trained) is type(before) and not (tmp_path / "seed-0" / "adapter_config.json").exists()

@@ -16,14 +16,15 @@ from safetensors.torch import load_file, save_file
 
 from kdutils.errors import StudyError
 from kdutils.evaluation.text_metrics import load_encoder
-from kdutils.execution import files_of
-from kdutils.experiments import FOLDER, load_experiment
+from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.inputs import files_of
+from kdutils.experiments.loading import load_experiment
 from kdutils.student.lm_reader import trained_reader
 from kdutils.student.models import load_student
-from kdutils.student.training import fingerprint
+from kdutils.student.training import Recipe, fingerprint
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
-from kdutils.teacher.word_scores import SETTINGS, load_teacher
+from kdutils.teacher.word_scores import SETTINGS, load_model
 
 VOCABULARY = str(Path(__file__).parents[1] / "kdutils" / "mini" / "student")
 SIZE = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -112,7 +113,7 @@ def taught(folder, **settings):
 
 
 def attributed(folder):
-    return load_teacher(SETTINGS | {"model": folder})
+    return load_model(SETTINGS | {"model": folder})
 
 
 def read(folder):
@@ -310,7 +311,7 @@ def test_an_adapter_and_its_base_are_both_inputs_of_what_is_made_from_them(copie
     def known():
         student = {"model": str(folder)}
         return (HfTeacher(str(folder)).identity,
-                fingerprint(pd.DataFrame(), {}, "standard", 0, student, {}, {})["model_files"])
+                fingerprint(pd.DataFrame(), {}, Recipe("standard", student, {}))["model_files"])
 
     assert {base / "model.safetensors", folder / "adapter_model.safetensors"} <= set(files_of(Job))
     seen = [known()]
@@ -336,7 +337,7 @@ ADAPTERS = {  # what is wrong -> (change of the folder, what is said)
                         "without adapter_model.safetensors; other formats are not loaded"),
     "cut short": (lambda folder: cut(folder / "adapter_model.safetensors"), "adapter_model.safetensors: "),
     "config that is no JSON": (lambda folder: (folder / "adapter_config.json").write_text("{"),
-                               "adapter_config.json is no JSON"),
+                               "adapter_config.json is not valid JSON"),
     "other names": (lambda folder: rewrite(folder / "adapter_model.safetensors",
                                            renamed(lambda name: name.replace("self_attn", "attention"))),
                     "tensors not in its file: model.layers.0.self_attn.k_proj.lora_A"),
@@ -376,7 +377,7 @@ def test_an_adapter_on_a_quantised_teacher_says_to_merge_first(made, tmp_path):
 # Quantised weights
 
 @pytest.mark.parametrize(("method", "says"), [("awq", "gptqmodel"), ("gptq", "optimum"), ("exl2", "does not know"),
-                                              (None, "no method that is named")])
+                                              (None, "an unnamed method")])
 def test_weights_that_were_saved_quantised_are_refused_before_anything_is_written(method, says, copied):
     if method in ("awq", "gptq"):
         from transformers.utils import is_gptqmodel_available
@@ -472,7 +473,8 @@ def test_a_student_gets_rows_for_the_tokens_that_were_added(family, kind, made, 
     capsys.readouterr()
     student, tokenizer = load_student(str(folder), kind=kind, seed=3)
     assert capsys.readouterr().out == (
-        f"{folder}: 2 of the tokenizer's {len(tokenizer)} tokens ('<one>', '<two>') had no row in the model's table; "
+        f"{folder}: 2 of the tokenizer's {len(tokenizer)} tokens ('<one>', '<two>') had no row in the model's "
+        "embedding; "
         "new rows are drawn from the seed\n")
     plain = load_student(str(made(family)), kind=kind, seed=3)[0]
     table, old = student.get_input_embeddings().weight, plain.get_input_embeddings().weight
@@ -528,14 +530,15 @@ BROKEN = {  # what is wrong -> (change of the folder, what is said)
     "an index of nothing": (lambda folder: indexed(folder, {}), "model.safetensors.index.json names no files"),
     "weights cut short": (lambda folder: cut(folder / "model.safetensors"), "model.safetensors: "),
     "weights of nothing": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors: "),
-    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json is no JSON"),
+    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("{"),
+                                 "config.json is not valid JSON"),
     "a config that is a list": (lambda folder: (folder / "config.json").write_text("[]"),
-                                "config.json is no JSON object"),
+                                "config.json is not a JSON object"),
     "a config of 3,000 levels": (lambda folder: (folder / "config.json").write_text("[" * 3000 + "]" * 3000),
-                                 "config.json is no JSON"),
+                                 "config.json is not valid JSON"),
     "a config of a wrong type": (lambda folder: config_of(folder, hidden_size="x", d_model="x"), "x"),
     "a tokenizer that is no JSON": (lambda folder: (folder / "tokenizer.json").write_text("{"),
-                                    "tokenizer.json is no JSON"),
+                                    "tokenizer.json is not valid JSON"),
     "a tokenizer of nothing": (lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'), "tokenizer: "),
 }
 

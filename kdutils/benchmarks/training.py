@@ -212,13 +212,14 @@ def now():
 
 def tokenized(method, table, explained):
     """Return (rows per question, model kind's entries) of the questions of each split: lists of one row per task."""
-    from kdutils.student.collating import EpochRows, tokenize_rows
+    from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
     from kdutils.student.models import load_tokenizer
 
     tokenizer, rows = load_tokenizer(str(tokenizer_folder())), {}
     for split in dict.fromkeys(table["split"]):
         items = table[table["split"] == split].to_dict("records")
-        entries, _ = tokenize_rows(tokenizer, method, {}, items, explained, LIMITS["sources"], LIMITS[method])
+        entries, _ = tokenize_rows(tokenizer, method, {}, items, explained,
+                                   RowFormat(LIMITS["sources"], LIMITS[method]))
         drawn = EpochRows(entries, [item["id"] for item in items], 0)
         rows[split] = [drawn[i] for i in range(len(items))]
     return rows
@@ -272,12 +273,9 @@ def time_run(way, method, table, explained, shape, questions_per_step, counts, b
     `counts`: how many of the questions are trained on, and how many are dev questions. The plain way pads them to the
     block of which they are a part, `table`, as in a run over all of it.
     """
-    import torch
-
     from kdutils.student import predicting
     from kdutils.student.methods import task_weights
-    from kdutils.student.models import load_student
-    from kdutils.student.training import train_student
+    from kdutils.student.training import Recipe, train_student
 
     weights = task_weights(method, {})
     widths = block_widths(by_task(tokenized(method, table, explained)["train"], list(weights)), LIMITS[method])
@@ -293,12 +291,12 @@ def time_run(way, method, table, explained, shape, questions_per_step, counts, b
     with tempfile.TemporaryDirectory() as folder:
         student = {"model": "", "tokenizer": str(tokenizer_folder()), "random_weights": True,
                    "config": {**T5, **shape}}
-        train_student(Path(folder) / "student", table, explained, method, 0, student, {
+        recipe = Recipe(method, student, {
             "epochs": 1, "questions_per_step": questions_per_step, "learning_rate": 5e-5, "warmup_steps": 0,
-            "dev_evaluations": 1, "max_source_tokens": LIMITS["sources"],
-            "max_target_tokens": LIMITS[method], "token_budget": budget}, {}, Path(folder) / "progress.txt")
-        model, tokenizer = load_student(str(Path(folder) / "student"))
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+            "dev_evaluations": 1, "max_source_tokens": LIMITS["sources"], "max_target_tokens": LIMITS[method],
+            "token_budget": budget})
+        train_student(Path(folder) / "student", table, explained, recipe, Path(folder) / "progress.txt")
+        model, tokenizer = predicting.load_trained(Path(folder) / "student")
         dev = table[table["split"] == "dev"].to_dict("records")
         predicting.generate(model, tokenizer, [format_source(item, METHODS[method].explanation) for item in dev], 300,
                             token_budget=16_384)

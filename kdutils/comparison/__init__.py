@@ -1,1 +1,1 @@
-"""The methods of an experiment compared: tables, tests, sentences."""
+"""The runs of an experiment compared: tables, hypothesis tests and the sentences of a report."""

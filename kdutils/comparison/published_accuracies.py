@@ -1,21 +1,27 @@
-"""The published accuracies on CommonsenseQA (arXiv 2504.16056), to set beside measured ones of the same cells."""
+"""The published accuracies on CommonsenseQA (arXiv 2504.16056), for comparison with measured ones of the same cells."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from kdutils.comparison.runs_table import CELL, in_domain, named
+from kdutils.comparison.runs_table import CELL, add_names, in_domain
 from kdutils.runs import project_path, read_json
 
-QUESTIONS = 1221  # that the published runs were tested on
+QUESTIONS = 1221  # number of test questions of the published runs
 
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracy in percent: mean, standard deviation and number of all runs; mean, standard error and number kept."""
+    """Accuracy in percent.
+
+    mean, sd, n: mean, standard deviation and number of all runs. kept_mean, kept_error, kept_n: mean, standard error
+    and number of the runs that the published rule for outliers keeps.
+    """
 
     mean: float
     sd: float
@@ -25,11 +31,10 @@ class Published:
     kept_n: int
 
 
-# arXiv 2504.16056, CommonsenseQA, LLaMA-2-13B as teacher, T5 v1.1 as student (220M and 770M parameters, here base and
-# large). The runs are those of experiment.csv in the authors' repository: all 69, and what the published rule
-# for outliers (1.5 interquartile ranges within a cell) keeps, of which the paper prints eight cells. Accuracy is
-# equality of the whole generated string. Runs differ in steps and batch, and diverged ones are not in the file.
-# Key: prompting, method, size.
+# Source: arXiv 2504.16056, CommonsenseQA, teacher LLaMA-2-13B, student T5 v1.1 (220M parameters: base; 770M: large).
+# All 69 runs are in experiment.csv of the authors' repository. The rule for outliers is 1.5 interquartile ranges within
+# a cell; the paper prints eight cells of the kept runs. Accuracy is equality of the whole generated string. Runs differ
+# in steps and batch size; diverged runs are not in the file. Key: prompting, method, size.
 PUBLISHED = {
     ("few_shot", "counterfactual", "base"): Published(53.17, 4.14, 6, 51.70, 1.02, 5),
     ("critique_revision", "counterfactual", "base"): Published(44.35, 4.55, 6, 43.69, 0.13, 4),
@@ -46,23 +51,23 @@ PUBLISHED = {
 }
 
 
-def student_sizes(trainings):
-    """Return {student: "base" or "large"} of the students that are a whole, pretrained T5 v1.1 of these sizes."""
-    found = {}
+def student_sizes(trainings: Iterable[str]) -> dict[str, str]:
+    """Return {student: "base" or "large"} of the students that are a complete pretrained T5 v1.1 of that size."""
+    sizes = {}
     for folder in map(project_path, trainings):
-        given = read_json(folder / "run.json")["parameters"]
-        size = re.search(r"t5-v1[._-]1-(base|large)$", given.get("model", ""))
-        if size and not given.get("random_weights") and not given.get("config") and not given.get("lora"):
-            found[read_json(folder / "metrics.json")["labels"].get("student", "-")] = size[1]
-    return found
+        parameters = read_json(folder / "run.json")["parameters"]
+        size = re.search(r"t5-v1[._-]1-(base|large)$", parameters.get("model", ""))
+        if size and not any(parameters.get(key) for key in ("random_weights", "config", "lora")):
+            sizes[read_json(folder / "metrics.json")["labels"].get("student", "-")] = size[1]
+    return sizes
 
 
-def published_table(runs, accuracies, sizes):
-    """Return one row per cell that has a published counterpart, empty where none has.
+def published_table(runs: pd.DataFrame, accuracies: pd.DataFrame, sizes: Mapping[str, str]) -> pd.DataFrame:
+    """Return one row per cell with a published counterpart; an empty frame if there is none.
 
-    CELL, kind, n_seeds, n_questions, accuracy and exact (means, percent; `exact` is the published measure), the
-    published numbers, and difference (exact minus published mean of all runs, points) with Welch's interval and p from
-    the published mean, deviation and number; without them for one seed.
+    Columns: CELL, kind, n_seeds, n_questions; accuracy and exact (means in percent; exact is the published measure);
+    the published numbers in percent; difference (exact minus the published mean of all runs, percentage points) with
+    Welch's 95 % interval low to high and p, which are NaN for one seed.
     """
     rows = []
     for row in in_domain(accuracies).to_dict("records"):
@@ -90,10 +95,10 @@ def _welch(values, one):
             "p": float(2 * scipy_stats.t.sf(abs(difference) / error, freedom))}
 
 
-def published_rows(published):
-    """Return the comparisons with published numbers as rows for differences.all_tests."""
+def published_rows(published: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of published_table as comparisons for hypotheses.run_tests, in shares."""
     return [{"comparison": "published", "dataset": row["dataset"], "student": row["student"], "measure": "exact",
              "first": row["name"], "second": "published runs",
              **{key: row[key] / 100 for key in ("difference", "low", "high")}, "p": row["p"],
              "n_seeds": row["n_seeds"], "n_questions": row["n_questions"], "test": "Welch's t over seeds"}
-            for row in named(published).to_dict("records")] if len(published) else []
+            for row in add_names(published).to_dict("records")] if len(published) else []

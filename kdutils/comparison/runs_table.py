@@ -1,10 +1,11 @@
-"""What a comparison reads: every run of an experiment, its predictions, texts and inputs, and what a cell is called.
+"""What a comparison reads: all runs of an experiment with their predictions, explanations and inputs.
 
-A *cell* is what the seeds of one student share: CELL. `tested_on` is the data set whose questions were asked; where it
-differs from `dataset`, the one trained on, the cell is a transfer, and only the tables of transfer have it.
+A *cell* is what the seeds of one student share: the columns CELL. `tested_on` is the data set of the test questions. If
+it differs from `dataset`, on which the student was trained, the cell is a transfer; only tables of transfer use those.
 """
 
-import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import pandas as pd
 from scipy.stats import binomtest
@@ -16,18 +17,23 @@ from kdutils.runs import project_path, read_csv, read_json
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
 PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error"]
-BASELINE = "label_only"
-CONTROLS = {"shuffled": "multitask", "random_tokens": "token_rationale", "untagged": "counterfactual"}
+Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
+BASELINE = "label_only"  # the method without explanations, with which all others are compared
 
 
-def read_evaluations(folders, trainings=(), missing=()):
-    """Return (runs, predictions) of an experiment.
+def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), missing: Iterable[str | dict] = (),
+                     control_of: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (runs, predictions) of an experiment, from the folders of its evaluations and trainings.
 
-    `runs` has one row per student and seed: CELL, seed, kind (of the method, where its name is another), state, and
-    PER_RUN, empty for a run without predictions. `state` is ``done``, ``below chance`` (by the binomial test of this
-    run alone, p < 0.025: many a diverged student is there), ``failed: <reason>`` (`trainings`) or ``missing``
-    (`missing`: folders of evaluations that were not reached). `predictions` is a frame of tables.PREDICTIONS with CELL,
-    kind and chance. Both have the `name` of the cell, see named().
+    `runs` has one row per student and seed: CELL, name (see add_names), kind (the registered method; an experiment may
+    give it another name), seed, state and PER_RUN, which is empty for a run without predictions. state is one of
+    ``done``; ``below chance`` (binomial test of this run, one-sided p < 0.025; often a diverged student);
+    ``failed: <reason>``, from the trainings; ``missing``. `predictions` is a frame of tables.PREDICTIONS with CELL,
+    name, kind, chance (accuracy of guessing, 0 to 1) and control_of.
+
+    `missing`: evaluations without a result. An entry {"folder", "labels", "seeds"} gives one row per seed; a string is
+    a folder whose labels are unknown, and gives none. `control_of`: {method: the method whose control it is}. Raises
+    StudyError if no evaluation has a result.
     """
     kinds, rows, predictions = method_kinds(trainings), [], []
     for folder in map(project_path, folders):
@@ -36,17 +42,20 @@ def read_evaluations(folders, trainings=(), missing=()):
         if not metrics["seeds"]:
             continue
         chance = metrics["accuracy"]["chance"]
-        table = read_table(folder / "predictions.parquet", "predictions").assign(**cell, chance=chance)
+        table = read_table(folder / "predictions.parquet", "predictions").assign(
+            **cell, chance=chance, control_of=(control_of or {}).get(cell["kind"], ""))
         predictions.append(table)
         for seed, values in metrics["seeds"].items():
             state = _state(table.loc[table["seed"] == int(seed), "correct"], chance)
             rows.append({**cell, "seed": int(seed), "state": state, **values,
                          "calibration_error": metrics.get("calibration_error")})
-    rows += _failed_runs(trainings, kinds) + [row for path in missing for row in _missing_runs(path, kinds)]
-    runs = pd.DataFrame(rows, columns=[*CELL, "kind", "seed", "state", *PER_RUN])
-    runs = named(runs.drop_duplicates([*CELL, "seed"]).astype(dict.fromkeys(PER_RUN, float)).reset_index(drop=True))
+    rows += _failed_runs(trainings, kinds)
+    rows += [{**cell_of(entry["labels"], kinds), "seed": int(seed), "state": "missing"}
+             for entry in missing if isinstance(entry, dict) for seed in entry["seeds"]]
     if not predictions:
-        raise StudyError("a comparison needs an evaluation with one seed at least; all that there are failed")
+        raise StudyError("a comparison needs at least one evaluation with a result; every seed failed or is missing")
+    runs = pd.DataFrame(rows, columns=[*CELL, "kind", "seed", "state", *PER_RUN])
+    runs = add_names(runs.drop_duplicates([*CELL, "seed"]).astype(dict.fromkeys(PER_RUN, float)).reset_index(drop=True))
     predictions = pd.concat(predictions, ignore_index=True)
     return runs, predictions.merge(runs[[*CELL, "name"]].drop_duplicates(CELL), on=CELL)
 
@@ -56,61 +65,50 @@ def _state(correct, chance):
     return "below chance" if low else "done"
 
 
-def method_kinds(trainings):
-    """Return {name of a method in the experiment: the method that it is}, as its trainings say."""
-    found = [read_json(project_path(folder) / "metrics.json") for folder in trainings]
-    return {metrics["labels"].get("method", "-"): metrics.get("method", "-") for metrics in found}
+def method_kinds(trainings: Iterable[str]) -> dict[str, str]:
+    """Return {name of a method in the experiment: the registered method}, as the trainings say."""
+    every = [read_json(project_path(folder) / "metrics.json") for folder in trainings]
+    return {metrics["labels"].get("method", "-"): metrics.get("method", "-") for metrics in every}
 
 
-def cell_of(labels, kinds):
-    """Return CELL and kind of the labels of a run."""
+def cell_of(labels: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return CELL and kind of a run with these labels; a label that it lacks is "-"."""
     cell = {key: labels.get(key, "-") for key in CELL}
     return {**cell, "tested_on": labels.get("tested_on", cell["dataset"]),
             "kind": kinds.get(cell["method"], cell["method"])}
 
 
 def _failed_runs(trainings, kinds):
-    found = [read_json(project_path(folder) / "metrics.json") for folder in trainings]
+    every = [read_json(project_path(folder) / "metrics.json") for folder in trainings]
     return [{**cell_of(metrics["labels"], kinds), "seed": int(seed), "state": f"failed: {record['failed']}"}
-            for metrics in found for seed, record in metrics["seeds"].items() if "failed" in record]
+            for metrics in every for seed, record in metrics["seeds"].items() if "failed" in record]
 
 
-def _missing_runs(path, kinds):
-    """Return the rows of an evaluation that is not there, from its folder as experiments.py names it."""
-    found = re.search(r"(?:^|/)evaluations/([^/]+)/(?:([^/]+)/([^/]+)/)?([^/]+)/([^/]+)/seeds-([\d-]+)$", path)
-    if not found:
-        return []
-    names = ("dataset", "teacher", "prompting", "method", "student")
-    labels = {name: value or "-" for name, value in zip(names, found.groups(), strict=False)}
-    return [{**cell_of(labels, kinds), "seed": int(seed), "state": "missing"} for seed in found[6].split("-")]
+def read_measures(folders: Iterable[str]) -> pd.DataFrame:
+    """Return one row per run and measure of its explanations: CELL, seed, measure, value.
 
-
-def read_measures(folders):
-    """Return one row per run and measure of its explanations: CELL, kind, seed, measure, value.
-
-    Measures are those of explanations.py, simulating.py and attributing.py, and of each probe of probing.py
-    ``behind <probe>: right`` and ``behind <probe>: as asserted``.
+    The measures are those of kdutils.evaluation (text_metrics, simulatability, attribution_overlap). Each probe of
+    kdutils.student.probes gives two: ``behind <probe>: right`` and ``behind <probe>: as asserted``.
     """
     rows = []
     for folder in map(project_path, folders):
         metrics = read_json(folder / "metrics.json")
         cell = cell_of(metrics["labels"], {})
-        for record in [*_records(metrics, "explanations"), *_records(metrics, "simulatability")]:
-            rows += [{**cell, "seed": record["seed"], "measure": name, "value": value}
-                     for name, value in record.items() if name != "seed" and value is not None]
-        for record in _records(metrics, "attribution_overlap"):
-            rows += [{**cell, "seed": record["seed"], "measure": name, "value": record[name]} for name in OVERLAPS
-                     if record[name] is not None]
-        for record in _records(metrics, "probes"):
-            for name, value in (("right", record["accuracy"]), ("as asserted", record["asserted answer given"])):
-                rows.append({**cell, "seed": record["seed"], "measure": f"behind {record['probe']}: {name}",
-                             "value": value})
+        records = [(record["seed"], {key: value for key, value in record.items() if key != "seed"})
+                   for name in ("explanations", "simulatability") for record in _records(metrics, name)]
+        records += [(record["seed"], {name: record[name] for name in OVERLAPS})
+                    for record in _records(metrics, "attribution_overlap")]
+        records += [(record["seed"], {f"behind {record['probe']}: right": record["accuracy"],
+                                      f"behind {record['probe']}: as asserted": record["asserted answer given"]})
+                    for record in _records(metrics, "probes")]
+        rows += [{**cell, "seed": seed, "measure": name, "value": value}
+                 for seed, values in records for name, value in values.items()]
     table = pd.DataFrame(rows, columns=[*CELL, "seed", "measure", "value"]).dropna(subset="value")
     return table.astype({"seed": int, "value": float}).reset_index(drop=True)
 
 
-def read_notes(folders):
-    """Return CELL and `note` of every sentence that an evaluation says of its own numbers, such as what was cut."""
+def read_notes(folders: Iterable[str]) -> pd.DataFrame:
+    """Return CELL and note, one row per caution that an evaluation gives about its own numbers."""
     rows = []
     for folder in map(project_path, folders):
         metrics = read_json(folder / "metrics.json")
@@ -119,16 +117,15 @@ def read_notes(folders):
 
 
 def _records(metrics, key):
-    """Return the list of records under `key`; runs of older versions have something else there, or nothing."""
-    found = metrics.get(key) or []
-    return found if isinstance(found, list) else []
+    """Return the list under `key`; older runs have no such key, or another type of value."""
+    records = metrics.get(key) or []
+    return records if isinstance(records, list) else []
 
 
-def read_scores(folders):
-    """Return the measures of every single text with CELL, in one frame.
+def read_scores(folders: Iterable[str]) -> pd.DataFrame:
+    """Return the measures of every single explanation: CELL, id (of the question), seed and one column per measure.
 
-    They are those of explanation_scores.csv of the evaluations and, of the answers that were attributed, of
-    attribution_overlap.csv.
+    They come from explanation_scores.csv and, for attributed answers, from attribution_overlap.csv.
     """
     tables = []
     for folder in map(project_path, folders):
@@ -141,29 +138,29 @@ def read_scores(folders):
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*CELL, "id", "seed"])
 
 
-def _read_csv(path):
-    """Return a table of texts; an empty frame where the file is empty or not there."""
+def _read_csv(path: Path):
+    """Return the table at `path`; an empty frame if there is no file or it has no rows."""
     if path.is_file() and path.read_text(encoding="utf-8").strip():
         return read_csv(path, dtype={"id": str})
     return pd.DataFrame()
 
 
-def read_inputs(folders):
-    """Return {cell: (questions, explanations)}: the tables that the evaluations read, as their run.json names them."""
-    tables, found = {}, {}
+def read_inputs(folders: Iterable[str]) -> Inputs:
+    """Return the questions and explanations of every cell, the tables that its evaluation read (see run.json)."""
+    tables, inputs = {}, {}
     for folder in map(project_path, folders):
         cell = cell_of(read_json(folder / "metrics.json")["labels"], {})
-        given = read_json(folder / "run.json")["parameters"]
-        paths = given["questions"], given.get("explanations", "")
+        parameters = read_json(folder / "run.json")["parameters"]
+        paths = parameters["questions"], parameters.get("explanations", "")
         if paths not in tables:
             tables[paths] = read_table(project_path(paths[0]), "questions"), read_explanations(paths[1])
-        found[tuple(cell[key] for key in CELL)] = tables[paths]
-    return found
+        inputs[tuple(cell[key] for key in CELL)] = tables[paths]
+    return inputs
 
 
-def cost_table(folders):
-    """Return one row per trained student: CELL, seed, state, what it saw (questions, batch …) and what it cost."""
-    seen = ("effective_batch", "epochs", "steps", "questions", "target_tokens", "model_parameters")
+def cost_table(folders: Iterable[str]) -> pd.DataFrame:
+    """Return one row per trained student: CELL, seed, state, the amount of training, seconds, peak_memory_mib (MiB)."""
+    amounts = ("effective_batch", "epochs", "steps", "questions", "target_tokens", "model_parameters")
     rows = []
     for folder in map(project_path, folders):
         metrics, costs = read_json(folder / "metrics.json"), read_json(folder / "costs.json")
@@ -171,25 +168,28 @@ def cost_table(folders):
             cost = costs.get(seed) or record.get("cost") or {}
             rows.append({**cell_of(metrics["labels"], {}), "seed": int(seed),
                          "state": "failed" if "failed" in record else "done",
-                         **{key: record.get(key) for key in seen},
+                         **{key: record.get(key) for key in amounts},
                          **{key: cost.get(key) for key in ("seconds", "peak_memory_mib")}})
-    return pd.DataFrame(rows, columns=[*CELL, "seed", "state", *seen, "seconds", "peak_memory_mib"])
+    return pd.DataFrame(rows, columns=[*CELL, "seed", "state", *amounts, "seconds", "peak_memory_mib"])
 
 
 # --- cells and their names
 
 
-def in_domain(table):
-    """Return the rows whose questions are of the data set that was trained on."""
+def in_domain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of students that were tested on the data set on which they were trained."""
     return table[table["tested_on"] == table["dataset"]]
 
 
-def named(table):
-    """Return `table` with a column `name` of the cell: method (prompting), with the teacher where there are several."""
+def add_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with a column `name` of the cell: "method (prompting)".
+
+    The teacher is part of the name if several teachers used the prompting on the data set.
+    """
     if "name" in table:
         return table
-    taught = table[table["teacher"] != "-"].groupby(["dataset", "prompting"])["teacher"].nunique()
-    names = [_name(row, taught.get((row["dataset"], row["prompting"]), 1) > 1) for row in table.to_dict("records")]
+    teachers = table[table["teacher"] != "-"].groupby(["dataset", "prompting"])["teacher"].nunique()
+    names = [_name(row, teachers.get((row["dataset"], row["prompting"]), 1) > 1) for row in table.to_dict("records")]
     return table.assign(name=names)
 
 
@@ -199,24 +199,27 @@ def _name(row, with_teacher):
     return row["method"] + (f" ({', '.join(parts)})" if parts else "")
 
 
-def short(table):
-    """Return `table` to read: the column `cell` for method and prompting, no other column of CELL with one value."""
-    table = named(table)
-    gone = [key for key in ("teacher", "prompting", "method", "kind") if key in table]
-    gone += [key for key in ("dataset", "student") if key in table and table[key].nunique() <= 1]
-    gone += ["tested_on"] if "tested_on" in table and (table["tested_on"] == table["dataset"]).all() else []
-    rest = [key for key in table if key not in (*gone, "name")]
+def shorten(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` for display: a column `cell` with the name replaces CELL and kind.
+
+    dataset, student and tested_on remain if they have several values.
+    """
+    table = add_names(table)
+    hidden = [key for key in ("teacher", "prompting", "method", "kind") if key in table]
+    hidden += [key for key in ("dataset", "student") if key in table and table[key].nunique() <= 1]
+    hidden += ["tested_on"] if "tested_on" in table and (table["tested_on"] == table["dataset"]).all() else []
+    rest = [key for key in table if key not in (*hidden, "name")]
     front = [key for key in CELL if key in rest]
     order = [*front, "name", *(key for key in rest if key not in front)]
     return table[order].rename(columns={"name": "cell"}).reset_index(drop=True)
 
 
-def by_student(table):
-    """Yield (student on data set, short of its rows)."""
+def split_by_student(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield (student_label, shortened rows) of each student on each data set."""
     for cell, rows in table.groupby(["dataset", "student"], sort=False):
-        yield where(*cell), short(rows)
+        yield student_label(*cell), shorten(rows)
 
 
-def where(dataset, student):
-    """Return the words for a student on a data set."""
+def student_label(dataset: str, student: str) -> str:
+    """Return how a report names a student on a data set: "student on dataset"."""
     return dataset if student == "-" else f"{student} on {dataset}"

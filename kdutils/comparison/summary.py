@@ -1,294 +1,205 @@
-"""What the tests of a report allow to be said, in sentences.
+"""The sentences of a report, and its tests as tables and as rows of a figure.
 
-Every sentence carries its test: estimate, 95 % interval, p corrected for all comparisons of the report
-(differences.py), seeds and questions. Two things are said to differ only where the corrected p is below
-differences.LEVEL. With one seed a test compares two students, and the sentence says that nothing follows for the
-methods.
+Here are the numbers and the decisions; the wording is in summary.txt.j2. Every sentence gives the difference, its 95 %
+interval and p, corrected for all comparisons of the report (hypotheses). Only a corrected p below hypotheses.LEVEL is
+called a difference. With one seed a test compares two students, and the sentence says so.
 """
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import pandas as pd
 
 from kdutils.comparison.hypotheses import significant
 from kdutils.comparison.published_accuracies import QUESTIONS
-from kdutils.comparison.runs_table import in_domain, named, where
+from kdutils.comparison.runs_table import add_names, in_domain, student_label
 
 MOST = 12  # sentences of a summary
-LISTED = 3  # items of each kind in one of them
-HEADS = {"label_only": "Against label_only", "control": "Methods minus their controls",
-         "methods": "Method against method", "revision": "Taught by revised minus unrevised texts",
-         "las": "Do explanations help to foresee the answer (LAS)", "chance": "Against blind guessing",
-         "published": "Against the published runs"}
-AGAINST_ONE = ("label_only", "chance", "las", "published")  # the second of these comparisons is always the same
+ONE_SECOND = ("label_only", "chance", "las", "published")  # in these comparisons the second is always the same
 
 
-def sentences(tests):
-    """Return one sentence per comparison of differences.all_tests, in its order."""
-    return [_sentence(row, told) for row, told in zip(tests.to_dict("records"), significant(tests), strict=True)]
+@cache
+def _wording():
+    """Return the macros and texts of the template."""
+    import jinja2
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    # No escaping: a sentence is plain text, which a table or a page escapes like all texts.
+    return environment.from_string(Path(__file__).with_name("summary.txt.j2").read_text(encoding="utf-8")).module
 
 
-def _sentence(row, told):
-    place = where(row["dataset"], row["student"])
-    what = "" if row["measure"] in ("accuracy", "exact") else f" in {row['measure']}"
-    if row["n_seeds"] < 2 and row["second"] not in ("chance", "0"):
-        return (f"{place}, one seed: the student of {row['first']} {_verb(row, told)} that of {row['second']}{what}: "
-                f"{_amount(row)}; nothing follows for the methods.")
-    return f"{place}: {row['first']} {_verb(row, told)} {row['second']}{what}: {_amount(row)}."
+def _say(statement, **facts):
+    text = re.sub(r"\s*\n\s*(?=[.,:;])", "", getattr(_wording(), statement)(**facts))
+    return re.sub(r"\s*\n\s*", " ", text).strip()
 
 
-def _verb(row, told):
-    if not told:
-        return "is not told from"
-    if row["second"] in ("chance", "0"):
-        return "is above" if row["difference"] > 0 else "is below"
-    if row["measure"] in ("accuracy", "exact"):
-        return "is ahead of" if row["difference"] > 0 else "is behind"
-    return "is higher than" if row["difference"] > 0 else "is lower than"
+def sentences(tests: pd.DataFrame) -> list[str]:
+    """Return one sentence per row of hypotheses.run_tests, in its order."""
+    return [_say("comparison", row=row) for row in _describe(tests)]
 
 
-def test_tables(tests):
-    """Yield (caption, table) per data set, student and comparison; differences of accuracy are in points.
+def tables_of_tests(tests: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield (caption, table) per data set, student and comparison; differences of accuracy are in percentage points.
 
-    What holds for every row stands in the caption or is left out.
+    A column with one value in all rows is in the caption or left out.
     """
     for (dataset, student, comparison), rows in tests.groupby(["dataset", "student", "comparison"], sort=False):
         table = pd.DataFrame([{
             "measure": row["measure"], "first": row["first"], "second": row["second"],
-            "difference": _unbroken(_value(row)), "95 % interval": _unbroken(_interval(row)),
-            "p": _unbroken(_p(row["p"])), "corrected p": _unbroken(_p(row["p_corrected"])), "seeds": row["n_seeds"],
-            "McNemar, p per seed": "; ".join(map(_unbroken, map(_p, row["mcnemar"])))
-            if isinstance(row["mcnemar"], list) else ""} for row in rows.to_dict("records")])
-        gone = [name for name in ("seeds", "measure") if table[name].nunique() == 1]
-        gone += ["second"] if comparison in AGAINST_ONE else []
-        gone += ["McNemar, p per seed"] if not table["McNemar, p per seed"].any() else []
-        yield f"{HEADS[comparison]}: {where(dataset, student)} ({_size(rows)})", table.drop(columns=gone)
+            "difference": _cell(row["value"]), "95 % interval": _cell(row["interval"]), "p": _cell(_p(row["p"])),
+            "corrected p": _cell(row["p_corrected_text"]), "seeds": row["n_seeds"],
+            "McNemar, p per seed": "; ".join(_cell(_p(p)) for p in row["mcnemar"])
+            if isinstance(row["mcnemar"], list) else ""} for row in _describe(rows)])
+        hidden = [name for name in ("seeds", "measure") if table[name].nunique() == 1]
+        hidden += ["second"] if comparison in ONE_SECOND else []
+        hidden += ["McNemar, p per seed"] if not table["McNemar, p per seed"].any() else []
+        yield (f"{_wording().heads[comparison]}: {student_label(dataset, student)} ({_size(rows)})",
+               table.drop(columns=hidden))
 
 
-def _unbroken(text):
-    """Return a number or a p as a cell of a table, which must not be broken over two lines."""
+def _cell(text):
+    """Return a number or p value for a cell of a table, where it must not be broken over two lines."""
     return text.removeprefix("p ").removeprefix("= ").replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def figure_rows(tests):
-    """Return what plots.difference_intervals draws of the differences of accuracy, in points, without chance."""
+def figure_rows(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of figures.difference_intervals for differences of accuracy, in points, without chance."""
     rows = tests[tests["measure"].isin(["accuracy", "exact"]) & (tests["comparison"] != "chance")]
     points = {name: 100 * rows[name].astype(float) for name in ("difference", "low", "high")}
     labels = [_pair(row) if row["comparison"] in ("methods", "control") else row["first"]
               for row in rows.to_dict("records")]
     return pd.DataFrame({"dataset": rows["dataset"], "student": rows["student"], "label": labels, **points,
-                         "group": rows["comparison"].map(HEADS), "told": significant(rows)})
+                         "group": rows["comparison"].map(_wording().heads), "significant": significant(rows)})
 
 
-def summarise(accuracies, tests, runs, missing=(), published=None):
-    """Return at most MOST sentences, the most important first; the whole is in `sentences` and the tables.
+def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, missing: Sequence[str | dict] = (),
+              published: pd.DataFrame | None = None) -> list[str]:
+    """Return at most MOST sentences, the most important first; `sentences` and the tables have all tests.
 
-    `accuracies`: comparing.accuracy_table; `tests`: differences.all_tests; `runs`: comparing.read_evaluations;
-    `missing`: evaluations that were not reached; `published`: published_table.
+    `accuracies`: tables.accuracy_table. `tests`: hypotheses.run_tests. `runs` and `missing`: see
+    runs_table.read_evaluations. `published`: published_accuracies.published_table.
     """
-    tests = tests.assign(told=significant(tests))
-    groups = list(in_domain(accuracies).groupby(["dataset", "student"], sort=False))
-    last = _cautions(tests, runs, missing)
-    found = [said for write in (_best, _not_above_chance) for cell, cells in groups
-             for said in write(where(*cell), cells, _of(tests, cell, "chance"))]
+    students = list(in_domain(accuracies).groupby(["dataset", "student"], sort=False))
+    statements = [text for state in (_best, _not_above_chance) for student, cells in students
+                  for text in state(student_label(*student), add_names(cells[cells["mean"].notna()]),
+                                    {row["first"]: row for row in _describe(_of(tests, student, "chance"))})]
     for comparison in ("label_only", "control", "revision", "methods", "las", "published"):
-        for cell, _ in groups:
-            rows = _of(tests, cell, comparison)
-            texts = (rows["measure"] != "accuracy") & (comparison == "revision")
-            found += [_grouped(where(*cell), comparison, rows[~texts], published)] if (~texts).any() else []
-            found += [_changed(where(*cell), rows[texts])] if texts.any() else []
-    if len(found) > MOST - len(last):
+        for student, _ in students:
+            rows = _of(tests, student, comparison)
+            of_texts = (rows["measure"] != "accuracy") & (comparison == "revision")
+            statements += _groups(student_label(*student), comparison, rows[~of_texts], published)
+            statements += _revised_explanations(student_label(*student), rows[of_texts])
+    last = _cautions(tests, runs, missing)
+    if len(statements) > MOST - len(last):
         kept = MOST - len(last) - 1
-        last.insert(0, f"{len(found) - kept} more statements of this kind stand on the page of the comparison.")
-        found = found[:kept]
-    return found + last
+        last.insert(0, _say("further", statements=len(statements) - kept))
+        statements = statements[:kept]
+    return statements + last
 
 
-def _of(tests, cell, comparison):
-    dataset, student = cell
-    return tests[(tests["dataset"] == dataset) & (tests["student"] == student) & (tests["comparison"] == comparison)]
+def _of(tests, student, comparison):
+    return tests[(tests[["dataset", "student"]] == list(student)).all(axis=1) & (tests["comparison"] == comparison)]
 
 
-def _best(place, cells, tests):
-    """Say which cell has the highest mean, and how that mean stands to chance."""
-    known = named(cells[cells["mean"].notna()])
-    if known.empty:
-        return [f"{place}: no run was finished, so nothing can be said."]
-    row = known.loc[known["mean"].idxmax()]
-    several = f" has the highest mean accuracy of {len(known)}" if len(known) > 1 else ""
-    luck = "; the highest of several owes a part to luck, so see what it is ahead of" if len(known) > 1 else ""
-    return [f"{place}: {row['name']}{several}: {_percent(row['mean'])} (95 % interval "
-            f"{_percent(row['low'])} to {_percent(row['high'])}, {_count(row['n_seeds'], 'seed')}, "
-            f"{row['n_questions']} questions){_to_chance(row, tests)}{luck}."]
+def _best(place, cells, against_chance):
+    if cells.empty:
+        return [_say("no_result", place=place)]
+    cell = cells.loc[cells["mean"].idxmax()].to_dict()
+    return [_say("best", place=place, cell=cell, cells=len(cells), chance=against_chance.get(cell["name"]))]
 
 
-def _to_chance(row, tests):
-    found = tests[tests["first"] == row["name"]]
-    if found.empty:
-        return ""
-    test = found.iloc[0]
-    level = ("above" if test["difference"] > 0 else "below") if test["told"] else "not told from"
-    others = "" if level == "above" else f"; {_percent(row['no_choice'])} of its answers are none of the choices"
-    return f", {level} chance ({_percent(row['chance'])}, {_p(test['p_corrected'])}){others}"
+def _not_above_chance(place, cells, against_chance):
+    """State the cells that are not significantly above chance, without the best one, which has its own statement."""
+    others = cells.drop(index=cells["mean"].idxmax()).to_dict("records") if len(cells) else []
+    weak = [(cell, test) for cell in others if (test := against_chance.get(cell["name"]))
+            and not (test["significant"] and test["higher"])]
+    return [_say("not_above_chance", place=place, chance=weak[0][0]["chance"], cells=weak)] if weak else []
 
 
-def _not_above_chance(place, cells, tests):
-    """Name the cells that are at or below chance; the best one is named before."""
-    known = named(cells[cells["mean"].notna()])
-    weak = tests[~(tests["told"] & (tests["difference"] > 0))]
-    best = known.loc[known["mean"].idxmax(), "name"] if len(known) else ""
-    rows = known[known["name"].isin(weak["first"]) & (known["name"] != best)]
+def _groups(place, comparison, rows, published):
+    """State all comparisons of one kind: the significant ones by size and direction, then the largest other one."""
     if rows.empty:
         return []
-    told = weak.set_index("first")
-    items = [f"{row['name']} {_percent(row['mean'])} ({'below, ' if told.at[row['name'], 'told'] else ''}"
-             f"{_p(told.at[row['name'], 'p_corrected'])}; {_percent(row['no_choice'])} of its answers are none of the "
-             "choices)" for row in rows.to_dict("records")]
-    return [f"Not above chance ({_percent(rows['chance'].iloc[0])}), {place}: {_listed(items, 4)}."]
+    if comparison == "methods":
+        rows = _higher_first(rows)
+    described = _describe(rows.reindex(rows["difference"].abs().sort_values(ascending=False, kind="stable").index))
+    higher, lower = ([row for row in described if row["significant"] and row["higher"] == up] for up in (True, False))
+    other = comparison == "published" and published is not None and (published["n_questions"] != QUESTIONS).any()
+    return [_say("group", kind=comparison, place=place, size=_size(rows), higher=higher, lower=lower,
+                 unchanged=[row for row in described if not row["significant"]],
+                 one_seed=(rows["n_seeds"] < 2).all(), no_content_effect=comparison == "control" and not higher,
+                 other_questions=(QUESTIONS, published["n_questions"].min()) if other else None)]
 
 
-def _grouped(place, comparison, rows, published):
-    """Return one sentence on all comparisons of one kind: what is ahead, what behind, what is not told apart."""
-    if comparison == "methods":  # of two methods the one with the higher mean stands first
-        rows = _turned(rows)
-    ahead, behind = (rows[rows["told"] & (sign * rows["difference"] > 0)] for sign in (1, -1))
-    rest, parts = rows[~rows["told"]], []
-    words = ("above 0", "below 0") if comparison == "las" else ("ahead", "behind")
-    for word, part in zip(words, (ahead, behind), strict=True):
-        ordered = part.reindex(part["difference"].abs().sort_values(ascending=False).index)
-        parts += [f"{word}: {_listed([_item(row, comparison) for row in ordered.to_dict('records')])}"] \
-            if len(part) else []
-    if len(rest):
-        largest = rest.loc[rest["difference"].abs().idxmax()].to_dict()
-        parts.append(f"not told apart: {_item(largest, comparison)}" if len(rest) == 1 else
-                     f"not told apart: {len(rest)}, of which the largest difference is {_item(largest, comparison)}")
-    return f"{HEADS[comparison]}, {place} ({_size(rows)}): {'; '.join(parts)}." \
-        + _meaning(comparison, rows) + _other_questions(comparison, published)
+def _higher_first(rows):
+    """Return the comparisons with first and second exchanged where the second has the higher mean."""
+    exchanged = rows.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
+    exchanged[["difference", "low", "high"]] *= -1
+    return rows.where(~(rows["difference"] < 0), exchanged[list(rows)])
 
 
-def _turned(rows):
-    turn = rows["difference"] < 0
-    turned = rows.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
-    columns = ["difference", "low", "high"]
-    turned[columns] = -turned[columns]
-    return rows.where(~turn, turned[list(rows)])
-
-
-def _meaning(comparison, rows):
-    """Say what a comparison allows to be concluded, where that is not its own words."""
-    if (rows["n_seeds"] < 2).all():
-        return " One seed each: nothing follows for the methods."
-    if comparison == "control" and not (rows["told"] & (rows["difference"] > 0)).any():
-        return " So these runs do not show that what the texts say matters."
-    return ""
-
-
-def _other_questions(comparison, published):
-    if comparison != "published" or published is None or (published["n_questions"] == QUESTIONS).all():
-        return ""
-    return (f" The published runs answered {QUESTIONS} questions, these "
-            f"{published['n_questions'].min()}: a part of the difference may be that.")
-
-
-def _changed(place, rows):
-    """Return one sentence on what critique-revision changes in the explanations of students."""
-    told = rows[rows["told"]]
-    items = [f"{row['measure']} of {_unrevised(row['first'])} {_value(row)} ({_span(row)})"
-             for row in told.to_dict("records")]
-    rest = sorted(set(rows["measure"]) - set(told["measure"]))
-    parts = [_listed(items, 4)] if items else []
-    parts += [f"not told apart: {', '.join(rest)}"] if rest else []
-    return f"Revised minus unrevised in the students' explanations, {place}: {'; '.join(parts)}."
+def _revised_explanations(place, rows):
+    changed = [row for row in _describe(rows) if row["significant"]]
+    unchanged = sorted(set(rows["measure"]) - {row["measure"] for row in changed})
+    return [_say("revised_explanations", place=place, changed=changed, unchanged=unchanged)] if len(rows) else []
 
 
 def _cautions(tests, runs, missing):
-    """Return what holds for the whole report: failed runs, single seeds, the number of comparisons."""
-    found = []
-    ended = runs["accuracy"].notna()
-    if (~ended).any() or missing:
-        lost = named(runs[~ended])
-        names = [f"{row.name}, seed {row.seed}" for row in lost[["name", "seed"]].itertuples(index=False, name="Row")]
-        count = len(lost) or len(missing)
-        found.append(f"{_count(count, 'run')} failed or {'is' if count == 1 else 'are'} missing and "
-                     f"{'is' if count == 1 else 'are'} in no mean: {_listed(names or list(missing), 4)}.")
-    low = int((runs["state"] == "below chance").sum())
-    if low:
-        found.append(f"{_count(low, 'run')} of {int(ended.sum())} {'lies' if low == 1 else 'lie'} below chance; none "
-                     "is dropped from a mean.")
-    if len(tests) and (tests["n_seeds"] < 2).any():
-        found.append("Where there is one seed a test compares two students: nothing follows for their methods.")
-    counted = int(tests["p_corrected"].notna().sum())
-    if counted:
-        found.append(f"Intervals are of 95 %; every p is corrected (Holm) for {_count(counted, 'comparison')}, all of "
-                     f"the report; told apart: {int(tests['told'].sum())}. Not told apart does not mean equal.")
-    return found
+    """State what holds for the whole report: failed and missing runs, single seeds, the correction."""
+    statements, ended = [], runs["accuracy"].notna()
+    lost = add_names(runs[~ended])
+    if len(lost):
+        names = [f"{name} seed {seed}" for name, seed in zip(lost["name"], lost["seed"], strict=True)]
+        statements.append(_say("without_result", count_runs=len(lost), names=names))
+    if unknown := [folder for folder in missing if isinstance(folder, str)]:
+        statements.append(_say("unknown_missing", folders=unknown))
+    if low := int((runs["state"] == "below chance").sum()):
+        statements.append(_say("below_chance", low=low, total=int(ended.sum())))
+    if (tests["n_seeds"] < 2).any():
+        statements.append(_say("one_seed"))
+    if tested := int(tests["p_corrected"].notna().sum()):
+        statements.append(_say("correction", tested=tested, differ=int(significant(tests).sum())))
+    return statements
 
 
-# --- words
+# --- numbers as texts
 
 
-def _item(row, comparison):
-    name = row["first"]
-    if comparison in ("methods", "control"):
-        name = _pair(row)
-    elif comparison == "revision":
-        name = _unrevised(name)
-    return f"{name} {_value(row)} ({_span(row)}{', one seed' if row['n_seeds'] < 2 else ''})"
+def _describe(tests):
+    """Return the tests as dicts with numbers as texts and with the decisions that the template needs."""
+    return [{**row, "place": student_label(row["dataset"], row["student"]), "label": _label(row),
+             "text_measure": "" if row["measure"] in ("accuracy", "exact") else row["measure"],
+             "significant": differs, "higher": row["difference"] > 0, "tested": row["low"] == row["low"],
+             "one_seed": row["n_seeds"] < 2 and row["second"] not in ("chance", "0"),
+             "n_questions": int(row["n_questions"]) if row["n_questions"] == row["n_questions"] else None,
+             "value": _number(row, "difference", " points"), "p_corrected_text": _p(row["p_corrected"]),
+             "interval": "–" if row["low"] != row["low"] else f"{_number(row, 'low')} to {_number(row, 'high')}"}
+            for row, differs in zip(tests.to_dict("records"), significant(tests), strict=True)]
+
+
+def _label(row):
+    if row["comparison"] in ("methods", "control"):
+        return _pair(row)
+    if row["comparison"] == "revision":
+        return row["first"].replace(" (critique_revision)", "").replace(", critique_revision", "")
+    return row["first"]
 
 
 def _pair(row):
-    """Return "first minus second", what both were trained on said once."""
+    """Return "first minus second"; what both were trained on is written once."""
     first, second = (row[key].partition(" (") for key in ("first", "second"))
     if first[2] == second[2]:
         return f"{first[0]} minus {''.join(second)}"
     return f"{row['first']} minus {row['second']}"
 
 
-def _unrevised(name):
-    return name.replace(" (critique_revision)", "").replace(", critique_revision", "")
-
-
-def _amount(row):
-    questions = f", {int(row['n_questions'])} questions" if row["n_questions"] == row["n_questions"] else ""
-    return f"{_value(row)} ({_span(row, whole=True)}, {_count(row['n_seeds'], 'seed')}{questions})"
-
-
-def _value(row, key="difference"):
+def _number(row, key, unit=""):
     if row["measure"] in ("accuracy", "exact"):
-        return _signed(100 * row[key], 1) + (" points" if key == "difference" else "")
+        return _signed(100 * row[key], 1) + unit
     return _signed(row[key], 1 if row["measure"] == "words" else 3)
-
-
-def _span(row, whole=False):
-    if row["low"] != row["low"]:
-        return "no test: too few values, or no spread"
-    words = ("95 % interval ", "corrected ") if whole else ("", "")
-    return f"{words[0]}{_interval(row)}, {words[1]}{_p(row['p_corrected'])}"
-
-
-def _interval(row):
-    return "–" if row["low"] != row["low"] else f"{_value(row, 'low')} to {_value(row, 'high')}"
-
-
-def _size(rows):
-    seeds, questions = rows["n_seeds"].astype(int), rows["n_questions"].dropna().astype(int)
-    parts = [_between(seeds, "seed")] + ([_between(questions, "question")] if len(questions) else [])
-    return ", ".join(parts)
-
-
-def _between(numbers, word):
-    low, high = numbers.min(), numbers.max()
-    return _count(low, word) if low == high else f"{low} to {high} {word}s"
-
-
-def _count(number, word):
-    return f"{int(number)} {word}{'' if number == 1 else 's'}"
-
-
-def _listed(items, most=LISTED):
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _percent(share):
-    return f"{100 * share:.1f} %"
 
 
 def _signed(number, digits):
@@ -299,3 +210,10 @@ def _p(value):
     if value != value:
         return "no test"
     return "p < 0.001" if value < 0.001 else "p = 1" if value > 0.9995 else f"p = {value:.3f}"
+
+
+def _size(rows):
+    """Return the numbers of seeds and questions of some comparisons, as ranges where they differ."""
+    counts = [(rows["n_seeds"].astype(int), "seed"), (rows["n_questions"].dropna().astype(int), "question")]
+    return ", ".join(_say("range_of", low=values.min(), high=values.max(), noun=noun)
+                     for values, noun in counts if len(values))

@@ -1,45 +1,46 @@
-"""From the runs of an experiment to the tables of its comparison: accuracy, explanations, costs, errors, transfer.
+"""The tables of a comparison: accuracy, explanations, costs, errors, transfer.
 
-What is read, and what a cell is: reading.py. What the tables allow to be concluded: differences.py (tests),
-concluding.py (sentences) and published.py (numbers to set beside them).
+runs_table reads the runs and defines a cell; hypotheses tests the differences; summary writes the sentences.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from kdutils.comparison.runs_table import BASELINE, CELL, CONTROLS, PER_RUN, in_domain, named
+from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
-MEASURES = {  # what the tables of explanations show, by what it asks
-    "likeness to a reference": r"(bleu|rouge_l|bertscore)_.*",
-    "the texts by themselves": r"words|repetition|names_answer|names_gold|distractors|copied|distinct_\d",
-    "foreseeing the answer": r"las.*|leaking|qbe|reader of .*",
-    "words that drive the answer": r"overlap.*",
-    "answers behind forced texts": r"behind .*",
+MEASURES = {  # title of a table of explanations: the measures in it
+    "similarity to references": r"(bleu|rouge_l|bertscore)_.*",
+    "properties of the text": r"words|repetition|names_answer|names_gold|distractors|copied|distinct_\d",
+    "simulatability": r"las.*|leaking|qbe|reader of .*",
+    "overlap with influential words": r"overlap.*",
+    "answers after forced explanations": r"behind .*",
 }
 
 
-def accuracy_table(runs, predictions):
-    """Return one row per cell, those without any result too.
+def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cell, including cells without a result: CELL, kind, name and the following columns.
 
-    mean, low, high: accuracy, bootstrap over seeds and questions (95 %); sd: standard deviation over seeds;
-    likelihood and per_token: mean accuracy of the likeliest choice; calibration_error, no_choice: means; n_seeds,
-    n_failed (failed or missing: they are in no mean), n_questions, chance.
+    mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
+    seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
+    chance. n_seeds: runs with a result. n_failed: failed and missing runs, which no mean includes. n_questions. All but
+    the numbers are shares.
     """
     rows = []
     answered = dict(list(predictions.groupby(CELL, sort=False)))
     for cell, group in runs.groupby(CELL, sort=False):
         row = {**dict(zip(CELL, cell, strict=True)), **group[["kind", "name"]].iloc[0]}
-        if (found := answered.get(cell)) is not None:
-            mean, low, high = bootstrap_mean(correct_matrix(found))
-            row |= {"mean": mean, "low": low, "high": high, "chance": found["chance"].iloc[0],
-                    "n_questions": found["id"].nunique()}
+        if (own := answered.get(cell)) is not None:
+            mean, low, high = bootstrap_mean(correct_matrix(own))
+            row |= {"mean": mean, "low": low, "high": high, "chance": own["chance"].iloc[0],
+                    "n_questions": own["id"].nunique()}
         ended = group["accuracy"].notna()
         rows.append({**row, "sd": group["accuracy"].std(), **group[PER_RUN].drop(columns="accuracy").mean(),
                      "n_seeds": int(ended.sum()), "n_failed": int((~ended).sum())})
@@ -50,10 +51,11 @@ def accuracy_table(runs, predictions):
     return table.assign(n_questions=pd.Series(counts, dtype=object))
 
 
-def without_outliers(runs):
-    """Return one row per cell: seeds, mean accuracy of all, how many stats.iqr_outliers names, the mean of those kept.
+def without_outliers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return per cell: name, seeds, all (mean accuracy), outliers (number), kept (mean accuracy without outliers).
 
-    The published analysis drops them (arXiv 2504.16056); this study shows what that would do and drops none.
+    Outliers are those of groups.iqr_outliers. The published analysis (arXiv 2504.16056) removes them; this study only
+    shows the effect and removes none.
     """
     ended = runs[runs["accuracy"].notna()].reset_index(drop=True)
     ended["outlier"] = iqr_outliers(ended, "accuracy", "name")
@@ -62,40 +64,43 @@ def without_outliers(runs):
     return table.assign(kept=ended[~ended["outlier"]].groupby("name")["accuracy"].mean()).reset_index()
 
 
-def measure_names(measures, pattern):
-    """Return the measures whose whole name matches `pattern`, in the order in which they were met."""
+def measure_names(measures: pd.DataFrame, pattern: str) -> list[str]:
+    """Return the names of measures that match the regular expression `pattern` fully, in order of appearance."""
     return [name for name in measures["measure"].unique() if re.fullmatch(pattern, name)]
 
 
-def explanation_table(measures, names):
-    """Return one row per cell: the mean of each of `names` over seeds ± their standard deviation, as texts."""
+def explanation_table(measures: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds."""
     part = measures[measures["measure"].isin(names)]
-    found = part.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "std"])
-    digits = [1 if measure == "words" else 3 for measure in found.index.get_level_values("measure")]
+    means = part.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "std"])
+    digits = [1 if measure == "words" else 3 for measure in means.index.get_level_values("measure")]
     gap = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
-    found["text"] = [f"{mean:.{digit}f}{'' if np.isnan(sd) else f'{gap}{sd:.{digit}f}'}".replace("-", "−")
-                     for mean, sd, digit in zip(found["mean"], found["std"], digits, strict=True)]
-    table = found["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
+    means["text"] = [f"{mean:.{digit}f}{'' if np.isnan(sd) else f'{gap}{sd:.{digit}f}'}".replace("-", "−")
+                     for mean, sd, digit in zip(means["mean"], means["std"], digits, strict=True)]
+    table = means["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
     order = part[CELL].drop_duplicates()
     return order.merge(table, on=CELL)
 
 
-def quality_and_accuracy(runs, measures, measure):
-    """Return one row per run that has both: CELL, kind, seed, accuracy and value (of `measure`)."""
+def accuracy_and_measure(runs: pd.DataFrame, measures: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the rows of `runs` that have an accuracy and a value of `measure`, with that value in a column `value`."""
     wanted = measures.loc[measures["measure"] == measure, [*CELL, "seed", "value"]]
     return runs[runs["accuracy"].notna()].merge(wanted, on=[*CELL, "seed"])
 
 
-def usual_measure(measures, wanted=""):
-    """Return `wanted`, or the measure to set beside accuracy: LAS, else likeness to the teacher, "" without any."""
-    there = set(measures["measure"])
-    if wanted and there and wanted not in there:
-        raise StudyError(f"measure: {wanted!r} was not measured here; there are {', '.join(sorted(there))}")
-    return next((name for name in (wanted, "las", "rouge_l_teacher", "words") if name in there), "")
+def choose_measure(measures: pd.DataFrame, wanted: str = "") -> str:
+    """Return `wanted` or, if it is "", the first of las, rouge_l_teacher and words that was measured; "" if none was.
+
+    Raises StudyError if other measures were taken, but not `wanted`.
+    """
+    measured = set(measures["measure"])
+    if wanted and measured and wanted not in measured:
+        raise StudyError(f"measure: {wanted!r} was not measured here; choose one of {', '.join(sorted(measured))}")
+    return next((name for name in (wanted, "las", "rouge_l_teacher", "words") if name in measured), "")
 
 
-def mean_costs(costs):
-    """Return one row per cell of students that were trained to the end: means over seeds, and how many they are."""
+def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """Return per cell the means of runs_table.cost_table over the seeds that were trained to the end, and n_seeds."""
     done = costs[costs["state"] == "done"]
     groups = done.groupby(CELL, sort=False)
     numbers = [name for name in costs if name not in (*CELL, "seed", "state")]
@@ -104,19 +109,22 @@ def mean_costs(costs):
     return means.astype(dict.fromkeys(whole, int))
 
 
-def unfair_cells(costs):
-    """Return what differs between methods that are compared: "" when all saw the same (design of the study)."""
+def unequal_training(costs: pd.DataFrame) -> str:
+    """Return which amounts of training differ between the methods of a student on a data set, "" if none does.
+
+    A fair comparison needs the same effective batch, number of questions and number of epochs.
+    """
     same = costs.groupby(["dataset", "student"])[["effective_batch", "questions", "epochs"]].nunique()
     return "; ".join(f"{column} of {', '.join(cell)}"
                      for cell, row in same.iterrows() for column in same if row[column] > 1)
 
 
-def controls_table(accuracies, tests):
-    """Return one row per method that has a control: mean accuracies of the method, the control and label_only."""
+def controls_table(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per method with a control: the mean accuracies of method, control and label_only (shares)."""
     own = in_domain(accuracies)
     means = own.set_index(["dataset", "student", "name"])["mean"]
-    found = tests.loc[tests["comparison"] == "control", ["dataset", "student", "first", "second"]]
-    table = found.rename(columns={"first": "method", "second": "control"}).reset_index(drop=True)
+    pairs = tests.loc[tests["comparison"] == "control", ["dataset", "student", "first", "second"]]
+    table = pairs.rename(columns={"first": "method", "second": "control"}).reset_index(drop=True)
     for column in ("method", "control"):
         keys = zip(table["dataset"], table["student"], table[column], strict=True)
         table[f"accuracy of {column}"] = [means[key] for key in keys]
@@ -128,65 +136,70 @@ def controls_table(accuracies, tests):
 # --- errors
 
 
-def behind_baseline(predictions, inputs, texts):
-    """Return per kind of question how far each method is from label_only, in percentage points: tests none of it.
+def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs,
+                           texts: Mapping[tuple, Mapping[str, str]]) -> pd.DataFrame:
+    """Return accuracy minus that of label_only per method and group of questions, in percentage points, not tested.
 
-    `inputs`: read_inputs; `texts`: {cell: {question id: rationale}}. Columns: dataset, student, name (of the cell),
-    questions with, questions (their number), difference (method minus label_only). Controls are left out.
+    `texts`: {cell: {question id: rationale}}. Columns: dataset, student, name (of the cell), questions with (what the
+    questions have in common), questions (their number), difference. Controls are left out.
     """
     rows = []
     for baseline, part in _with_baseline(predictions):
         for cell, group in part.groupby(CELL, sort=False):
-            questions = inputs[cell][0]
-            found = accuracy_by_question_group(group, baseline, questions, texts.get(cell, {}))
-            rows.append(named(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))
+            differences = accuracy_by_question_group(group, baseline, inputs[cell][0], texts.get(cell, {}))
+            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(differences, how="cross"))
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
         columns=["dataset", "student", "name", "questions with", "questions", "difference"])
     return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
 
 
-def kinds_side_by_side(kinds):
-    """Return behind_baseline with a column per method: points, and in brackets the number of questions."""
+def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return difference_to_baseline with one column per method: points, and the number of questions in brackets."""
     texts = [f"{points:+.1f} ({count})".replace("-", "−")
-             for points, count in zip(kinds["difference"], kinds["questions"], strict=True)]
-    order = list(kinds["questions with"].unique())
-    table = kinds.assign(text=texts).pivot(index="questions with", columns="name", values="text")
-    return table.reindex(index=order, columns=list(kinds["name"].unique())).reset_index().rename_axis(None, axis=1)
+             for points, count in zip(differences["difference"], differences["questions"], strict=True)]
+    order = list(differences["questions with"].unique())
+    table = differences.assign(text=texts).pivot(index="questions with", columns="name", values="text")
+    table = table.reindex(index=order, columns=list(differences["name"].unique()))
+    return table.reset_index().rename_axis(None, axis=1)
 
 
-def furthest_behind(predictions, inputs, count, seed):
-    """Return [(caption, won_and_lost)] of the method that is furthest behind label_only, per data set and student."""
-    found = []
+def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int,
+                           seed: int) -> list[tuple[str, pd.DataFrame]]:
+    """Return [(caption, won_and_lost)] of the distilled method with the lowest accuracy, per data set and student.
+
+    `count` questions that it wins against label_only and as many that it loses are drawn with `seed`.
+    """
+    captioned = []
     for baseline, part in _with_baseline(predictions):
         level = part.groupby(CELL, sort=False)["correct"].mean()
         group = part[(part[CELL] == list(level.idxmin())).all(axis=1)]
-        head = named(group).iloc[0]
+        head = add_names(group).iloc[0]
         table = won_and_lost(group, baseline, inputs[level.idxmin()][0], count, seed)
         table = table.rename(columns={"first says": f"{head['name']} says", "second says": f"{BASELINE} says"})
-        found.append((f"{head['name']} against {BASELINE}: {head['dataset']}, {head['student']}", table))
-    return found
+        captioned.append((f"{head['name']} against {BASELINE}: {head['dataset']}, {head['student']}", table))
+    return captioned
 
 
 def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of the distilled students) per data set and student that has both."""
+    """Yield (predictions of label_only, those of distilled students) per data set and student that has both."""
     for _, group in in_domain(predictions).groupby(["dataset", "student"], sort=False):
-        own = group["kind"] == BASELINE
-        distilled = group[~own & ~group["kind"].isin(list(CONTROLS))]
-        if own.any() and len(distilled):
-            yield group[own], distilled
+        baseline = group["kind"] == BASELINE
+        distilled = group[~baseline & (group["control_of"] == "")]
+        if baseline.any() and len(distilled):
+            yield group[baseline], distilled
 
 
 # --- transfer
 
 
-def transfer_table(table, value):
-    """Return `value` (a column) of every student that was tested on another data set: rows students, columns data sets.
+def transfer_table(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return the column `value` of every student that was tested on another data set: rows students, columns data sets.
 
-    Its own data set is beside the others. Empty where no student was tested elsewhere.
+    Its own data set is one of the columns. The frame is empty if no student was tested on another data set.
     """
     moved = table[table["tested_on"] != table["dataset"]]
     own = [key for key in CELL if key != "tested_on"]
-    part = named(table.merge(moved[own].drop_duplicates(), on=own))
+    part = add_names(table.merge(moved[own].drop_duplicates(), on=own))
     if part.empty:
         return pd.DataFrame()
     several = part["student"].nunique() > 1
@@ -199,30 +212,31 @@ def transfer_table(table, value):
 # --- reading the texts themselves
 
 
-def side_by_side(inputs, texts, predictions, count, seed=0):
-    """Return `count` drawn questions of each data set with the explanation of teachers and students (lowest seed).
+def side_by_side(inputs: Inputs, texts: Mapping[tuple, Mapping[str, str]], predictions: pd.DataFrame, count: int,
+                 seed: int = 0) -> pd.DataFrame:
+    """Return `count` drawn test questions of each data set with the explanations of teachers and of each cell.
 
-    `inputs`: read_inputs; `texts`: {cell: {question id: rationale}}. Columns: question, choices, answer, who,
-    predicted, explanation.
+    A cell is represented by the student of its lowest seed. `texts`: {cell: {question id: rationale}}. Columns:
+    question, choices, answer, who, predicted, explanation.
     """
     rows = []
     for _, mine in in_domain(predictions).groupby("dataset", sort=False):
         cells = list(mine.groupby(CELL, sort=False).groups)
         questions = inputs[cells[0]][0]
         asked = questions[questions["id"].isin(set(mine["id"]))]
-        told = {cell[1:3]: texts[cell] for cell in cells if texts.get(cell)}
+        of_teachers = {cell[1:3]: texts[cell] for cell in cells if texts.get(cell)}
         for item in asked.sample(min(count, len(asked)), random_state=seed).to_dict("records"):
-            rows += _voices(item, told, mine)
+            rows += _explanations_of(item, of_teachers, mine)
     return pd.DataFrame(rows)
 
 
-def _voices(item, told, predictions):
+def _explanations_of(item, of_teachers, predictions):
     """Return one row per teacher and prompting and one per student that answered `item`."""
-    voices = [{"who": f"teacher {teacher}, {prompting}", "predicted": "", "explanation": known.get(item["id"])}
-              for (teacher, prompting), known in told.items()]
-    own = named(predictions[predictions["id"] == item["id"]].sort_values("seed", kind="stable"))
-    voices += [{"who": f"{row['student']}, {row['name']}", "predicted": row["predicted"] or "(no answer read)",
-                "explanation": row["explanation"]} for row in own.drop_duplicates(CELL).to_dict("records")]
+    rows = [{"who": f"teacher {teacher}, {prompting}", "predicted": "", "explanation": written.get(item["id"])}
+            for (teacher, prompting), written in of_teachers.items()]
+    own = add_names(predictions[predictions["id"] == item["id"]].sort_values("seed", kind="stable"))
+    rows += [{"who": f"{row['student']}, {row['name']}", "predicted": row["predicted"] or "(no answer found)",
+              "explanation": row["explanation"]} for row in own.drop_duplicates(CELL).to_dict("records")]
     first = {"question": item["question"], "choices": ", ".join(item["choices"]), "answer": item["answer"]}
-    return [{**(first if place == 0 else dict.fromkeys(first, "")), **voice,
-             "explanation": voice["explanation"] or "(none)"} for place, voice in enumerate(voices)]
+    return [{**(first if place == 0 else dict.fromkeys(first, "")), **row,
+             "explanation": row["explanation"] or "(none)"} for place, row in enumerate(rows)]

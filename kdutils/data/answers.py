@@ -1,121 +1,179 @@
-"""Answers as text: how one is written, read back from what a student wrote, and compared with the right one."""
+"""The answer of a question as text: write it, read it back from what a model wrote, and compare it with the right one.
 
+A target text states its answer as "The answer is …." or, after an explanation, as "So the answer is ….". The patterns
+for reading an answer back stand here and nowhere else. Arithmetic answers (SVAMP) are numbers: see `parse_number`,
+`format_number` and `evaluate_equation`.
+"""
+
+import ast
+import math
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kdutils.data.questions import LETTERS
-from kdutils.data.texts import ACCENTS, WIDE_ENDS, composed, folded, tight, without_mentions
+from kdutils.data.texts import ACCENTS, WIDE_ENDS, compose, fold, join_characters, replace_mentions
+from kdutils.errors import shown
 
 MARKER = "Explanation:"
 CONCLUSION = "So the answer is"
-ANSWER = re.compile(r"the answer is\s*(.*?)\s*(?:\.\s*explanation\s*:(.*))?$", re.IGNORECASE | re.DOTALL)
-CONCLUDED = re.compile(r"(?<!\w)so the answer is(?!\w)", re.IGNORECASE)
-NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
-MARKS = re.compile(rf"[^\w\s{ACCENTS}]|_")
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-SENTENCE = re.compile(rf"(.+?)(?:\.(?=\s)|[{WIDE_ENDS}])", re.DOTALL)
-DIGIT_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
+_ANSWER = re.compile(r"the answer is\s*(.*?)\s*(?:\.\s*explanation\s*:(.*))?$", re.IGNORECASE | re.DOTALL)
+_CONCLUSION = re.compile(r"(?<!\w)so the answer is(?!\w)", re.IGNORECASE)
+_SENTENCE = re.compile(rf"(.+?)(?:\.(?=\s)|[{WIDE_ENDS}])", re.DOTALL)
+_LETTER = re.compile(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", re.DOTALL)  # b, (b) or (b) water
+_NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
+_ASCII_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
+_PUNCTUATION = re.compile(rf"[^\w\s{ACCENTS}]|_")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def format_answer(answer):
+# Write
+
+def format_answer(answer: str) -> str:
     """Return an answer as a target text."""
     return f"The answer is {answer}."
 
 
-def format_conclusion(answer):
+def format_conclusion(answer: str) -> str:
     """Return an answer as the end of a text that argues for it."""
     return f"{CONCLUSION} {answer}."
+
+
+def format_number(value: float) -> str:
+    """Return a number as an answer is written: ``8`` for 8.0, at most six decimals."""
+    value = round(value, 6)
+    return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def mask_answers(text: str, answers: Iterable[str], mask: str) -> str:
     """Return `text` with `mask` in place of every whole-word mention of an answer, in any case, the longest first."""
     for answer in sorted(filter(str.strip, dict.fromkeys(answers)), key=len, reverse=True):
-        text = without_mentions(text, answer, mask)
+        text = replace_mentions(text, answer, mask)
     return text
 
 
 # Reading an answer back
 
-def parse_answer(text, choices=()):
-    """Return (answer, explanation) as read from a generated text; "" for what is not there.
 
-    In a text that begins with "The answer is", the answer is what follows up to the marker, and the explanation what
-    comes after it. Else the answer follows the last "So the answer is" behind which anything stands, and the
-    explanation comes before; or it follows "the answer is" wherever that stands. The answer is matched to the
-    choices by match_choice, as a whole or else its first sentence; without choices a sentence that is a number is
-    read as one. What matches nothing is returned as written.
+# Read back
+
+def parse_answer(text: str, choices: Sequence[str] = ()) -> tuple[str, str]:
+    """Return (answer, explanation) of a generated text; each is "" if the text does not contain it.
+
+    - A text that begins with "The answer is": the answer follows; the explanation stands after MARKER.
+    - Any other text: the answer follows the last "So the answer is" that has text behind it; the explanation stands
+      before it. Without such a conclusion the answer follows "the answer is" anywhere in the text.
+
+    The answer is matched to the choices (see `match_choice`), first the whole of it, then its first sentence. Without
+    choices its first sentence is taken if that is a number. An answer that matches nothing is returned as written.
     """
     text = text.strip()
-    ends = [] if text.lower().startswith("the answer is") else list(CONCLUDED.finditer(text))
-    for one, after in reversed(list(zip(ends, [*(end.start() for end in ends[1:]), len(text)], strict=False))):
-        said = text[one.end(): after].strip()
-        if said.strip(". "):
-            return without_lead(said, choices), text[: one.start()].strip()
-    found = ANSWER.search(text)
-    return (without_lead(found[1].strip(), choices), (found[2] or "").strip()) if found else ("", "")
+    ends = [] if text.lower().startswith("the answer is") else list(_CONCLUSION.finditer(text))
+    limits = [*(end.start() for end in ends[1:]), len(text)]
+    for end, limit in reversed(list(zip(ends, limits, strict=False))):
+        answer = text[end.end():limit].strip()
+        if answer.strip(". "):
+            return _matched(answer, choices), text[:end.start()].strip()
+    stated = _ANSWER.search(text)
+    return (_matched(stated[1].strip(), choices), (stated[2] or "").strip()) if stated else ("", "")
 
 
-def without_lead(answer, choices):
+def _matched(answer, choices):
+    """Return the choice or number that `answer` or its first sentence is, else `answer` without its full stop."""
     whole = answer.rstrip(".").rstrip()
-    sentence = SENTENCE.match(answer)
+    sentence = _SENTENCE.match(answer)
     for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
-        named = match_choice(candidate, choices)
-        if named in choices or not choices and number(candidate) is not None:
-            return named
+        choice = match_choice(candidate, choices)
+        if choice in choices or not choices and parse_number(candidate) is not None:
+            return choice
     return answer if answer in choices else whole
 
 
-def match_choice(answer, choices):
-    """Return the choice that `answer` names, or `answer` itself where it names none or more than one.
+def parse_number(text: str) -> float | None:
+    """Return the value of a text that is a number, such as ``-8.0``, ``$1,200`` or ``5 %``; None for any other text."""
+    number = _NUMBER.fullmatch(compose(text).strip().translate(_ASCII_MARKS))
+    return float(number[1] + number[2].replace(",", "")) if number else None
 
-    A choice is named as it stands, else by its letter, ``b``, ``(b)`` or ``(b) water``, or by the same text or number
-    (see same).
+
+# Compare
+
+def match_choice(answer: str, choices: Sequence[str]) -> str:
+    """Return the choice that `answer` names, or `answer` itself if it names no choice or several.
+
+    A choice is named by its exact text, by its letter (``b``, ``(b)`` or ``(b) water``), or by the same text or number
+    (see `same_answer`).
     """
     if answer in choices or not choices:
         return answer
-    named = {choice for choice in choices if same(choice, answer)}
-    letter = re.fullmatch(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", composed(answer).strip(), re.DOTALL)
+    named = {choice for choice in choices if same_answer(choice, answer)}
+    letter = _LETTER.fullmatch(compose(answer).strip())
     place = LETTERS.index(letter[1].lower()) if letter else len(choices)
     if place < len(choices):
-        chosen = choices[place]
+        choice = choices[place]
         if letter[2] is None:
-            named.add(chosen)
-        else:  # letter and text have to agree; "(a) water" is not the article
-            named = {chosen} if same(letter[2], chosen) else set()
+            named.add(choice)
+        else:  # letter and text have to agree: the "(a)" of "(a) water" is no article
+            named = {choice} if same_answer(letter[2], choice) else set()
     return named.pop() if len(named) == 1 else answer
 
 
-def same(one, other):
-    """Say whether two answers are the same: numbers by their value (8 and 8.0), other texts once normalised."""
-    first, second = number(one), number(other)
+def same_answer(one: str, other: str) -> bool:
+    """Say whether two answers are equal: numbers by value (8 and 8.0), other texts after `normalise_answer`."""
+    first, second = parse_number(one), parse_number(other)
     if first is not None and second is not None:
         return first == second
-    return normalise(one) == normalise(other) or (not (one.isascii() and other.isascii())
-                                                  and normalise(_turkish(one)) == normalise(_turkish(other)))
+    if normalise_answer(one) == normalise_answer(other):
+        return True
+    return not (one.isascii() and other.isascii()) and (
+        normalise_answer(_turkish_lower(one)) == normalise_answer(_turkish_lower(other)))
 
 
-def _turkish(text):
-    """Return `text` with its I as Turkish and Azeri write them small: I is the capital of ı, İ of i."""
-    return composed(text).replace("İ", "i").replace("I", "ı")
+def _turkish_lower(text):
+    """Return `text` with I as ı and İ as i: the lower case of these two letters in Turkish and Azeri."""
+    return compose(text).replace("İ", "i").replace("I", "ı")
 
 
-def number(text):
-    """Return the value of a text that is a number, such as ``-8.0``, ``$1,200`` or ``5 %``; None for any other."""
-    found = NUMBER.fullmatch(composed(text).strip().translate(DIGIT_MARKS))
-    return float(found[1] + found[2].replace(",", "")) if found else None
+def normalise_answer(text: str) -> str:
+    """Return `text` without case, punctuation, articles and extra spaces.
 
-
-def normalise(text):
-    """Return `text` without case, punctuation, articles and extra space: what counts when answers are compared.
-
-    Nor do width and composition of characters count, nor spaces beside a character of a script that has none.
+    Width and composition of characters are removed too (see `texts.fold`), and spaces next to characters of a script
+    that is written without spaces. A text of articles alone keeps them.
     """
-    words = MARKS.sub(" ", folded(text))
-    return tight(" ".join(ARTICLES.sub(" ", words).split()) or " ".join(words.split()))
+    words = _PUNCTUATION.sub(" ", fold(text))
+    return join_characters(" ".join(_ARTICLES.sub(" ", words).split()) or " ".join(words.split()))
 
 
-def is_right(predicted, answer, choices=()):
-    """Say whether a predicted answer is the gold one: the same choice, or the same text or number without choices."""
+def is_right(predicted: str, answer: str, choices: Sequence[str] = ()) -> bool:
+    """Say whether a predicted answer is the gold one: the same choice or, without choices, the same text or number."""
     if not predicted:
         return False
-    return match_choice(predicted, choices) == answer or (not choices and same(predicted, answer))
+    return match_choice(predicted, choices) == answer or (not choices and same_answer(predicted, answer))
+
+
+# Equations
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+              ast.USub: operator.neg, ast.UAdd: operator.pos}
+
+
+def evaluate_equation(equation: str) -> float:
+    """Return the value of an equation such as ``( 8.0 - 2.0 ) * 3``: numbers, + - * / and brackets.
+
+    No code is run. Raises ValueError for anything else, a division by zero and a value that is not finite.
+    """
+    try:
+        value = _value_of(ast.parse(equation.strip(), mode="eval").body) if len(equation) <= 300 else math.nan
+    except (SyntaxError, ArithmeticError, RecursionError, MemoryError, ValueError) as error:
+        raise ValueError(f"{shown(equation, 40)} is not made of numbers, + - * / and brackets ({error})") from error
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(equation, 40)} has no finite value, or more than 300 characters")
+    return value
+
+
+def _value_of(node):
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return float(node.value)
+    parts = {ast.BinOp: ("left", "right"), ast.UnaryOp: ("operand",)}.get(type(node))
+    if not parts or type(node.op) not in _OPERATORS:
+        raise ValueError(f"{type(node).__name__} is not allowed")
+    return _OPERATORS[type(node.op)](*(_value_of(getattr(node, part)) for part in parts))

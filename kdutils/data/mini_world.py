@@ -149,14 +149,14 @@ def _key_of_text():
     return {text: key for key in world.keys for text in world.texts(key)}
 
 
-def key_of(question):
+def find_key(question):
     """Return what the question's text asks; KeyError where the world has no such question."""
     return _key_of_text()[question]
 
 
 def half_right_choices(question, choices, answer):
     """Return the half-right distractors among `choices` in their order."""
-    world, key = load_world(), key_of(question)
+    world, key = load_world(), find_key(question)
     return [name for name in choices if world.shared_fact(key, answer, name)]
 
 
@@ -167,7 +167,7 @@ def true_rationale(question, choices, answer, named=None):
     one in the order of the choices), what fits and what does not. Given a wrong `answer`, the text asserts
     the asked facts of it all the same and sets it off against the right concept.
     """
-    world, key = load_world(), key_of(question)
+    world, key = load_world(), find_key(question)
     claim = " and ".join(world.clause(*fact) for fact in key)
     sentences = [f"{article(answer).capitalize()} {answer} {claim}."]
     right = next(name for name in choices if name in world.right(key))
@@ -182,7 +182,7 @@ def true_rationales(question, choices, answer, contrasts=1):
 
     A wrong `answer` has one text.
     """
-    if answer not in load_world().right(key_of(question)):
+    if answer not in load_world().right(find_key(question)):
         return [true_rationale(question, choices, answer)]
     return [true_rationale(question, choices, answer, list(named))
             for named in permutations(half_right_choices(question, choices, answer), contrasts)]

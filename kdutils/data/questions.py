@@ -1,91 +1,95 @@
-"""What a question is, and the checks that every question passes before anything uses it."""
+"""What a question is, and the checks that every question passes before it is used.
 
-import ast
-import math
-import operator
+Places: checks of several files at once take `places`, which maps an index of the frame to (file, row in it from 0).
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from kdutils.errors import LONGEST, StudyError, shown
 
 SPLITS = ("train", "dev", "test")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 FAULTS = 20  # faulty rows that a message names
-HALF = "half of a character (a lone surrogate); write the file anew as UTF-8"
+HALF = "half of a character (a lone surrogate); save the file again as UTF-8"
+Places = Mapping[Hashable, tuple[str, int]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one row cannot be used: `text` says it in full; rows of one `kind` are told together, each with its `detail`.
+    """Why one row cannot be used.
 
-    `source` names the file, `row` counts from 0.
+    A message about one row gives `text`. A message about several rows gives each `summary` once, followed by its rows
+    and their `detail`. `source` is the file, `row` counts from 0.
     """
 
     source: str
     row: int
     text: str
-    kind: str = ""
+    summary: str = ""
     detail: str = ""
 
 
-def check_questions(frame, source):
+def check_questions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return `frame` (columns of tables.QUESTIONS) unchanged, or raise one StudyError that names all faulty rows.
 
-    `source` names the file in the message; rows are counted from 0. Refused: an empty id, question
-    or answer, a duplicated id, an unknown split, a list of one choice, an empty or repeated choice,
-    an answer that is not among the choices, half of a character, and a question that stands in two splits.
+    `source` names the file in the message. Refused are: an empty id, question or answer, a duplicate id, an unknown
+    split, a list of one choice, an empty or duplicate choice, an answer that is not among the choices, a lone
+    surrogate, and a question that is in two splits.
     """
     if not len(frame):
         raise StudyError(f"{source}: no questions")
     places = dict(zip(frame.index, ((source, row) for row in range(len(frame))), strict=True))
-    faults = row_faults(frame, places)
-    refuse(list(faults.values()) + pair_faults(frame.drop(index=list(faults)), places))
+    faults = find_row_faults(frame, places)
+    raise_faults(list(faults.values()) + find_pair_faults(frame.drop(index=list(faults)), places))
     return frame
 
 
-def refuse(faults):
-    """Raise one StudyError for all `faults`, naming at most FAULTS rows; do nothing for an empty list."""
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise one StudyError for all `faults`, naming at most FAULTS rows; do nothing if there are none."""
+    if not faults:
+        return
     if len(faults) == 1:
         [fault] = faults
         raise StudyError(f"{fault.source}: row {fault.row}: {fault.text}")
-    if not faults:
-        return
     sources, groups = list(dict.fromkeys(fault.source for fault in faults)), {}
     for fault in sorted(faults, key=lambda fault: (sources.index(fault.source), fault.row)):
-        groups.setdefault((fault.source, fault.kind or fault.text[:160]), []).append(fault)
+        groups.setdefault((fault.source, fault.summary or fault.text[:160]), []).append(fault)
     rows = len({(fault.source, fault.row) for fault in faults})
-    text, before, told = f"{rows} faulty rows" if rows > 1 else "a faulty row", "", 0
-    for (source, kind), found in groups.items():
-        text += f"{'; ' if told else ': '}{source}: {kind}: " if source != before else f"; {kind}: "
+    text, before, named = f"{rows} faulty rows" if rows > 1 else "a faulty row", "", 0
+    for (source, summary), group in groups.items():
+        text += f"{'; ' if named else ': '}{source}: {summary}: " if source != before else f"; {summary}: "
         before = source
-        for place, fault in enumerate(found):
-            one = f"{', ' if place else ''}row {fault.row}" + (f" ({fault.detail})" if fault.detail else "")
-            if told == FAULTS or len(text) + len(one) > LONGEST - 30:
-                raise StudyError(f"{text.rstrip(' :')}; and {len(faults) - told} more")
-            text, told = text + one, told + 1
+        for place, fault in enumerate(group):
+            row = f"{', ' if place else ''}row {fault.row}" + (f" ({fault.detail})" if fault.detail else "")
+            if named == FAULTS or len(text) + len(row) > LONGEST - 30:
+                raise StudyError(f"{text.rstrip(' :')}; and {len(faults) - named} more")
+            text, named = text + row, named + 1
     raise StudyError(text)
 
 
-def row_faults(frame, places):
-    """Return {index: Fault} of the rows that are wrong in themselves; `places`: index -> (source, row)."""
+def find_row_faults(frame: pd.DataFrame, places: Places) -> dict[Hashable, Fault]:
+    """Return {index: Fault} of the rows that are wrong whatever the other rows hold."""
     faults = {}
     for index, item in zip(frame.index, frame.to_dict("records"), strict=True):
-        found = _fault_of(item)
-        if found:
-            faults[index] = Fault(*places[index], *found)
+        fault = _fault_of(item)
+        if fault:
+            faults[index] = Fault(*places[index], *fault)
     return faults
 
 
 def _fault_of(item):
-    """Return (text, kind, detail) of the first thing that is wrong with a question, None where it is sound."""
+    """Return (text, summary, detail) of the first fault of a question, None if it has none."""
     for field in ("id", "question", "answer"):
         if not isinstance(item[field], str) or not item[field].strip():
             return (f"field '{field}' is empty or not a text",)
     if item["split"] not in SPLITS:
-        kind = f"is none of {', '.join(SPLITS)}"
-        return f"field 'split': {shown(item['split'])} {kind}", f"field 'split' {kind}", shown(item["split"], 20)
+        wrong = f"is none of {', '.join(SPLITS)}"
+        return f"field 'split': {shown(item['split'])} {wrong}", f"field 'split' {wrong}", shown(item["split"], 20)
     for field in ("choices", "human_explanations"):
         if not isinstance(item[field], (list, tuple, np.ndarray)):
             return f"field '{field}': {shown(item[field])} is not a list", f"field '{field}' is not a list"
@@ -99,24 +103,24 @@ def _fault_of(item):
 
 def _fault_of_choices(choices, answer):
     if not choices:
-        return None  # free-text answers have no choices
+        return None  # a question with a free-text answer
     if len(choices) == 1:
         return ("field 'choices': a list of one; give at least two, or none for free text",)
     if len(choices) > len(LETTERS):
-        return (f"field 'choices': {len(choices)} choices, at most {len(LETTERS)} have a letter",)
+        return (f"field 'choices': {len(choices)} choices; at most {len(LETTERS)}, one per letter",)
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):
         return ("field 'choices': an empty choice or one that is not a text",)
     if len(set(choices)) != len(choices):
         return ("field 'choices': the same choice twice",)
     if answer not in choices:
-        kind = "is not among the choices"
-        return (f"field 'answer': {shown(answer)} {kind} {shown(choices, 200)}", f"field 'answer' {kind}",
+        wrong = "is not among the choices"
+        return (f"field 'answer': {shown(answer)} {wrong} {shown(choices, 200)}", f"field 'answer' {wrong}",
                 shown(answer, 20))
     return None
 
 
-def is_whole_text(text):
-    """Say whether a text can be written as UTF-8: JSON can hold half of a character, ``"\\ud83d"``, a file cannot."""
+def is_whole_text(text: str) -> bool:
+    """Say whether a text can be written as UTF-8: JSON may hold a lone surrogate (``"\\ud83d"``), a file may not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -124,33 +128,33 @@ def is_whole_text(text):
     return True
 
 
-def pair_faults(frame, places):
-    """Return the Faults of rows that are sound but do not go together: an id twice, a question in two splits."""
-    faults, seen, first = [], {}, {}
+def find_pair_faults(frame: pd.DataFrame, places: Places) -> list[Fault]:
+    """Return the Faults between rows: a duplicate id, a question that is in two splits."""
+    faults, ids, questions = [], {}, {}
     for index, item in zip(frame.index, frame.to_dict("records"), strict=True):
         (source, row), split = places[index], item["split"]
         name = item["id"]
-        if name in seen:
-            text = f"field 'id': {shown(name)} stands already in {_place(seen[name], source)}"
-            faults.append(Fault(source, row, text, "field 'id' stands already in another row", shown(name, 20)))
-        seen.setdefault(name, places[index])
-        known, where = first.setdefault(question_key(item), (split, places[index]))
-        if known != split:
-            text = f"the same question is in split '{known}' ({_place(where, source)}) and in '{split}'"
+        if name in ids:
+            text = f"field 'id': duplicate id {shown(name)}, first in {_place(ids[name], source)}"
+            faults.append(Fault(source, row, text, "field 'id': duplicate id", shown(name, 20)))
+        ids.setdefault(name, places[index])
+        first_split, where = questions.setdefault(question_key(item), (split, places[index]))
+        if first_split != split:
+            text = f"the same question is in split '{first_split}' ({_place(where, source)}) and in '{split}'"
             faults.append(Fault(source, row, f"field 'question': {text}",
-                                f"field 'question': it is in split '{known}', too", _place(where, source)))
+                                f"field 'question': it is also in split '{first_split}'", _place(where, source)))
     return faults
 
 
 def _place(place, source):
-    """Return (source, row) as text, without the source where it is the one that is being spoken of."""
+    """Return a place (source, row) as text; the file is left out if it is `source`."""
     return f"row {place[1]}" if place[0] == source else f"{Path(place[0]).name}: row {place[1]}"
 
 
-def drop_repeats(frame, places):
-    """Return (`frame` without the questions that stand in it twice, how many were dropped, Faults).
+def drop_repeats(frame: pd.DataFrame, places: Places) -> tuple[pd.DataFrame, int, list[Fault]]:
+    """Return (`frame` with each question once, number of rows dropped, Faults).
 
-    A repeated question with another answer is a fault: which of the two is right, nobody can tell here.
+    A repeated question with another answer is a Fault: either answer may be wrong.
     """
     first, kept, faults = {}, [], []
     for index, item in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -166,47 +170,12 @@ def drop_repeats(frame, places):
     return frame.loc[kept], len(frame) - len(kept) - len(faults), faults
 
 
-def question_key(item):
-    """What makes two questions the same: the words of question and choices, whatever their case and spacing."""
+def question_key(item: Mapping) -> str:
+    """Return what identifies a question: the words of question and choices, in any order of choices, case and space."""
     words = " ".join([item["question"], "|", *sorted(item["choices"])])
     return " ".join(words.casefold().split())
 
 
-def lettered(choices):
-    """Return the choices on one line: ``(a) red (b) blue``; "" for none."""
+def format_choices(choices: Sequence[str]) -> str:
+    """Return the choices on one line, ``(a) red (b) blue``; "" if there are none."""
     return " ".join(f"({LETTERS[i]}) {choice}" for i, choice in enumerate(choices))
-
-
-# Answers that are numbers
-
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-              ast.USub: operator.neg, ast.UAdd: operator.pos}
-
-
-def evaluate(equation):
-    """Return the value of an equation such as ``( 8.0 - 2.0 ) * 3``: numbers, + - * / and brackets.
-
-    ValueError for anything else, a division by zero and a value that is not finite. No code is run.
-    """
-    try:
-        value = _value(ast.parse(equation.strip(), mode="eval").body) if len(equation) <= 300 else math.nan
-    except (SyntaxError, ArithmeticError, RecursionError, MemoryError, ValueError) as error:
-        raise ValueError(f"{shown(equation, 40)} is not made of numbers, + - * / and brackets ({error})") from error
-    if not math.isfinite(value):
-        raise ValueError(f"{shown(equation, 40)} has no finite value, or more than 300 characters")
-    return value
-
-
-def _value(node):
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)
-    parts = {ast.BinOp: ("left", "right"), ast.UnaryOp: ("operand",)}.get(type(node))
-    if not parts or type(node.op) not in _OPERATORS:
-        raise ValueError(f"{type(node).__name__} is not allowed")
-    return _OPERATORS[type(node.op)](*(_value(getattr(node, part)) for part in parts))
-
-
-def number_text(value):
-    """Return a number as an answer is written: ``8`` for 8.0, at most six decimals."""
-    value = round(value, 6)
-    return str(int(value)) if float(value).is_integer() else str(value)

@@ -1,7 +1,7 @@
 """The tables of the study: their columns, and how they are read and written.
 
-Every table is one Parquet file. Its schema is checked when it is written and when it is read, so a
-missing or mistyped column is found where it enters and not three notebooks later.
+Every table is one Parquet file. Its schema is checked on writing and on reading, so a missing or mistyped column is
+reported where it enters the study.
 """
 
 import os
@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kdutils.errors import StudyError, shown
-from kdutils.runs import project_path, written_whole
+from kdutils.errors import StudyError, first_line, shown
+from kdutils.runs import atomic_write, project_path
 
 _TEXTS, _NUMBERS, _COUNTS = pa.list_(pa.string()), pa.list_(pa.float64()), pa.list_(pa.int64())
 
@@ -23,9 +23,9 @@ QUESTIONS = pa.schema(
         ("id", pa.string()),  # unique in the table
         ("split", pa.string()),  # train, dev or test
         ("question", pa.string()),
-        ("choices", _TEXTS),  # at least two, or none where the answer is free text
-        ("answer", pa.string()),  # one of the choices, or free text where there are none
-        ("human_explanations", _TEXTS),  # what people wrote; empty where the data set has none
+        ("choices", _TEXTS),  # at least two; empty if the answer is free text
+        ("answer", pa.string()),  # one of the choices, or free text
+        ("human_explanations", _TEXTS),  # written by people; empty if the data set has none
     ]
 )
 
@@ -33,15 +33,15 @@ EXPLANATIONS = pa.schema(
     [
         ("id", pa.string()),  # of the question
         ("stage", pa.string()),  # rationale, critique, revision or counterfactual
-        ("round", pa.int64()),  # of critique and revision, from 1; 0 for what was written first
+        ("round", pa.int64()),  # of critique and revision, from 1; 0 for rationale and counterfactual
         ("answer", pa.string()),  # the answer that the text argues for
-        ("text", pa.string()),  # cleaned; null where nothing usable is left, see `problem`
-        ("raw", pa.string()),  # as the teacher wrote it
+        ("text", pa.string()),  # cleaned; null if nothing usable is left, see `problem`
+        ("raw", pa.string()),  # the text of the teacher before cleaning
         ("changes", _TEXTS),  # cleaning rules that changed the text
         ("problem", pa.string()),  # "" or why `text` is null
         ("finish_reason", pa.string()),  # stop, length, content_filter or unknown
-        ("prompt_tokens", pa.int64()),  # null where the source does not say
-        ("completion_tokens", pa.int64()),  # null where the source does not say
+        ("prompt_tokens", pa.int64()),  # null if unknown
+        ("completion_tokens", pa.int64()),  # null if unknown
     ]
 )
 
@@ -51,39 +51,39 @@ PREDICTIONS = pa.schema(
         ("split", pa.string()),
         ("seed", pa.int64()),
         ("answer", pa.string()),  # gold
-        ("generated", pa.string()),  # what the student wrote when asked for the answer
-        ("predicted", pa.string()),  # the answer read from it, "" where there is none
+        ("generated", pa.string()),  # text that the student wrote when asked for the answer
+        ("predicted", pa.string()),  # the answer read from it, "" if there is none
         ("correct", pa.bool_()),  # normalised predicted answer equals the gold one
-        ("exact", pa.bool_()),  # what was generated equals the target string (its answer where an explanation follows)
-        ("explanation", pa.string()),  # "" where the method writes none
-        ("scores", _NUMBERS),  # log p of each choice as the answer, in their order; empty for free text
-        ("score_tokens", _COUNTS),  # the tokens that each of these sums runs over
+        ("exact", pa.bool_()),  # the text equals the target (its answer, if an explanation follows)
+        ("explanation", pa.string()),  # "" if the method writes none
+        ("scores", _NUMBERS),  # log p of each choice as the answer, in order; empty for free text
+        ("score_tokens", _COUNTS),  # tokens summed over in each score
     ]
 )
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
-LARGEST = 4 * 2 ** 30  # bytes of a file, and rows or unpacked bytes that a Parquet file may claim
+LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
-def write_table(frame, path, kind):
-    """Write `frame` to `path` as a table of `kind` (a key of SCHEMAS), whole or not at all."""
+def write_table(frame: pd.DataFrame, path: Path | str, name: str) -> Path:
+    """Write `frame` to `path` as the table `name` (a key of SCHEMAS), completely or not at all; return the path."""
     path = Path(path)
-    table = _as_table(frame, kind, path)
-    with written_whole(path) as temporary:
+    table = _as_table(frame, name, path)
+    with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
     return path
 
 
-def read_table(path, kind):
-    """Return the table of `kind` at `path` as a data frame, lists as Python lists.
+def read_table(path: Path | str, name: str) -> pd.DataFrame:
+    """Return the table `name` (a key of SCHEMAS) at `path`; lists are Python lists, missing texts None.
 
-    Raises StudyError, naming file and column, when the file is missing, broken or of another shape.
+    Raises StudyError, naming file and column, if the file is missing, broken or has another schema.
     """
     path = Path(path)
-    table = _as_table(read_parquet(path), kind, path)
+    table = _as_table(read_parquet(path), name, path)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    for field in SCHEMAS[kind]:
+    for field in SCHEMAS[name]:
         if pa.types.is_list(field.type):
             frame[field.name] = frame[field.name].map(list)
         elif field.type == pa.string():
@@ -91,20 +91,20 @@ def read_table(path, kind):
     return frame
 
 
-def read_explanations(path):
-    """Return the table of explanations at `path` (relative to the project), an empty one where `path` is ""."""
+def read_explanations(path: Path | str) -> pd.DataFrame:
+    """Return the table of explanations at `path` (relative to the project), an empty table if `path` is ""."""
     if path:
         return read_table(project_path(path), "explanations")
     return EXPLANATIONS.empty_table().to_pandas()
 
 
-def read_parquet(path):
-    """Return any Parquet file as a data frame; a missing or broken one is a StudyError that names it."""
+def read_parquet(path: Path | str) -> pd.DataFrame:
+    """Return any Parquet file as a data frame; StudyError if it is missing or broken."""
     return parquet_table(path).to_pandas()
 
 
-def parquet_table(path):
-    """Return any Parquet file as an Arrow table whose values are sound, or raise a StudyError that names the file."""
+def parquet_table(path: Path | str) -> pa.Table:
+    """Return any Parquet file as a validated Arrow table; StudyError if it is missing or broken."""
     path = Path(path)
     if path_kind(path) != "file":
         raise StudyError(f"{path}: no such file; run the notebook that writes it first, or correct the path")
@@ -113,63 +113,60 @@ def parquet_table(path):
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             size = max(file.metadata.num_rows, sum(group.total_byte_size for group in groups))
             if size > LARGEST:
-                raise ValueError(f"it claims a size of {size}")
+                raise ValueError(f"it declares a size of {size}")
             table = file.read()
-        table.validate(full=True)  # texts that are no UTF-8 and lists that lead outside show only here
-    except Exception as error:  # a dozen unrelated types, by the byte that is wrong
+        table.validate(full=True)  # finds texts that are not UTF-8 and list offsets out of range
+    except Exception as error:  # a dozen unrelated types, depending on the byte that is wrong
         raise StudyError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
     return check_columns(table, path)
 
 
-def check_columns(table, where):
-    """Return an Arrow table as it is, or raise StudyError where two of its columns have one name."""
+def check_columns(table: pa.Table, where: Path | str) -> pa.Table:
+    """Return an Arrow table unchanged; StudyError, beginning with `where`, if two columns have the same name."""
     for name in table.column_names:
         if table.column_names.count(name) > 1:
-            raise StudyError(f"{where}: column {shown(name)} stands there twice")
+            raise StudyError(f"{where}: duplicate column {shown(name)}")
     return table
 
 
-def first_line(error):
-    """Return what an exception says in its first line, or its type where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+def path_kind(path: Path | str) -> str:
+    """Return "file", "folder", or "" if nothing is there.
 
-
-def path_kind(path):
-    """Return "file", "folder" or "" for nothing there; StudyError for what is neither and for what can be no path.
-
-    A device or a pipe is named and not opened: reading it might never end.
+    Raises StudyError for a path that cannot be one, for files larger than LARGEST, and for devices and pipes, which
+    are not opened, because reading them might never end.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except ValueError as error:  # a byte of zero, half of a character
+    except ValueError as error:  # a zero byte, a lone surrogate
         raise StudyError(f"{shown(str(path))}: not a path ({error})") from error
-    except OSError as error:  # a name that is too long, a link that leads to itself, no right to look
+    except OSError as error:  # a name that is too long, a link to itself, no permission
         raise StudyError(f"{shown(str(path))}: cannot be read ({error.strerror})") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return "folder"
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise StudyError(f"{path}: a device or a pipe and not a file; save its content as a file and name that")
-    if found.st_size > LARGEST:
-        raise StudyError(f"{path}: {found.st_size / 2 ** 30:.0f} GiB are too many for one table; cut it into parts")
+    if status.st_size > LARGEST:
+        raise StudyError(f"{path}: {status.st_size / 2 ** 30:.0f} GiB are too large for one table; split the file")
     return "file"
 
 
-def _as_table(frame, kind, path):
-    schema = SCHEMAS[kind]
-    missing = [name for name in schema.names if name not in frame.columns]
+def _as_table(frame, name, path):
+    """Return a data frame as an Arrow table with the schema `name`; StudyError if it does not fit."""
+    schema = SCHEMAS[name]
+    missing = [column for column in schema.names if column not in frame.columns]
     if missing:
-        raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {kind}")
+        raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {name}")
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise StudyError(f"{path}: wrong type in a table of {kind}: {first_line(error)}") from error
-    for name in schema.names:
-        if name not in NULLABLE and table[name].null_count:
-            row = table[name].is_null().to_pylist().index(True)
-            raise StudyError(f"{path}: row {row}: field '{name}' is empty")
-        if schema.field(name).type == _TEXTS and pc.list_flatten(table[name]).null_count:
-            row = next(row for row, texts in enumerate(table[name].to_pylist()) if None in texts)
-            raise StudyError(f"{path}: row {row}: field '{name}' holds an empty item")
+        raise StudyError(f"{path}: wrong type in a table of {name}: {first_line(error)}") from error
+    for column in schema.names:
+        if column not in NULLABLE and table[column].null_count:
+            row = table[column].is_null().to_pylist().index(True)
+            raise StudyError(f"{path}: row {row}: field '{column}' is empty")
+        if schema.field(column).type == _TEXTS and pc.list_flatten(table[column]).null_count:
+            row = next(row for row, texts in enumerate(table[column].to_pylist()) if None in texts)
+            raise StudyError(f"{path}: row {row}: field '{column}' holds an empty item")
     return table.replace_schema_metadata(None)

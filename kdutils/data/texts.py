@@ -1,27 +1,31 @@
-"""What a word, a sentence and a mention of an answer are: the one place that decides it, for texts of any script.
+"""Words, sentences and mentions of an answer in texts of any script. Every other module takes them from here.
 
-A *word* is a run of letters, digits and the marks that belong to them. Chinese, Japanese, Thai, Lao, Khmer and Burmese
-are written without spaces between words, and finding words there takes a dictionary: there each character, with its
-marks, counts as one word (as sacrebleu's tokenizers of Chinese and of characters do), so lengths in words are longer
-and an answer is found wherever its characters stand, inside a longer word, too. Korean particles are no part of a
-word where an answer is looked for. Nothing of this touches a text of letters that are written with spaces.
+A *word* is a run of letters, digits and their combining marks. Chinese, Japanese, Thai, Lao, Khmer and Burmese are
+written without spaces between words, and splitting them takes a dictionary. In these scripts every character with its
+marks counts as one word, as in sacrebleu's tokenizers for Chinese and for characters. Lengths in words are therefore
+longer there, and an answer is found inside a longer word, too. A Korean particle does not count as part of a word when
+an answer is searched. Texts in scripts with spaces are not affected.
 
-Two spellings of one text are the same text: composed and decomposed accents (NFC), full-width and ordinary letters,
-digits and marks, and whatever is invisible (joiners, soft hyphens, marks of direction).
+Spellings of the same text are equal: composed and decomposed accents (NFC), full-width and ordinary letters, digits
+and marks, with and without invisible characters (joiners, soft hyphens, direction marks).
 """
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from os.path import commonprefix
+from typing import TYPE_CHECKING
 
-ENDS = ".!?…"  # of sentences where a space follows
-WIDE_ENDS = "。！？｡؟۔।॥"  # of sentences whatever follows; ． may stand in a number
-CLOSERS = "\"'”’)]」』）】》〉］〕｣＂＇"  # quotes and brackets behind the end of a sentence
-LONGEST_CHARACTER, FAR = 8, 16  # tokens that one character can be; characters between two tokens, unknown ones
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ENDS = ".!?…"  # these end a sentence if a space follows
+WIDE_ENDS = "。！？｡؟۔।॥"  # these end a sentence always; ． is not among them, because it may be a decimal point
+CLOSERS = "\"'”’)]」』）】》〉］〕｣＂＇"  # quotes and brackets that may follow the end of a sentence
 PAIRS = (("(（", ")）"), ("[［【", "]］】"), ("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
 
-# Written without spaces: Han and kana with their signs of repetition and length, Thai, Lao, Burmese, Khmer; no digits.
+# Scripts without spaces: Han and kana with iteration and length marks, Thai, Lao, Burmese, Khmer; without digits.
 _UNSPACED = ("\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u104c-\u108f\u109a-\u109f\ua9e0-\ua9ef"
              "\ua9fa-\ua9fe\uaa60-\uaa7f\u1780-\u17d3\u17d7\u17dc\u17dd\u2e80-\u2fd5\u3005-\u3007\u3021-\u3029"
              "\u3031-\u3035\u3038-\u303c\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -29,7 +33,7 @@ _UNSPACED = ("\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\
 
 
 def _ranges(codes):
-    """Return numbers as the inside of a character class."""
+    """Return sorted code points as the inside of a character class."""
     runs = []
     for code in codes:
         if runs and runs[-1][1] == code - 1:
@@ -39,12 +43,12 @@ def _ranges(codes):
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in runs)
 
 
-# Accents and vowel signs, which no \w holds; of variation selectors (emoji) none: they are no part of a word.
+# Accents and vowel signs, which \w does not match. Variation selectors (of emoji) are not part of a word.
 ACCENTS = _ranges(code for code in range(0x300, 0x1f000)
                 if not 0xfe00 <= code <= 0xfe0f and unicodedata.category(chr(code)) in ("Mn", "Mc"))
 _UNSPACED_CHAR = re.compile(f"[{_UNSPACED}]")
-_UNIT = rf"(?=\w)[{_UNSPACED}][{ACCENTS}]*"  # one character of a script without spaces
-_LETTER = rf"[^\W{_UNSPACED}](?:(?![{_UNSPACED}])[{ACCENTS}])*"  # one of any other script
+_UNIT = rf"(?=\w)[{_UNSPACED}][{ACCENTS}]*"  # one character of a script without spaces, with its marks
+_LETTER = rf"[^\W{_UNSPACED}](?:(?![{_UNSPACED}])[{ACCENTS}])*"  # one character of any other script
 _WORD = re.compile(rf"{_UNIT}|(?:{_LETTER})+")
 _PARTS = re.compile(rf"{_UNIT}|(?:(?!{_UNIT}).)+", re.DOTALL)
 _LOOSE = re.compile(rf"(?<=[{_UNSPACED}])\s+|\s+(?=[{_UNSPACED}])")
@@ -52,91 +56,104 @@ _MARK = re.compile(f"[{ACCENTS}]")
 _PARTICLES = re.compile("(?:은|는|이|가|을|를|의|에|에서|에게|로|으로|와|과|도|만|까지|부터|보다|처럼|이다|다|이며|"
                         "이고|이라|라|이므로|입니다|예요|이에요)(?!\\w)")
 _WIDE = str.maketrans({**{chr(code): chr(code - 0xfee0) for code in range(0xff01, 0xff5f)}, "\u3000": " "})
-_INVISIBLE = re.compile("[\u00ad\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")  # and the kashida
-_VOWEL_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u0652\u0670]")  # may be left out
-
-CONTRAST = re.compile(r"n't\b|\b(?:not?|never|cannot|neither|nor|wrong|incorrect|unlike|while|although|but|instead)\b"
-                      r"|[不没沒非无無未勿但却卻虽雖错錯誤]|ない|なく|なかっ|ません|しかし|けれど|ไม่|แต่", re.IGNORECASE)
-STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
-                    r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
-                    re.IGNORECASE)
-YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
-FIRST_SENTENCE = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
+_INVISIBLE = re.compile("[\u00ad\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")  # with kashida
+_VOWEL_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u0652\u0670]")  # Hebrew, Arabic
+LAYOUT = ("Premise:", "Hypothesis:", "What is the relationship?")  # what datasets.nli_question adds
+WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
 
 
 # Spellings
 
-def composed(text):
-    """Return `text` with composed accents (NFC) and full-width letters, digits and marks as ordinary ones."""
+def compose(text: str) -> str:
+    """Return `text` with composed accents (NFC) and with ordinary letters, digits and marks for full-width ones."""
     return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_WIDE)
 
 
-def folded(text):
-    """Return `text` without what two spellings of it may differ in: case and width, composition, invisible signs.
+def fold(text: str) -> str:
+    """Return `text` without the differences between spellings: case, width, composition, invisible characters.
 
-    Of Arabic and Hebrew also the vowel points, which writers leave out. The dotted capital of Turkish becomes an i.
+    Arabic and Hebrew vowel points are removed, because writers may omit them. Turkish İ becomes i.
     """
     if text.isascii():
         return text.casefold()
     narrow = "".join(unicodedata.normalize("NFKC", char) if "｡" <= char <= "ﾟ" else char for char in text)
-    plain = _INVISIBLE.sub("", composed(narrow)).casefold().replace("i\u0307", "i")
+    plain = _INVISIBLE.sub("", compose(narrow)).casefold().replace("i\u0307", "i")
     return _VOWEL_POINTS.sub("", unicodedata.normalize("NFC", plain))
 
 
 # Words
 
-def is_unspaced(text):
-    """Say whether there is a character in `text` of a script that puts no spaces between words."""
+def is_unspaced(text: str) -> bool:
+    """Say whether `text` holds a character of a script without spaces between words."""
     return not text.isascii() and _UNSPACED_CHAR.search(text) is not None
 
 
-def lower_words(text):
-    """Return the words of a text in lower case, of any script, without punctuation."""
-    return re.findall(r"\w+", text.casefold()) if text.isascii() else _WORD.findall(folded(text))
+def lower_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without punctuation."""
+    return re.findall(r"\w+", text.casefold()) if text.isascii() else _WORD.findall(fold(text))
 
 
-def count_words(text):
-    """Return the length of a text in words: what stands between spaces; without spaces, see the module, characters."""
+def question_words(item: dict) -> list[str]:
+    """Return the words of a question (a record of tables.QUESTIONS) and of its choices, in their order.
+
+    What a word is: see split_characters. The LAYOUT of a question holds none.
+    """
+    question = [item["question"][start:end] for start, end in spans_between(item["question"], LAYOUT)]
+    runs = WORDS.findall(" ".join([*question, *item["choices"]]))
+    return [word for run in runs for word, *_ in split_characters(run)]
+
+
+def spans_between(text: str, layout: Sequence[str], start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+    """Return [(start, end)] of what lies before, between and behind the texts of `layout` in ``text[start:end]``."""
+    end, spans = len(text) if end is None else end, []
+    for found in re.compile("|".join(map(re.escape, layout)) or r"(?!)").finditer(text, start, end):
+        spans.append((start, found.start()))
+        start = found.end()
+    return [*spans, (start, end)]
+
+
+def count_words(text: str) -> int:
+    """Return the length of a text in words: pieces between spaces, and characters in scripts without spaces."""
     pieces = text.split()
     if not is_unspaced(text):
         return len(pieces)
-    return sum(sum(any(map(str.isalnum, part)) for part, *_ in parted(piece)) or 1 for piece in pieces)
+    return sum(sum(any(map(str.isalnum, part)) for part, *_ in split_characters(piece)) or 1 for piece in pieces)
 
 
-def first_words(text, count):
-    """Return the first `count` words of a text as it is written, with one space where it has any."""
+def first_words(text: str, count: int) -> str:
+    """Return the first `count` words of a text as written, with every run of spaces as one space."""
     if not is_unspaced(text):
         return " ".join(text.split()[:count])
     text = " ".join(text.split())
-    for number, found in enumerate(_WORD.finditer(text), 1):
+    for number, word in enumerate(_WORD.finditer(text), 1):
         if number > count:
-            return text[:found.start()].rstrip()
+            return text[:word.start()].rstrip()
     return text
 
 
-def spaced(text):
-    """Return `text` with spaces around every character, and mark, of a script without them; any other as it is."""
+def space_characters(text: str) -> str:
+    """Return `text` with spaces around every character and mark of a script without spaces."""
     if not is_unspaced(text):
         return text
-    return " ".join(re.sub(rf"{_UNIT}|[\u3001-\u3003\u3008-\u3020\u30fb\u30a0]", r" \g<0> ", composed(text)).split())
+    return " ".join(re.sub(rf"{_UNIT}|[\u3001-\u3003\u3008-\u3020\u30fb\u30a0]", r" \g<0> ", compose(text)).split())
 
 
-def parted(text, start=0):
-    """Return [(part, start, end)] of a text: each character of a script without spaces, and what lies between them.
+def split_characters(text: str, start: int = 0) -> list[tuple[str, int, int]]:
+    """Return [(part, start, end)]: each character of a script without spaces, and the texts between them.
 
-    `start` is the place of the text in a longer one. A text without such characters is one part.
+    `start` is the position of `text` in a longer one. A text without such characters is one part.
     """
     if not is_unspaced(text):
         return [(text, start, start + len(text))]
-    return [(found[0], start + found.start(), start + found.end()) for found in _PARTS.finditer(text)]
+    return [(part[0], start + part.start(), start + part.end()) for part in _PARTS.finditer(text)]
 
 
-def tight(text):
-    """Return `text` without the spaces beside characters of a script that has none; some vocabularies write them."""
+def join_characters(text: str) -> str:
+    """Return `text` without spaces next to characters of a script without spaces; some vocabularies write them."""
     return _LOOSE.sub("", text) if is_unspaced(text) else text
 
 
-def triples(text):
+def word_triples(text: str) -> list[tuple[str, str, str]]:
     """Return the three-word sequences of a text in order."""
     words = lower_words(text)
     return list(zip(words, words[1:], words[2:], strict=False))
@@ -146,19 +163,19 @@ def triples(text):
 
 @lru_cache(10_000)
 def _pattern(answer):
-    parts = [re.escape(part) for part, *_ in parted(tight(composed(answer)))]
+    parts = [re.escape(part) for part, *_ in split_characters(join_characters(compose(answer)))]
     return re.compile(r"\s*".join(parts), re.IGNORECASE)
 
 
-def mentions(text, answer):
-    """Return [(start, end)] of each place of the composed `text` where `answer` stands as whole words, in any case."""
-    return list(_mentions(composed(text), answer)) if answer else []
+def find_mentions(text: str, answer: str) -> list[tuple[int, int]]:
+    """Return [(start, end)] in ``compose(text)`` of every mention of `answer` as whole words, in any case."""
+    return list(_mentions(compose(text), answer)) if answer else []
 
 
 def _mentions(text, answer):
     pattern, place = _pattern(answer), 0
-    while found := pattern.search(text, place):
-        start, end = found.span()
+    while match := pattern.search(text, place):
+        start, end = match.span()
         if _begins(text, start) and _ends(text, end):
             yield start, end
             place = max(end, start + 1)
@@ -167,12 +184,12 @@ def _mentions(text, answer):
 
 
 def _begins(text, place):
-    """Say whether a word may begin at a place: no letter stands before it, or one of a script without spaces."""
+    """Say whether a word may begin at a place: after no letter, or next to a letter of a script without spaces."""
     return _unspaced_at(text, place) or not (place and _is_letter(text[place - 1])) or _unspaced_at(text, place - 1)
 
 
 def _ends(text, place):
-    """Say whether a word may end at a place; no accent or vowel sign is parted from its letter."""
+    """Say whether a word may end at a place: not before a mark that belongs to its last letter."""
     if place == len(text) or not _is_letter(text[place]):
         return True
     if _MARK.match(text, place):
@@ -189,38 +206,47 @@ def _is_letter(char):
     return char.isalnum() or char == "_" or char > "\u02ff" and _MARK.match(char) is not None
 
 
-def names_answer(text, answer):
-    """Say whether the answer stands in the text as whole words, whatever its case."""
-    return bool(answer) and next(_mentions(composed(text), answer), None) is not None
+def names_answer(text: str, answer: str) -> bool:
+    """Say whether the text mentions the answer as whole words, in any case."""
+    return bool(answer) and next(_mentions(compose(text), answer), None) is not None
 
 
-def without_mentions(text, answer, gap):
-    """Return `text` with every mention of `answer` replaced by `gap`; what stands around it stays as it is written."""
+def replace_mentions(text: str, answer: str, gap: str) -> str:
+    """Return `text` with every mention of `answer` replaced by `gap`."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)  # as long as the composed text in which mentions are looked for
-    for start, end in reversed(mentions(text, answer)):
+        text = unicodedata.normalize("NFC", text)  # as long as compose(text), to which the positions refer
+    for start, end in reversed(find_mentions(text, answer)):
         text = text[:start] + gap + text[end:]
     return text
 
 
-def follows(text, answer, choices):
-    """Say whether `text` argues for `answer`: True, False, or None where the text does not show it.
+_CONTRAST = re.compile(r"n't\b|\b(?:not?|never|cannot|neither|nor|wrong|incorrect|unlike|while|although|but|instead)\b"
+                       "|[不没沒非无無未勿但却卻虽雖错錯誤]|ない|なく|なかっ|ません|しかし|けれど|ไม่|แต่", re.IGNORECASE)
+_STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
+                    r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
+                    re.IGNORECASE)
+_YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
+_FIRST_SENTENCE = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
 
-    What decides is the last answer that the text states ("the answer is …"; a yes or no as first word), else the one
-    choice that its first sentence names without a word of contrast, else the one choice that it names at all; any other
-    text shows nothing. Choices of yes and no are not looked for inside the text: both are ordinary words. Words that
-    state or contrast are known of English, Chinese, Japanese and, of contrast, Thai.
+
+def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
+    """Say whether `text` argues for `answer`, None if the text does not show it.
+
+    Decided by, in this order: the last answer that the text states ("the answer is …", or a yes or no as first word);
+    the one choice that its first sentence names, if that sentence has no word of contrast; the one choice that the
+    text names. Choices yes and no are not searched inside the text, because both are ordinary words. Words that state
+    an answer are known in English, Chinese and Japanese, words of contrast also in Thai.
     """
-    stated = [name for pair in STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
+    stated = [name for pair in _STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
     if stated:
         return _choice_in(stated[-1], choices) == answer
-    names = {folded(choice) for choice in choices}
-    if names in YES_NO:
+    names = {fold(choice) for choice in choices}
+    if names in _YES_NO:
         longest = "|".join(sorted(names, key=len, reverse=True))
-        first = re.match(rf"\W*({longest})" + ("" if any(map(is_unspaced, names)) else r"\b"), folded(text))
-        return first[1] == folded(answer) if first else None
-    first = FIRST_SENTENCE.split(text, maxsplit=1)[0]
-    for part in ([] if CONTRAST.search(first) else [first]) + [text]:
+        first = re.match(rf"\W*({longest})" + ("" if any(map(is_unspaced, names)) else r"\b"), fold(text))
+        return first[1] == fold(answer) if first else None
+    first = _FIRST_SENTENCE.split(text, maxsplit=1)[0]
+    for part in ([] if _CONTRAST.search(first) else [first]) + [text]:
         named = [choice for choice in choices if names_answer(part, choice)]
         if len(named) == 1:
             return named[0] == answer
@@ -228,19 +254,23 @@ def follows(text, answer, choices):
 
 
 def _choice_in(text, choices):
-    """Return the choice that `text` names first (the longest one of those at that place), or None."""
-    found = [(places[0][0], -len(choice), choice) for choice in choices if (places := mentions(text, choice))]
-    return min(found)[2] if found else None
+    """Return the choice that `text` names first (the longest if several begin there), or None."""
+    named = [(places[0][0], -len(choice), choice) for choice in choices if (places := find_mentions(text, choice))]
+    return min(named)[2] if named else None
 
 
 # Tokens
 
-def token_places(tokenizer, text, ids):
-    """Return (start, end) in `text` of each token of `ids`, of a tokenizer that does not say it; (0, 0) for none.
+_LONGEST_CHARACTER = 8  # tokens that one character may take
+_FAR = 16  # a token begins at most so many characters behind the token before it
 
-    Each token is read back by itself and looked for behind the one before it; tokens that are parts of a character, as
-    bytes are, are read together and all stand where it stands. One that is not found (an unknown one, or a character
-    that the vocabulary rewrites) stands between its neighbours; special ones stand nowhere.
+
+def locate_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (start, end) in `text` of each token of `ids`, for a tokenizer that gives no offsets; (0, 0) for none.
+
+    Each token is decoded alone and searched behind the token before it. Tokens that are parts of a character, such as
+    bytes, are decoded together and all get the place of the character. A token that is not found (an unknown one, or
+    a character that the vocabulary rewrites) gets the place between its neighbours; special tokens get none.
     """
     special, places, waiting, at = set(tokenizer.all_special_ids), [(0, 0)] * len(ids), [], 0
     lower = text.casefold() if len(text.casefold()) == len(text) else text
@@ -249,24 +279,25 @@ def token_places(tokenizer, text, ids):
             waiting = []
             continue
         waiting.append(number)
-        piece = _piece(tokenizer, [ids[one] for one in waiting])
-        if piece is None and len(waiting) < LONGEST_CHARACTER:
+        piece = _piece(tokenizer, [ids[i] for i in waiting])
+        if piece is None and len(waiting) < _LONGEST_CHARACTER:
             continue
-        found = lower.find(piece.casefold() if lower is not text else piece, at) if piece else -1
-        if 0 <= found <= at + FAR:
-            at = found + len(piece)
-            for one in waiting:
-                places[one] = (found, at)
+        start = lower.find(piece.casefold() if lower is not text else piece, at) if piece else -1
+        if 0 <= start <= at + _FAR:
+            at = start + len(piece)
+            for i in waiting:
+                places[i] = (start, at)
         waiting = []
     special.discard(tokenizer.unk_token_id)
     return [place if place[1] or token in special else _between(text, places, number)
             for number, (token, place) in enumerate(zip(ids, places, strict=True))]
 
 
-def tokens_before(tokenizer, texts, positions):
-    """Return how many tokens of each target text end at or before a position, counted in characters.
+def count_tokens_before(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str],
+                        positions: Sequence[int]) -> list[int]:
+    """Return how many tokens of each target text end at or before a position, given in characters.
 
-    Of a tokenizer that does not say where tokens stand: those that the text up to there has alike.
+    If the tokenizer gives no offsets: the tokens that the text up to the position and the whole text share.
     """
     if not texts:
         return []
@@ -280,7 +311,7 @@ def tokens_before(tokenizer, texts, positions):
 
 
 def _piece(tokenizer, ids):
-    """Return what some tokens say without the spaces around it; None for a part of a character."""
+    """Return the text of some tokens without spaces around it, None if they are part of a character."""
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     if not text or "\ufffd" in text:
         return None
@@ -288,7 +319,7 @@ def _piece(tokenizer, ids):
 
 
 def _between(text, places, number):
-    """Return the place between the tokens before and behind token `number` that have one, without spaces around it."""
+    """Return the place between the nearest located tokens before and after token `number`, without spaces."""
     start = max((end for _, end in places[:number]), default=0)
     end = min((start for start, end in places[number:] if end), default=len(text))
     inside = text[start:end].strip()

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.answers import mask_answers
-from kdutils.data.texts import lower_words, mentions
+from kdutils.data.texts import find_mentions, lower_words
 
 FOLDS = 5
 RIDGE = 1.0  # penalty on the squared weights of standardised features
@@ -132,7 +132,7 @@ def choice_features(question: str, choices: list[str], text: str,
     """
     question_words, text_words = set(lower_words(question)), set(lower_words(text))
     words = [lower_words(choice) for choice in choices]
-    named = [[start for start, _ in mentions(text, choice)] for choice in choices]
+    named = [[start for start, _ in find_mentions(text, choice)] for choice in choices]
     first = min((starts[0] for starts in named if starts), default=None)
     last = max((starts[-1] for starts in named if starts), default=None)
     rows = []

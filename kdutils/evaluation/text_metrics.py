@@ -42,7 +42,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kdutils.data.texts import count_words, first_words, is_unspaced, lower_words, names_answer, spaced, triples
+from kdutils.data.texts import (
+    count_words,
+    first_words,
+    is_unspaced,
+    lower_words,
+    names_answer,
+    space_characters,
+    word_triples,
+)
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
 
@@ -97,7 +105,7 @@ def score_notes(scores: pd.DataFrame) -> list[str]:
 def own_scores(text: str, predicted: str, gold: str, question: str, choices: list[str]) -> dict[str, float | None]:
     """Return the measures of OWN for one text."""
     others = [choice for choice in choices if choice != predicted]
-    sequences, asked = triples(text), set(triples(question))
+    sequences, asked = word_triples(text), set(word_triples(question))
     return {
         "words": count_words(text),
         "repetition": 1 - len(set(sequences)) / len(sequences) if sequences else 0.0,
@@ -115,7 +123,8 @@ def bleu(text: str, references: list[str]) -> float | None:
         return None
     if not text.strip():
         return 0.0
-    return BLEU(effective_order=True).sentence_score(spaced(text), list(map(spaced, references))).score / 100
+    spaced = list(map(space_characters, references))
+    return BLEU(effective_order=True).sentence_score(space_characters(text), spaced).score / 100
 
 
 def rouge_l(text: str, references: list[str]) -> float | None:

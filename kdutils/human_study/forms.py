@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from kdutils.errors import printable
 from kdutils.human_study.design import ASKABLE, CONSTRUCTS, SCALE, TASKS, Study
 from kdutils.human_study.plan import CHECK_CHOICES, private_folder, write_plan
-from kdutils.runs import write_csv, write_text, written_whole
+from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
 NO_ANSWER = "(no answer could be read)"
@@ -33,7 +33,7 @@ def write_study(folder: Path | str, study: Study, plan: pd.DataFrame, texts: pd.
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
     _write_survey(folder / "survey", content)
-    with written_whole(key / "texts.parquet") as temporary:
+    with atomic_write(key / "texts.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), temporary)
     write_plan(key, plan)
     return plan

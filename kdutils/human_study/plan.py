@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdutils.data.tables import first_line, read_parquet
-from kdutils.errors import StudyError, shown
+from kdutils.data.tables import read_parquet
+from kdutils.errors import StudyError, first_line, shown
 from kdutils.human_study.design import SCALE, TASKS, TEXT_COLUMNS, Study, new_ids
-from kdutils.runs import plain_cell, write_csv, written_whole
+from kdutils.runs import atomic_write, unescape_cell, write_csv
 
 CHECK_CHOICES = ["river", "candle", "ladder", "pillow", "engine"]  # of an attention check in a simulation
 CHECKS = {"rating": (1, 2, 4, 5), "simulation": (1, 2, 3, 4, 5)}  # points that a check may ask for; not the middle one
@@ -307,7 +307,7 @@ def _extent(counts):
 def write_plan(folder: Path | str, plan: pd.DataFrame) -> None:
     """Write the blinding key as plan.parquet and plan.csv into a private folder."""
     folder = private_folder(folder)
-    with written_whole(folder / "plan.parquet") as temporary:
+    with atomic_write(folder / "plan.parquet") as temporary:
         pq.write_table(pa.Table.from_pandas(plan, schema=PLAN, preserve_index=False), temporary)
     table = plan.assign(choices=plan["choices"].map(lambda choices: json.dumps(list(choices), ensure_ascii=False)))
     write_csv(folder / "plan.csv", table)
@@ -352,7 +352,7 @@ def _plan_of_csv(path):
     with open(path, encoding="utf-8-sig") as file:
         first = file.readline()
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep=max(",;\t", key=first.count)).astype(object)
-    frame = frame.map(plain_cell)
+    frame = frame.map(unescape_cell)
     for name in ("student_seed", "expected"):
         frame[name] = frame[name].replace("", None)
     for name in ("is_check", "correct"):

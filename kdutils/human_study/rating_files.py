@@ -19,7 +19,7 @@ import numpy as np
 from kdutils.errors import printable
 from kdutils.human_study.design import ASKABLE, SCALE
 from kdutils.human_study.forms import canonical, checksum
-from kdutils.runs import plain_cell
+from kdutils.runs import unescape_cell
 
 if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
@@ -117,7 +117,7 @@ def _table_of(text):
         if header and any(cell.strip() for cell in cells):
             rows.append((reader.line_num, _row(header, cells)))
         elif not header and not (len(cells) <= 2 and _SEPARATOR.fullmatch(delimiter.join(cells).strip())):
-            header = [plain_cell(name.strip()) for name in cells]
+            header = [unescape_cell(name.strip()) for name in cells]
     if not header:
         raise Problem(*(rows[0][1] if rows else ("empty file", "")))
     return header, rows
@@ -134,7 +134,7 @@ def _row(header, cells):
     cells = _without_end(cells, len(header))
     if len(cells) != len(header):
         return "broken row", f"{len(cells)} cells under {len(header)} columns"
-    return dict(zip(header, map(plain_cell, cells), strict=True))
+    return dict(zip(header, map(unescape_cell, cells), strict=True))
 
 
 def _read_form(path, document, reader):

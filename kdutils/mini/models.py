@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from kdutils.data import mini_world as mini
-from kdutils.data.questions import lettered
+from kdutils.data.questions import format_choices
 from kdutils.teacher.prompting import fill, qualities, requests, template
 
 TEACHER = Path(__file__).with_name("teacher")
@@ -65,7 +65,7 @@ def draw_item(draw, keys):
     critique_request, revision_request = draw.choice(requests("mini"))
     half = mini.half_right_choices(question, choices, answer)
     draw.shuffle(half)
-    return {"question": question, "choices": lettered(choices), "answer": answer,
+    return {"question": question, "choices": format_choices(choices), "answer": answer,
             "rationale": mini.true_rationale(question, choices, answer, half[:1]),
             "critique": mini.true_critique(half[1]),
             "revision": mini.true_rationale(question, choices, answer, half[:2]),

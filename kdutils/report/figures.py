@@ -1,23 +1,36 @@
-"""Figures and tables for notebooks: one style, alternative texts, every name and cell shown as text.
+"""Figures for notebooks, in one style and with alternative texts.
 
-    figure = plots.accuracy_by_method(table, chance=0.2)
-    plots.show(figure, "Accuracy per method: multitask leads label_only by four points on both students.")
+    figure = accuracy_by_method(table, chance=0.2)
+    show(figure, "Accuracy per method: multitask is four points above label_only for both students.")
+
+Accuracies and other shares are from 0 to 1. A function that draws raises StudyError if a column is missing or there is
+nothing to draw.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError
 from kdutils.report.tables import LONG_TEXT
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 STYLE = Path(__file__).with_name("study.mplstyle")
 LINES = ("-", "--", ":", "-.")
+COLORS = 7  # of the style's eight; the last one, yellow, is too pale for dots and lines
+INK, GRAY = "#1d2731", "#5a6673"
 
 
-def show(figure, alt):
+def show(figure: Figure, alt: str) -> None:
     """Display `figure` in a notebook as PNG with the alternative text `alt`, and close it.
 
-    Raises ValueError when `alt` is empty: a page without it tells a blind reader nothing.
+    Raises ValueError if `alt` is empty: without it a screen reader has nothing to read.
     """
     import base64
     import io
@@ -25,7 +38,7 @@ def show(figure, alt):
     from IPython.display import display
 
     if not alt or not alt.strip():
-        raise ValueError("a figure needs an alternative text: say in a sentence or two what it shows")
+        raise ValueError("a figure needs an alternative text: describe in one or two sentences what it shows")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     _pyplot().close(figure)
@@ -33,12 +46,12 @@ def show(figure, alt):
             metadata={"image/png": {"alt": alt}}, raw=True)
 
 
-def accuracy_by_method(table, chance):
-    """Return a figure of test accuracy: a dot per seed, the mean and its 95 % t-interval over seeds.
+def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float]) -> Figure:
+    """Return a figure of test accuracy: one dot per seed, the mean and its 95 % t-interval over seeds.
 
-    `table` has one row per run with columns method, student, dataset, prompting, seed and accuracy (0 to 1);
-    `chance` is the accuracy of guessing, a number or {dataset: number}. There is a panel per data set and
-    student; a single seed has no interval, and its label says so. Raises StudyError on a missing column or no rows.
+    `table` has one row per run with the columns method, student, dataset, prompting, seed and accuracy. `chance` is the
+    accuracy of guessing, a number or {dataset: number}. Each data set and student has a panel. A single seed has no
+    interval, and its label says so.
     """
     _check(table, ("method", "student", "dataset", "prompting", "seed", "accuracy"))
     panels = list(table.groupby(["dataset", "student"], sort=False))
@@ -57,8 +70,8 @@ def accuracy_by_method(table, chance):
     return figure
 
 
-def interval(values):
-    """Return half the width of the 95 % t-interval of the mean of `values`, None for fewer than two."""
+def interval_half_width(values: Iterable[float]) -> float | None:
+    """Return half the width of the 95 % t-interval of the mean of `values`, None for fewer than two values."""
     from kdutils.stats.accuracy import mean_interval
 
     mean, _, high = mean_interval(list(values))
@@ -68,10 +81,10 @@ def interval(values):
 def _draw_seeds(axis, row, values):
     if not values:
         return
-    color = f"C{row % 7}"  # the eighth colour, yellow, is too pale for a dot
-    mean, half = sum(values) / len(values), interval(values)
+    color, mean = f"C{row % COLORS}", sum(values) / len(values)
     axis.plot(values, [row + 0.2] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
-    axis.errorbar(mean, row - 0.08, xerr=half, fmt="|", color=color, markersize=13, markeredgewidth=2.4, capsize=4)
+    axis.errorbar(mean, row - 0.08, xerr=interval_half_width(values), fmt="|", color=color, markersize=13,
+                  markeredgewidth=2.4, capsize=4)
 
 
 def _label_methods(axis, group, several):
@@ -86,17 +99,17 @@ def _label_methods(axis, group, several):
 
 
 def _draw_chance(axis, chance):
-    axis.axvline(chance, color="#5a6673", linestyle="--", linewidth=1.2)
+    axis.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
     axis.annotate(f"chance {chance:.2f}", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, 1),
-                  textcoords="offset points", fontsize=8.5, color="#5a6673",
+                  textcoords="offset points", fontsize=8.5, color=GRAY,
                   ha="left" if chance < 0.8 else "right", va="bottom")
 
 
-def learning_curves(table):
-    """Return a figure of dev accuracy and dev loss over optimiser steps, a line per seed.
+def learning_curves(table: pd.DataFrame) -> Figure:
+    """Return a figure of dev accuracy and dev loss over optimiser steps, one line per seed.
 
-    `table` has columns seed, step, dev_accuracy and dev_loss; columns ``loss_<task>`` add a panel with the
-    dev loss of each task. Raises StudyError on a missing column or no rows.
+    `table` has the columns seed, step, dev_accuracy and dev_loss. Columns ``loss_<task>`` add a panel with the dev loss
+    of each task.
     """
     _check(table, ("seed", "step", "dev_accuracy", "dev_loss"))
     tasks = [name for name in table.columns if str(name).startswith("loss_")]
@@ -114,34 +127,34 @@ def learning_curves(table):
 
 
 def _draw_curves(axis, table, columns, by_seed):
-    """Draw each column once per seed; colours and line styles tell seeds apart, or tasks."""
+    """Draw each column once per seed; colours and line styles stand for seeds if `by_seed`, else for columns."""
     for place, column in enumerate(columns):
         for number, (seed, rows) in enumerate(table.groupby("seed", sort=True)):
             rows = rows.dropna(subset=[column]).sort_values("step")
             style = number if by_seed else place
             label = f"seed {seed}" if by_seed else (column.removeprefix("loss_") if number == 0 else "_")
-            axis.plot(rows["step"], rows[column], color=f"C{style % 7}", linestyle=LINES[style // 7 % len(LINES)],
-                      marker="." if len(rows) < 30 else "", label=label)
+            axis.plot(rows["step"], rows[column], color=f"C{style % COLORS}",
+                      linestyle=LINES[style // COLORS % len(LINES)], marker="." if len(rows) < 30 else "", label=label)
     if len(axis.get_lines()) and (not by_seed or table["seed"].nunique() <= 8):
         axis.legend()
 
 
-def length_histogram(series, unit):
-    """Return a figure with one outlined histogram per entry of `series`, {name: lengths}; `unit` names the x axis.
+def length_histogram(series: Mapping[str, Iterable[float]], unit: str) -> Figure:
+    """Return a figure with one outlined histogram per entry of `series`, {name: lengths}; `unit` labels the x axis.
 
-    All share the same bins; the legend gives the number and the median. Raises StudyError when all are empty.
+    All histograms have the same bins. The legend gives number and median of the lengths.
     """
     import numpy as np
 
     values = {name: np.asarray(list(lengths), dtype=float) for name, lengths in series.items()}
     values = {name: lengths[np.isfinite(lengths)] for name, lengths in values.items()}
     if not any(len(lengths) for lengths in values.values()):
-        raise StudyError("a histogram of lengths: there are no lengths")
+        raise StudyError("a histogram of lengths needs at least one length")
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=30)
     figure, axis = _pyplot().subplots(figsize=(8, 3.4))
     for place, (name, lengths) in enumerate(values.items()):
         about = f"n = {len(lengths)}" + (f", median {np.median(lengths):.3g}" if len(lengths) else "")
-        axis.hist(lengths, bins=bins, histtype="step", linewidth=1.8, color=f"C{place % 7}",
+        axis.hist(lengths, bins=bins, histtype="step", linewidth=1.8, color=f"C{place % COLORS}",
                   linestyle=LINES[place % len(LINES)], label=f"{name} ({about})")
     axis.set_xlabel(unit)
     axis.set_ylabel("count")
@@ -149,11 +162,11 @@ def length_histogram(series, unit):
     return figure
 
 
-def reliability_diagram(bins, error):
-    """Return share right against mean probability per bin of stats.calibration_bins; bars are 95 % intervals.
+def reliability_diagram(bins: pd.DataFrame, error: float) -> Figure:
+    """Return a figure of accuracy against mean probability, one dot per bin of calibration.calibration_bins.
 
-    Dots have an area in proportion to the answers in their bin; on the diagonal the student knows how often it is
-    right. `error` is the ECE, for the title.
+    The area of a dot grows with the number of answers in the bin; bars are 95 % (Wilson) intervals. On the diagonal a
+    student is calibrated. `error` is the expected calibration error, for the title.
     """
     from scipy.stats import binomtest
 
@@ -161,29 +174,26 @@ def reliability_diagram(bins, error):
     figure, axis = _pyplot().subplots(figsize=(5, 4.2))
     spans = [binomtest(round(share * count), int(count)).proportion_ci(method="wilson")
              for share, count in zip(bins["accuracy"], bins["n"], strict=True)]
-    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as probable as right")
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect calibration")
     axis.vlines(bins["probability"], [span.low for span in spans], [span.high for span in spans], color="C0", alpha=0.5)
     axis.scatter(bins["probability"], bins["accuracy"], s=20 + 180 * bins["n"] / bins["n"].max(), color="C0",
                  label=f"answers (n = {int(bins['n'].sum())})")
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the likeliest choice", ylabel="share right",
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the most likely choice", ylabel="accuracy",
              title=f"expected calibration error {error:.3f}")
     axis.legend(loc="upper left")
     return figure
 
 
-def share_bars(table):
-    """Return one horizontal bar chart per column of `table` (shares from 0 to 1), one bar per row, named by its index.
+def share_bars(table: pd.DataFrame) -> Figure:
+    """Return a figure with one bar chart per column of `table` (shares from 0 to 1) and one bar per row.
 
-    Rows keep their order from top to bottom; a missing share leaves its bar out. The value stands beside each bar.
+    The index labels the bars. Rows keep their order from top to bottom. The value in percent is beside each bar; a
+    missing share has no bar.
     """
-    plt = _pyplot()
     columns = [name for name in table if table[name].notna().any()]
     if not columns or table.empty:
-        raise StudyError("share_bars: nothing to draw; give a table with at least one share")
-    across = min(3, len(columns))
-    down = math.ceil(len(columns) / across)
-    size = (8, down * (0.8 + 0.24 * len(table)))
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharey=True)
+        raise StudyError("a bar chart of shares needs a table with at least one share")
+    figure, axes = _grid_of_panels(len(columns), 3, 0.8 + 0.24 * len(table), sharey=True)
     for axis, name in zip(axes.flat, columns, strict=False):
         shares = table[name].astype(float).fillna(0).to_numpy()
         bars = axis.barh(range(len(table)), shares)
@@ -192,41 +202,24 @@ def share_bars(table):
         axis.set(title=name, xlim=(0, 1.18), xticks=(0, 0.5, 1), xticklabels=("0", "50 %", "100 %"))
         axis.set_yticks(range(len(table)), list(table.index), fontsize="x-small")
     axes.flat[0].invert_yaxis()
-    for axis in list(axes.flat)[len(columns):]:
-        axis.set_visible(False)
     return figure
 
 
-def _check(table, columns):
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise StudyError(f"a figure needs the column '{missing[0]}'; there are {', '.join(map(str, table.columns))}")
-    if not len(table):
-        raise StudyError("a figure needs at least one row; the table is empty")
+def token_heat_map(words: Sequence[Sequence[str]], scores: Sequence[Sequence[float]], labels: Sequence[str],
+                   title: str = "") -> Figure:
+    """Return a figure of words coloured by score: a block of lines per row of `words`, with its label above.
 
-
-def _pyplot():
-    """Return pyplot with the style of the study; imported late, as it costs a second."""
-    import matplotlib.pyplot as plt
-
-    plt.style.use(STYLE)
-    return plt
-
-
-def token_heat_map(words, scores, labels, title=""):
-    """Return a figure of words coloured by score: a block of lines per row of `words`, its label above it.
-
-    `words`: lists of texts, one per question (or one per method, for the same question); `scores`: lists of
-    numbers of the same lengths, none below 0; `labels`: one text per list. Colour is the share of the
-    list's highest score, as scores of two questions do not compare. Raises StudyError where lengths differ.
+    `words`: lists of texts, one per question (or one per method, for the same question). `scores`: lists of numbers of
+    the same lengths, each 0 or more. `labels`: one text per list. The colour is the share of the highest score in the
+    list, because scores of different questions are not comparable. Raises StudyError if lengths differ.
     """
     if not words or [len(row) for row in words] != [len(row) for row in scores] or len(labels) != len(words):
-        raise StudyError("a heat map of words needs as many scores as words in every row, and a label per row")
+        raise StudyError("a heat map of words needs as many scores as words in every row, and one label per row")
     figure = _pyplot().figure(figsize=(8, 1), layout="none")
     renderer, placed, y = figure.canvas.get_renderer(), [], 0.42 if title else 0.14  # inches from the top
     for row, values, label in zip(words, scores, labels, strict=True):
         highest, x, y = max([*values, 0]) or 1, 0.15, y + 0.06
-        placed.append((_shortened(label, 110), x, y, {"color": "#5a6673", "fontsize": 8.5}))
+        placed.append((_shortened(label, 110), x, y, {"color": GRAY, "fontsize": 8.5}))
         y += 0.25
         for word, value in zip(map(_shortened, row), values, strict=True):
             width = figure.text(0, 0, word).get_window_extent(renderer).width / figure.dpi
@@ -249,32 +242,32 @@ def _shortened(text, limit=LONG_TEXT):
 
 
 def _shade(share):
-    """Return how a word looks at a `share` of the highest score: from white to the first colour of the style."""
+    """Return the look of a word with this share of the highest score: from white to the first colour of the style."""
     from matplotlib.colors import to_rgb
 
     blue = to_rgb("C0")
     color = tuple(1 - share * (1 - part) for part in blue)
-    return {"color": "white" if share > 0.75 else "#1d2731",
+    return {"color": "white" if share > 0.75 else INK,
             "bbox": {"facecolor": color, "edgecolor": "none", "boxstyle": "round,pad=0.22"}}
 
 
-def difference_intervals(table, xlabel, title=""):
-    """Return a figure of differences with their intervals, one row each, a panel per group; 0 is marked.
+def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+    """Return a figure of differences with their intervals: one row each, one panel per group, a line at 0.
 
-    `table` has columns group, label, difference, low, high (the interval; missing where there is none) and told
-    (whether the corrected p tells the two apart: full dots; hollow ones else). Rows keep their order.
+    `table` has the columns group, label, difference, low, high (missing if there is no interval) and significant
+    (filled dot; otherwise hollow). Rows keep their order.
     """
-    _check(table, ("group", "label", "difference", "low", "high", "told"))
+    _check(table, ("group", "label", "difference", "low", "high", "significant"))
     panels = list(table.groupby("group", sort=False))
     heights = [0.27 * len(rows) + 0.55 for _, rows in panels]
     figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights,
                                       figsize=(8, sum(heights) + 0.7))
     for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
         places = list(range(len(rows)))
-        axis.axvline(0, color="#5a6673", linewidth=1)
+        axis.axvline(0, color=GRAY, linewidth=1)
         axis.hlines(places, rows["low"].astype(float), rows["high"].astype(float), color="C0", linewidth=1.6)
-        for told, face in ((True, "C0"), (False, "white")):
-            own = [place for place, flag in zip(places, rows["told"], strict=True) if flag == told]
+        for significant, face in ((True, "C0"), (False, "white")):
+            own = [place for place, flag in zip(places, rows["significant"], strict=True) if flag == significant]
             axis.plot(rows["difference"].iloc[own], own, "o", color="C0", markerfacecolor=face)
         axis.set_yticks(places, [_shortened(label, 70) for label in rows["label"]], fontsize=8.5)
         axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -286,33 +279,30 @@ def difference_intervals(table, xlabel, title=""):
     return figure
 
 
-def trade_off(table, xlabel, baselines=None):
-    """Return accuracy against a measure of explanations: colours are methods, markers promptings, panels students.
+def accuracy_against_measure(table: pd.DataFrame, xlabel: str,
+                             baselines: Mapping[tuple[str, str], float] | None = None) -> Figure:
+    """Return a figure of accuracy against a measure of explanations, one panel per data set and student.
 
-    `table` has one row per run: dataset, student, method, prompting, accuracy, value. Small dots are seeds; a large one
-    is the mean with 95 % t-intervals over seeds, in both directions (none for a single seed). `baselines`:
-    {(dataset, student): accuracy of a student that writes no explanations}, a dashed line.
+    `table` has one row per run: dataset, student, method, prompting, accuracy, value. Colours are methods, markers are
+    promptings. Small dots are seeds; a large dot is the mean with 95 % t-intervals over seeds in both directions (none
+    for a single seed). `baselines`: {(dataset, student): accuracy of label_only}, a dashed line.
     """
     _check(table, ("dataset", "student", "method", "prompting", "accuracy", "value"))
     panels = list(table.groupby(["dataset", "student"], sort=False))
-    across = min(2, len(panels))
-    figure, axes = _pyplot().subplots(math.ceil(len(panels) / across), across, squeeze=False, sharex=True, sharey=True,
-                                      figsize=(8, 3.6 * math.ceil(len(panels) / across) + 0.4))
+    figure, axes = _grid_of_panels(len(panels), 2, 3.6, 0.4, sharex=True, sharey=True)
     methods, promptings = (list(dict.fromkeys(table[name])) for name in ("method", "prompting"))
     for axis, ((dataset, student), rows) in zip(axes.flat, panels, strict=False):
         for (method, prompting), runs in rows.groupby(["method", "prompting"], sort=False):
-            color, marker = f"C{methods.index(method) % 7}", "osD^vP*X"[promptings.index(prompting) % 8]
+            color, marker = f"C{methods.index(method) % COLORS}", "osD^vP*X"[promptings.index(prompting) % 8]
             label = method + (f" · {prompting}" if prompting not in ("", "-") else "")
             x, y = runs["value"], runs["accuracy"]
             axis.plot(x, y, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
-            axis.errorbar(x.mean(), y.mean(), xerr=interval(x), yerr=interval(y), fmt=marker, color=color, markersize=8,
-                          capsize=3, label=label)
+            axis.errorbar(x.mean(), y.mean(), xerr=interval_half_width(x), yerr=interval_half_width(y), fmt=marker,
+                          color=color, markersize=8, capsize=3, label=label)
         if (level := (baselines or {}).get((dataset, student))) is not None:
-            axis.axhline(level, color="#5a6673", linestyle="--", linewidth=1.2, label="label_only, no explanations")
+            axis.axhline(level, color=GRAY, linestyle="--", linewidth=1.2, label="label_only, no explanations")
         axis.set_title(f"{dataset} · {student}")
         axis.set_xlabel(xlabel)
-    for axis in list(axes.flat)[len(panels):]:
-        axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy")
     handles = {label: handle for axis in axes.flat
@@ -321,11 +311,11 @@ def trade_off(table, xlabel, baselines=None):
     return figure
 
 
-def heat_map(table, label, low=None, high=None):
+def heat_map(table: pd.DataFrame, label: str, low: float | None = None, high: float | None = None) -> Figure:
     """Return a heat map of a frame of numbers with the number in every cell; a missing one is a dash on white.
 
-    Rows and columns are named by the index and the columns. `label` names the scale, whose ends are `low` and `high`
-    or, without them, the smallest and the largest number.
+    Rows are labelled with the index, columns with the column names (data sets tested on). `label` names the scale, from
+    `low` to `high` or, without them, from the smallest to the largest number.
     """
     import numpy as np
 
@@ -338,10 +328,36 @@ def heat_map(table, label, low=None, high=None):
     for (row, column), value in np.ndenumerate(values):
         dark = np.isfinite(value) and value - low > 0.6 * (high - low)
         axis.text(column, row, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=9,
-                  color="white" if dark else "#1d2731")
+                  color="white" if dark else INK)
     axis.set_xticks(range(table.shape[1]), list(table.columns))
     axis.set_yticks(range(len(table)), [_shortened(str(name), 60) for name in table.index], fontsize=8.5)
     axis.grid(False)
     axis.set_xlabel("tested on")
     figure.colorbar(image, label=label)
     return figure
+
+
+def _grid_of_panels(count, most, height, extra=0.0, **shared):
+    """Return (figure, axes) of `count` panels of `height` inches, at most `most` of them side by side."""
+    across = min(most, count)
+    down = math.ceil(count / across)
+    figure, axes = _pyplot().subplots(down, across, squeeze=False, figsize=(8, down * height + extra), **shared)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def _check(table, columns):
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise StudyError(f"a figure needs the column '{missing[0]}'; there are {', '.join(map(str, table.columns))}")
+    if not len(table):
+        raise StudyError("a figure needs at least one row; the table is empty")
+
+
+def _pyplot():
+    """Return pyplot with the style of the study; the import takes a second, so it waits until a figure is drawn."""
+    import matplotlib.pyplot as plt
+
+    plt.style.use(STYLE)
+    return plt

@@ -1,25 +1,21 @@
-"""The index page of an experiment: the answer, what failed, and a way to every page, table and number.
+"""The index page of an experiment: the answer, the failed runs, and links to every page and table.
 
     render_pages(folder, runs)
     write_index(folder, runs, experiment)
 
-`runs` is a list of dicts with name, folder, kind, notebook, parameters and labels; `experiment` is a dict with
-name, about, needs and command.
+`runs` is a list of dicts with name, folder, kind (one of KINDS), notebook, parameters and labels. `experiment` is a
+dict with name, about, needs and command.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdutils.errors import StudyError
-from kdutils.report.notebook_pages import (
-    TEMPLATES,
-    environment,
-    find_error,
-    link_to,
-    read_notebook,
-    render_notebook,
-    write_page,
-)
+from kdutils.report import notebook_pages, safe_html
+from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
+from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.runs import read_json, sha256, write_json
 
 KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
@@ -29,13 +25,13 @@ KEY_METRICS = 4
 PAGE, NOTEBOOK, PAGES = "report.html", "notebook.ipynb", "pages.json"
 
 
-def state_of(folder):
+def state_of(folder: Path | str) -> str:
     """Return the state of the run in `folder`: done, failed, stopped (or still running) or waiting."""
     return _state(Path(folder))[0]
 
 
 def _state(folder):
-    """Return (state, last line of the error of a failed run, what is wrong with the files)."""
+    """Return (state, last line of the error of a failed run, problems with its files)."""
     if (folder / "metrics.json").is_file() and (folder / "manifest.json").is_file():
         return "done", "", []
     if not (folder / NOTEBOOK).is_file():
@@ -46,15 +42,15 @@ def _state(folder):
         return "stopped", "", [f"{NOTEBOOK} is not readable"]
     if error:
         return "failed", error["line"], []
-    dead = folder / "error.txt"  # a kernel that died leaves no error in its notebook
-    return ("failed", dead.read_text(errors="replace").strip(), []) if dead.is_file() else ("stopped", "", [])
+    message = folder / "error.txt"  # a kernel that died leaves no error in its notebook
+    return ("failed", message.read_text(errors="replace").strip(), []) if message.is_file() else ("stopped", "", [])
 
 
-def render_pages(folder, runs):
+def render_pages(folder: Path | str, runs: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Render the page of every executed notebook that needs it; return the paths of the pages written.
 
-    A page is rendered when it is missing, older than its notebook or the templates, or not the file whose SHA-256
-    stands in ``folder/pages.json``. A notebook that cannot be read keeps no page: the index says what is wrong with it.
+    A page is rendered if it is missing, older than its notebook, the templates or the code, or if its SHA-256 differs
+    from that in ``folder/pages.json``. A notebook that cannot be read has no page; the index says what is wrong.
     """
     folder = Path(folder)
     known, written = _read(folder / PAGES, []), []
@@ -76,24 +72,25 @@ def _is_current(page, digest):
     notebook = page.with_name(NOTEBOOK)
     if not page.is_file() or not notebook.is_file():
         return False
-    made_from = [notebook, TEMPLATES.with_name("html.py"), *TEMPLATES.iterdir()]
+    made_from = [notebook, *map(Path, (notebook_pages.__file__, safe_html.__file__)), *TEMPLATES.iterdir()]
     return all(page.stat().st_mtime_ns >= file.stat().st_mtime_ns for file in made_from) and sha256(page) == digest
 
 
 def _render(page, run, folder):
-    """Render one page; False, and no page left behind, where there is no readable notebook."""
+    """Render one page; without a readable notebook remove the page and return False."""
     try:
-        render_notebook(page.with_name(NOTEBOOK), page, title=run["name"], home=link_to(folder / "index.html", page))
+        render_notebook(page.with_name(NOTEBOOK), page, title=run["name"],
+                        index_link=link_to(folder / "index.html", page))
     except StudyError:
         page.unlink(missing_ok=True)
         return False
     return True
 
 
-def write_index(folder, runs, experiment):
-    """Write ``folder/index.html`` over all `runs`, done or not, and return its path.
+def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experiment: Mapping[str, str]) -> Path:
+    """Write ``folder/index.html`` with all `runs`, done or not, and return its path.
 
-    Missing and broken files of a run are named on the page; they raise nothing.
+    Broken files of a run are named on the page and raise nothing.
     """
     page = Path(folder) / "index.html"
     views = [_view(run, page) for run in runs]
@@ -108,7 +105,7 @@ def write_index(folder, runs, experiment):
 
 
 def _view(run, page):
-    """Return what the template shows of one run: texts and links, nothing to compute."""
+    """Return what the template shows of one run: texts and links."""
     folder = Path(run["folder"])
     state, error, problems = _state(folder)
     metrics = _read(folder / "metrics.json", problems)
@@ -129,12 +126,12 @@ def _view(run, page):
 
 
 def _read(path, problems):
-    """Return the JSON object at `path`; {} where there is none, with a line in `problems` where it is broken."""
+    """Return the JSON object at `path`, {} if there is none; a broken file adds a line to `problems`."""
     if not path.is_file():
         return {}
     try:
         value = read_json(path)
-    except (ValueError, RecursionError, OSError):  # StudyError is a ValueError, as is a number of 5000 digits
+    except (ValueError, RecursionError, OSError):  # StudyError and a number of 5000 digits are ValueErrors
         problems.append(f"{path.name} is not readable JSON")
         return {}
     if not isinstance(value, dict):
@@ -144,20 +141,19 @@ def _read(path, problems):
 
 
 def _tables(manifest, folder):
-    """Return the tables that the manifest lists and that are there, inside the run's folder."""
+    """Return the names of the tables in the manifest that exist inside the run's folder."""
     inside = folder.resolve()
     return [name for name in sorted(manifest) if name.endswith(TABLES) and name.isprintable()
             and (folder / name).resolve().is_relative_to(inside) and (folder / name).is_file()]
 
 
 def _scalars(metrics):
-    """Return the first few single numbers among the metrics as (name, text): accuracies first, of those the mean."""
+    """Return the first KEY_METRICS numbers among the metrics as (name, text): accuracies first, means before others."""
     flat = {}
     for name, value in metrics.items():
         nested = value.items() if isinstance(value, dict) else [("", value)]
         flat.update({f"{name} {key}".strip(): item for key, item in nested})
-    numbers = [(name, _number(value)) for name, value in flat.items()
-               if _is_number(value)]
+    numbers = [(name, _number(value)) for name, value in flat.items() if _is_number(value)]
     return sorted(numbers, key=lambda item: ("accuracy" not in item[0], "mean" not in item[0]))[:KEY_METRICS]
 
 
@@ -175,7 +171,7 @@ def _answer(view):
 
 
 def _accuracy_row(row):
-    """Return one row of the accuracy table as texts; keys that are missing become a dash."""
+    """Return one row of the accuracy table as texts; a missing key becomes a dash."""
     texts = {name: _word(row.get(name)) for name in ("dataset", "student", "prompting", "method", "n_seeds")}
     low, high = _percent(row.get("low")), _percent(row.get("high"))
     return texts | {"mean": _percent(row.get("mean")), "chance": _percent(row.get("chance")),
@@ -189,7 +185,7 @@ def _counts(views):
 
 
 def _group(kind, views):
-    """Return the runs of one kind and the labels that any of them carries, as columns."""
+    """Return the runs of one kind and the labels that any of them has, as columns."""
     runs = [view for view in views if view["kind"] == kind]
     used = {name for view in runs for name in view["labels"]}
     order = [name for name in LABELS if name in used] + sorted(used - set(LABELS))
@@ -197,7 +193,7 @@ def _group(kind, views):
 
 
 def _word(value):
-    """Return a label or parameter as text: words as they are, other values as JSON."""
+    """Return a label or parameter as text: strings unchanged, other values as JSON."""
     if value is None or value == "":
         return "–"
     if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
@@ -206,7 +202,7 @@ def _word(value):
 
 
 def _is_number(value):
-    """Say whether `value` is a number that can be shown: no truth value, NaN, infinity or absurd size."""
+    """Return whether `value` is a number that can be shown: not a bool, NaN or infinite, and below 1e15."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
@@ -219,7 +215,7 @@ def _percent(value):
 
 
 def _duration(seconds):
-    """Return seconds as people say them: 41 s, 3 min 20 s, 2 h 05 min."""
+    """Return a duration in seconds as text: 41 s, 3 min 20 s, 2 h 05 min."""
     if not _is_number(seconds):
         return ""
     if seconds < 60:

@@ -1,71 +1,50 @@
-"""One self-contained HTML page of an executed notebook.
+"""One self-contained HTML page of an executed notebook; safe_html keeps untrusted text harmless.
 
-Whatever a model, a data set or a notebook wrote is untrusted. Three layers keep it text:
-
-1. plain text is escaped by the template, and HTML outputs are cut to a narrow list of tags, one by one,
-   so that an output cannot close the box it stands in;
-2. the finished body is cut to the tags and attributes that the templates use;
-3. a Content-Security-Policy forbids scripts and every network address.
+nbconvert is not used. Its templates print HTML, SVG and markdown outputs unchanged, so almost every block and filter
+would have to be replaced to be safe. Here only what _output and _cells select reaches a page. A page also has what
+nbconvert lacks: a table of parameters, the error at the top, and links to the index.
 """
+
+from __future__ import annotations
 
 import ast
 import base64
-import os
 import re
-from functools import cache
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-from kdutils.errors import CONTROL, StudyError, masked
-from kdutils.runs import write_text
+from kdutils.errors import StudyError
+from kdutils.report.safe_html import environment, make_visible, sanitise_output, sanitise_page, write_page
 
-TEMPLATES = Path(__file__).parent / "templates"
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from nbformat import NotebookNode
 
-TEXT_TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "a", "img", "ul", "ol", "li", "dl", "dt", "dd",
-             "strong", "b", "em", "i", "u", "s", "del", "mark", "small", "sub", "sup", "code", "pre", "kbd", "samp",
-             "blockquote", "div", "span", "bdi", "abbr",
-             "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "th", "td"}
-PAGE_TAGS = TEXT_TAGS | {"header", "nav", "main", "section", "figure", "figcaption", "details", "summary"}
-TEXT_ATTRIBUTES = {
-    "a": {"href", "title"}, "img": {"src", "alt", "title", "width", "height"}, "abbr": {"title"},
-    "th": {"colspan", "rowspan", "scope", "style"}, "td": {"colspan", "rowspan", "style"}, "ol": {"start"},
-}
-PAGE_ATTRIBUTES = TEXT_ATTRIBUTES | {"*": {"id", "class", "aria-label"}, "details": {"open"}}
-TABLE_CLASSES = {"table": {"dataframe"}, "th": {"number", "text"}, "td": {"number", "text"}}
-
-_LINK = re.compile(r"https?://|#|[\w.%-][^:\\]*$", re.IGNORECASE)
-_IMAGE = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]*$")
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_OVERWRITTEN = re.compile(r"[^\n]*\u240d(?!\n|$)")  # the symbol that visible() puts for a carriage return
+_OVERWRITTEN = re.compile(r"[^\n]*\u240d(?!\n|$)")  # make_visible() has put this symbol for a carriage return
 
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
 
 
-def render_notebook(notebook_path, html_path, title=None, home=None):
+def render_notebook(notebook_path: Path | str, html_path: Path | str, title: str | None = None,
+                    index_link: str | None = None) -> Path:
     """Write the page of the executed notebook at `notebook_path` to `html_path`, whole or not at all; return the path.
 
-    `title` defaults to the first heading, `home` is a relative link back to the index page. Raises StudyError
-    when the notebook is missing or broken.
+    `title` defaults to the first heading. `index_link` is a relative link to the index page. Raises StudyError if the
+    notebook is missing or broken.
     """
     notebook = read_notebook(notebook_path)
     markdown = _Markdown()
     cells = _cells(notebook, markdown)
     name = title or (markdown.headings[0]["text"] if markdown.headings else Path(notebook_path).stem)
+    contents = [heading for heading in markdown.headings[1:] if heading["level"] <= 3]  # all but the title
     body = environment().get_template("notebook.html.j2").render(
-        cells=cells, headings=_contents(markdown.headings), title=title, home=home,
-        failure=_failure(notebook), executed=_executed(notebook))
+        cells=cells, headings=contents, title=title, index_link=index_link, failure=_failure(notebook),
+        executed=_executed(notebook))
     return write_page(html_path, name, body)
 
 
-def write_page(path, title, body):
-    """Sanitise `body` (HTML), put it into the page template with the style sheet and write it to `path`."""
-    page = environment().get_template("page.html.j2").render(
-        title=title, css=(TEMPLATES / "style.css").read_text(encoding="utf-8"), body=sanitise_page(body))
-    return write_text(path, page)
-
-
-def read_notebook(path):
-    """Return the notebook at `path` as nbformat 4 with control characters made visible; StudyError when unreadable."""
+def read_notebook(path: Path | str) -> NotebookNode:
+    """Return the notebook at `path` as nbformat 4 with control characters made visible; StudyError if unreadable."""
     import nbformat
 
     try:
@@ -73,16 +52,16 @@ def read_notebook(path):
         nbformat.validate(notebook)
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file") from None
-    except Exception as error:  # nbformat raises a dozen kinds, depending on where the file is broken
+    except Exception as error:  # nbformat raises many types of errors, depending on where the file is broken
         raise StudyError(f"{path}: not a readable notebook ({type(error).__name__})") from error
-    return _map_texts(notebook, visible)
+    _make_texts_visible(notebook)
+    return notebook
 
 
-def find_error(notebook):
-    """Return {"cell": position, "line": last line of the error} of the failed cell, or None.
+def find_error(notebook: NotebookNode) -> dict[str, Any] | None:
+    """Return {"cell": position, "line": last line of the error} of the failed cell, None if no cell failed.
 
-    A kernel that was killed leaves no error output, only the mark that papermill set; position is then
-    that of the marked cell or None.
+    A killed kernel leaves no error output, only a mark by papermill: then position is that of the marked cell, or None.
     """
     for position, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
@@ -97,88 +76,17 @@ def find_error(notebook):
     return None
 
 
-def visible(text):
-    """Return `text` without colour codes and secrets; control characters become symbols, broken ones U+FFFD."""
-    return CONTROL.sub(_symbol, masked(_ESCAPE_SEQUENCE.sub("", str(text).replace("\r\n", "\n"))))
-
-
-def link_to(target, page):
-    """Return the relative link from the file `page` to the file `target`, quoted for a href."""
-    return quote(Path(os.path.relpath(target, Path(page).parent)).as_posix())
-
-
-def sanitise_output(html):
-    """Return the safe rest of an HTML output: tables, text, lists, data images; no ids, styles or scripts."""
-    return _output_cleaner().clean(html)
-
-
-def sanitise_page(html):
-    """Return `html` cut to what the templates of this package use."""
-    return _page_cleaner().clean(html)
-
-
-@cache
-def environment():
-    """Return the jinja environment: every text that a template prints is made visible and escaped, HTML is not."""
-    import jinja2
-    from markupsafe import Markup
-
-    def show(value):
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, finalize=show,
-                              trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-
-
-@cache
-def _output_cleaner():
-    import nh3
-
-    return nh3.Cleaner(tags=TEXT_TAGS, attributes=TEXT_ATTRIBUTES, allowed_classes=TABLE_CLASSES, **_rules())
-
-
-@cache
-def _page_cleaner():
-    import nh3
-
-    return nh3.Cleaner(tags=PAGE_TAGS, attributes=PAGE_ATTRIBUTES, **_rules())
-
-
-def _rules():
-    return {"clean_content_tags": {"script", "style", "template", "iframe", "object", "title"},
-            "url_schemes": {"http", "https", "data"}, "filter_style_properties": {"text-align"},
-            "attribute_filter": _safe_attribute}
-
-
-def _safe_attribute(tag, name, value):
-    """Keep links to http(s), relative files and anchors, and images that are part of the page itself."""
-    if name == "href":
-        return value if _LINK.match(value) else None
-    if name == "src":
-        return value if _IMAGE.match(value) else None
-    return value
-
-
-def _symbol(match):
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures of Unicode: NUL is shown as one small "NUL"
-    return "\u2421" if code == 0x7F else "\ufffd"
-
-
-def _map_texts(node, function):
-    """Apply `function` to every text in a notebook, in place; return the notebook."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in list(items):
+def _make_texts_visible(node):
+    """Replace every text in a notebook by make_visible of it, in place."""
+    for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
         if isinstance(value, str):
-            node[key] = function(value)
+            node[key] = make_visible(value)
         elif isinstance(value, (dict, list)):
-            _map_texts(value, function)
-    return node
+            _make_texts_visible(value)
 
 
 def _papermill(node):
-    """Return what papermill noted about a cell or a notebook, {} where it noted nothing."""
+    """Return papermill's notes on a cell or a notebook, {} if there are none."""
     noted = node.metadata.get("papermill")
     return noted if isinstance(noted, dict) else {}
 
@@ -189,7 +97,7 @@ def _error_line(output):
 
 
 def _failure(notebook):
-    """Return {"failed", "line", "anchor"} for the box at the top of a failed or unfinished notebook, or None."""
+    """Return {"failed", "line", "anchor"} for the box at the top of a failed or unfinished notebook, else None."""
     error = find_error(notebook)
     if error:
         return {"failed": True, "line": error["line"], "anchor": _anchor(error["cell"])}
@@ -200,12 +108,12 @@ def _failure(notebook):
 
 
 def _anchor(position):
-    """Return the id of a cell; the dot keeps it apart from ids of headings, which have none."""
+    """Return the id of a cell; ids of headings have no dot, so the two never collide."""
     return "" if position is None else f"cell.{position}"
 
 
 def _executed(notebook):
-    """Return when the notebook ran and how long it took, as far as papermill noted it."""
+    """Return when the notebook was executed and how long it took, if papermill noted it."""
     noted = _papermill(notebook)
     parts = [str(noted.get("start_time") or "")[:16].replace("T", " ")]
     if isinstance(noted.get("duration"), (int, float)):
@@ -213,19 +121,14 @@ def _executed(notebook):
     return " · ".join(part for part in parts if part)
 
 
-def _contents(headings):
-    """Return the headings for the table of contents: all but the title, down to the third level."""
-    return [heading for heading in headings[1:] if heading["level"] <= 3]
-
-
 def _cells(notebook, markdown):
-    """Return what the template needs of every cell that is shown: kind, anchor and safe contents."""
+    """Return what the template needs of every cell that is shown: anchor, type, parameters, safe HTML and outputs."""
     shown, defaults = [], {}
     injected = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
     for position, cell in enumerate(notebook.cells):
-        view = {"anchor": _anchor(position), "kind": cell.cell_type, "parameters": {}, "outputs": []}
+        view = {"anchor": _anchor(position), "type": cell.cell_type, "parameters": {}, "outputs": []}
         if "papermill-error-cell-tag" in _tags(cell):
-            continue  # papermill's own banner; the page has a better one
+            continue  # papermill's error banner; the page has its own
         if cell.cell_type == "markdown":
             view["html"] = markdown.render(cell.source)
         elif cell.cell_type == "code":
@@ -252,17 +155,17 @@ def _assignments(source):
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     lines = source.split("\n")
-    found = {}
+    assigned = {}
     for statement in statements:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         if isinstance(target, ast.Name) and getattr(statement, "value", None) is not None:
             rest = lines[statement.end_lineno - 1].encode()[statement.end_col_offset:].decode()
-            found[target.id] = (ast.unparse(statement.value), rest.partition("#")[2].strip())
-    return found
+            assigned[target.id] = (ast.unparse(statement.value), rest.partition("#")[2].strip())
+    return assigned
 
 
 def _parameters(defaults, given):
-    """Return the rows of the parameters table: every default, overwritten where the run gave another value."""
+    """Return the rows of the parameters table: every default, or the value that the run gave instead."""
     return [{"name": name, "value": given.get(name, defaults.get(name))[0],
              "changed": name in defaults and name in given and given[name][0] != defaults[name][0],
              "about": defaults.get(name, given.get(name))[1]} for name in {**defaults, **given}]
@@ -278,46 +181,46 @@ def _highlight(source):
 
 
 def _output(output, markdown):
-    """Return {"kind", …} of one output: the richest form that is safe, or its plain text."""
+    """Return {"type", …} of one output: the richest form that is safe, or its plain text."""
     if output.output_type == "stream":
-        return {"kind": output.name, "text": _overwrite(output.text)}
+        return {"type": output.name, "text": _overwrite(output.text)}
     if output.output_type == "error":
-        return {"kind": "error", "text": "\n".join(output.traceback) or _error_line(output)}
+        return {"type": "error", "text": "\n".join(output.traceback) or _error_line(output)}
     for mime in IMAGES:
         if mime in output.data:
             return _image(mime, output)
     rich = _rich(output.data, markdown)
-    return {"kind": "html", "html": rich} if rich else {"kind": "text", "text": output.data.get("text/plain", "")}
+    return {"type": "html", "html": rich} if rich else {"type": "text", "text": output.data.get("text/plain", "")}
 
 
 def _joined(outputs):
-    """Return the outputs with what was printed piece by piece put together, as long as nothing stands between."""
-    found = []
+    """Return the outputs; consecutive pieces of the same stream become one."""
+    joined = []
     for output in outputs:
-        last = found[-1] if found else None
+        last = joined[-1] if joined else None
         if last and output.output_type == last.output_type == "stream" and output.name == last.name:
             last.text += output.text
         else:
-            found.append(output)
-    return found
+            joined.append(output)
+    return joined
 
 
 def _overwrite(text):
-    """Return what a terminal would still show of a progress bar that is written over itself."""
+    """Return what a terminal would show of a progress bar that overwrites itself."""
     return _OVERWRITTEN.sub("", text)
 
 
 def _image(mime, output):
     data = output.data[mime]
-    if mime == "image/svg+xml":  # inside an <img> neither its scripts nor its links are followed
+    if mime == "image/svg+xml":  # in an <img>, a browser runs no scripts and follows no links
         data = base64.b64encode(data.encode()).decode()
     about = output.metadata.get(mime, {})
-    return {"kind": "image", "source": f"data:{mime};base64,{data}",
+    return {"type": "image", "source": f"data:{mime};base64,{data}",
             "alt": (about.get("alt") if isinstance(about, dict) else "") or "figure without a description"}
 
 
 def _rich(data, markdown):
-    """Return the sanitised HTML of an output that has an HTML or markdown form, "" where nothing of it is left."""
+    """Return the sanitised HTML of an output with an HTML or markdown form, "" if nothing of it is left."""
     from markupsafe import Markup
 
     if "text/html" in data:
@@ -330,7 +233,7 @@ def _rich(data, markdown):
 
 
 class _Markdown:
-    """Markdown as HTML: HTML in it is shown as text, headings get ids and are collected in `headings`."""
+    """Converts markdown to HTML: HTML in it is shown as text; headings get ids and are collected in `headings`."""
 
     def __init__(self):
         import mistune
@@ -343,13 +246,13 @@ class _Markdown:
         self._collect = True
         self._convert = mistune.create_markdown(renderer=Renderer(escape=True), plugins=["table", "strikethrough"])
 
-    def render(self, text, contents=True):
-        """Return safe HTML of `text`; `contents` says whether its headings go into the table of contents."""
+    def render(self, text: str, contents: bool = True) -> Markup:
+        """Return safe HTML of `text`; if `contents`, its headings go into the table of contents."""
         from markupsafe import Markup
 
         self._collect = contents
         html = self._convert(text).replace("<table>", '<div class="scroll"><table>').replace(
-            "</table>", "</table></div>")  # a table in the text itself is escaped, so these are the renderer's
+            "</table>", "</table></div>")  # HTML tables in the text are escaped, so these come from the renderer
         return Markup(sanitise_page(html))
 
     def _heading(self, html, level):

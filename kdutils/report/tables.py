@@ -1,16 +1,24 @@
-"""Tables of a page: rounded, aligned, escaped."""
+"""Tables of a page: rounded, aligned, escaped.
+
+The HTML is not from pandas. ``DataFrame.to_html`` has no caption and no class per column. ``Styler`` does not escape
+column names, cannot style duplicate ones, and aligns by a style sheet, which the sanitiser of the pages removes.
+"""
 
 import html
-import math
+from numbers import Number
+from typing import TYPE_CHECKING, Any
 
-LONG_TEXT = 40  # characters from which a column gets the width of a text
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONG_TEXT = 40  # characters; a column with a longer text is set as text, a longer label in a figure is shortened
 
 
-def show_table(frame, caption="", decimals=None):
-    """Display a data frame as an HTML table: every cell, name and the caption escaped, long text wrapped.
+def show_table(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None) -> None:
+    """Display a data frame as an HTML table; every cell, name and the caption is escaped, long texts are wrapped.
 
-    All rows are shown (pass ``frame.head(20)`` for fewer); floats get `decimals` places, by default four
-    significant digits; missing values are a dash. The index is shown unless it only counts the rows.
+    All rows are shown (pass ``frame.head(20)`` for fewer). Floats have `decimals` places, by default four significant
+    digits. Missing values are a dash. The index is shown unless it only counts the rows.
     """
     from IPython.display import display
 
@@ -19,35 +27,24 @@ def show_table(frame, caption="", decimals=None):
             raw=True)
 
 
-def table_html(frame, caption="", decimals=None):
+def table_html(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None) -> str:
     """Return the HTML of `frame` as show_table displays it."""
-    columns = [_Column(name, values, decimals) for name, values in _columns(frame)]
-    head = "".join(column.head() for column in columns)
-    rows = "\n".join("<tr>" + "".join(column.cell(row) for column in columns) + "</tr>" for row in range(len(frame)))
+    columns = [_column(name, values, decimals) for name, values in _columns(frame)]
     above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+    head, *rows = ("".join(cells) for cells in zip(*columns, strict=True)) if columns else [""]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
 
-class _Column:
-    """One column of a table: its cells as text, and whether they are numbers, words or long texts."""
-
-    def __init__(self, name, values, decimals):
-        self.name = " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-        self.texts = [_text(value, decimals) for value in values]
-        numbers = [_is_number(value) or _is_missing(value) for value in values]
-        self.kind = "number" if numbers and all(numbers) else (
-            "text" if any(len(text) > LONG_TEXT for text in self.texts) else "")
-
-    def head(self):
-        return f"<th{self._attributes()}>{html.escape(self.name)}</th>"
-
-    def cell(self, row):
-        return f"<td{self._attributes()}>{html.escape(self.texts[row])}</td>"
-
-    def _attributes(self):
-        name = f' class="{self.kind}"' if self.kind else ""
-        side = "right" if self.kind == "number" else "left"
-        return f'{name} style="text-align: {side}"'  # the style is for a notebook that is open in Jupyter
+def _column(name, values, decimals):
+    """Return the cells of a column as HTML, the head first; its class says whether it is of numbers or long texts."""
+    texts = [_text(value, decimals) for value in values]
+    numbers = [_is_missing(value) or (isinstance(value, Number) and not isinstance(value, bool)) for value in values]
+    look = 'class="number" style="text-align: right"' if numbers and all(numbers) else (
+        'class="text" style="text-align: left"' if any(len(text) > LONG_TEXT for text in texts) else
+        'style="text-align: left"')  # the style is for a notebook that is open in Jupyter
+    head = " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+    return [f"<th {look}>{html.escape(head)}</th>", *(f"<td {look}>{html.escape(text)}</td>" for text in texts)]
 
 
 def _has_index(frame):
@@ -57,26 +54,20 @@ def _has_index(frame):
 
 
 def _columns(frame):
-    """Return (name, list of values) of the index levels that say something and of every column, duplicates too."""
+    """Return (name, values) of every column, duplicates too, after the levels of an index that is shown."""
     levels = range(frame.index.nlevels) if _has_index(frame) else ()
     index = [(frame.index.names[level] or "", list(frame.index.get_level_values(level))) for level in levels]
     return index + [(name, list(frame.iloc[:, place])) for place, name in enumerate(frame.columns)]
 
 
-def _is_number(value):
-    import numbers
-
-    return isinstance(value, numbers.Number) and not isinstance(value, bool)
-
-
 def _is_missing(value):
     import pandas as pd
 
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+    return value is pd.NA or value is None or (pd.api.types.is_scalar(value) and pd.isna(value))
 
 
-def _text(value, decimals):
-    """Return a cell as text; the items of a list are set apart by semicolons."""
+def _text(value: Any, decimals):
+    """Return a cell as text; the items of a list are separated by semicolons."""
     import numpy as np
 
     if _is_missing(value):

@@ -1,34 +1,35 @@
-"""Agreement of raters and consistency of a scale."""
+"""Agreement of raters and consistency of a scale; a matrix has one row per rated item and one column per rater."""
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.accuracy import Estimate, bootstrap, percentiles
+from kdutils.stats.estimates import Estimate, bootstrap, percentiles
 from kdutils.stats.inputs import checked_choice, checked_floats
 
-# --- agreement of raters, reliability of a scale: one row per thing rated, one column per rater or item
 
-
-def krippendorff_alpha(ratings, level="ordinal", resamples=1000, confidence=0.95, seed=0):
-    """Return Krippendorff's alpha of a matrix (units × raters), NaN where a rater gave no rating; 1 is agreement.
+def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: int = 1000, confidence: float = 0.95,
+                       seed: int = 0) -> Estimate:
+    """Return Krippendorff's alpha of a matrix (units, raters), NaN where a rating is missing; 1 is full agreement.
 
     alpha = 1 - D_observed / D_expected = 1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck, with the coincidences
     o_ck = Σ_units n_uc (n_uk - [c = k]) / (m_u - 1) over the units with m_u ≥ 2 ratings, n_c their marginals, and
     δ² by `level`: "nominal" [c ≠ k], "interval" (c - k)², "ordinal" (Σ_{g=c..k} n_g - (n_c + n_k)/2)². Source:
-    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Interval: percentile, units resampled.
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Interval: percentile bootstrap over units. Raises
+    StudyError for fewer than two units with two ratings, and where all ratings are equal.
     """
     checked_choice("level", level, ("nominal", "ordinal", "interval"))
     ratings = checked_floats(ratings, "ratings")
     if ratings.ndim != 2 or np.isinf(ratings).any():
-        raise StudyError("ratings are a matrix of numbers, units by raters, with NaN for a missing one")
+        raise StudyError("ratings must be a matrix of numbers (units by raters) with NaN for a missing rating")
     ratings = ratings[(~np.isnan(ratings)).sum(axis=1) >= 2]
     if len(ratings) < 2:
         raise StudyError(f"{len(ratings)} units have two ratings or more: agreement needs at least two such units")
     categories = np.unique(ratings[~np.isnan(ratings)])
     if len(categories) == 1:
-        raise StudyError(f"every rating is {categories[0]:g}: without any difference alpha is not defined")
+        raise StudyError(f"every rating is {categories[0]:g}: alpha is undefined where ratings do not differ")
     counts = (ratings[:, :, None] == categories).sum(axis=1).astype(float)
 
     def alpha(rows):
@@ -48,22 +49,23 @@ def krippendorff_alpha(ratings, level="ordinal", resamples=1000, confidence=0.95
     return Estimate(float(alpha(np.arange(len(counts)))), *percentiles(draws, confidence), len(counts))
 
 
-def intraclass_correlation(ratings, confidence=0.95):
-    """Return the six intraclass correlations of Shrout and Fleiss (1979) of a complete matrix (targets × raters).
+def intraclass_correlation(ratings: ArrayLike, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the six intraclass correlations of Shrout and Fleiss (1979) of a complete matrix (targets, raters).
 
-    ICC1: raters drawn anew for every target; ICC2: the same random raters for all, absolute agreement; ICC3: the
-    same fixed raters, consistency; …k: of the mean of the k raters. Columns: kind, value, low, high (F-based; ICC2
-    by Satterthwaite's degrees of freedom), F, df1, df2, p (of a value of 0).
+    ICC1: other random raters for every target. ICC2: the same random raters for all targets, absolute agreement. ICC3:
+    the same fixed raters, consistency. ICC1k, ICC2k and ICC3k: of the mean of the k raters. Columns: kind, value, low,
+    high (from F; ICC2 by Satterthwaite's degrees of freedom), F, df1, df2, p (test of a value of 0). Raises StudyError
+    where ratings are missing, rows do not differ, or columns differ by a constant alone.
     """
     between, judges, within, error, rows, k = _mean_squares(ratings)
     tail = 0.5 + confidence / 2
-    result = []
+    correlations = []
     for kind, rest, df2 in (("ICC1", within, rows * (k - 1)), ("ICC3", error, (rows - 1) * (k - 1))):
         F, df1 = between / rest, rows - 1
         bounds = F, F / stats.f.ppf(tail, df1, df2), F * stats.f.ppf(tail, df2, df1)
         test = {"F": F, "df1": df1, "df2": df2, "p": stats.f.sf(F, df1, df2)}
-        result.append((kind, *((x - 1) / (x + k - 1) for x in bounds), test))
-        result.append((f"{kind}k", *(1 - 1 / x for x in bounds), test))
+        correlations.append((kind, *((x - 1) / (x + k - 1) for x in bounds), test))
+        correlations.append((f"{kind}k", *(1 - 1 / x for x in bounds), test))
     # ICC2 shares the test of ICC3, the last of the loop.
     value = (between - error) / (between + (k - 1) * error + k * (judges - error) / rows)
     a, b = k * value * judges / error, rows * (1 + (k - 1) * value) - k * value
@@ -72,18 +74,19 @@ def intraclass_correlation(ratings, confidence=0.95):
     spread = k * judges + (k * rows - k - rows) * error
     bounds = (value, rows * (between - below * error) / (below * spread + rows * between),
               rows * (above * between - error) / (spread + rows * above * between))
-    result.insert(2, ("ICC2", *bounds, test))
+    correlations.insert(2, ("ICC2", *bounds, test))
     with np.errstate(divide="ignore"):  # Spearman-Brown; the limit of the lowest ICC2 is minus infinity
-        result.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))
+        correlations.insert(3, ("ICC2k", *(k * x / (1 + (k - 1) * x) for x in bounds), test))
     return pd.DataFrame([{"kind": kind, "value": value, "low": low, "high": high, **test}
-                         for kind, value, low, high, test in result])
+                         for kind, value, low, high, test in correlations])
 
 
-def cronbach_alpha(items, confidence=0.95):
-    """Return Cronbach's (1951) alpha = k/(k - 1) · (1 - Σ item variances / variance of the sum) of respondents × items.
+def cronbach_alpha(items: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return Cronbach's (1951) alpha of a complete matrix (respondents, items); at most 1.
 
-    Interval of Feldt (1965): 1 - alpha times the F quantiles of n - 1 and (n - 1)(k - 1) degrees of freedom. It
-    equals ICC3k, of which the items are the raters.
+    alpha = k/(k - 1) · (1 - Σ item variances / variance of the sum). It equals ICC3k with items as raters. Interval of
+    Feldt (1965): (1 - alpha) times the F quantiles of n - 1 and (n - 1)(k - 1) degrees of freedom. Raises StudyError as
+    intraclass_correlation does.
     """
     between, _, _, error, rows, k = _mean_squares(items)
     limits = [1 - error / between * stats.f.ppf(tail, rows - 1, (rows - 1) * (k - 1))
@@ -92,12 +95,12 @@ def cronbach_alpha(items, confidence=0.95):
 
 
 def _mean_squares(ratings):
-    """Return mean squares between rows, between columns, within rows and of the rest, and the matrix's shape."""
+    """Return the mean squares between rows, between columns, within rows and residual, and the shape of the matrix."""
     ratings = checked_floats(ratings, "ratings")
     if ratings.ndim != 2 or min(ratings.shape) < 2:
-        raise StudyError("ratings are a matrix of two rows and two columns or more: one row per thing rated")
+        raise StudyError("ratings must be a matrix of at least two rows and two columns, one row per rated item")
     if not np.isfinite(ratings).all():
-        raise StudyError(f"{int((~np.isfinite(ratings)).sum())} ratings are missing: leave out incomplete rows, "
+        raise StudyError(f"{int((~np.isfinite(ratings)).sum())} ratings are missing: leave out incomplete rows "
                          "or use Krippendorff's alpha")
     (rows, k), row_means, column_means = ratings.shape, ratings.mean(axis=1), ratings.mean(axis=0)
     within = ratings - row_means[:, None]
@@ -105,5 +108,5 @@ def _mean_squares(ratings):
     between = k * row_means.var(ddof=1)
     if between <= 1e-12 * ratings.var() or error <= 1e-12 * ratings.var():
         raise StudyError("the rows do not differ, or the columns agree up to a constant: the ratio of their "
-                         "variances is not defined")
+                         "variances is undefined")
     return between, rows * column_means.var(ddof=1), np.sum(within ** 2) / (rows * (k - 1)), error, rows, k

@@ -1,6 +1,7 @@
-"""Linear and mixed models, and rank correlation."""
+"""Linear models, linear mixed models and rank correlation. `table` is a frame with one observation per row."""
 
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -9,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.accuracy import Estimate, bootstrap, percentiles
+from kdutils.stats.estimates import Estimate, bootstrap, percentiles
 from kdutils.stats.inputs import checked_choice, checked_groups, checked_table, column_list
 
 COEFFICIENTS = ["term", "estimate", "standard_error", "statistic", "p", "low", "high"]
@@ -21,7 +22,7 @@ class LinearModel:
 
     coefficients: pd.DataFrame
     F: float
-    df: tuple
+    df: tuple[int, int]
     p: float
     r_squared: float
     n: int
@@ -31,9 +32,9 @@ class LinearModel:
 class MixedModel:
     """A linear mixed model; outcome is "converged", "boundary" (a variance is 0) or "not converged".
 
-    coefficients: columns COEFFICIENTS, statistic is z. variances: component, variance (squared units of the
-    value), share of their sum (for one random effect the ICC), share_error (standard error by the delta method;
-    NaN unless converged). message: what the library warned of. Both tables are empty where there was no fit.
+    coefficients: columns COEFFICIENTS, statistic is z. variances: component, variance (squared units of the value),
+    share of their sum (the ICC if there is one random effect), share_error (standard error by the delta method; NaN
+    unless converged). message: the warnings of the library. Both tables are empty if no model could be fitted.
     """
 
     outcome: str
@@ -44,13 +45,14 @@ class MixedModel:
     n: int
 
 
-def rank_correlation(table, first, second, method="spearman", cluster=None, within=None, resamples=2000,
-                     confidence=0.95, seed=0):
-    """Return the Estimate of Spearman's rho or Kendall's tau-b of two columns, from -1 to 1, with bootstrap interval.
+def rank_correlation(table: pd.DataFrame, first: str, second: str, method: str = "spearman",
+                     cluster: str | None = None, within: str | None = None, resamples: int = 2000,
+                     confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """Return Spearman's rho or Kendall's tau-b of two columns, from -1 to 1, with a bootstrap interval.
 
-    `cluster`: rows of a cluster are resampled together (see bootstrap_interval). `within`: the mean over groups of
-    the correlation inside the group, weighted by rows - 1; groups in which a column does not vary say nothing and
-    are left out; groups are resampled and n counts those that were used.
+    `cluster`: rows of a cluster are resampled together (see bootstrap_interval). `within`: the result is the mean over
+    groups of the correlation inside each group, weighted by rows - 1. Groups where a column does not vary are left out;
+    groups are resampled, and n counts the groups that were used. Raises StudyError where no correlation is defined.
     """
     checked_choice("method", method, ("spearman", "kendall"))
     if cluster is not None and within is not None and cluster != within:
@@ -60,7 +62,7 @@ def rank_correlation(table, first, second, method="spearman", cluster=None, with
     if within is None:
         value = _correlation(values, method)
         if np.isnan(value):
-            raise StudyError(f"{first!r} or {second!r} does not vary: their correlation is not defined")
+            raise StudyError(f"{first!r} or {second!r} does not vary: their correlation is undefined")
         draws = bootstrap(lambda rows: _correlation(values[rows], method), len(values), codes.get(cluster),
                            resamples, seed)
         size = len(values) if cluster is None else int(codes[cluster].max()) + 1
@@ -81,30 +83,33 @@ def rank_correlation(table, first, second, method="spearman", cluster=None, with
 # --- models
 
 
-def linear_model(table, value, group, covariates=(), reference=None, confidence=0.95):
-    """Return the LinearModel of value ~ group + covariates; every level of `group` is compared with `reference`.
+def linear_model(table: pd.DataFrame, value: str, group: str, covariates: str | list[str] = (),
+                 reference: Hashable = None, confidence: float = 0.95) -> LinearModel:
+    """Return the model value ~ group + covariates; every level of `group` is compared with `reference`.
 
-    Terms: "intercept" (the mean of the reference where the covariates are 0), the other levels, the covariates.
-    The reference is the level that the table names first unless given. Rows count as independent: see mixed_model.
+    Terms: "intercept" (the mean of the reference level where all covariates are 0), the other levels, the covariates.
+    The default reference is the first level in the table. Rows are treated as independent; otherwise use mixed_model.
+    Raises StudyError where the coefficients or the residual variance cannot be estimated.
     """
     from statsmodels.api import OLS
 
     target, design, _ = _design(table, value, group, covariates, reference)
     model = OLS(target, design).fit()
     if model.ssr <= 1e-12 * model.centered_tss:
-        raise StudyError(f"the terms explain {value!r} without rest: there is no residual variance to judge them by")
+        raise StudyError(f"the terms explain {value!r} fully: the residual variance is 0")
     return LinearModel(_coefficients(design, model.params, model.bse, stats.t(model.df_resid), confidence),
                        float(model.fvalue), (int(model.df_model), int(model.df_resid)), float(model.f_pvalue),
                        float(model.rsquared), len(target))
 
 
-def mixed_model(table, value, group, random, covariates=(), reference=None, confidence=0.95):
-    """Return the MixedModel of value ~ group + covariates + a random intercept per level of each column of `random`.
+def mixed_model(table: pd.DataFrame, value: str, group: str, random: str | list[str],
+                covariates: str | list[str] = (), reference: Hashable = None, confidence: float = 0.95) -> MixedModel:
+    """Return the model value ~ group + covariates + a random intercept per level of each column of `random`.
 
-    `random`: say ["rater", "item"], crossed or nested; fitted by REML as variance components of one group
-    (statsmodels MixedLM), dense: made for some thousand ratings. Terms and reference as in linear_model; standard
-    errors are those of generalised least squares given the variances, p and intervals normal (Wald). An effect whose
-    every level has one row, or that leaves no residual, is a StudyError.
+    Random effects, for example ["rater", "item"], are crossed or nested. They are fitted by REML as variance components
+    (statsmodels MixedLM) with dense matrices, so for up to some thousand rows. Terms and reference are those of
+    linear_model. Standard errors are those of generalised least squares given the variances; p values and intervals are
+    normal (Wald). Raises StudyError where the data cannot separate a random effect from another term or the residual.
     """
     random = column_list(random)
     target, design, codes = _design(table, value, group, covariates, reference, random)
@@ -119,7 +124,7 @@ def mixed_model(table, value, group, random, covariates=(), reference=None, conf
     variances, X = np.append(model.vcomp, model.scale), design.to_numpy()
     shares = variances / variances.sum()
     outcome = "not converged" if not converged else "boundary" if shares[:-1].min() < 1e-6 else "converged"
-    # V = scale (I + Z Z'), inverted by Woodbury. MixedLM's own errors invert a Hessian that breaks down at a boundary.
+    # V = scale (I + Z Z'), inverted by Woodbury. MixedLM itself inverts a Hessian, which fails at a boundary.
     Z = np.hstack([part * np.sqrt(size / model.scale) for part, size in zip(indicators, model.vcomp, strict=True)])
     within = X.T @ X - X.T @ Z @ np.linalg.solve(np.eye(Z.shape[1]) + Z.T @ Z, Z.T @ X)
     fixed = np.sqrt(model.scale * np.diag(np.linalg.inv(within)))
@@ -135,10 +140,11 @@ def mixed_model(table, value, group, random, covariates=(), reference=None, conf
 
 
 def _fit_mixed(target, design, names, indicators):
-    """Return (fit, whether it converged, warnings) by BFGS or, where that is not quiet, by Nelder and Mead.
+    """Return (fit, whether it converged, warnings) by BFGS or, if that warns or fails, by Nelder-Mead.
 
-    Near a variance of 0 BFGS stopped far from the optimum in half of 150 simulated small studies, with nonsense for
-    the other variances, though never without a warning; Nelder-Mead, three times as slow, found it in all of them.
+    With a variance near 0, BFGS stopped far from the optimum in half of 150 simulated small studies and gave wrong
+    values for the other variances, but always with a warning. Nelder-Mead is three times as slow and found the optimum
+    in all of them.
     """
     from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
@@ -149,16 +155,16 @@ def _fit_mixed(target, design, names, indicators):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                found = model.fit(reml=True, method=[method])
+                fit = model.fit(reml=True, method=[method])
             except np.linalg.LinAlgError:
                 if method == "nm":
                     raise
                 continue
-        if found.converged and not caught:
+        if fit.converged and not caught:
             break
-    if not np.isfinite([*found.vcomp, found.scale, found.llf]).all():
-        raise np.linalg.LinAlgError("the variances are no finite numbers")
-    return found, bool(found.converged), "; ".join(dict.fromkeys(str(item.message) for item in caught))
+    if not np.isfinite([*fit.vcomp, fit.scale, fit.llf]).all():
+        raise np.linalg.LinAlgError("the variances are not finite numbers")
+    return fit, bool(fit.converged), "; ".join(dict.fromkeys(str(item.message) for item in caught))
 
 
 def _correlation(values, method):
@@ -184,8 +190,8 @@ def _design(table, value, group, covariates, reference, random=()):
     if design.shape[1] < len(levels) + len(covariates):
         raise StudyError(f"two of the terms {', '.join(map(str, ['intercept', *levels, *covariates]))} share a name")
     if np.ptp(data[value]) == 0:
-        raise StudyError(f"every {value!r} is the same: there is nothing to model")
-    # Scaled, so that a covariate in large units does not pass for one that depends on the others.
+        raise StudyError(f"every {value!r} is the same: there is no variation to model")
+    # Columns are scaled: else a covariate in large units would look dependent on the others.
     if np.linalg.matrix_rank(design / np.maximum(design.abs().max(), 1e-300)) < design.shape[1]:
         raise StudyError(f"the terms {', '.join(design)} depend on one another (or do not vary): drop one")
     if len(data) <= design.shape[1]:
@@ -194,19 +200,19 @@ def _design(table, value, group, covariates, reference, random=()):
 
 
 def _check_random(target, design, codes, group, indicators):
-    """Refuse random effects (column: matrix of its levels) that the data cannot tell from something else."""
+    """Raise StudyError if the data cannot separate a random effect (column: matrix of its levels) from another term."""
     for name, matrix in indicators.items():
         if matrix.shape[1] in (1, len(target)):
             raise StudyError(f"the random effect {name!r} has {matrix.shape[1]} levels in {len(target)} rows: it needs "
-                             "two or more, and some with several rows, to be told from the residual")
+                             "two or more, some of them with several rows, to be separated from the residual")
         columns = np.hstack([design, matrix])
         rest = target - columns @ np.linalg.lstsq(columns, target)[0]
         if rest @ rest <= 1e-12 * np.sum((target - target.mean()) ** 2):
-            raise StudyError(f"the terms and {name!r} explain every value: no residual variance is left")
+            raise StudyError(f"the terms and {name!r} explain every value: the residual variance is 0")
     for first, second in combinations([group, *indicators], 2):
         both = np.unique(np.c_[codes[first], codes[second]], axis=0)
         if len(both) == codes[first].max() + 1 == codes[second].max() + 1:
-            raise StudyError(f"{first!r} and {second!r} divide the rows in the same way: give one of them")
+            raise StudyError(f"{first!r} and {second!r} divide the rows in the same way: give only one of them")
 
 
 def _coefficients(design, estimates, errors, distribution, confidence):

@@ -1,20 +1,21 @@
-"""How likely a planned study finds a difference, and the smallest difference that it can find."""
+"""Power of a planned rating study: how likely it finds a difference, and the smallest difference it can find."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.accuracy import Estimate
+from kdutils.stats.estimates import Estimate
 from kdutils.stats.inputs import checked_numbers
 
 
 @dataclass(frozen=True)
 class StudyPower:
-    """Power of a planned study: overall (Kruskal-Wallis) and pairs (first, second, vda, power, low, high)."""
+    """Power, from 0 to 1: overall (Kruskal-Wallis) and of all pairs (columns first, second, vda, power, low, high)."""
 
     overall: Estimate
     pairs: pd.DataFrame
@@ -22,28 +23,27 @@ class StudyPower:
 
 @dataclass(frozen=True)
 class Detectable:
-    """The smallest shift found with the power asked for: as VDA, in scale points and as an odds ratio."""
+    """The smallest shift that is found with the required power: as VDA (0 to 1), in scale points, as an odds ratio."""
 
     vda: float
     points: float
     odds_ratio: float
 
 
-# --- planning a study with people
+def study_power(shares: dict[str, ArrayLike], raters: int, ratings: int, rater_correlation: float = 0.0,
+                level: float = 0.05, simulations: int = 1000, seed: int = 0) -> StudyPower:
+    """Return the StudyPower, by simulation, of a study where `raters` people give `ratings` ratings each.
 
-
-def study_power(shares, raters, ratings, rater_correlation=0.0, level=0.05, simulations=1000, seed=0):
-    """Return the StudyPower of a planned rating study, simulated: `raters` people give `ratings` ratings each.
-
-    shares: {name: share of ratings in each category, lowest first}. Raters go round the names in turn, so the cells
-    are equal to within one. A rating is a standard normal value cut where `shares` say, of which rater_correlation
-    is the rater's own part. Tests: Kruskal-Wallis over all, Wilcoxon's rank sum of every pair (Holm); like the
-    published analysis both ignore who rated. power is the share of p < level, its interval exact (Clopper-Pearson).
+    shares: {name: share of ratings in each category, lowest category first}. Raters take the names in turn, so cells
+    differ by at most one rating. A rating is a standard normal value, cut into categories as `shares` say; the share
+    rater_correlation (0 to below 1) of its variance is the rater's own. Tests: Kruskal-Wallis over all names and
+    Wilcoxon's rank sum for every pair (Holm). Like the published analysis, both ignore who rated. power is the share of
+    simulations with p < level; its interval is exact (Clopper-Pearson).
     """
     shares = {name: check_shares(values, name) for name, values in shares.items()}
     categories = max(map(len, shares.values()), default=0)
     if len(shares) < 2 or any(len(values) < categories for values in shares.values()):
-        raise StudyError("shares: two names or more with the same number of categories")
+        raise StudyError("shares: two names or more are needed, with the same number of categories")
     if not 0 <= rater_correlation < 1 or raters < 1 or ratings < 1 or raters * ratings < 2 * len(shares):
         raise StudyError("a study needs two ratings per name or more, and a rater correlation from 0 to below 1")
     generator = np.random.default_rng(seed)
@@ -52,25 +52,26 @@ def study_power(shares, raters, ratings, rater_correlation=0.0, level=0.05, simu
     turn = np.add.outer(np.arange(raters) * ratings, np.arange(ratings)) % len(shares)
     drawn = [np.searchsorted(stats.norm.ppf(np.cumsum(values)[:-1]), latent[:, turn == i])
              for i, values in enumerate(shares.values())]
-    # As counts per category a thousand studies are tested at once.
+    # With counts per category, all simulated studies are tested in one step.
     counts = np.stack([np.stack([(values == category).sum(axis=1) for category in range(categories)], axis=1)
                        for values in drawn], axis=1)
     overall = _kruskal_of_counts(counts)
     pairs = np.array([_kruskal_of_counts(counts[:, pair]) for pair in combinations(range(len(shares)), 2)])
-    found = [_share_below(values, level) for values in _holm(pairs)]
+    powers = [_share_below(values, level) for values in _holm(pairs)]
     return StudyPower(_share_below(overall, level), pd.DataFrame(
         [{"first": first, "second": second, "vda": _vda_of_shares(shares[first], shares[second]),
           "power": result.value, "low": result.low, "high": result.high}
-         for (first, second), result in zip(combinations(shares, 2), found, strict=True)]))
+         for (first, second), result in zip(combinations(shares, 2), powers, strict=True)]))
 
 
-def minimal_detectable(shares, first_size, second_size=None, power=0.8, level=0.05):
-    """Return the smallest upward shift of ratings that a rank-sum test of two groups finds with the power asked for.
+def minimal_detectable(shares: ArrayLike, first_size: int, second_size: int | None = None, power: float = 0.8,
+                       level: float = 0.05) -> Detectable:
+    """Return the smallest upward shift of ratings that a rank-sum test of two groups finds with the given power.
 
-    shares: of the categories in the group that does not shift, lowest first; the other follows by a shift of all
-    cumulative log odds. Noether (1987) with ties: A - 1/2 = (z_{1 - level/2} + z_power) · sqrt((1 - Σ p³)
-    (m + n + 1) / (12 m n)), p the mean shares. points: difference of the means, one point per category.
-    For several comparisons give the level that each is left with.
+    shares: share of each category in the group that is not shifted, lowest category first; in the other group all
+    cumulative log odds are shifted. Sample size by Noether (1987) with ties: A - 1/2 = (z_{1 - level/2} + z_power) ·
+    sqrt((1 - Σ p³) (m + n + 1) / (12 m n)), p the mean shares, m and n the numbers of ratings. points: difference of
+    means, one point per category. For several comparisons give the level of each one after correction.
     """
     shares, sizes = check_shares(shares, "shares"), (first_size, first_size if second_size is None else second_size)
     if min(sizes) < 2 or not (0 < level < 1 and level / 2 < power < 1):
@@ -95,9 +96,9 @@ def minimal_detectable(shares, first_size, second_size=None, power=0.8, level=0.
 
 
 def _kruskal_of_counts(counts):
-    """Return the p of Kruskal-Wallis of every study in `counts`, (studies, groups, categories); 1 where all are equal.
+    """Return p of Kruskal-Wallis of each study in `counts` (studies, groups, categories); 1 if all ratings are equal.
 
-    With two groups it is Wilcoxon's rank sum test, normal approximation with ties and no continuity correction.
+    For two groups it is Wilcoxon's rank sum test (normal approximation with ties, no continuity correction).
     """
     totals, sizes = counts.sum(axis=1), counts.sum(axis=2)
     size = totals[0].sum()
@@ -110,7 +111,7 @@ def _kruskal_of_counts(counts):
 
 
 def _holm(p_values):
-    """Return Holm's correction along the first axis; the library does one study per call and is slow at it."""
+    """Return p values corrected by Holm along the first axis; statsmodels takes one study per call, which is slow."""
     order = np.argsort(p_values, axis=0)
     steps = np.take_along_axis(p_values, order, 0) * np.arange(len(p_values), 0, -1)[:, None]
     np.put_along_axis(steps, order, np.minimum(np.maximum.accumulate(steps, axis=0), 1), 0)
@@ -123,11 +124,11 @@ def _share_below(p_values, level):
     return Estimate(hits / size, float(exact.low), float(exact.high), size)
 
 
-def check_shares(values, name):
-    """Return shares of categories as floats that sum to 1; StudyError where they are none."""
+def check_shares(values: ArrayLike, name: str) -> np.ndarray:
+    """Return the shares of categories as floats that sum to 1; StudyError if one is negative or the sum is not 1."""
     values = checked_numbers(values, f"shares of {name}", least=2)
     if values.min() < 0 or abs(values.sum() - 1) > 1e-6:
-        raise StudyError(f"shares of {name}: they are 0 or more and sum to 1, not {values.sum():g}")
+        raise StudyError(f"shares of {name}: each must be 0 or more and all must sum to 1, not {values.sum():g}")
     return values / values.sum()
 
 

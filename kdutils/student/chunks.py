@@ -2,19 +2,17 @@
 
 import numpy as np
 
-CHUNK_COST = 0.025  # of the token budget: what a chunk costs by itself
+CHUNK_COST = 0.025  # fixed cost of a chunk, as a share of the token budget
 
 
-# How a step is cut
+def cut_rows(rows: list, token_budget: int, causal: bool = False) -> list[list]:
+    """Cut the rows of a step (TokenRows or ChoiceRows) into chunks of similar length; each row is in one chunk.
 
-def cut_rows(rows, token_budget, causal=False):
-    """Cut the rows of a step into chunks of like length; return them as lists of rows, each row in exactly one.
-
-    A chunk's size is rows · (longest source + longest target), padding included, of a causal student rows · longest
-    (source + target); it stays at or under `token_budget` unless a single row is larger. Rows are ordered by source
-    or by target and cut in two where that costs least, and so on with both parts, until a part is within the budget
-    and another cut would cost more than it saves. What is to cost least is the padded tokens and, for each chunk,
-    CHUNK_COST of the budget.
+    The size of a chunk is rows · (longest source + longest target), padding included; for a causal student, rows ·
+    longest (source + target). It is at most `token_budget`, except for a single row that is longer. The cost of a chunk
+    is its size plus CHUNK_COST of the budget. The rows are ordered by source or by target and cut in two where the cost
+    is lowest; both parts are cut again in the same way, until a part is within the budget and another cut would not
+    lower the cost.
     """
     if not rows:
         return []

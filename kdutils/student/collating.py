@@ -1,79 +1,101 @@
-"""From questions to the tensors of one optimiser step.
+"""From questions to the tensors of one optimiser step: rows of token ids, padding, and what a vocabulary lacks."""
 
-All rows of all tasks of a step are pooled, ordered by length whatever their task, and cut into chunks
-under a budget of padded tokens. How a step is cut changes its cost and never its loss (trainer.py).
-"""
+from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
-from kdutils.data.texts import folded, tokens_before
+from kdutils.data.texts import count_tokens_before, fold
 from kdutils.errors import StudyError
-from kdutils.student.methods import as_explained, method_of, rows_of, tasks_of
-from kdutils.student.models import end_token
+from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
+from kdutils.student.models import end_token, load_tokenizer
 
-IGNORED = -100  # the label that no loss counts
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # the label of what does not count in the loss
 SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A row as token ids: `task` is the index of its task in the method's order.
+    """A Row as token ids; `task` is the number of its task in the method's order.
 
-    `target` holds the ids of the target prefix and of the target, end token included; no loss is due on the first
-    `given` of them, which the decoder is forced through.
+    `target`: the ids of target prefix and target, end token included. The first `given` ids are the prefix, which does
+    not count in the loss.
     """
 
     task: int
-    source: list
-    target: list
+    source: list[int]
+    target: list[int]
     given: int = 0
 
     @property
-    def counted(self):
+    def counted(self) -> int:
         """How many of the target's tokens count in the loss."""
         return len(self.target) - self.given
 
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """A question for a classifier: the token ids of each (question, choice) pair; `gold` is the place of the answer.
+    """A question for a classifier: the token ids (and type ids) of each pair of question and choice.
 
-    In a step it counts as one target token, so the loss of its task is a mean over questions.
+    `gold` is the place of the right choice. A question counts as one target token, so the loss of its task is a mean
+    over questions.
     """
 
     task: int
-    pairs: list
-    types: list
+    pairs: list[list[int]]
+    types: list[list[int]]
     gold: int
     counted = 1
     given = 0
 
     @property
-    def source(self):
+    def source(self) -> list[int]:
+        """The tokens of all pairs: what the question takes of a token budget."""
         return [token for pair in self.pairs for token in pair]
 
     @property
-    def target(self):
+    def target(self) -> list[int]:
+        """The place of the right choice, as the one target token."""
         return [self.gold]
 
 
-class EpochRows:
-    """The rows of every question as a map-style dataset of torch; set its `epoch` at each epoch's beginning.
+@dataclass(frozen=True)
+class RowFormat:
+    """What rows have to fit. Longer sources and targets are cut to `max_source` and `max_target` tokens.
 
-    `entries`: what tokenize_rows returned; `ids`: the ids of the questions. ``self[i]`` is the list of rows of
-    question i. Where an entry holds a tuple of alternatives, one is drawn, each equally likely, from a hash of seed,
-    id and epoch: the draw depends neither on the order of the questions nor on where a training was resumed.
+    `kind`: that of the student (models.model_kind). `context`: for how many tokens the model has positions
+    (hub.model_context), None for any number.
     """
 
-    def __init__(self, entries, ids, seed):
+    max_source: int
+    max_target: int
+    kind: str = "seq2seq"
+    context: int | None = None
+
+
+class EpochRows:
+    """The rows of all questions in one epoch, as a map-style dataset; ``self[i]`` is the list of rows of question i.
+
+    `entries`: from tokenize_rows. `ids`: the ids of the questions. Set `epoch` at the beginning of each epoch. Of a
+    tuple of alternatives one is drawn, all with the same probability, by a hash of seed, id and epoch. So a draw does
+    not depend on the order of the questions or on where a training was resumed.
+    """
+
+    def __init__(self, entries: list, ids: Sequence[str], seed: int):
         self.entries, self.ids, self.seed, self.epoch = entries, list(ids), seed, 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> list[TokenRow | ChoiceRow]:
         return [self._drawn(entry, self.ids[i]) if isinstance(entry, tuple) else entry for entry in self.entries[i]]
 
     def _drawn(self, alternatives, key):
@@ -81,55 +103,54 @@ class EpochRows:
         return alternatives[int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) % len(alternatives)]
 
 
-def tokenize_rows(tokenizer, method, parameters, items, explained, max_source, max_target, kind="seq2seq",
-                  context=None):
-    """Return (entries, cuts): each question's rows as token ids, tokenised once and kept.
+def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: dict, items: list[dict],
+                  explained: dict, row_format: RowFormat) -> tuple[list, dict[str, int]]:
+    """Return (entries, cuts): the rows of each question as token ids, and how many texts were cut.
 
-    `items`: records of tables.QUESTIONS; `explained`: {question id: Explained, or a rationale as text, or None};
-    `kind` and `context`: models.model_kind and sources.model_context of the student. An entry is a list of TokenRows,
-    with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
+    `items`: records of tables.QUESTIONS; `explained`: {question id: see methods.as_explained}. An entry is a list of
+    TokenRows, with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
+    `cuts` counts the cut ``sources`` and ``targets``. A cut text keeps its end token, and an answer at the end of a
+    target: the rationale before it is cut.
 
-    A source longer than `max_source` or a target longer than `max_target` tokens is cut and counted in `cuts`. Its
-    end token is kept, and so is an answer that ends a target: the rationale before it is cut. Raises StudyError when
-    an answer does not fit, since a student could then never write it, and when a row is longer than the context.
+    Raises StudyError for an answer that does not fit, because a student could never write it, and for a row longer
+    than the model's context.
     """
-    for name, limit in (("max_source_tokens", max_source), ("max_target_tokens", max_target)):
+    for name, limit in (("max_source_tokens", row_format.max_source), ("max_target_tokens", row_format.max_target)):
         if limit < 8:
             raise StudyError(f"{name}: {limit} is too short for any text; give at least 8")
-    if kind == "classifier":
-        return _choice_rows(tokenizer, method, items, max_source, context)
+    if row_format.kind == "classifier":
+        return _choice_rows(tokenizer, method, items, row_format)
     tasks = tasks_of(method, parameters)
     numbers = {task.name: number for number, task in enumerate(tasks)}
     concluding = {task.name for task in tasks if task.concludes}
-    _check_answers(tokenizer, items, format_conclusion if concluding else format_answer, max_target)
+    _check_answers(tokenizer, items, format_conclusion if concluding else format_answer, row_format.max_target)
     groups = [rows_of(method, parameters, item, explained.get(item["id"])) for item in items]
     rows = [row for group in groups for row in group]
-    sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], kind)
+    sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], row_format.kind)
     targets = _encoded(encode_targets, tokenizer, [_decoded(row) for row in rows])
-    prefixed = [row for row in rows if row.target_prefix]
-    given = dict(zip(prefixed, tokens_before(tokenizer, [_decoded(row) for row in prefixed],
-                                             [len(row.target_prefix) for row in prefixed]), strict=True))
+    given = _given_tokens(tokenizer, rows)
     end, cuts, entries = end_token(tokenizer), {"sources": 0, "targets": 0}, []
     for item, group in zip(items, groups, strict=True):
-        found = {}
+        of_task = {}
         for row in group:
             source, target = sources[row.source], [*targets[_decoded(row)], end]
-            tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and len(target) > max_target else 1
-            _check_answer(tail, max_target, item)
-            cuts["sources"] += len(source) > max_source
-            cuts["targets"] += len(target) > max_target
-            source, target = cut(source, max_source), cut(target, max_target, tail)
-            _check_context(len(source), len(target), kind, context, item)
-            found.setdefault(row.task, []).append(TokenRow(
+            cuts["sources"] += len(source) > row_format.max_source
+            too_long = len(target) > row_format.max_target
+            cuts["targets"] += too_long
+            tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and too_long else 1
+            _check_answer(tail, row_format.max_target, item)
+            source, target = cut(source, row_format.max_source), cut(target, row_format.max_target, tail)
+            _check_context(len(source), len(target), row_format, item)
+            of_task.setdefault(row.task, []).append(TokenRow(
                 numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail)))
-        entries.append([same[0] if len(same) == 1 else tuple(same) for same in found.values()])
+        entries.append([same[0] if len(same) == 1 else tuple(same) for same in of_task.values()])
     return entries, cuts
 
 
-def encode_sources(tokenizer, texts, kind):
+def encode_sources(tokenizer: PreTrainedTokenizerBase, texts: list[str], kind: str) -> list[list[int]]:
     """Return the token ids of source texts as a student of `kind` reads them.
 
-    A causal student reads a separator behind the source and no end token: it is to go on with the target.
+    A causal student reads a separator after the source, and no end token: the target follows.
     """
     if kind != "causal":
         return tokenizer(texts)["input_ids"]
@@ -138,18 +159,32 @@ def encode_sources(tokenizer, texts, kind):
     return [ids[:-1] if ids[-1:] == [end] else ids for ids in encoded]
 
 
-def encode_targets(tokenizer, texts):
+def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Return the token ids of target texts, without the start and end tokens that some tokenizers add."""
     return tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
 
 
-def vocabulary_gaps(tokenizer, method, items, explained=None):
-    """Return what a student of this vocabulary cannot write of `items` (as of tokenize_rows); {} where it can all.
+# What a vocabulary cannot write
 
-    ``count`` of ``questions``: right answers that do not come back from their tokens, case, width and spaces aside.
-    ``wrong``: of these, those that count as wrong whatever the student learns, since what comes back of their sentence,
-    read as a prediction is, is not the answer. ``choices``: other choices that do not come back. ``examples``: up to
-    three such texts. ``explanations``: texts of ``explained`` that hold an unknown token.
+def student_gaps(student: dict, method: str, questions: pd.DataFrame, explained: dict | None = None) -> dict:
+    """Return the vocabulary_gaps of a student (arguments of models.load_student); {} for a classifier."""
+    if student.get("kind") == "classifier":
+        return {}
+    tokenizer = load_tokenizer(student.get("tokenizer") or student["model"])
+    return vocabulary_gaps(tokenizer, method, questions.to_dict("records"), explained)
+
+
+def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict],
+                    explained: dict | None = None) -> dict:
+    """Return what a student with this vocabulary cannot write of `items` and `explained` (see tokenize_rows).
+
+    {} if it can write everything, else
+
+    - ``count`` of ``questions``: right answers that change when they are encoded and decoded (apart from case, width
+      and spaces). ``wrong``: those of them that always count as wrong, because the decoded sentence, read as a
+      prediction, gives another answer;
+    - ``choices``: other choices that change; ``examples``: up to three of these texts;
+    - ``explanations`` of ``explained``: texts that contain an unknown token.
     """
     says, unknown = method_of(method).says, tokenizer.unk_token_id
     answers = list(dict.fromkeys(text for item in items for text in [item["answer"], *item["choices"]]))
@@ -177,11 +212,11 @@ def _written(tokenizer, texts):
 
 
 def _letters(text):
-    return "".join(folded(text).split())
+    return "".join(fold(text).split())
 
 
-def gap_lines(gaps, name=""):
-    """Return the sentences that say what vocabulary_gaps returned of questions of a split `name`; [] for {}."""
+def gap_lines(gaps: dict, name: str = "") -> list[str]:
+    """Return sentences on the vocabulary_gaps of the questions of a split `name`; [] for {}."""
     if not gaps:
         return []
     count, wrong = gaps["count"], gaps["wrong"]
@@ -191,40 +226,50 @@ def gap_lines(gaps, name=""):
         lines.append(f"{count} of {gaps['questions']} {name}questions have an answer that this vocabulary cannot "
                      f"write, {such}; {verdict if wrong else 'what is left of it is still read as right'}.")
     if gaps["choices"]:
-        which = "choice that is" if gaps["choices"] == 1 else "choices that are"
-        lines.append(f"{gaps['choices']} {which} no answer cannot be written{'' if count else ', ' + such}.")
+        lines.append(f"{gaps['choices']} other choice{'s' * (gaps['choices'] > 1)} cannot be written"
+                     f"{'' if count else ', ' + such}.")
     if gaps["explanations"]:
-        lines.append(f"{gaps['explanations']} of {gaps['explained']} explanations hold signs that this vocabulary does "
-                     "not know; a student cannot learn to write these.")
+        lines.append(f"{gaps['explanations']} of {gaps['explained']} explanations contain characters that this "
+                     "vocabulary does not know; a student cannot learn to write them.")
     return lines
 
 
+# Rows as token ids
+
 def _encoded(encode, tokenizer, texts, *more):
-    """Return {text: token ids}, each text encoded once; equal ids are one object, a fifth of the memory."""
+    """Return {text: token ids}, each text encoded once; equal ids share one object: a fifth of the memory."""
     distinct, shared = list(dict.fromkeys(texts)), {}
     encoded = encode(tokenizer, distinct, *more) if distinct else []
     return {text: [shared.setdefault(token, token) for token in ids]
             for text, ids in zip(distinct, encoded, strict=True)}
 
 
-def _decoded(row):
-    """The whole text that the decoder sees: prefix and target as one, so that the tokens are those of one text."""
+def _given_tokens(tokenizer, rows):
+    """Return {row with a target prefix: how many tokens of its decoder text are the prefix}."""
+    prefixed = [row for row in rows if row.target_prefix]
+    places = [len(row.target_prefix) for row in prefixed]
+    tokens = count_tokens_before(tokenizer, [_decoded(row) for row in prefixed], places)
+    return dict(zip(prefixed, tokens, strict=True))
+
+
+def _decoded(row: Row) -> str:
+    """The whole text of the decoder: prefix and target, encoded as one text."""
     return f"{row.target_prefix} {row.target}" if row.target_prefix else row.target
 
 
 def _answer_tokens(tokenizer, row, target):
     """Return how many tokens at the end of a concluding target are its answer sentence, end token included."""
     text = _decoded(row)
-    return len(target) - tokens_before(tokenizer, [text], [text.rindex(CONCLUSION)])[0]
+    return len(target) - count_tokens_before(tokenizer, [text], [text.rindex(CONCLUSION)])[0]
 
 
-def cut(ids, limit, tail=1):
-    """Return at most `limit` ids: where there are more, the first ones and the last `tail`."""
+def cut(ids: list[int], limit: int, tail: int = 1) -> list[int]:
+    """Return at most `limit` ids: if there are more, the first ones and the last `tail`."""
     return ids if len(ids) <= limit else ids[: limit - tail] + ids[-tail:]
 
 
-def _check_answers(tokenizer, items, says, limit):
-    for item, ids in zip(items, encode_targets(tokenizer, [says(item["answer"]) for item in items]), strict=True):
+def _check_answers(tokenizer, items, sentence: Callable[[str], str], limit):
+    for item, ids in zip(items, encode_targets(tokenizer, [sentence(item["answer"]) for item in items]), strict=True):
         _check_answer(len(ids) + 1, limit, item)
 
 
@@ -234,24 +279,24 @@ def _check_answer(tokens, limit, item):
                          f"more than {limit}; a student could never write it")
 
 
-def _check_context(source, target, kind, context, item):
-    needed = source + target if kind == "causal" else max(source, target)
-    if context is not None and needed > context:
+def _check_context(source, target, row_format, item):
+    needed = source + target if row_format.kind == "causal" else max(source, target)
+    if row_format.context is not None and needed > row_format.context:
         raise StudyError(f"question {item['id']!r}: {source} tokens of source and {target} of target are more than the "
-                         f"{context} that the model can place; lower max_source_tokens or max_target_tokens")
+                         f"{row_format.context} that the model can place; lower max_source_tokens or max_target_tokens")
 
 
-def _choice_rows(tokenizer, method, items, max_source, context):
+def _choice_rows(tokenizer, method, items, row_format):
     if method != "label_only":
-        raise StudyError(f"method: '{method}' teaches to write, which a classifier cannot; it learns label_only alone")
-    if context is not None:
-        max_source = min(max_source, context)
-    rows = [choice_row(tokenizer, item, max_source) for item in items]
-    return [[row] for row, _ in rows], {"sources": sum(cuts for _, cuts in rows), "targets": 0}
+        raise StudyError(f"method: '{method}' teaches to write, which a classifier cannot; use label_only with a "
+                         "classifier")
+    limit = min(row_format.max_source, row_format.context or row_format.max_source)
+    rows = [choice_row(tokenizer, item, limit) for item in items]
+    return [[row] for row, _ in rows], {"sources": sum(was_cut for _, was_cut in rows), "targets": 0}
 
 
-def choice_row(tokenizer, item, max_source):
-    """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens a pair)."""
+def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) -> tuple[ChoiceRow, bool]:
+    """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens per pair)."""
     if not item["choices"]:
         raise StudyError(f"question {item['id']!r}: it has no choices, and a classifier can only choose")
     texts = [item["question"]] * len(item["choices"]), list(item["choices"])
@@ -263,56 +308,55 @@ def choice_row(tokenizer, item, max_source):
                      list(item["choices"]).index(item["answer"])), too_long
 
 
-def pad_chunk(rows, pad, start, causal=False):
-    """Return the tensors of a chunk, padded on the right: ids, masks and labels, (rows, length); task, (rows,).
+# Tensors
 
-    For an encoder-decoder, `decoder_input_ids` are the targets moved right by one behind the start token, and
-    ``labels[:, i]`` is what the decoder is to write at its position i. Of a causal student, `input_ids` are source and
-    target as one text and ``labels[:, i]`` is the token that position i is to predict, that is the one after it: the
-    labels are moved already, a loss that moves them once more would be wrong. Labels are IGNORED on sources, on
-    what a target has given, and on padding, which is told by lengths: the end token counts even where it is also
-    the padding token. Rows of a classifier: see pad_choices.
+def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False) -> dict[str, torch.Tensor]:
+    """Return the tensors of a chunk of rows, padded on the right: ids, mask and labels, (rows, length); task, (rows,).
+
+    Encoder-decoder: `decoder_input_ids` are the targets moved right by one, after the start token; ``labels[:, i]`` is
+    the token to write at decoder position i. Causal: `input_ids` are source and target as one text, and
+    ``labels[:, i]`` is the token after position i; the labels are already moved, a loss must not move them again.
+    Sources, target prefixes and padding have the label IGNORED. Padding is known by the lengths, so an end token counts
+    even where it is also the padding token. For ChoiceRows see pad_choices.
     """
     import torch
 
     if isinstance(rows[0], ChoiceRow):
         return pad_choices(rows, pad)
-    sources, targets = [row.source for row in rows], [row.target for row in rows]
     labels = [[IGNORED] * row.given + row.target[row.given:] for row in rows]
     task = torch.tensor([row.task for row in rows])
     if causal:
-        sequences = [row.source + row.target for row in rows]
-        labels = [[IGNORED] * (len(row.source) - 1) + known for row, known in zip(rows, labels, strict=True)]
-        return {"input_ids": padded(sequences, pad),
-                "attention_mask": padded([[1] * len(ids) for ids in sequences], 0),
-                "labels": padded([known + [IGNORED] for known in labels], IGNORED), "task": task}
-    return {
-        "input_ids": padded(sources, pad),
-        "attention_mask": padded([[1] * len(ids) for ids in sources], 0),
-        "decoder_input_ids": padded([[start, *ids[:-1]] for ids in targets], pad),
-        "labels": padded(labels, IGNORED),
-        "task": task,
-    }
+        labels = [[IGNORED] * (len(row.source) - 1) + known + [IGNORED]
+                  for row, known in zip(rows, labels, strict=True)]
+        return {**pad_inputs([row.source + row.target for row in rows], pad), "labels": padded(labels, IGNORED),
+                "task": task}
+    return {**pad_inputs([row.source for row in rows], pad),
+            "decoder_input_ids": padded([[start, *row.target[:-1]] for row in rows], pad),
+            "labels": padded(labels, IGNORED), "task": task}
 
 
-def pad_choices(rows, pad):
+def pad_choices(rows: list[ChoiceRow], pad: int) -> dict[str, torch.Tensor]:
     """Return the tensors of a chunk of ChoiceRows, for models.choice_losses.
 
-    `input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`: (pairs, length), the pairs of
-    all questions in their order; `choices`: pairs per question, (questions,); `labels`: the place of the right one,
-    (questions,); `task`, (questions,).
+    `input_ids`, `attention_mask` and, if the model takes them, `token_type_ids`: (pairs, length), the pairs of all
+    questions in order; `choices`: the number of pairs of each question, (questions,); `labels`: the place of the right
+    pair, (questions,); `task`, (questions,).
     """
     import torch
 
-    pairs = [pair for row in rows for pair in row.pairs]
-    types = [kind for row in rows for kind in row.types]
-    chunk = {"input_ids": padded(pairs, pad), "attention_mask": padded([[1] * len(ids) for ids in pairs], 0),
-             "choices": torch.tensor([len(row.pairs) for row in rows]),
-             "labels": torch.tensor([row.gold for row in rows]), "task": torch.tensor([row.task for row in rows])}
-    return chunk | ({"token_type_ids": padded(types, 0)} if types else {})
+    types = [ids for row in rows for ids in row.types]
+    return {**pad_inputs([pair for row in rows for pair in row.pairs], pad),
+            **({"token_type_ids": padded(types, 0)} if types else {}),
+            "choices": torch.tensor([len(row.pairs) for row in rows]),
+            "labels": torch.tensor([row.gold for row in rows]), "task": torch.tensor([row.task for row in rows])}
 
 
-def padded(lists, filler):
+def pad_inputs(lists: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Return `input_ids` and `attention_mask` of lists of token ids, (lists, longest), padded on the right."""
+    return {"input_ids": padded(lists, pad), "attention_mask": padded([[1] * len(ids) for ids in lists], 0)}
+
+
+def padded(lists: list[list[int]], filler: int) -> torch.Tensor:
     """Return lists of numbers as one tensor, (lists, longest), filled up on the right."""
     import torch
 
@@ -323,14 +367,14 @@ def padded(lists, filler):
 class StepCollator:
     """Collates the questions of one step (lists of rows) into ``{"rows": …, "task_tokens": …}``.
 
-    `task_tokens` counts the target tokens of each task in the step that the loss counts, (tasks,): what each mean
-    divides by.
+    `task_tokens`, (tasks,): the target tokens of each task in the step that count in the loss. The mean of the task's
+    loss divides by them.
     """
 
-    def __init__(self, tasks):
+    def __init__(self, tasks: int):
         self.tasks = tasks
 
-    def __call__(self, questions):
+    def __call__(self, questions: list[list]) -> dict:
         import torch
 
         rows = [row for question in questions for row in question]

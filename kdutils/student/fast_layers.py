@@ -7,22 +7,20 @@ import torch
 from torch.nn import functional
 from transformers.activations import NewGELUActivation
 
-from kdutils.student.loss import standing_gradient
+from kdutils.student.loss import existing_gradient
 from kdutils.student.models import model_kind
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-VOCABULARY = 1000  # entries from which an embedding is one
+VOCABULARY = 1000  # entries from which an embedding counts as that of a vocabulary
 
-
-# Equivalents that are faster
 
 class QuickDropout(torch.nn.Dropout):
-    """Dropout that draws 16 random bits per number where the library, on a CPU, draws a whole double.
+    """Dropout that draws 16 random bits per number; on a CPU, PyTorch draws a whole double.
 
-    The probability is rounded to 1/65536, and what is kept is scaled by the rounded one, so means stay exact.
+    The probability is rounded to 1/65536, and kept numbers are scaled by the rounded probability, so means stay exact.
     """
 
-    def forward(self, numbers):
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         if numbers.is_cuda or not self.training or self.p == 0:
             return super().forward(numbers)
         bits = torch.empty((numbers.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -32,12 +30,12 @@ class QuickDropout(torch.nn.Dropout):
 
 
 class QuickEmbedding(torch.nn.Embedding):
-    """An embedding whose gradient, where one stands already, is added to in the rows that were read.
+    """An embedding that adds its gradient to an existing one, only in the rows that were read.
 
-    The library makes one of the whole vocabulary for every chunk and adds it up: a hundred megabytes read and written.
+    PyTorch makes a gradient of the whole vocabulary for every chunk and adds it: a hundred megabytes read and written.
     """
 
-    def forward(self, ids):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return _Lookup.apply(ids, self.weight, self.padding_idx)
 
 
@@ -51,23 +49,23 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope):
         ids, = ctx.saved_tensors
-        standing = standing_gradient(ctx.weight, slope.dtype)
-        gradient = torch.zeros_like(ctx.weight) if standing is None else standing
+        existing = existing_gradient(ctx.weight, slope.dtype)
+        gradient = torch.zeros_like(ctx.weight) if existing is None else existing
         if ctx.padding is not None:
             slope = slope.masked_fill((ids == ctx.padding)[..., None], 0)
         gradient.index_add_(0, ids.flatten(), slope.flatten(0, -2))
-        return None, gradient if standing is None else None, None
+        return None, gradient if existing is None else None, None
 
 
-def use_fast_layers(model):
-    """Put faster equivalents into a model, in place, of GELU's tanh form, and on a CPU of dropout and embeddings.
+def use_fast_layers(model: torch.nn.Module) -> torch.nn.Module:
+    """Replace layers of a model, in place, by faster ones: GELU's tanh form, and on a CPU dropout and embeddings.
 
-    What they compute is the same, but for the bits that a dropout draws.
+    They compute the same, except for the random bits of dropout.
     """
     on_cpu = not next(model.parameters()).is_cuda
     for module in list(model.modules()):
         if on_cpu and type(module) is torch.nn.Embedding and _is_plain(module):
-            module.__class__ = QuickEmbedding  # it stays the same object, which a model has in several places
+            module.__class__ = QuickEmbedding  # in place, because a model may use one object in several places
         for name, part in list(module.named_children()):
             if type(part) is NewGELUActivation:
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
@@ -80,8 +78,8 @@ def _is_plain(embedding):
     return embedding.num_embeddings >= VOCABULARY and embedding.max_norm is None and not embedding.scale_grad_by_freq
 
 
-def vocabularies(model):
-    """Return the weights over a vocabulary, to which chunks add their gradients where a ``grad`` is there already."""
+def vocabularies(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Return the weights over a vocabulary whose gradients are added to an existing ``grad``."""
     modules = [module for module in model.modules() if type(module) is QuickEmbedding]
     head = model.get_output_embeddings()
     modules += [head] if type(head) is torch.nn.Linear and not head.weight.is_cuda else []
@@ -89,10 +87,10 @@ def vocabularies(model):
             if weight.requires_grad]
 
 
-def keep_memory():
-    """Have glibc keep what is freed for the next chunk, a gigabyte at most: to get new pages takes time in every one.
+def keep_memory() -> None:
+    """Let glibc keep up to a gigabyte of freed memory for the next chunk, because new pages cost time.
 
-    Where there is no glibc, nothing is done.
+    Without glibc this does nothing.
     """
     with contextlib.suppress(AttributeError, OSError):
         change = ctypes.CDLL(None).mallopt
@@ -100,8 +98,8 @@ def keep_memory():
             change(parameter, 2**30)
 
 
-def compile_stacks(model):
-    """Compile the layers below the output layer, in place, for lengths of every kind (torch.compile, Inductor)."""
+def compile_stacks(model: torch.nn.Module) -> None:
+    """Compile the layers below the output layer, in place, for inputs of any length (torch.compile, Inductor)."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     stacks = (plain.get_encoder(), plain.get_decoder()) if model_kind(model) == "seq2seq" else (plain,)
     for stack in stacks:

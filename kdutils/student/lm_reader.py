@@ -1,63 +1,70 @@
-"""A language model as the reader of LAS and QBE: trained to foresee what a student answered (Hase et al. 2020).
+"""A language model that reads explanations and predicts the student's answers, for LAS and QBE (Hase et al. 2020).
 
-Hase, Zhang, Xie and Bansal ("Leakage-Adjusted Simulatability") fine-tune a T5 to say what a model answered, from the
-question x, the explanation e, or both; one simulator learns all of it, since in training x or e is left out at
-random. So here: one model per fold serves the readers of evaluation.simulating, and it learns each kind of input
-that it will be asked: x alone, e alone, both, and both with the student's answer masked in e. Instead of drawing which
-part is left out, every prediction is taught in all four FORMS: what a draw would give on average, without its noise.
+Hase, Zhang, Xie and Bansal ("Leakage-Adjusted Simulatability") fine-tune one T5 to predict a model's answer from the
+question x, the explanation e, or both: in training x or e is left out at random. Here one model per fold serves all
+readers of evaluation.simulatability. It learns every input that it will be asked about: x alone, e alone, both, and
+both with the student's answer masked in e. Nothing is drawn: every prediction is taught in all four FORMS, which is the
+average of such a draw without its noise.
 
-The training is the study's own: the method `label_only` with the student's answer in the place of the right one, a
-tenth of the predictions kept apart to choose the checkpoint. What the reader foresees is the choice that it finds
-likeliest, so it always foresees one.
+The model is trained like a student: with the method `label_only`, the student's answer in place of the right one, and a
+tenth of the predictions as dev split. Its prediction is the choice that it finds most likely.
 """
+
+from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER
 from kdutils.errors import StudyError
 from kdutils.student.models import KINDS
+from kdutils.student.training import Recipe, recipe_from, train_student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FORMS = ("question", "explanation", "both", "masked")
 DEV_SHARE = 0.1
 STUDENT = {"model": "", "tokenizer": "", "kind": "", "random_weights": False, "config": {}, "lora": {}}
 TRAINING = {"epochs": 3.0, "questions_per_step": 32, "learning_rate": 0.0003, "warmup_steps": 10, "dev_evaluations": 2,
-            "max_source_tokens": 384, "max_target_tokens": 64, "token_budget": 6000}  # a question here is a form of one
+            "max_source_tokens": 384, "max_target_tokens": 64, "token_budget": 6000}  # a prediction is four questions
 
 
-def check_reader(settings):
-    """Raise StudyError where `settings` name no model or something that is in neither STUDENT nor TRAINING."""
+def check_reader(settings: dict) -> None:
+    """Raise StudyError if `settings` have no model, an unknown kind, or a key that is not in STUDENT or TRAINING."""
     if settings.get("kind") and settings["kind"] not in KINDS:
         raise StudyError(f"reader: kind: unknown '{settings['kind']}'; known: {', '.join(KINDS)}")
     unknown = [name for name in settings if name not in STUDENT | TRAINING]
     if unknown:
         raise StudyError(f"reader: unknown '{unknown[0]}'; known: {', '.join(STUDENT | TRAINING)}")
-    if not settings.get("model") and not settings.get("tokenizer"):  # a shape of its own has a tokenizer at least
+    if not settings.get("model") and not settings.get("tokenizer"):  # random weights need a tokenizer only
         raise StudyError("reader: it needs a model, a folder or Hub id; leave it empty for the conditional logit")
 
 
-def trained_reader(settings):
-    """Return a function (taught, asked, seed) for evaluation.simulating.simulate, of a model by `settings`.
+def trained_reader(settings: dict) -> Callable[[list[dict], list[dict], int], dict[str, list[int]]]:
+    """Return a function (taught, asked, seed) for evaluation.simulatability.simulate.
 
-    `settings`: of STUDENT and TRAINING, what is not given keeps its value there. The function trains a reader on the
-    predictions `taught` and returns, for each of FORMS, the place of the choice that it foresees for each of `asked`.
+    `settings`: some of STUDENT and TRAINING, which have the defaults. The function trains a model on the predictions
+    `taught` and returns, for each of FORMS, the place of the choice that it predicts for each of `asked`.
     """
     check_reader(settings)
-    given = STUDENT | TRAINING | settings
-    student = {name: given[name] for name in STUDENT} | {"lora": given["lora"] or None}
-    training = {name: given[name] for name in TRAINING} | {"dev_accuracy": "scores"}
+    recipe = recipe_from(STUDENT | TRAINING | settings, "label_only", {})
+    recipe = replace(recipe, training=recipe.training | {"dev_accuracy": "scores"})
 
     def read(taught, asked, seed):
         with tempfile.TemporaryDirectory(prefix="reader-") as folder:
-            model, tokenizer = _taught(Path(folder) / "reader", taught, student, training, seed)
-        return {form: _foresees(model, tokenizer, [form_of(one, form) for one in asked]) for form in FORMS}
+            model, tokenizer = _trained(Path(folder) / "reader", taught, replace(recipe, seed=seed))
+        return {form: _predicted_places(model, tokenizer, [form_of(one, form) for one in asked]) for form in FORMS}
 
     return read
 
 
-def form_of(prediction, form):
-    """Return a prediction as a question whose answer is the student's: only what a reader of `form` is shown."""
+def form_of(prediction: dict, form: str) -> dict:
+    """Return a prediction as a question with the student's answer; its text is only what a reader of `form` may see."""
     explanation = {"question": None, "masked": prediction["masked"]}.get(form, prediction["explanation"])
     parts = [] if form == "explanation" else [prediction["question"]]
     parts += [] if explanation is None else [f"{MARKER} {explanation}".strip()]
@@ -65,28 +72,24 @@ def form_of(prediction, form):
             "choices": list(prediction["choices"]), "answer": prediction["answer"], "human_explanations": []}
 
 
-def _taught(folder, taught, student, training, seed):
-    """Return (model, tokenizer) of a reader that has learnt to foresee the answers of `taught`."""
+def _trained(folder: Path, taught: list[dict], recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (model, tokenizer) of a reader that has learnt to predict the answers of `taught`."""
     import pandas as pd
-    import torch
 
-    from kdutils.student.models import load_student
-    from kdutils.student.training import train_student
+    from kdutils.student.predicting import load_trained
 
     places = list(range(len(taught)))
-    random.Random(f"reader {seed}").shuffle(places)
+    random.Random(f"reader {recipe.seed}").shuffle(places)
     dev = set(places[: max(1, round(DEV_SHARE * len(places)))])
     rows = [form_of(one, form) | {"split": "dev" if place in dev else "train"}
             for place, one in enumerate(taught) for form in FORMS]
-    record = train_student(folder, pd.DataFrame(rows), {}, "label_only", seed, student, training, {})
+    record = train_student(folder, pd.DataFrame(rows), {}, recipe)
     if "failed" in record:
         raise StudyError(f"reader: its training failed: {record['failed']}; lower its learning_rate")
-    model, tokenizer = load_student(str(folder))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return load_trained(folder)
 
 
-def _foresees(model, tokenizer, items):
-    from kdutils.student.predicting import likeliest, score_choices
+def _predicted_places(model, tokenizer, items):
+    from kdutils.student.predicting import choose
 
-    scores, _ = score_choices(model, tokenizer, items)
-    return [item["choices"].index(likeliest(item, of_choices)) for item, of_choices in zip(items, scores, strict=True)]
+    return [item["choices"].index(choice) for item, choice in zip(items, choose(model, tokenizer, items), strict=True)]

@@ -1,33 +1,36 @@
-"""Methods: each is a small table of tasks; a task turns a question into rows ``(source, target)`` with a weight.
+"""Methods of training a student. A method is a list of tasks; a task turns a question into pairs of source and target.
 
-Adding a method is a function of its tasks, one entry of METHODS and a notebook. The loss of a step is
-``sum over tasks of weight · mean over the task's target tokens`` (see trainer.py).
+A new method needs a function that returns its tasks, one entry in METHODS and a notebook. The loss of a step is the sum
+over tasks of weight · mean −log p over the task's target tokens (see trainer.py).
 
-Formats follow arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with two
-differences: where an answer comes before its explanation in one target, the marker ``Explanation:`` parts them, so
-that the answer can be read back without guessing where it ends; and tags stand in the source alone.
+Texts have the format of arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with two
+differences. Where an answer comes before its explanation in one target, the marker ``Explanation:`` separates them, so
+that the end of the answer is known. Tags are in the source only.
 """
 
+from __future__ import annotations
+
 import random
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
-from kdutils.data.questions import lettered
-from kdutils.data.texts import ACCENTS, count_words, parted
+from kdutils.data.questions import format_choices
+from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 
-WORDS = re.compile(rf"[\w{ACCENTS}]+(?:['’-][\w{ACCENTS}]+)*")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pair of texts to learn from; `task` names the term of the loss that it belongs to.
+    """One pair of texts to learn from; `task` names its term of the loss.
 
-    The decoder is forced through `target_prefix` before the target; no loss is due on it. Rows of one question and
-    the same task are alternatives: one of them is drawn per epoch (collating.EpochRows).
+    The decoder is forced through `target_prefix` before it writes the target; the prefix does not count in the loss.
+    Rows of one question and one task are alternatives: one of them is drawn per epoch (collating.EpochRows).
     """
 
     task: str
@@ -38,90 +41,101 @@ class Row:
 
 @dataclass(frozen=True)
 class Explained:
-    """What a teacher wrote on one question: a text for the right answer, and {wrong answer: text for it}."""
+    """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}."""
 
     rationale: str | None = None
-    counterfactuals: dict = field(default_factory=dict)
+    counterfactuals: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One term of the loss. ``texts(item, explained)`` lists the (source, target, target prefix) of its rows.
+    """One term of the loss. ``texts(item, explained)`` returns [(source, target, target prefix)] of its rows.
 
-    `concludes`: its targets end with the answer, so what is too long is shortened before that sentence.
+    `concludes`: its targets end with the answer. A target that is too long is then cut before that sentence.
     """
 
     name: str
     weight: float
-    texts: Callable
+    texts: Callable[[dict, Explained], list[tuple]]
     concludes: bool = False
 
 
 @dataclass(frozen=True)
 class Method:
-    """``tasks(parameters)`` lists the Tasks. The tags say how a trained student is asked.
+    """All that the study knows of a method.
 
-    `answer`: the tag that asks for the answer; `explanation`: the one that asks for the explanation, None where none
-    is learnt. One tag for both: one text holds both, the explanation at its head where `explains_first`.
-    `control`: a function that changes what the teacher wrote, see controlled().
+    - `notebook`: the notebook that trains it.
+    - `tasks`: a function of the method's parameters that returns its Tasks.
+    - `answer`: the tag that asks a trained student for the answer.
+    - `explanation`: the tag that asks for the explanation; None where none is learnt. Where both tags are the same, one
+      text holds answer and explanation, the explanation first if `explains_first`.
+    - `explained`: whether the method reads explanations. `contrary`: whether it also reads explanations of wrong
+      answers.
+    - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
+      wrote, see apply_control(); None where a control differs in its tasks alone.
     """
 
-    tasks: Callable
+    notebook: str
+    tasks: Callable[[dict], list[Task]]
     answer: str
     explanation: str | None = None
     explains_first: bool = False
+    explained: bool = True
+    contrary: bool = False
+    control_of: str = ""
     control: Callable | None = None
 
     @property
-    def one_text(self):
+    def one_text(self) -> bool:
         """Whether answer and explanation are written as one text."""
         return self.answer == self.explanation
 
     @property
-    def says(self):
-        """The function that turns an answer into the sentence in which the student gives it."""
+    def says(self) -> Callable[[str], str]:
+        """The function that turns an answer into the sentence in which a student gives it."""
         return format_conclusion if self.explains_first else format_answer
 
 
 # The texts
 
-def format_source(item, tag, rationale=""):
-    """Return the source text of a question under a task tag ("" for none), the rationale to go by at its end."""
+def format_source(item: dict, tag: str, rationale: str = "") -> str:
+    """Return the source text of a question with a task tag ("" for none) and, at its end, a rationale to follow."""
     head = f"[{tag}] " if tag else ""
-    choices = f"\nChoices: {lettered(item['choices'])}" if item["choices"] else ""
+    choices = f"\nChoices: {format_choices(item['choices'])}" if item["choices"] else ""
     return f"{head}Question: {item['question']}{choices}" + (f"\nRationale: {rationale}" if rationale else "")
 
 
-# The tasks: (item, explained) to a list of (source, target, target prefix)
+# The tasks. Each turns a question and its explanations into [(source, target, target prefix)].
 
-def predict(item, explained):
-    """Question to answer (label_only; the first task of multitask)."""
+def predict(item: dict, explained: Explained) -> list[tuple]:
+    """From the question to the answer (label_only; the first task of multitask)."""
     return [(format_source(item, "predict"), format_answer(item["answer"]))]
 
 
-def explain(item, explained, tag="explain"):
-    """Question to explanation (the second task of multitask); no row where the teacher gave none."""
+def explain(item: dict, explained: Explained, tag: str = "explain") -> list[tuple]:
+    """From the question to the explanation (the second task of multitask); no row without an explanation."""
     return [(format_source(item, tag), explained.rationale)] if explained.rationale else []
 
 
-def predict_then_explain(item, explained):
-    """Question to answer and explanation in one target (standard); the answer alone where the teacher gave none."""
+def predict_then_explain(item: dict, explained: Explained) -> list[tuple]:
+    """From the question to the answer, then the explanation if there is one, in one target (standard)."""
     rest = f" {MARKER} {explained.rationale}" if explained.rationale else ""
     return [(format_source(item, "predict"), format_answer(item["answer"]) + rest)]
 
 
-def explain_then_predict(item, explained, tag="factual"):
-    """Question to explanation and then the answer; the answer alone where the teacher gave no explanation."""
+def explain_then_predict(item: dict, explained: Explained, tag: str = "factual") -> list[tuple]:
+    """From the question to the explanation, if there is one, then the answer, in one target."""
     head = f"{explained.rationale} " if explained.rationale else ""
     return [(format_source(item, tag), head + format_conclusion(item["answer"]))]
 
 
-def follow(item, explained, style, drawn, tag="counterfactual"):
-    """Question and a rationale for a wrong answer to that answer: one row for each wrong answer that has one.
+def follow_rationale(item: dict, explained: Explained, style: str, drawn: str,
+                     tag: str = "counterfactual") -> list[tuple]:
+    """From the question and the rationale of a wrong answer to that answer: one row per wrong answer with a rationale.
 
-    `style`: ``encoder`` gives the rationale in the source (arXiv 2504.16056), ``decoder`` forces the decoder through
-    it (Wang et al. 2023, "SCOTT"). `drawn`: ``all`` of them, or the ``first`` in the order of the choices, which the
-    published code takes every time (and with it, in a fifth of the questions, the right answer: not so here).
+    `style`: ``encoder`` puts the rationale into the source (arXiv 2504.16056), ``decoder`` forces the decoder through
+    it (Wang et al. 2023, "SCOTT"). `drawn`: ``all`` wrong answers, or the ``first`` in the order of the choices. The
+    published code always takes the first choice, which in a fifth of the questions is the right answer; not so here.
     """
     wrong = [answer for answer in item["choices"] or explained.counterfactuals
              if answer in explained.counterfactuals and not is_right(answer, item["answer"], item["choices"])]
@@ -131,72 +145,72 @@ def follow(item, explained, style, drawn, tag="counterfactual"):
     return [(format_source(item, tag), format_conclusion(answer), text) for answer, text in texts]
 
 
-# The methods: parameters to a list of Tasks
+# The methods. Each turns its parameters into its tasks.
 
-def label_only(parameters):
+def label_only(parameters: dict) -> list[Task]:
     return [Task("predict", 1.0, predict)]
 
 
-def standard(parameters):
+def standard(parameters: dict) -> list[Task]:
     return [Task("predict", 1.0, predict_then_explain)]
 
 
-def multitask(parameters):
+def multitask(parameters: dict) -> list[Task]:
     alpha = share(parameters, "alpha")
     return [Task("predict", alpha, predict), Task("explain", 1 - alpha, explain)]
 
 
-def counterfactual(parameters, tags=("factual", "counterfactual")):
+def counterfactual(parameters: dict, tags: tuple[str, str] = ("factual", "counterfactual")) -> list[Task]:
     beta = share(parameters, "beta")
-    wrong = partial(follow, style=one_of(parameters, "counterfactual_style", ("encoder", "decoder")),
-                    drawn=one_of(parameters, "wrong_answers", ("all", "first")), tag=tags[1])
+    follow = partial(follow_rationale, style=one_of(parameters, "counterfactual_style", ("encoder", "decoder")),
+                     drawn=one_of(parameters, "wrong_answers", ("all", "first")), tag=tags[1])
     return [Task("factual", beta, partial(explain_then_predict, tag=tags[0]), concludes=True),
-            Task("counterfactual", 1 - beta, wrong, concludes=True)]
+            Task("counterfactual", 1 - beta, follow, concludes=True)]
 
 
-def combined(parameters):
+def combined(parameters: dict) -> list[Task]:
     gamma = share(parameters, "gamma")
     parts = ((gamma, multitask(parameters)), (1 - gamma, counterfactual(parameters)))
     return [replace(task, weight=part * task.weight) for part, tasks in parts for task in tasks]
 
 
-def token_rationale(parameters):
-    """The rationale is a list of words that the answer was attributed to (arXiv 2409.12586)."""
+def token_rationale(parameters: dict) -> list[Task]:
+    """The rationale is the list of words to which the answer was attributed (arXiv 2409.12586)."""
     alpha = share(parameters, "alpha")
     return [Task("predict", alpha, predict), Task("tokens", 1 - alpha, partial(explain, tag="tokens"))]
 
 
-# The controls: what a method gains without the content of the teacher's texts
+# The controls. Each changes the teacher's texts of one split, so that their content can no longer help.
 
-def other_rationales(parameters, items, explained, seed, others):
-    """Give every explained question the rationale of another one, drawn from `seed`.
+def exchange_rationales(parameters: dict, items: list[dict], explained: dict[str, Explained], seed: int,
+                        other_texts: Sequence[str]) -> dict[str, Explained]:
+    """Give every explained question a rationale that is not its own, drawn from `seed`.
 
-    That of another question of these `items` by a random cycle through them; or one of the texts `others`, of another
-    data set, drawn for each question by itself: the words of a field, and nothing on the question.
+    It is that of another one of `items`, by a random cycle through them. With `other_texts`, of another data set, it is
+    one of these, drawn for each question by itself: the style of an explanation, with nothing about the question.
     """
-    if others:
-        return {**explained, **{
-            item["id"]: replace(explained[item["id"]],
-                                rationale=random.Random(f"shuffled {seed} {item['id']}").choice(others))
-            for item in items if explained[item["id"]].rationale}}
     order = [item["id"] for item in items if explained[item["id"]].rationale]
-    if len(order) == 1:
-        raise StudyError(f"shuffled: question {order[0]!r} is the only explained one of its split: there is no other "
-                         "question's rationale to take")
-    random.Random(f"shuffled {seed}").shuffle(order)
-    return {**explained, **{key: replace(explained[key], rationale=explained[other].rationale)
-                            for key, other in zip(order, order[1:] + order[:1], strict=True)}}
+    if other_texts:
+        texts = [random.Random(f"shuffled {seed} {key}").choice(other_texts) for key in order]
+    elif len(order) == 1:
+        raise StudyError(f"shuffled: question {order[0]!r} is the only question of its split with a rationale, so "
+                         "there is no other rationale to exchange; explain more questions")
+    else:
+        random.Random(f"shuffled {seed}").shuffle(order)
+        texts = [explained[other].rationale for other in order[1:] + order[:1]]
+    return {**explained, **{key: replace(explained[key], rationale=text)
+                            for key, text in zip(order, texts, strict=True)}}
 
 
-def random_words(parameters, items, explained, seed, others):
-    """Replace every rationale by as many words drawn from question and choices, at most `k`, in their order there."""
+def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explained], seed: int,
+               other_texts: Sequence[str]) -> dict[str, Explained]:
+    """Replace every rationale by as many words of the question and its choices, at most `k`, drawn, in their order."""
     k = parameters.get("k", 5)
     if not isinstance(k, int) or k < 1:
-        raise StudyError(f"k: {k!r} is not a number of words from 1 on")
+        raise StudyError(f"k: {k!r} is not a number of words; give a whole number of at least 1")
 
     def drawn(item):
-        runs = WORDS.findall(" ".join([item["question"], *item["choices"]]))
-        words = [word for run in runs for word, *_ in parted(run)]
+        words = question_words(item)
         count = min(k, len(words), count_words(explained[item["id"]].rationale))
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))
@@ -206,76 +220,82 @@ def random_words(parameters, items, explained, seed, others):
 
 
 METHODS = {
-    "label_only": Method(label_only, "predict"),
-    "standard": Method(standard, "predict", "predict"),
-    "multitask": Method(multitask, "predict", "explain"),
-    "counterfactual": Method(counterfactual, "factual", "factual", explains_first=True),
-    "combined": Method(combined, "predict", "explain"),
-    "token_rationale": Method(token_rationale, "predict", "tokens"),
-    "shuffled": Method(multitask, "predict", "explain", control=other_rationales),
-    "random_tokens": Method(token_rationale, "predict", "tokens", control=random_words),
-    "untagged": Method(partial(counterfactual, tags=("", "")), "", "", explains_first=True),
+    "label_only": Method("10_train_label_only", label_only, "predict", explained=False),
+    "standard": Method("11_train_standard", standard, "predict", "predict"),
+    "multitask": Method("12_train_multitask", multitask, "predict", "explain"),
+    "counterfactual": Method("13_train_counterfactual", counterfactual, "factual", "factual", explains_first=True,
+                             contrary=True),
+    "combined": Method("14_train_combined", combined, "predict", "explain", contrary=True),
+    "token_rationale": Method("15_train_token_rationale", token_rationale, "predict", "tokens"),
+    "shuffled": Method("16_train_shuffled", multitask, "predict", "explain", control_of="multitask",
+                       control=exchange_rationales),
+    "random_tokens": Method("17_train_random_tokens", token_rationale, "predict", "tokens",
+                            control_of="token_rationale", control=draw_words),
+    "untagged": Method("18_train_untagged", partial(counterfactual, tags=("", "")), "", "", explains_first=True,
+                       contrary=True, control_of="counterfactual"),
 }
 
 
-def share(parameters, name):
-    """Return a weight between 0 and 1 from `parameters`, 0.5 where it is not given (arXiv 2504.16056)."""
+def share(parameters: dict, name: str) -> float:
+    """Return a weight from `parameters`; 0.5 if it is not given (arXiv 2504.16056). StudyError outside of 0 to 1."""
     value = parameters.get(name, 0.5)
     if not 0 <= value <= 1:
         raise StudyError(f"{name}: {value} is not between 0 and 1")
     return value
 
 
-def one_of(parameters, name, known):
-    """Return one of the `known` words from `parameters`, the first where it is not given."""
+def one_of(parameters: dict, name: str, known: Sequence[str]) -> str:
+    """Return a word from `parameters`; the first of `known` if it is not given. StudyError where it is not known."""
     value = parameters.get(name, known[0])
     if value not in known:
         raise StudyError(f"{name}: unknown '{value}'; known: {', '.join(known)}")
     return value
 
 
-def method_of(name):
+def method_of(name: str) -> Method:
     """Return the Method of a name; StudyError for an unknown one."""
     if name not in METHODS:
         raise StudyError(f"method: unknown '{name}'; known: {', '.join(METHODS)}")
     return METHODS[name]
 
 
-def tasks_of(method, parameters):
-    """Return the Tasks of a method, in the order of their numbers in TokenRow; StudyError for an unknown method."""
+def tasks_of(method: str, parameters: dict) -> list[Task]:
+    """Return the Tasks of a method; their order is that of the task numbers in TokenRow."""
     return method_of(method).tasks(parameters)
 
 
-def task_weights(method, parameters):
+def task_weights(method: str, parameters: dict) -> dict[str, float]:
     """Return {name of the task: weight in the loss}."""
     return {task.name: task.weight for task in tasks_of(method, parameters)}
 
 
-def rows_of(method, parameters, item, explained):
+def rows_of(method: str, parameters: dict, item: dict, explained: Explained | str | None) -> list[Row]:
     """Return the Rows of one question (a record of tables.QUESTIONS), alternatives included.
 
-    `explained`: an Explained, or the rationale alone as a text, None where there is none usable. Of a control, what
-    controlled() returned.
+    `explained`: see as_explained; for a control, what apply_control returned for the question.
     """
     explained = as_explained(explained)
     return [Row(task.name, *texts) for task in tasks_of(method, parameters) for texts in task.texts(item, explained)]
 
 
-def as_explained(explained):
-    """Return an Explained; a plain text or None is taken as the rationale."""
+def as_explained(explained: Explained | str | None) -> Explained:
+    """Return an Explained; a text is taken as the rationale, None or "" as no explanation."""
     return explained if isinstance(explained, Explained) else Explained(explained or None)
 
 
 # From the tables
 
-def explained_of(explanations, questions, counterfactuals=None):
-    """Return {question id: Explained} of every question.
+def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
+                 counterfactuals: pd.DataFrame | None = None) -> dict[str, Explained]:
+    """Return {question id: Explained} for every question.
 
-    `explanations`, `counterfactuals`: frames of tables.EXPLANATIONS; `questions`: one of tables.QUESTIONS.
-    The rationale comes from the last round of the stage ``revision`` if the table has that stage, else from
-    ``rationale``, never from both: where the revision is unusable the question has none. A text that argues for another
-    answer than the gold one is no rationale. Counterfactuals are the usable texts of the stage ``counterfactual``, of
-    either table, for a wrong answer (one of the choices, where there are any).
+    `explanations`, `counterfactuals`: frames of tables.EXPLANATIONS; `questions`: a frame of tables.QUESTIONS.
+
+    - The rationale is the last round of the stage ``revision`` if the table has that stage, else the stage
+      ``rationale``. The two are never mixed: a question without a usable revision has no rationale. A text that argues
+      for another answer than the right one is not a rationale.
+    - Counterfactuals are the usable texts of the stage ``counterfactual``, of both tables, for a wrong answer; where a
+      question has choices, the answer is one of them.
     """
     stage = "revision" if (explanations["stage"] == "revision").any() else "rationale"
     items = {item["id"]: item for item in questions.to_dict("records")}
@@ -300,11 +320,10 @@ def _usable(table, items):
     return usable[["id", "answer", "text"]].to_dict("records")
 
 
-def train_texts(explanations, questions):
-    """Return the distinct usable rationales of the train questions, in the order of the questions.
+def train_texts(explanations: pd.DataFrame, questions: pd.DataFrame) -> list[str]:
+    """Return the distinct usable rationales of the train questions of another data set, in the order of the questions.
 
-    What the control `shuffled` draws from where it takes its texts from another data set (tables as in explained_of).
-    StudyError where there are none.
+    The control `shuffled` can draw from them (tables as in explained_of). StudyError where there are none.
     """
     train = questions[questions["split"] == "train"]
     texts = [one.rationale for one in explained_of(explanations, train).values() if one.rationale]
@@ -314,16 +333,18 @@ def train_texts(explanations, questions):
     return list(dict.fromkeys(texts))
 
 
-def controlled(method, parameters, items, explained, seed, others=()):
-    """Return {question id: Explained} as `method` is to read it: changed by a control, else as it is.
+def apply_control(method: str, parameters: dict, items: list[dict], explained: dict, seed: int,
+                  other_texts: Sequence[str] = ()) -> dict[str, Explained]:
+    """Return {question id: Explained} as `method` reads it: changed if the method is a control, else as given.
 
-    `items`: records of tables.QUESTIONS, of one or more splits: a control never crosses from one to another. `seed`:
-    that of the run. `others`: texts of another data set (train_texts) for the control shuffled. Give every method this
-    before rows_of; it is the place where a control differs.
+    `items`: records of tables.QUESTIONS of any splits; texts are never exchanged between splits. `explained`: see
+    as_explained. `seed`: that of the run. `other_texts`: for the control shuffled, see train_texts. Call this before
+    rows_of, for every method.
     """
     explained = {item["id"]: as_explained(explained.get(item["id"])) for item in items}
     control = method_of(method).control
     if control:
         for split in dict.fromkeys(item["split"] for item in items):
-            explained = control(parameters, [item for item in items if item["split"] == split], explained, seed, others)
+            of_split = [item for item in items if item["split"] == split]
+            explained = control(parameters, of_split, explained, seed, other_texts)
     return explained

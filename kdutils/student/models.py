@@ -1,7 +1,11 @@
-"""Students: encoder-decoders, causal models and, for comparison, classifiers, each from weights or at random."""
+"""Students: encoder-decoders, causal models and, for comparison, classifiers, with pretrained or random weights."""
+
+from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError
 from kdutils.hub import (
@@ -9,34 +13,39 @@ from kdutils.hub import (
     find_model,
     load_weights,
     quantization_of,
-    quietly,
+    quiet_transformers,
     read_config,
     read_tokenizer,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 KINDS = ("seq2seq", "causal", "classifier")
-ADAPTERS = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}  # of LoRA, where not given
+ADAPTERS = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}  # defaults of LoRA
 
 
-def load_student(model, tokenizer="", random_weights=False, config=None, seed=0, kind="", lora=None):
+def load_student(model: str, tokenizer: str = "", random_weights: bool = False, config: dict | None = None,
+                 seed: int = 0, kind: str = "", lora: dict | None = None,
+                 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model, tokenizer) of a student, in float32 and in evaluation mode.
 
-    `model`: a folder or a Hub id. `kind`, with "" told by the architecture:
+    `model`: a folder or a Hub id. `kind`; with "" the architecture decides:
 
-    - ``seq2seq``: an encoder-decoder (T5 v1.0, v1.1, Flan-T5, T5Gemma, a saved student) is loaded as it is; an encoder
-      (BERT and its variants) becomes encoder and decoder of one model, the cross-attention drawn at random from
-      `seed` (Rothe et al. 2020, "Leveraging pre-trained checkpoints", BERT2BERT);
-    - ``causal``: Llama, Qwen, SmolLM, GPT-2 and the like. Without a padding token the end token pads;
-    - ``classifier``, on request alone: an encoder whose one new output scores a pair of question and choice.
+    - ``seq2seq``: an encoder-decoder (T5 v1.0, v1.1, Flan-T5, T5Gemma, a saved student) is loaded as it is. An encoder
+      (BERT and its variants) becomes encoder and decoder of one model; the cross-attention is drawn from `seed` (Rothe
+      et al. 2020, "Leveraging pre-trained checkpoints", BERT2BERT).
+    - ``causal``: Llama, Qwen, SmolLM, GPT-2 and similar models. Without a padding token, the end token pads.
+    - ``classifier``, only on request: an encoder with one new output, which scores a pair of question and choice.
 
-    `random_weights`: take the shape alone and draw all weights from `seed`; with a `config` that names its
-    ``model_type`` not even a folder is needed (`model` ""). `config` changes the shape, or the dropout of pretrained
-    weights. `tokenizer`: another folder or Hub id for the vocabulary. `lora`: train low-rank adapters alone (Hu et al.
-    2022), with the keys of ADAPTERS; see merged().
+    `random_weights`: use the shape only and draw all weights from `seed`. With a ``model_type`` in `config`, `model`
+    may be "". `config` changes the shape, or the dropout of pretrained weights. `tokenizer`: another folder or Hub id
+    for the vocabulary. `lora`: train low-rank adapters only (Hu et al. 2022), with the keys of ADAPTERS; see merged().
 
-    Tokens that were added to the tokenizer and have no row in the model's table get one, drawn from `seed`; that is
-    printed. Raises StudyError where the vocabulary is another model's or was not loaded, lacks an end or a padding
-    token, where the model is not of the kind, or its weights are not whole (see sources.load_weights).
+    Tokens that were added to the tokenizer and have no row in the model's embedding get one, drawn from `seed`; this is
+    printed. Raises StudyError if the vocabulary belongs to another model, was not loaded, or has no end or padding
+    token, if the model is not of the kind, or if its weights are incomplete (see hub.load_weights).
     """
     from transformers import set_seed
 
@@ -54,37 +63,37 @@ def load_student(model, tokenizer="", random_weights=False, config=None, seed=0,
     return student.eval(), vocabulary
 
 
-def load_tokenizer(name):
-    """Return the fast tokenizer of a folder or Hub id; StudyError where it holds none."""
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or Hub id; StudyError where there is none."""
     return read_tokenizer(name)
 
 
-def end_token(tokenizer):
-    """Return the id that ends a text: BERT's tokenizers call it separator, others end of sequence."""
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that ends a text: BERT's tokenizers call it separator, others end of sequence."""
     return tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
 
 
-def model_kind(model):
-    """Return ``seq2seq``, ``causal`` or ``classifier``; wrappers (adapters, several processes) are looked through."""
+def model_kind(model: torch.nn.Module) -> str:
+    """Return ``seq2seq``, ``causal`` or ``classifier``, also of a model in a wrapper (adapters, several processes)."""
     plain = getattr(model, "module", model)
     plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
     return _kind_of(plain.config, type(plain).__name__)
 
 
-def merged(model):
-    """Return the plain model in which trained adapters have been added to the weights; any other model as it is.
+def merged(model: torch.nn.Module) -> PreTrainedModel:
+    """Return the plain model, with trained adapters added to its weights in place; any other model as it is.
 
-    To be saved: what stands on disk is then a student like any other. Changes the model.
+    It is saved like this, so that every student on disk is a plain model.
     """
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 @contextlib.contextmanager
-def output_layer_on(model, counted):
-    """Let the output layer see the positions of the mask `counted` alone: logits are (counted tokens, vocabulary).
+def output_layer_on(model: torch.nn.Module, counted: torch.Tensor) -> Iterator[None]:
+    """Apply the output layer only to the positions of the mask `counted`: logits are (counted tokens, vocabulary).
 
-    With a vocabulary of 30,000 the output layer is the dearest part of a small student, and padding is up to half of
-    a batch.
+    With a vocabulary of 30,000 the output layer is the most expensive part of a small student, and up to half of a
+    batch is padding.
     """
     head = getattr(model, "module", model).get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][counted],))
@@ -94,8 +103,8 @@ def output_layer_on(model, counted):
         hook.remove()
 
 
-def choice_logits(model, chunk):
-    """Return a classifier's score of each choice, (questions, most choices), −inf where a question has fewer.
+def choice_logits(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return a classifier's score of each choice, (questions, most choices), −inf where a question has fewer choices.
 
     `chunk`: the tensors of collating.pad_choices.
     """
@@ -108,12 +117,11 @@ def choice_logits(model, chunk):
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float("-inf"))
 
 
-def choice_losses(model, chunk):
-    """Return −log p of the right choice of every question of a chunk, (questions,), and the row each belongs to."""
+def choice_losses(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return −log p of the right choice of every question of a chunk, (questions,)."""
     import torch
 
-    losses = torch.nn.functional.cross_entropy(choice_logits(model, chunk), chunk["labels"], reduction="none")
-    return losses, torch.arange(len(losses), device=losses.device)
+    return torch.nn.functional.cross_entropy(choice_logits(model, chunk), chunk["labels"], reduction="none")
 
 
 def _shape(found, random_weights, config, vocabulary):
@@ -122,7 +130,7 @@ def _shape(found, random_weights, config, vocabulary):
     config = dict(config)
     if random_weights and not found:
         if "model_type" not in config:
-            raise StudyError("config: without a model it must say a model_type, such as t5 or llama")
+            raise StudyError("config: without a model it must name a model_type, such as t5 or llama")
         return AutoConfig.for_model(**{"vocab_size": len(vocabulary), **_tokens(vocabulary), **config})
     if not found:
         raise StudyError("model: the name is empty; give a folder or a Hub id such as google-t5/t5-small")
@@ -132,8 +140,8 @@ def _shape(found, random_weights, config, vocabulary):
         raise StudyError(f"config: {found.where}: a {shape.model_type} has no setting '{unknown[0]}'")
     shape = read_config(found, not random_weights, **config)
     if quantization_of(shape) and not random_weights:
-        raise StudyError(f"{found.name}: its weights are quantised, and a student's are trained; give the model before "
-                         "it was quantised")
+        raise StudyError(f"{found.name}: its weights are quantised and cannot be trained; give the model before it was "
+                         "quantised")
     if random_weights:
         vars(shape).pop("quantization_config", None)
         shape.update({"vocab_size": max(shape.vocab_size, len(vocabulary)), **_tokens(vocabulary)})
@@ -147,7 +155,7 @@ def _tokens(vocabulary):
 
 
 def _kind_of(shape, architecture=""):
-    """Return the kind that an architecture is; StudyError where it is none of them."""
+    """Return which of KINDS an architecture is; StudyError where it is none of them."""
     from transformers.models.auto import modeling_auto as known
 
     if architecture.endswith("ForSequenceClassification") and shape.num_labels == 1:
@@ -156,7 +164,8 @@ def _kind_of(shape, architecture=""):
         return "seq2seq"
     if shape.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "causal"
-    raise StudyError(f"model: a {shape.model_type} is neither an encoder-decoder nor an encoder nor a causal model")
+    raise StudyError(f"model: a {shape.model_type} is not an encoder-decoder, an encoder or a causal model; give one "
+                     "of these")
 
 
 def _checked_kind(kind, shape, name):
@@ -168,10 +177,10 @@ def _checked_kind(kind, shape, name):
     if kind not in KINDS:
         raise StudyError(f"kind: unknown '{kind}'; known: {', '.join(KINDS)}")
     if kind == "classifier" and not encoder or kind != "classifier" and kind != own:
-        raise StudyError(f"{name}: a {shape.model_type} is no {kind} student")
+        raise StudyError(f"{name}: a {shape.model_type} is not a {kind} student; leave kind empty or change the model")
     if kind == "seq2seq" and encoder and shape.model_type not in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise StudyError(f"{name}: a {shape.model_type} cannot write, so no decoder can start from it; take it as kind "
-                         "'classifier', or another encoder such as BERT")
+        raise StudyError(f"{name}: a {shape.model_type} cannot write, so no decoder can start from it; use it as kind "
+                         "'classifier', or use another encoder such as BERT")
     return kind
 
 
@@ -209,7 +218,7 @@ def _auto_class(kind):
 
 
 def _warm_started(found, shape):
-    """Return an encoder-decoder whose two halves start from one pretrained encoder."""
+    """Return an encoder-decoder with both halves initialised from one pretrained encoder."""
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
 
@@ -222,28 +231,28 @@ def _warm_started(found, shape):
 
 
 def _fit_vocabulary(model, tokenizer, name, own):
-    """Give every token a row in the model's table: those that were added to the tokenizer get new ones."""
+    """Give every token a row in the model's embedding: tokens that were added to the tokenizer get new ones."""
     beyond = check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings, own)
     if not beyond:
         return
     pair = model.config.model_type == "encoder-decoder"
-    with quietly():
+    with quiet_transformers():
         for part in (model.encoder, model.decoder) if pair else (model,):
             part.resize_token_embeddings(max(beyond.values()) + 1)
     names = ", ".join(repr(token)[:40] for token in list(beyond)[:3]) + " …" * (len(beyond) > 3)
     print(f"{name}: {len(beyond)} of the tokenizer's {len(tokenizer)} tokens ({names}) "
-          "had no row in the model's table; new rows are drawn from the seed")
+          "had no row in the model's embedding; new rows are drawn from the seed")
 
 
 def _settle_tokens(model, tokenizer, kind, name):
-    """Make model and tokenizer agree on start, end and padding, and drop what a checkpoint says about sampling."""
+    """Make model and tokenizer agree on start, end and padding, and drop a checkpoint's settings for sampling."""
     from transformers import GenerationConfig
 
     end = end_token(tokenizer)
     if end is None and kind != "classifier":
         raise StudyError(f"{name}: the tokenizer has no end token; a student would never learn to stop")
     if tokenizer.pad_token_id is None and kind == "causal":
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)  # rows are told from padding by their lengths
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)  # padding is known by the lengths of rows
     if tokenizer.pad_token_id is None:
         raise StudyError(f"{name}: the tokenizer has no padding token")
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -259,7 +268,7 @@ def _settle_tokens(model, tokenizer, kind, name):
     model.generation_config = GenerationConfig(
         eos_token_id=end, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
-        max_length=None)  # every call says how many new tokens it wants
+        max_length=None)  # every call gives its number of new tokens
 
 
 def _with_adapters(model, lora, kind, shape, name):
@@ -269,7 +278,8 @@ def _with_adapters(model, lora, kind, shape, name):
     if unknown:
         raise StudyError(f"lora: unknown '{unknown[0]}'; known: {', '.join(ADAPTERS)}")
     if kind == "classifier" or kind == "seq2seq" and not _has_decoder(shape):
-        raise StudyError(f"lora: {name} starts with new layers drawn at random, which adapters alone cannot train")
+        raise StudyError(f"lora: {name} starts with new random layers, which adapters alone cannot train; leave lora "
+                         "empty")
     settings = {**ADAPTERS, **lora}
     return get_peft_model(model, LoraConfig(
         r=settings["rank"], lora_alpha=settings["alpha"], lora_dropout=settings["dropout"],

@@ -1,16 +1,18 @@
-"""What a student writes, by greedy generation, and how likely it finds each choice."""
+"""What a student writes, by greedy generation, and the probability that it gives to each choice."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
 from kdutils.data.answers import MARKER, is_right, parse_answer
+from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
-from kdutils.hub import model_context
-from kdutils.runs import is_whole, read_json
+from kdutils.hub import device, model_context
+from kdutils.runs import is_complete, read_json
 from kdutils.student.collating import (
     IGNORED,
     choice_row,
@@ -18,34 +20,35 @@ from kdutils.student.collating import (
     encode_sources,
     encode_targets,
     pad_choices,
+    pad_inputs,
     padded,
-    tokens_before,
-    vocabulary_gaps,
+    student_gaps,
 )
-from kdutils.student.methods import format_source, method_of
-from kdutils.student.models import choice_logits, end_token, load_student, load_tokenizer, model_kind, output_layer_on
+from kdutils.student.methods import Method, format_source, method_of
+from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
 
 
 @torch.no_grad()
-def generate(model, tokenizer, sources, max_new_tokens, token_budget=4096, prefixes=None, stop=""):
-    """Return the greedy continuation of each source text, in their order.
+def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[str], max_new_tokens: int,
+             token_budget: int = 4096, prefixes: list[str] | None = None, stop: str = "") -> list[str]:
+    """Return the greedy continuation of each source text, in order.
 
-    `prefixes`: a text per source that the student is forced through before it goes on by itself; it is not part of what
-    is returned. Equal sources are run once; batches hold sources of like length, padded tokens (source, prefix and new
-    ones) within `token_budget`. A sequence ends with its end token, behind the text `stop`, or after
-    `max_new_tokens`. A source longer than the model's context is cut.
+    `prefixes`: a text per source through which the student is forced first; it is not part of the result. A text ends
+    with the end token, after the text `stop`, or after `max_new_tokens`. Equal inputs run once. Batches hold sources of
+    similar length with at most `token_budget` padded tokens (source, prefix and new ones). A source longer than the
+    model's context is cut.
     """
     model.eval()
     causal = model_kind(model) == "causal"
-    asked_for = list(zip(sources, prefixes or [""] * len(sources), strict=True))
-    inputs = _inputs(model, tokenizer, sorted(set(asked_for)), max_new_tokens)
-    stopping = StoppingCriteriaList([_Written(tokenizer, stop)] if stop else [])
+    requests = list(zip(sources, prefixes or [""] * len(sources), strict=True))
+    inputs = _inputs(model, tokenizer, sorted(set(requests)), max_new_tokens)
+    stopping = StoppingCriteriaList([_EndsWith(tokenizer, stop)] if stop else [])
     written = {}
     for batch in _batches(inputs, lambda key: len(inputs[key][1]),
                           lambda key: sum(map(len, inputs[key])) + max_new_tokens, token_budget):
         ids = [inputs[key][0] for key in batch]
         forced = torch.tensor([inputs[key][1] for key in batch], dtype=torch.long)
-        tensors = _padded_left(ids, model.config.pad_token_id) if causal else _padded(ids, model.config.pad_token_id)
+        tensors = (_padded_left if causal else pad_inputs)(ids, model.config.pad_token_id)
         if forced.numel():
             start = torch.full((len(batch), 1), model.config.decoder_start_token_id)
             tensors["decoder_input_ids"] = torch.cat([start, forced], dim=1)
@@ -54,11 +57,11 @@ def generate(model, tokenizer, sources, max_new_tokens, token_budget=4096, prefi
                              stopping_criteria=stopping)
         known = tensors["input_ids"].shape[1] if causal else 1 + forced.shape[1]
         written |= dict(zip(batch, tokenizer.batch_decode(out[:, known:], skip_special_tokens=True), strict=True))
-    return [written[key].strip() for key in asked_for]
+    return [written[key].strip() for key in requests]
 
 
 def _inputs(model, tokenizer, texts, max_new_tokens):
-    """Return {(source, prefix): (ids read, ids the decoder is forced through)}; a causal student reads both."""
+    """Return {(source, prefix): (ids to read, ids to force the decoder through)}; a causal student reads both."""
     if not texts:
         return {}
     prefixes = encode_targets(tokenizer, [prefix for _, prefix in texts])
@@ -69,7 +72,7 @@ def _inputs(model, tokenizer, texts, max_new_tokens):
 
 
 def _read(model, tokenizer, sources, behind):
-    """Return the token ids of sources, cut to the model's context: a causal student needs room for those `behind`."""
+    """Return the token ids of sources, cut to the model's context; a causal one needs room for those `behind`."""
     context, kind = model_context(model), model_kind(model)
     encoded = encode_sources(tokenizer, sources, kind)
     if context is None:
@@ -79,7 +82,7 @@ def _read(model, tokenizer, sources, behind):
 
 
 def _batches(keys, group, size, token_budget):
-    """Cut `keys` into lists of one group and of like size, the largest first, rows · largest size within budget."""
+    """Cut `keys` into lists of one group and similar size, the largest first; rows · largest size is in the budget."""
     keys, batches = sorted(keys, key=lambda key: (group(key), size(key)), reverse=True), []
     for key in keys:
         last = batches[-1] if batches else []
@@ -90,19 +93,19 @@ def _batches(keys, group, size, token_budget):
     return batches
 
 
-def _padded(lists, pad):
-    return {"input_ids": padded(lists, pad), "attention_mask": padded([[1] * len(ids) for ids in lists], 0)}
-
-
 def _padded_left(lists, pad):
-    return {name: tensor.flip(1) for name, tensor in _padded([ids[::-1] for ids in lists], pad).items()}
+    return {name: tensor.flip(1) for name, tensor in pad_inputs([ids[::-1] for ids in lists], pad).items()}
 
 
-class _Written(StoppingCriteria):
-    """Stops each sequence that ends with the tokens of a text, as they are behind another word."""
+class _EndsWith(StoppingCriteria):
+    """Stops each sequence that ends with the tokens of a text, as they are after another word.
+
+    The library's StopStringCriteria compares characters: a vocabulary in lower case (BERT) would never stop, and its
+    table of a vocabulary of 32,000 takes 0.2 s in every call.
+    """
 
     def __init__(self, tokenizer, text):
-        first = tokens_before(tokenizer, [f"a {text}"], [1])[0]
+        first = count_tokens_before(tokenizer, [f"a {text}"], [1])[0]
         self.ids = torch.tensor(encode_targets(tokenizer, [f"a {text}"])[0][first:])
 
     def __call__(self, input_ids, scores, **kwargs):
@@ -112,27 +115,36 @@ class _Written(StoppingCriteria):
 
 
 @torch.no_grad()
-def score_choices(model, tokenizer, items, method="label_only", prefixes=None, sources=None, token_budget=4096):
+def score_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: list[dict],
+                  method: str = "label_only", prefixes: list[str] | None = None, sources: list[str] | None = None,
+                  token_budget: int = 4096) -> tuple[list[list[float]], list[list[int]]]:
     """Return (scores, tokens): for each question a list over its choices, empty where it has none.
 
-    A score is Σ log p over the tokens of the choice in the sentence with which a student of `method` answers, its full
-    stop and end token included: "bank" is then no part of "bank account". `tokens` counts them, for a score per token.
-    The sentence's beginning is given, and before it the texts `prefixes`, one per question: what the student is to
-    have written. `sources` replace the question as the method asks it. The source is read once for all choices.
-    A classifier's scores are the log p of the choices, one token each.
+    A score is Σ log p over the tokens of the choice in the sentence with which a student of `method` answers, full stop
+    and end token included, so that "bank" does not count as the beginning of "bank account". `tokens` is the number of
+    these tokens, for scores per token. The beginning of the sentence is given, and before it the text of `prefixes`,
+    one per question, as if the student had written it. `sources` replace the question as the method asks it. A source
+    is read once for all choices. The scores of a classifier are log p of the choices, one token each.
     """
     model.eval()
-    asked_for = [i for i, item in enumerate(items) if item["choices"]]
+    places = [i for i, item in enumerate(items) if item["choices"]]
+    asked = [items[i] for i in places]
     if model_kind(model) == "classifier":
-        found = _classifier_scores(model, tokenizer, [items[i] for i in asked_for], token_budget)
+        results = _classifier_scores(model, tokenizer, asked, token_budget)
     else:
-        found = _answer_scores(model, tokenizer, method_of(method), [items[i] for i in asked_for],
-                               [sources[i] for i in asked_for] if sources else None,
-                               [prefixes[i] for i in asked_for] if prefixes else None, token_budget)
+        results = _answer_scores(model, tokenizer, method_of(method), asked,
+                                 [sources[i] for i in places] if sources else None,
+                                 [prefixes[i] for i in places] if prefixes else None, token_budget)
     scores, tokens = [[] for _ in items], [[] for _ in items]
-    for i, (of_choices, counts) in zip(asked_for, found, strict=True):
+    for i, (of_choices, counts) in zip(places, results, strict=True):
         scores[i], tokens[i] = of_choices, counts
     return scores, tokens
+
+
+def choose(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: list[dict], *args: object) -> list[str]:
+    """Return the most likely choice of each of `items`, which all have choices; `args` as of score_choices."""
+    return [likeliest(item, scores)
+            for item, scores in zip(items, score_choices(model, tokenizer, items, *args)[0], strict=True)]
 
 
 def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budget):
@@ -145,18 +157,18 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
     ends = [] if asks.one_text and not asks.explains_first else [end_token(tokenizer)]
     targets = iter([(ids + ends, given) for ids, given in zip(
-        encode_targets(tokenizer, texts), tokens_before(tokenizer, texts, begins), strict=True)])
+        encode_targets(tokenizer, texts), count_tokens_before(tokenizer, texts, begins), strict=True)])
     rows = {i: [next(targets) for _ in item["choices"]] for i, item in enumerate(items)}
     longest = [max(len(ids) for ids, _ in rows[i]) for i in rows]
     read = _read(model, tokenizer, sources, longest)
     sizes = {i: len(rows[i]) * (len(read[i]) + longest[i]) for i in rows}
-    found = {}
+    results = {}
     for batch in _batches(rows, lambda i: 0, sizes.get, token_budget):
         flat = [row for i in batch for row in rows[i]]
         of_row = [number for number, i in enumerate(batch) for _ in rows[i]]
         losses = iter(_log_likelihoods(model, [read[i] for i in batch], flat, of_row))
-        found |= {i: ([next(losses) for _ in rows[i]], [len(ids) - given for ids, given in rows[i]]) for i in batch}
-    return [found[i] for i in range(len(items))]
+        results |= {i: ([next(losses) for _ in rows[i]], [len(ids) - given for ids, given in rows[i]]) for i in batch}
+    return [results[i] for i in range(len(items))]
 
 
 def _log_likelihoods(model, sources, targets, of_row):
@@ -170,7 +182,7 @@ def _log_likelihoods(model, sources, targets, of_row):
         inputs, labels = _after_the_prompt(model, sources, [ids for ids, _ in targets], index), labels[:, 1:]
     else:
         start = model.config.decoder_start_token_id
-        read = {name: tensor.to(model.device) for name, tensor in _padded(sources, pad).items()}
+        read = {name: tensor.to(model.device) for name, tensor in pad_inputs(sources, pad).items()}
         hidden = model.get_encoder()(**read).last_hidden_state
         inputs = {"encoder_outputs": BaseModelOutput(hidden[index]), "attention_mask": read["attention_mask"][index],
                   "decoder_input_ids": padded([[start, *ids[:-1]] for ids, _ in targets], pad).to(model.device)}
@@ -184,7 +196,7 @@ def _log_likelihoods(model, sources, targets, of_row):
 
 
 def _after_the_prompt(model, sources, targets, index):
-    """Return what a causal model reads of the targets, last token left out, behind prompts that it read once."""
+    """Return the inputs of a causal model for the targets without their last token; each prompt is read once."""
     pad = model.config.pad_token_id
     prompt = {name: tensor.to(model.device) for name, tensor in _padded_left(sources, pad).items()}
     places = (prompt["attention_mask"].cumsum(1) - 1).clamp(min=0)
@@ -199,44 +211,44 @@ def _after_the_prompt(model, sources, targets, index):
 
 def _classifier_scores(model, tokenizer, items, token_budget):
     """Return [(log p of each choice, 1 each)] of questions that have choices."""
-    context, found = model_context(model), {}
+    context, results = model_context(model), {}
     rows = [choice_row(tokenizer, item, context or 10**9)[0] for item in items]
     for batch in _batches(range(len(rows)), lambda i: 0, lambda i: len(rows[i].source), token_budget):
         chunk = pad_choices([rows[i] for i in batch], model.config.pad_token_id)
         scores = choice_logits(model, {name: tensor.to(model.device) for name, tensor in chunk.items()})
         of_choices = scores.double().log_softmax(dim=1).tolist()
-        found |= {i: (of_choices[number][: len(rows[i].pairs)], [1] * len(rows[i].pairs))
-                  for number, i in enumerate(batch)}
-    return [found[i] for i in range(len(items))]
+        results |= {i: (of_choices[number][: len(rows[i].pairs)], [1] * len(rows[i].pairs))
+                    for number, i in enumerate(batch)}
+    return [results[i] for i in range(len(items))]
 
 
-def answer_tokens(tokenizer, method, items):
-    """Return how many tokens an answer to one of `items` takes at most, marker of a following explanation included."""
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict]) -> int:
+    """Return the most tokens that an answer to one of `items` takes, with the marker of an explanation after it."""
     answers = {answer for item in items for answer in [*item["choices"], item["answer"]]}
     texts = [f" {method_of(method).says(answer)} {MARKER}" for answer in sorted(answers)]
     return 1 + max(map(len, encode_targets(tokenizer, texts)))
 
 
-def dev_accuracy(tokenizer, items, method="label_only", by="generation", max_explanation_tokens=128):
-    """Return a function of the model: the share of `items` (records of tables.QUESTIONS) answered rightly.
+def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: str = "label_only",
+                 by: str = "generation", max_explanation_tokens: int = 128) -> Callable[[PreTrainedModel], float]:
+    """Return a function of the model that returns its accuracy on `items` (records of tables.QUESTIONS).
 
-    `by` generation: only as many tokens are generated as an answer can take; an explanation is written only where
-    it comes before the answer, at most `max_explanation_tokens` of it. `by` scores: the likeliest choice is the answer;
-    for methods that answer first and questions that have choices. A classifier is always asked for its choice.
+    `by` generation: the student writes as many tokens as an answer can take, and an explanation of at most
+    `max_explanation_tokens` only if it comes before the answer. `by` scores: the answer is the most likely choice; this
+    needs a method that answers first and questions with choices. A classifier always chooses.
     """
     asks = method_of(method)
     if by not in ("generation", "scores"):
-        raise StudyError(f"dev_accuracy: unknown way '{by}'; known: generation, scores")
+        raise StudyError(f"dev_accuracy: unknown '{by}'; known: generation, scores")
     if by == "scores" and (asks.explains_first or not all(item["choices"] for item in items)):
         raise StudyError(f"dev_accuracy: scores need choices and an answer that comes first; method '{method}' or the "
-                         "data set has not both")
+                         "data set lacks one of them; use generation")
     sources, stop = [format_source(item, asks.answer) for item in items], MARKER if asks.one_text else ""
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.explains_first else 0)
 
     def accuracy(model):
         if by == "scores" or model_kind(model) == "classifier":
-            scores, _ = score_choices(model, tokenizer, items, method)
-            answers = [likeliest(item, of_choices) for item, of_choices in zip(items, scores, strict=True)]
+            answers = choose(model, tokenizer, items, method)
         else:
             texts = generate(model, tokenizer, sources, limit, stop=stop)
             answers = [parse_answer(text, item["choices"])[0] for text, item in zip(texts, items, strict=True)]
@@ -246,20 +258,20 @@ def dev_accuracy(tokenizer, items, method="label_only", by="generation", max_exp
     return accuracy
 
 
-def likeliest(item, scores):
-    """Return the choice of a question with the highest score, the first of them where they are equal."""
+def likeliest(item: dict, scores: list[float]) -> str:
+    """Return the choice of a question with the highest score; the first of them if several are equal."""
     return item["choices"][scores.index(max(scores))]
 
 
-def predict_questions(model, tokenizer, method, items, max_explanation_tokens):
-    """Return one record per question with what the student wrote: see tables.PREDICTIONS (without seed).
+def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict],
+                      max_explanation_tokens: int) -> list[dict]:
+    """Return one record per question with what the student wrote, see tables.PREDICTIONS (without seed).
 
-    The method says which tags ask for the answer and for the explanation, and whether one text holds both. Beyond the
-    table, `scores` and `score_tokens` hold what score_choices returns, behind the student's own explanation where the
-    method explains first.
+    The method decides which tags ask for the answer and for the explanation, and whether one text holds both. `scores`
+    and `score_tokens` are from score_choices, after the student's own explanation if the method explains first.
     """
     if model_kind(model) == "classifier":
-        return _choose(model, tokenizer, items)
+        return _classify(model, tokenizer, items)
     asks = method_of(method)
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.one_text else 0)
     texts = generate(model, tokenizer, [format_source(item, asks.answer) for item in items], limit)
@@ -274,11 +286,11 @@ def predict_questions(model, tokenizer, method, items, max_explanation_tokens):
             for record, of_choices, counts in zip(records, scores, tokens, strict=True)]
 
 
-def _record(asks, item, text, explanation):
+def _record(asks: Method, item, text, explanation):
     predicted, beside = parse_answer(text, item["choices"])
     sentence = asks.says(item["answer"])
     if asks.explains_first:
-        exact, beside = text.endswith(sentence), beside if predicted else text  # one that never comes to an end
+        exact, beside = text.endswith(sentence), beside if predicted else text  # without an answer all is explanation
     else:
         exact = text.startswith(sentence) if asks.one_text else text == sentence
     if explanation is None:
@@ -292,7 +304,7 @@ def _as_record(item, generated, predicted, exact, explanation):
             "explanation": explanation}
 
 
-def _choose(model, tokenizer, items):
+def _classify(model, tokenizer, items):
     scores, tokens = score_choices(model, tokenizer, items)
     chosen = [likeliest(item, of_choices) for item, of_choices in zip(items, scores, strict=True)]
     return [{**_as_record(item, answer, answer, answer == item["answer"], ""), "scores": of_choices,
@@ -300,12 +312,13 @@ def _choose(model, tokenizer, items):
             for item, answer, of_choices, counts in zip(items, chosen, scores, tokens, strict=True)]
 
 
-def written_answers(folder, questions, predictions):
-    """Return, for what wants to look into an answer, what the student of `folder` read and wrote up to it.
+def written_answers(folder: Path | str, questions: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return what the student in `folder` read and wrote up to the end of each answer, to attribute the answers.
 
-    One row per prediction with an answer and an explanation (`predictions`: of one seed), columns of `questions` with
-    the student's own `answer`, `source`, `text` (to the end of the sentence that gives the answer; the explanation
-    before it where the method explains first) and `begins`: where in the text the answer itself begins.
+    `predictions`: those of one seed. The result has one row per prediction with an answer and an explanation: the
+    columns of `questions` with the student's `answer`, the `source`, the `text` up to the end of the sentence with the
+    answer (the explanation is before it if the method explains first), and `begins`: after how many characters of
+    `text` the answer itself begins.
     """
     asks = method_of(read_json(Path(folder) / "student.json")["method"])
     said = predictions[(predictions["predicted"] != "") & (predictions["explanation"].str.strip() != "")]
@@ -319,28 +332,31 @@ def written_answers(folder, questions, predictions):
 
 
 def _before_answer(asks, head):
-    """Return how many characters of the sentence that gives an answer, `head` before it, come before the answer."""
+    """Return how many characters come before an answer: `head` and the beginning of the sentence with the answer."""
     return len(head + asks.says("")) - len(" .")
 
 
-def gaps_of(folder, questions):
-    """Return vocabulary_gaps of `questions` for the student in `folder`; {} for a classifier, which writes nothing."""
+def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
+    """Return the collating.student_gaps of `questions` for the student in `folder`."""
     about = read_json(Path(folder) / "student.json")
-    if about.get("student", {}).get("kind") == "classifier":
-        return {}
-    return vocabulary_gaps(load_tokenizer(str(folder)), about["method"], questions.to_dict("records"))
+    return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
 
 
-def predict_with(folder, questions, max_explanation_tokens, seed):
-    """Load the student that train_student wrote into `folder` and return its predictions: tables.PREDICTIONS.
+def load_trained(folder: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one."""
+    model, tokenizer = load_student(str(folder))
+    return model.to(device()), tokenizer
 
-    Runs on a GPU where there is one. Raises StudyError when the folder is not a whole student.
+
+def predict_with(folder: Path | str, questions: pd.DataFrame, max_explanation_tokens: int, seed: int) -> pd.DataFrame:
+    """Return the predictions of the student that train_student wrote into `folder`, a frame of tables.PREDICTIONS.
+
+    Raises StudyError if the folder does not hold a complete student.
     """
     folder = Path(folder)
-    if not is_whole(folder):
-        raise StudyError(f"{folder}: no whole student here; run the training notebook first, or again")
-    model, tokenizer = load_student(str(folder))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if not is_complete(folder):
+        raise StudyError(f"{folder}: no complete student here; run the training notebook first, or again")
+    model, tokenizer = load_trained(folder)
     method = read_json(folder / "student.json")["method"]
     records = predict_questions(model, tokenizer, method, questions.to_dict("records"), max_explanation_tokens)
     return pd.DataFrame(records).assign(seed=seed)

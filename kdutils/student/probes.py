@@ -1,78 +1,77 @@
-"""Does the answer follow the explanation? Probes that put a text before the answer and see what the student then says.
+"""Does the answer follow the explanation? A probe puts a text before the answer and records the answer after it.
 
-After Wang et al. 2023 ("SCOTT"): a student that explains first and then answers is forced through a rationale that is
-not its own. A probe reads no generated text: the answer is the choice that the student finds likeliest behind the
-forced text and "So the answer is", so there always is one.
+After Wang et al. 2023 ("SCOTT"): a student that explains first and then answers is forced through another rationale
+than its own. No text is generated: the answer is the most likely choice after the forced text and "So the answer is",
+so there always is one. The probes, by the text before the answer:
 
-``own``: behind what the student wrote itself. ``none``: behind nothing. ``teacher``: behind the teacher's rationale for
-the right answer. ``wrong``: behind the teacher's rationale for a wrong answer, drawn per question. ``perturbed``:
-behind its own text with half of the tokens, drawn, replaced by others drawn from the vocabulary. ``told right`` and
-``told wrong``: the teacher's two rationales in the source, as the task `counterfactual` of the style ``encoder`` has
-them.
+- ``none``: no text; ``own``: the student's own explanation;
+- ``perturbed``: its own explanation, with half of the tokens replaced by random ones of the vocabulary;
+- ``teacher``: the teacher's rationale of the right answer; ``wrong``: that of a wrong answer, drawn per question;
+- ``told right``, ``told wrong``: the same two rationales, but in the source, as in the task `counterfactual` with the
+  style ``encoder``.
 
-A student that answers before it explains, or in another text, has no path from the explanation to the answer: nothing
-can be probed, and that is what is reported.
+A student that answers first, or explains in another text, has no path from explanation to answer; there are no probes.
 """
 
 import random
 from pathlib import Path
 
 import pandas as pd
+from transformers import PreTrainedTokenizerBase
 
 from kdutils.data.answers import is_right
 from kdutils.runs import read_json
-from kdutils.student.methods import format_source, method_of
-from kdutils.student.models import load_student, model_kind
-from kdutils.student.predicting import likeliest, score_choices
+from kdutils.student.methods import Explained, format_source, method_of
+from kdutils.student.models import model_kind
+from kdutils.student.predicting import choose, load_trained
 
-REPLACED = 0.5  # share of tokens that `perturbed` replaces
+REPLACED = 0.5  # share of tokens that the probe `perturbed` replaces
 
 
-def probe_answers(folder, questions, explained, predictions, seed):
-    """Return one row per probe and question: id, seed, probe, asserted answer, chosen answer, correct.
+def probe_answers(folder: Path | str, questions: pd.DataFrame, explained: dict[str, Explained],
+                  predictions: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return one row per probe and question: id, seed, probe, asserted (the text's answer or ""), chosen, correct.
 
-    `folder`: a student of train_student. `explained`: {question id: methods.Explained}. `predictions`: what the student
-    wrote, a frame of tables.PREDICTIONS of this seed. Empty where the method has no path from explanation to answer,
-    and for questions without choices.
+    `folder`: that of a student. `predictions`: what the student wrote, a frame of tables.PREDICTIONS of this seed. The
+    result is empty for a method without a path from explanation to answer, and for questions without choices.
     """
-    import torch
-
     about = read_json(Path(folder) / "student.json")
     method = probed_method(about["method"])
     items = [item for item in questions.to_dict("records") if len(item["choices"])]
     columns = ["id", "seed", "probe", "asserted", "chosen", "correct"]
     if method is None or not items:
         return pd.DataFrame(columns=columns)
-    model, tokenizer = load_student(str(folder))
+    model, tokenizer = load_trained(folder)
     if model_kind(model) == "classifier":
         return pd.DataFrame(columns=columns)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
     own = dict(zip(predictions["id"], predictions["explanation"], strict=True))
     style = about["parameters"].get("counterfactual_style", "encoder")
     rows = []
     for probe, texts in forced_texts(items, explained, own, tokenizer, seed, style).items():
-        asked_for = [item for item in items if item["id"] in texts]
-        told = probe.startswith("told")
+        asked = [item for item in items if item["id"] in texts]
         tag = "counterfactual" if method_of(method).answer else ""
-        sources = [format_source(item, tag, texts[item["id"]][0]) for item in asked_for] if told else None
-        prefixes = None if told else [texts[item["id"]][0] for item in asked_for]
-        scores, _ = score_choices(model, tokenizer, asked_for, method, prefixes, sources)
-        for item, of_choices in zip(asked_for, scores, strict=True):
-            chosen = likeliest(item, of_choices)
+        in_source, given = probe.startswith("told"), [texts[item["id"]][0] for item in asked]
+        sources = [format_source(item, tag, text) for item, text in zip(asked, given, strict=True)]
+        answers = choose(model, tokenizer, asked, method, *((None, sources) if in_source else (given, None)))
+        for item, chosen in zip(asked, answers, strict=True):
             rows.append([item["id"], seed, probe, texts[item["id"]][1], chosen,
                          is_right(chosen, item["answer"], item["choices"])])
     return pd.DataFrame(rows, columns=columns)
 
 
-def probed_method(method):
-    """Return the method whose texts a student can be forced through, None where explanation and answer are apart."""
+def probed_method(method: str) -> str | None:
+    """Return the method with whose texts a student is probed, None if it does not explain before the answer."""
     if method == "combined":  # its task factual explains first
         return "counterfactual"
     return method if method_of(method).explains_first else None
 
 
-def forced_texts(items, explained, own, tokenizer, seed, style):
-    """Return {probe: {question id: (text, the answer it asserts or "")}}; a question without a text is absent."""
+def forced_texts(items: list[dict], explained: dict[str, Explained], own: dict[str, str],
+                 tokenizer: PreTrainedTokenizerBase, seed: int, style: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return {probe: {question id: (text, the answer that it asserts or "")}}; a question without a text is absent.
+
+    `own`: {question id: the student's explanation}. `style`: the method's parameter counterfactual_style.
+    """
     texts = {"none": {}, "own": {}, "perturbed": {}, "teacher": {}, "wrong": {}, "told right": {}, "told wrong": {}}
     for item in items:
         key, known = item["id"], explained[item["id"]]
@@ -87,11 +86,11 @@ def forced_texts(items, explained, own, tokenizer, seed, style):
             texts["wrong"][key] = texts["told wrong"][key] = (known.counterfactuals[wrong], wrong)
     if style != "encoder":
         del texts["told right"], texts["told wrong"]
-    return {probe: found for probe, found in texts.items() if found}
+    return {probe: of_probe for probe, of_probe in texts.items() if of_probe}
 
 
-def perturbed(text, tokenizer, seed):
-    """Return `text` with REPLACED of its tokens, drawn from `seed`, replaced by ordinary tokens of the vocabulary."""
+def perturbed(text: str, tokenizer: PreTrainedTokenizerBase, seed: str) -> str:
+    """Return `text` with the share REPLACED of its tokens, drawn, replaced by ordinary tokens that are drawn, too."""
     draw = random.Random(f"perturbed {seed}")
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     ordinary = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
@@ -100,8 +99,8 @@ def perturbed(text, tokenizer, seed):
     return tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def probe_table(probes):
-    """Return one row per seed and probe: questions, accuracy, share that gave the asserted answer."""
+def probe_table(probes: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per seed and probe: questions, accuracy, share that gave the asserted answer (or None)."""
     rows = []
     for (seed, probe), group in probes.groupby(["seed", "probe"], sort=False):
         asserts = group[group["asserted"] != ""]

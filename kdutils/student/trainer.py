@@ -1,69 +1,74 @@
 """The one trainer: a transformers.Trainer whose step takes the pooled rows of all tasks.
 
-Loss of a step, with T tasks, weights w_t, and N_t counted target tokens of task t in the whole step::
+Loss of a step, with weights w_t and N_t counted target tokens of task t in the whole step::
 
     L = Σ_t  w_t / N_t · Σ_{tokens of task t}  −log p(token)
 
-N_t is counted over the step before any chunk is run, and over all processes, so the loss and its
-gradient are the same however the step is cut. A chunk that does not fit in memory is met by halving the
-token budget and running the step again from its start: the step itself never shrinks. (Dropout draws its
-masks chunk by chunk, so with dropout the same cut is needed for the same numbers.)
+N_t is counted over the whole step and all processes before any chunk runs. So the loss and its gradient do not depend
+on how the step is cut. If a chunk does not fit in memory, the token budget is halved and the step starts again; the
+step itself never becomes smaller. (Dropout draws its masks chunk by chunk, so with dropout equal numbers need equal
+chunks.)
 
-What makes it fast: rows of like length run together whatever their task; the output layer sees counted
-positions alone, a slice at a time, and the logits, the largest tensor of a step, are turned into their
-gradient at once and never kept; the gradient of a vocabulary is written once a step and not once a chunk;
-processes exchange gradients once a step; dropout and GELU take one kernel; memory that is free again
-is kept for the next chunk.
+What makes it fast: rows of similar length run together, whatever their task. The output layer sees only counted
+positions, one slice at a time; the logits, the largest tensor of a step, are turned into their gradient at once and are
+not kept. The gradient of a vocabulary is written once per step and not once per chunk. Processes exchange gradients
+once per step. Dropout and GELU take one kernel. Freed memory is kept for the next chunk.
 """
 
 import math
 import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kdutils.errors import StudyError
+from kdutils.hub import device
 from kdutils.runs import leave_process_group, process_group
 from kdutils.student.checkpoints import named_disk_errors
 from kdutils.student.chunks import cut_rows
 from kdutils.student.collating import StepCollator, pad_chunk
 from kdutils.student.fast_layers import keep_memory, use_fast_layers, vocabularies
-from kdutils.student.loss import dev_losses, moved_to, step_loss, with_places
+from kdutils.student.loss import add_places, dev_losses, move_chunk, step_loss
 from kdutils.student.models import model_kind
 from kdutils.student.progress import Progress
 
-BUCKET = 2**25  # how many gradients the processes exchange at a time
+BUCKET = 2**25  # how many numbers of the gradient the processes exchange at a time
 
 
 class Diverged(StudyError):
-    """A loss or a gradient is no finite number any more: this student has failed, whatever is tried again."""
+    """A loss or a gradient is not finite: this student has failed, and training it again would fail in the same way."""
 
-
-# The trainer
 
 class StudyTrainer(Trainer):
-    """Trains on lists of rows, one list per question; `weights` are those of the tasks, in order.
+    """Trains on lists of rows, one list per question.
 
-    `train_dataset`: a list, or a dataset with an attribute `epoch` that is set before every epoch.
-    `dev_rows`: rows of the dev questions, for the loss. `dev_accuracy`: a function of the model that returns
-    the share of dev questions answered rightly. The checkpoint with the best dev accuracy, then the lowest
-    dev loss, is the one that is kept. Raises Diverged when a loss or a gradient is not finite, before it
-    reaches the weights, and StudyError when a checkpoint cannot be written.
+    `train_dataset`: a list, or a dataset with an attribute `epoch`, which is set before every epoch. `tasks`,
+    `weights`: names and weights of the tasks, in order. `dev_rows`: rows of the dev questions, for the loss.
+    `dev_accuracy`: a function of the model that returns its accuracy on the dev questions. `start`, `pad`: ids of the
+    decoder's start token and of padding. The checkpoint with the highest dev accuracy, and among equals the lowest dev
+    loss, is kept.
+
+    Raises Diverged when a loss or a gradient is not finite, before the weights change, and StudyError when a checkpoint
+    cannot be written.
     """
 
-    def __init__(self, *args, weights, tasks, token_budget, dev_rows, dev_accuracy, start, pad, **kwargs):
+    def __init__(self, *args: object, weights: Sequence[float], tasks: Sequence[str], token_budget: int,
+                 dev_rows: Sequence, dev_accuracy: Callable[[torch.nn.Module], float], start: int | None, pad: int,
+                 **kwargs: object):
         questions = kwargs["train_dataset"]
         super().__init__(*args, data_collator=StepCollator(len(weights)),
                          **{**kwargs, "train_dataset": _Filled(questions), "eval_dataset": dev_rows})
         self.weights, self.tasks, self.token_budget = torch.tensor(weights, dtype=torch.float64), tasks, token_budget
         self.dev_rows, self.dev_accuracy, self.start, self.pad = dev_rows, dev_accuracy, start, pad
         self.causal = model_kind(self.model) == "causal"
-        self.splits = 0  # how often a step was cut finer for want of memory
+        self.splits = 0  # how often the token budget was halved because memory ran out
         self.last_task_losses = {}
         self.train_losses = {task: [] for task in tasks}  # of the steps since the last evaluation
-        self.step = None  # rows and losses of the step at work
+        self.step = None  # rows and losses of the current step
         self.order = _Order(len(questions), self.args.data_seed, self._questions_per_step())
-        self.remove_callback(PrinterCallback)  # Progress says it in one line
+        self.remove_callback(PrinterCallback)  # Progress prints one line instead
         self.add_callback(_Epochs(questions, self.order))
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, Progress):
@@ -78,20 +83,20 @@ class StudyTrainer(Trainer):
         return self.order
 
     def _run_epoch(self, *args, **kwargs):
-        """Run an epoch, but not where the last step is done: resumed there, the library would make one step more."""
+        """Run an epoch, unless the last step is done: resumed there, the library would make one more step."""
         if self.state.global_step < self.state.max_steps:
             return super()._run_epoch(*args, **kwargs)
         self.control.should_training_stop = True
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        """Run one step, chunk by chunk, and return its loss over all processes; gradients are those of the whole."""
-        model = self.accelerator.unwrap_model(model)  # gradients are summed here and not by the wrapper
+    def training_step(self, model: torch.nn.Module, inputs: dict, num_items_in_batch: object = None) -> torch.Tensor:
+        """Run one step, chunk by chunk; return its loss over all processes and leave its gradients in the model."""
+        model = self.accelerator.unwrap_model(model)  # gradients are summed here, not by the wrapper
         model.train()
         tokens = self._summed(inputs["task_tokens"].to(self.args.device))
         while (sums := self._run_chunks(model, inputs["rows"], tokens)) is None:
             if self.token_budget < 16:
                 raise StudyError("out of memory with one row at a time; lower max_source_tokens or max_target_tokens, "
-                                 "or take a smaller student")
+                                 "or use a smaller student")
             self.token_budget, self.splits = self.token_budget // 2, self.splits + 1
         self._sum_gradients(model)
         means = self._summed(sums) / tokens.clamp(min=1)
@@ -106,7 +111,7 @@ class StudyTrainer(Trainer):
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         try:
             for rows_of_chunk in cut_rows(rows, self.token_budget, self.causal):
-                chunk = self._to_device(with_places(pad_chunk(rows_of_chunk, self.pad, self.start, self.causal)))
+                chunk = self._to_device(add_places(pad_chunk(rows_of_chunk, self.pad, self.start, self.causal)))
                 with self.compute_loss_context_manager():
                     total, per_task = step_loss(model, chunk, scale)
                 self.accelerator.backward(total)
@@ -115,7 +120,7 @@ class StudyTrainer(Trainer):
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             enough = False
-        if self.accelerator.num_processes > 1:  # all of them run the step again, or none
+        if self.accelerator.num_processes > 1:  # either all of them run the step again, or none
             enough = self._summed(torch.tensor(float(not enough), device=self.args.device)).item() == 0
         if not enough:
             model.zero_grad()
@@ -126,7 +131,7 @@ class StudyTrainer(Trainer):
         return self.accelerator.reduce(tensor, "sum") if self.accelerator.num_processes > 1 else tensor
 
     def _sum_gradients(self, model):
-        """Sum the gradients over the processes; one that had no row for a parameter gives zeros."""
+        """Sum the gradients over the processes; a process without a row for a parameter contributes zeros."""
         if self.accelerator.num_processes == 1:
             return
         waiting = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -141,9 +146,9 @@ class StudyTrainer(Trainer):
                 one.grad = gradient.view_as(one)
 
     def _clip_grad_norm(self, model):
-        """Clip, and stop before the weights are changed where a loss or the gradient is not finite.
+        """Clip the gradient; raise Diverged before the weights change if a loss or the gradient is not finite.
 
-        The one place of a step where the processor waits for a GPU: losses and norm come over together.
+        Only here does the processor wait for a GPU in a step: losses and norm are copied together.
         """
         norm = super()._clip_grad_norm(model)
         *both, size = torch.cat([self.step["means"], self.step["tokens"], norm.detach().double().reshape(1)]).tolist()
@@ -165,7 +170,7 @@ class StudyTrainer(Trainer):
                            "try a smaller learning rate")
 
     def _steepest_task(self, model):
-        """Return the task whose own gradient is not finite, or all their names where each one alone is."""
+        """Return the task whose own gradient is not finite; the names of all tasks if each alone has a finite one."""
         model = self.accelerator.unwrap_model(model)
         for number, task in enumerate(self.tasks):
             model.zero_grad()
@@ -176,10 +181,11 @@ class StudyTrainer(Trainer):
         return "', '".join(self.tasks)
 
     def _to_device(self, chunk):
-        return moved_to(chunk, self.args.device)
+        return move_chunk(chunk, self.args.device)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """Measure dev loss (per task and weighted) and dev answer accuracy; log training losses since the last time."""
+    def evaluate(self, eval_dataset: object = None, ignore_keys: object = None,
+                 metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Return and log dev losses (per task and weighted), dev accuracy and training losses since the last time."""
         model = self.model.eval()
         losses = dev_losses(model, self.dev_rows, len(self.tasks), self.token_budget, self.pad, self.start,
                             self.args.device)
@@ -188,16 +194,16 @@ class StudyTrainer(Trainer):
         accuracy = self.dev_accuracy(model)
         total = float(sum(loss * weight for loss, weight in zip(losses, self.weights.tolist(), strict=True)))
         metrics = {"eval_accuracy": accuracy, "eval_loss": total,
-                   "eval_score": accuracy - 1e-9 * min(total, 1e3)}  # accuracy first; loss only breaks a tie
+                   "eval_score": accuracy - 1e-9 * min(total, 1e3)}  # the loss only decides between equal accuracies
         metrics |= {f"eval_loss_{task}": loss for task, loss in zip(self.tasks, losses, strict=True)}
-        metrics |= {f"train_loss_{task}": sum(found) / len(found) for task, found in self.train_losses.items() if found}
+        metrics |= {f"train_loss_{task}": sum(seen) / len(seen) for task, seen in self.train_losses.items() if seen}
         self.train_losses = {task: [] for task in self.tasks}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def log(self, logs, start_time=None):
-        """Log, with the losses per task of the last step beside the library's mean loss."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and add the losses per task of the last step to the library's mean loss."""
         if "loss" in logs:
             logs = {**logs, **{f"loss_{task}": loss for task, loss in self.last_task_losses.items()}}
         super().log(logs, start_time)
@@ -206,12 +212,13 @@ class StudyTrainer(Trainer):
         with named_disk_errors(f"the checkpoint of step {self.state.global_step}", self.args.output_dir):
             super()._save_checkpoint(model, trial)
 
-    def floating_point_ops(self, inputs):
-        return 0  # the library's estimate does not know pooled rows
+    def floating_point_ops(self, inputs: dict) -> int:
+        """Return 0: the library's estimate does not fit pooled rows."""
+        return 0
 
 
 class _Filled(torch.utils.data.Dataset):
-    """The questions' rows; an index behind the last question has no rows."""
+    """The questions' rows; an index after the last question has no rows."""
 
     def __init__(self, questions):
         self.questions = questions
@@ -224,10 +231,10 @@ class _Filled(torch.utils.data.Dataset):
 
 
 class _Order(torch.utils.data.Sampler):
-    """The order of the questions in an epoch, from seed and epoch alone: the same wherever a training is resumed.
+    """The order of the questions in an epoch. It depends on seed and epoch alone, so resuming does not change it.
 
-    It is filled up to whole steps with indices behind the last question, so that several processes share the last step
-    of an epoch without a question twice (left to itself, accelerate fills it with the first ones again).
+    It is filled up to whole steps with indices after the last question. So several processes share the last step of an
+    epoch without repeating a question (accelerate would repeat the first ones).
     """
 
     def __init__(self, questions, seed, questions_per_step):
@@ -245,7 +252,7 @@ class _Order(torch.utils.data.Sampler):
 
 
 class _Epochs(TrainerCallback):
-    """Tells order and rows which epoch it is, also where a training goes on in the middle of one."""
+    """Sets the epoch of order and rows, also when a training resumes in the middle of an epoch."""
 
     def __init__(self, questions, order):
         self.questions, self.order = questions, order
@@ -257,21 +264,20 @@ class _Epochs(TrainerCallback):
             self.questions.epoch = self.order.epoch
 
 
-def training_arguments(folder, seed, epochs, questions_per_step, learning_rate, warmup_steps, steps_per_epoch,
-                       evaluations):
-    """Return the library's arguments: AdamW, linear decay, clip at 1, evaluation and checkpoint together.
+def training_arguments(folder: Path | str, seed: int, epochs: float, questions_per_step: int, learning_rate: float,
+                       warmup_steps: int, steps_per_epoch: int, evaluations: int) -> TrainingArguments:
+    """Return the library's arguments: AdamW, linear decay, gradients clipped at 1, a checkpoint at every evaluation.
 
-    `evaluations`: how many there are in the whole run, evenly spread, the last one at its end; the number of
-    steps is rounded up so that they come out even. `questions_per_step` is that of the step, whatever the
-    number of processes that share it.
+    `evaluations`: how many there are in the whole run. They are evenly spread and the last one is at the end, so the
+    number of steps is rounded up. `questions_per_step` is that of all processes together.
     """
-    leave_process_group()  # the library would wait for the others of a half-named one
+    leave_process_group()  # the library would wait for processes that do not exist
     processes = process_group()[1]
     if questions_per_step % processes:
         raise StudyError(f"questions_per_step: {questions_per_step} cannot be shared evenly by {processes} processes")
     steps = max(1, math.ceil(epochs * steps_per_epoch))
     every = max(1, math.ceil(steps / max(1, evaluations)))
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device() == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folder), seed=seed, data_seed=seed, max_steps=every * math.ceil(steps / every),
         per_device_train_batch_size=questions_per_step // processes, learning_rate=learning_rate,
@@ -282,5 +288,5 @@ def training_arguments(folder, seed, epochs, questions_per_step, learning_rate, 
         remove_unused_columns=False, bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu,
         dataloader_num_workers=0, dataloader_pin_memory=False)
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process takes one GPU; several are for accelerate, which keeps the step's size
+        arguments._n_gpu = 1  # one GPU per process; several GPUs are for accelerate, which keeps the size of a step
     return arguments

@@ -1,20 +1,24 @@
-"""Train one student: from tables to a model folder, with the record of how it went.
+"""Train students: from tables to a model folder, with the record of how the training went.
 
-Several GPUs, or several processes on a CPU: start the same call in each of them with ``accelerate launch`` or
-``torchrun``; they share every step, and the first one writes the folder.
+For several GPUs, or several processes on a CPU, start the same call in each of them with ``accelerate launch`` or
+``torchrun``. They share every step, and the first process writes the folder.
 """
+
+from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdutils.errors import StudyError
-from kdutils.hub import local_folders, locate_model
+from kdutils.hub import device, local_folders, locate_model
 from kdutils.runs import (
-    is_whole,
+    is_complete,
     leave_process_group,
-    mark_whole,
+    mark_complete,
     process_group,
     project_path,
     read_json,
@@ -23,51 +27,88 @@ from kdutils.runs import (
     write_json,
 )
 from kdutils.source_code import code_digests
-from kdutils.student.methods import as_explained, controlled, explained_of, task_weights, tasks_of
+from kdutils.student.methods import Explained, apply_control, as_explained, explained_of, task_weights, tasks_of
 
-WITHOUT_EFFECT = ("tensorboard",)  # settings of `training` that leave the weights as they are
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDENT_SETTINGS = ("model", "tokenizer", "kind", "random_weights", "config", "lora")  # of models.load_student
+TRAINING_SETTINGS = ("epochs", "questions_per_step", "learning_rate", "warmup_steps", "dev_evaluations",
+                     "max_source_tokens", "max_target_tokens", "token_budget", "tensorboard")
+WITHOUT_EFFECT = ("tensorboard",)  # settings of `training` that do not change the weights
 
 
-def rationales_of(explanations, questions):
-    """Return {question id: text} of the usable rationales: the texts alone of what explained_of returns."""
-    found = explained_of(explanations, questions)
-    return {key: explained.rationale for key, explained in found.items() if explained.rationale}
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a trained student, except the questions and the explanations.
 
+    `method`: a name of methods.METHODS; `parameters`: those of the method (alpha …). `student`: see STUDENT_SETTINGS.
+    `training`: see TRAINING_SETTINGS, where `token_budget` is how many padded tokens run at a time; and, if wanted,
 
-def vocabulary_lines(student, method, questions, explained):
-    """Return the sentences on what a student could never write of these questions and explanations; mostly none.
+    - dev_accuracy: ``generation`` (the default) or ``scores``, see predicting.dev_accuracy;
+    - tensorboard: write logs into ``tensorboard/``;
+    - compile: use torch.compile, which takes minutes at first and pays off in long runs on a GPU;
+    - gradient_checkpointing: use less memory and a third more time.
 
-    `student`: the arguments of models.load_student; `explained`: {question id: Explained} as `method` reads it.
+    `other_texts`: texts of another data set for the control shuffled, see methods.train_texts.
     """
-    from kdutils.student.collating import gap_lines, vocabulary_gaps
-    from kdutils.student.models import load_tokenizer
 
-    if student.get("kind") == "classifier":
-        return []
-    tokenizer = load_tokenizer(student.get("tokenizer") or student["model"])
-    return gap_lines(vocabulary_gaps(tokenizer, method, questions.to_dict("records"), explained))
+    method: str
+    student: dict
+    training: dict
+    parameters: dict = field(default_factory=dict)
+    seed: int = 0
+    other_texts: tuple[str, ...] = ()
+
+    def select_explanations(self, items: list[dict], explained: dict) -> dict[str, Explained]:
+        """Return {question id: Explained} as this method reads them, see methods.apply_control."""
+        return apply_control(self.method, self.parameters, items, explained, self.seed, self.other_texts)
 
 
-def worked_loss(student, method, parameters, item, explained, seed):
-    """Work the loss of one question out by hand, on the untrained student.
+def recipe_from(settings: dict, method: str, parameters: dict, other_texts: Iterable[str] = ()) -> Recipe:
+    """Return the Recipe of a method from the parameters of a notebook; its seed is the first of `seeds`, or 0."""
+    student = {name: settings[name] for name in STUDENT_SETTINGS} | {"lora": settings["lora"] or None}
+    training = {name: settings[name] for name in TRAINING_SETTINGS if name in settings}
+    return Recipe(method, student, training, parameters, settings.get("seeds", [0])[0], tuple(other_texts))
 
-    `explained`: {question id: Explained, or the rationale as text}. Returns (table, total, loss): per task the
-    counted target tokens, the sum and mean of −log p and the weighted mean, computed row by row from the
-    probabilities; their sum; and what the trainer's own functions give for the same rows in one padded chunk.
-    Of alternatives (wrong answers) those of the first epoch are taken.
+
+def rationales_of(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
+    """Return {question id: rationale} of the questions with a usable rationale, see methods.explained_of."""
+    return {key: explained.rationale for key, explained in explained_of(explanations, questions).items()
+            if explained.rationale}
+
+
+def vocabulary_lines(recipe: Recipe, questions: pd.DataFrame, explained: dict) -> list[str]:
+    """Return sentences on what the student can never write of the questions and explanations; usually none."""
+    from kdutils.student.collating import gap_lines, student_gaps
+
+    read = recipe.select_explanations(questions.to_dict("records"), explained)
+    return gap_lines(student_gaps(recipe.student, recipe.method, questions, read))
+
+
+# The loss of one question, computed by hand
+
+def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFrame, float, float]:
+    """Compute the loss of one question by hand, with the untrained student; return (table, total, trainer's loss).
+
+    `explained`: what select_explanations returned. The table has a row per task: the counted target tokens, the sum and
+    mean of −log p, the weight and the weighted mean, all computed row by row from the probabilities. `total` is the sum
+    of the last column. The trainer's loss comes from the trainer's own functions, for the same rows in one padded
+    chunk. Of alternatives (wrong answers) those of the first epoch are used.
     """
     import pandas as pd
     import torch
 
     from kdutils.hub import model_context
-    from kdutils.student.collating import EpochRows, tokenize_rows
+    from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
     from kdutils.student.loss import dev_losses
     from kdutils.student.models import load_student, model_kind
 
-    model, tokenizer = load_student(**student, seed=seed)
-    weights, kind = task_weights(method, parameters), model_kind(model)
-    entries, _ = tokenize_rows(tokenizer, method, parameters, [item], explained, 512, 512, kind, model_context(model))
-    rows, table = EpochRows(entries, [item["id"]], seed)[0], []
+    model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
+    weights, kind = task_weights(recipe.method, recipe.parameters), model_kind(model)
+    entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, [item], explained,
+                               RowFormat(512, 512, kind, model_context(model)))
+    rows, table = EpochRows(entries, [item["id"]], recipe.seed)[0], []
     for row in rows:
         with torch.no_grad():
             total = -_log_probabilities(model, row, kind).sum().item()
@@ -80,7 +121,7 @@ def worked_loss(student, method, parameters, item, explained, seed):
 
 
 def _log_probabilities(model, row, kind):
-    """Return log p of each counted token of one row, in float64: the model alone on it, its softmax, nothing padded."""
+    """Return log p of each counted token of one row, in float64, from the model run on this row alone, unpadded."""
     import torch
 
     if kind == "classifier":
@@ -101,32 +142,64 @@ def _start(model):
     return getattr(model.config, "decoder_start_token_id", None)
 
 
-def train_student(folder, questions, explained, method, seed, student, training, parameters, progress=None, others=()):
-    """Train a student into `folder` and return its record; one that stands there whole is not trained again.
+# Training
 
-    `questions`: a frame of tables.QUESTIONS with the splits train and dev. `explained`: what methods.explained_of
-    returned, or {id: rationale as text}. `student`: the arguments of models.load_student. `training`: epochs,
-    questions_per_step, learning_rate, warmup_steps, dev_evaluations, max_source_tokens, max_target_tokens,
-    token_budget (padded tokens run at a time); and, if wanted, dev_accuracy (``generation`` or ``scores``, see
-    predicting.dev_accuracy), tensorboard (logs below ``tensorboard/``), compile (torch.compile: minutes to begin with,
-    for long runs on a GPU), gradient_checkpointing (less memory, a third slower). `parameters`: those of the method
-    (alpha …). `progress`: the file for the line of progress. `others`: see methods.controlled. An interrupted training
-    goes on from its last whole checkpoint.
+def train_seeds(folder: Path | str, recipe: Recipe, seeds: list[int], questions: pd.DataFrame,
+                explained: dict) -> dict[int, dict]:
+    """Train one student per seed into ``folder/seed-<n>/`` and return {seed: record}; see train_student.
+
+    A failed student does not stop the others. ``folder/costs.json`` gets the cost of each trained student. What the
+    vocabulary cannot write is printed. Raises StudyError if all students fail.
+    """
+    folder = Path(folder)
+    for line in vocabulary_lines(recipe, questions, explained):
+        print(line)
+    records = {seed: train_student(folder / f"seed-{seed}", questions, explained, replace(recipe, seed=seed),
+                                   folder / "progress.txt") for seed in seeds}
+    trained = {seed: record for seed, record in records.items() if "failed" not in record}
+    if not trained:
+        raise StudyError(f"{recipe.method}: the training of every student failed; seed {seeds[0]}: "
+                         f"{records[seeds[0]]['failed']}")
+    for seed, record in trained.items():
+        assert record["questions"] == (questions["split"] == "train").sum(), f"seed {seed}: questions are missing"
+        assert all(point["loss"] == point["loss"] for point in record["curve"]), f"seed {seed}: a dev loss is missing"
+        assert (folder / f"seed-{seed}" / "model.safetensors").is_file(), f"seed {seed}: the model is missing"
+    write_json(folder / "costs.json", {str(seed): record["cost"] for seed, record in trained.items()})
+    return records
+
+
+def training_metrics(recipe: Recipe, records: dict[int, dict]) -> dict:
+    """Return the results of train_seeds for metrics.json: no costs, which differ from run to run."""
+    curves = [record["curve"] for record in records.values() if "failed" not in record]
+    best = [max(point["accuracy"] for point in curve) for curve in curves]
+    return {"method": recipe.method, "parameters": recipe.parameters, "best_dev_accuracy": sum(best) / len(best),
+            "tasks": task_weights(recipe.method, recipe.parameters),
+            "seeds": {seed: {name: value for name, value in record.items() if name != "cost"}
+                      for seed, record in records.items()}}
+
+
+def train_student(folder: Path | str, questions: pd.DataFrame, explained: dict, recipe: Recipe,
+                  progress: Path | str | None = None) -> dict:
+    """Train a student into `folder` and return its record; a complete student of the same data and recipe is kept.
+
+    `questions`: a frame of tables.QUESTIONS with the splits train and dev. `explained`: {question id: see
+    methods.as_explained}, such as methods.explained_of returns. `progress`: the file for the line of progress. An
+    interrupted training continues from its last complete checkpoint.
 
     The record holds: curve (per evaluation: step, dev accuracy and losses, and per task the mean training loss since
-    the one before), best step, epochs, steps, effective batch (questions per step), tokens, cut texts, parameters of
-    the model, splits of steps, under "cost" seconds and peak memory in MiB and, where the vocabulary lacks signs, under
-    "unwritable_answers" what collating.vocabulary_gaps returns.
+    the evaluation before), best step, epochs, steps, effective batch (questions per step), tokens, cut texts,
+    parameters of the model, how often a step was split, under "cost" seconds and peak memory in MiB and, if the
+    vocabulary lacks characters, under "unwritable_answers" the collating.vocabulary_gaps.
 
-    A loss or gradient that is not finite ends the training: the record then has the reason under "failed", which
-    ``failed.json`` keeps beside the last good checkpoint, and no student is saved. Everything else that is wrong
-    raises StudyError; after a full disk the same call goes on from the last good checkpoint.
+    A loss or gradient that is not finite ends the training. The record then has the reason under "failed";
+    ``failed.json`` keeps it beside the last good checkpoint, and no student is saved. Other faults raise StudyError.
+    After a full disk the same call continues from the last good checkpoint.
     """
     folder = Path(folder)
     leave_process_group()
-    wanted = fingerprint(questions, explained, method, seed, student, training, parameters, others)
+    wanted = fingerprint(questions, explained, recipe)
     checkpoints, first = folder / "checkpoints", process_group()[0] == 0
-    if is_whole(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
+    if is_complete(folder) and read_json(folder / "student.json")["fingerprint"] == wanted:
         if first:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return read_json(folder / "record.json")
@@ -135,18 +208,16 @@ def train_student(folder, questions, explained, method, seed, student, training,
     if first and not _same_training(checkpoints / "fingerprint.json", wanted):
         shutil.rmtree(folder, ignore_errors=True)
         write_json(checkpoints / "fingerprint.json", {"fingerprint": wanted})
-    record, model, tokenizer = _train(checkpoints, questions, explained, method, seed, student, training,
-                                      parameters, progress, others)
+    record, model, tokenizer = _train(checkpoints, questions, explained, recipe, progress)
     if first:
-        _keep(folder, record, model, tokenizer, {
-            "method": method, "seed": seed, "parameters": parameters, "student": student, "training": training,
-            "fingerprint": wanted})
+        settings = {key: value for key, value in asdict(recipe).items() if key != "other_texts"}
+        _keep(folder, record, model, tokenizer, {**settings, "fingerprint": wanted})
     _wait()
     return record
 
 
 def _keep(folder, record, model, tokenizer, settings):
-    """Write a student, or of a failed one the reason; checkpoints go once the student is whole."""
+    """Write a student, or the reason why it failed; remove the checkpoints once the student is complete."""
     from kdutils.student.checkpoints import named_disk_errors
     from kdutils.student.models import merged
 
@@ -159,7 +230,7 @@ def _keep(folder, record, model, tokenizer, settings):
         tokenizer.save_pretrained(folder)
         write_json(folder / "record.json", record)
         write_json(folder / "student.json", settings)
-        mark_whole(folder)
+        mark_complete(folder)
     shutil.rmtree(checkpoints)
 
 
@@ -169,17 +240,18 @@ def _wait():
     PartialState().wait_for_everyone()
 
 
-def fingerprint(questions, explained, method, seed, student, training, parameters, others=()):
-    """Return what decides the trained weights: settings, data, a local model's files, package versions, the code."""
+def fingerprint(questions: pd.DataFrame, explained: dict, recipe: Recipe) -> dict:
+    """Return what decides the trained weights: settings, data, a local model's files, package versions and the code."""
     import hashlib
     import json
 
     texts = {key: asdict(as_explained(one)) for key, one in explained.items()}
-    data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *others], ensure_ascii=False)
-    return {"method": method, "seed": seed, "student": student, "model_files": _model_files(student["model"]),
-            "training": {key: value for key, value in training.items() if key not in WITHOUT_EFFECT},
-            "parameters": parameters, "data": hashlib.sha256(data.encode()).hexdigest(), "versions": versions(),
-            "code": code_digests(Path(__file__))}
+    data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *recipe.other_texts], ensure_ascii=False)
+    return {"method": recipe.method, "seed": recipe.seed, "student": recipe.student,
+            "model_files": _model_files(recipe.student["model"]),
+            "training": {key: value for key, value in recipe.training.items() if key not in WITHOUT_EFFECT},
+            "parameters": recipe.parameters, "data": hashlib.sha256(data.encode()).hexdigest(),
+            "versions": versions(), "code": code_digests(Path(__file__))}
 
 
 def _model_files(name):
@@ -195,114 +267,137 @@ def _same_training(path, wanted):
         return False
 
 
-def _train(folder, questions, explained, method, seed, student, training, parameters, progress, others):
+class _Data(NamedTuple):
+    """What a student learns from: dev questions, rows of train and dev, and facts for the record."""
+
+    dev_items: list
+    train: object
+    dev: object
+    cut_texts: dict
+    unexplained: int
+    gaps: dict
+
+
+def _train(folder, questions, explained, recipe, progress):
     """Return (record, model, tokenizer)."""
-    import torch
-    from transformers import set_seed
     from transformers.utils import logging
 
-    from kdutils.student import predicting
     from kdutils.student.checkpoints import newest_whole_checkpoint
-    from kdutils.student.fast_layers import compile_stacks
     from kdutils.student.models import load_student
-    from kdutils.student.progress import Progress
-    from kdutils.student.trainer import Diverged, StudyTrainer, training_arguments
+    from kdutils.student.trainer import Diverged
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # tied weights are reported as missing whenever a checkpoint is read back
-    model, tokenizer = load_student(**student, seed=seed)
-    weights = task_weights(method, parameters)
-    items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}
-    for split, found in items.items():
-        if not found:
-            raise StudyError(f"questions: the split '{split}' is empty; a student needs train and dev questions")
-    explained = controlled(method, parameters, items["train"] + items["dev"], explained, seed, others)
-    rows, dev, cuts, gaps = _tokenized(model, tokenizer, method, parameters, items, explained, seed, training)
-    steps = -(-len(rows) // training["questions_per_step"])
-    arguments = training_arguments(
-        folder, seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
-        training["warmup_steps"], steps, training["dev_evaluations"])
-    accuracy = predicting.dev_accuracy(tokenizer, items["dev"], method, training.get("dev_accuracy", "generation"),
-                                       training["max_target_tokens"])
-    study = StudyTrainer(
-        model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
-        token_budget=training["token_budget"], dev_rows=[row for i in range(len(dev)) for row in dev[i]],
-        dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id,
-        callbacks=_callbacks(folder, training, progress, f"{method}, seed {seed}"))
-    if training.get("gradient_checkpointing", False):
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if training.get("compile", False):
-        compile_stacks(model)
-    set_seed(seed + process_group()[0])  # processes that share a step draw their dropout apart
+    logging.set_verbosity_error()  # the library reports tied weights as missing whenever it reads a checkpoint
+    model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
+    data = _tokenized(model, tokenizer, recipe, questions, explained)
+    callbacks = _callbacks(folder, recipe, progress)
+    trainer = _trainer(folder, model, tokenizer, recipe, data, callbacks)
     started, failed = time.time(), {}
-    _wait()  # the first process has put the folder in order
-    checkpoint = newest_whole_checkpoint(folder) if arguments.should_save else None
+    _wait()  # until the first process has prepared the folder
+    checkpoint = newest_whole_checkpoint(folder) if trainer.args.should_save else None
     _wait()
     checkpoint = checkpoint or newest_whole_checkpoint(folder)
     try:
-        study.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Diverged as error:
         failed = {"failed": str(error)}
     finally:
-        for callback in study.callback_handler.callbacks:
-            if isinstance(callback, Progress):
-                callback.close()
-    return {
-        "curve": curve_of(study.state.log_history), "best_step": study.state.best_global_step,
-        "steps": study.state.max_steps, "questions": len(rows), "effective_batch": training["questions_per_step"],
-        "epochs": study.state.max_steps / steps,
-        "rows": sum(len(rows[i]) for i in range(len(rows))), "cut_texts": cuts,
-        "without_explanation": sum(not explained[item["id"]].rationale for item in items["train"]),
-        "target_tokens": sum(row.counted for i in range(len(rows)) for row in rows[i]),
-        "model_parameters": sum(weight.numel() for weight in model.parameters()), "finer_cuts": study.splits,
-        "cost": {"seconds": round(time.time() - started, 1), "peak_memory_mib": peak_memory_mib(),
-                 "resumed": bool(checkpoint), "threads": torch.get_num_threads(),
-                 "processes": study.accelerator.num_processes},
-        **({"unwritable_answers": gaps} if gaps else {}), **failed,
-    }, study.model, tokenizer
+        if progress:
+            callbacks[-1].close()
+    cost = {"seconds": round(time.time() - started, 1), "resumed": bool(checkpoint)}
+    return {**_record(trainer, data, cost), **failed}, trainer.model, tokenizer
 
 
-def _tokenized(model, tokenizer, method, parameters, items, explained, seed, training):
-    """Return (rows of train, rows of dev, cut texts of train, vocabulary gaps of both).
-
-    The dev rows are the same for every seed.
-    """
+def _tokenized(model, tokenizer, recipe, questions, explained):
+    """Return the _Data of a recipe. The dev rows are the same for every seed."""
     from kdutils.hub import model_context
-    from kdutils.student.collating import EpochRows, tokenize_rows, vocabulary_gaps
+    from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows, vocabulary_gaps
     from kdutils.student.models import model_kind
 
-    entries, cuts = {}, {}
-    for split, found in items.items():
-        entries[split], cuts[split] = tokenize_rows(
-            tokenizer, method, parameters, found, explained, training["max_source_tokens"],
-            training["max_target_tokens"], model_kind(model), model_context(model))
-    rows = {split: EpochRows(entries[split], [item["id"] for item in found], seed if split == "train" else 0)
-            for split, found in items.items()}
+    items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}
+    for split, of_split in items.items():
+        if not of_split:
+            raise StudyError(f"questions: the split '{split}' is empty; a student needs train and dev questions")
+    both = items["train"] + items["dev"]
+    explained = recipe.select_explanations(both, explained)
+    kind, rows, cuts = model_kind(model), {}, {}
+    row_format = RowFormat(recipe.training["max_source_tokens"], recipe.training["max_target_tokens"], kind,
+                           model_context(model))
+    for split, of_split in items.items():
+        entries, cuts[split] = tokenize_rows(tokenizer, recipe.method, recipe.parameters, of_split, explained,
+                                             row_format)
+        rows[split] = EpochRows(entries, [item["id"] for item in of_split], recipe.seed if split == "train" else 0)
     learnt = {row.task for i in range(len(rows["train"])) for row in rows["train"][i]}
-    for number, task in enumerate(tasks_of(method, parameters)):
-        if task.weight and number not in learnt and model_kind(model) != "classifier":
-            raise StudyError(f"method {method}: no train question has what the task '{task.name}' learns from; give "
-                             "explanations that fit the method")
-    gaps = {} if model_kind(model) == "classifier" else vocabulary_gaps(
-        tokenizer, method, items["train"] + items["dev"], explained)
-    return rows["train"], rows["dev"], cuts["train"], gaps
+    for number, task in enumerate(tasks_of(recipe.method, recipe.parameters)):
+        if task.weight and number not in learnt and kind != "classifier":
+            raise StudyError(f"method {recipe.method}: no train question has what the task '{task.name}' learns from; "
+                             "give explanations that fit the method")
+    gaps = {} if kind == "classifier" else vocabulary_gaps(tokenizer, recipe.method, both, explained)
+    unexplained = sum(not explained[item["id"]].rationale for item in items["train"])
+    return _Data(items["dev"], rows["train"], rows["dev"], cuts["train"], unexplained, gaps)
 
 
-def _callbacks(folder, training, progress, label):
+def _callbacks(folder, recipe, progress):
+    """Return the callbacks of a training; Progress, if there is one, is the last."""
     from transformers.integrations import TensorBoardCallback
 
     from kdutils.student.checkpoints import WholeCheckpoints
     from kdutils.student.progress import Progress
 
     callbacks = [WholeCheckpoints()]
-    if training.get("tensorboard", False):
+    if recipe.training.get("tensorboard", False):
         from torch.utils.tensorboard import SummaryWriter
 
         callbacks.append(TensorBoardCallback(SummaryWriter(str(folder.parent / "tensorboard"))))
-    return callbacks + ([Progress(progress, label, training["questions_per_step"])] if progress else [])
+    label = f"{recipe.method}, seed {recipe.seed}"
+    return callbacks + ([Progress(progress, label, recipe.training["questions_per_step"])] if progress else [])
 
 
-def curve_of(history):
+def _trainer(folder, model, tokenizer, recipe, data, callbacks):
+    """Return the StudyTrainer of a recipe, with all random numbers seeded."""
+    from transformers import set_seed
+
+    from kdutils.student import predicting
+    from kdutils.student.fast_layers import compile_stacks
+    from kdutils.student.trainer import StudyTrainer, training_arguments
+
+    training, weights = recipe.training, task_weights(recipe.method, recipe.parameters)
+    arguments = training_arguments(
+        folder, recipe.seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
+        training["warmup_steps"], -(-len(data.train) // training["questions_per_step"]), training["dev_evaluations"])
+    accuracy = predicting.dev_accuracy(tokenizer, data.dev_items, recipe.method,
+                                       training.get("dev_accuracy", "generation"), training["max_target_tokens"])
+    trainer = StudyTrainer(
+        model=model, args=arguments, train_dataset=data.train, weights=list(weights.values()), tasks=list(weights),
+        token_budget=training["token_budget"], dev_rows=[row for i in range(len(data.dev)) for row in data.dev[i]],
+        dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id, callbacks=callbacks)
+    if training.get("gradient_checkpointing", False):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if training.get("compile", False):
+        compile_stacks(model)
+    set_seed(recipe.seed + process_group()[0])  # processes that share a step draw different dropout
+    return trainer
+
+
+def _record(trainer, data, cost):
+    """Return the record of a training that has ended, see train_student."""
+    import torch
+
+    rows = [row for i in range(len(data.train)) for row in data.train[i]]
+    state, batch = trainer.state, trainer.args.per_device_train_batch_size * trainer.args.world_size
+    return {
+        "curve": curve_of(state.log_history), "best_step": state.best_global_step, "steps": state.max_steps,
+        "questions": len(data.train), "effective_batch": batch,
+        "epochs": state.max_steps / -(-len(data.train) // batch), "rows": len(rows), "cut_texts": data.cut_texts,
+        "without_explanation": data.unexplained, "target_tokens": sum(row.counted for row in rows),
+        "model_parameters": sum(weight.numel() for weight in trainer.model.parameters()), "finer_cuts": trainer.splits,
+        "cost": {**cost, "peak_memory_mib": peak_memory_mib(), "threads": torch.get_num_threads(),
+                 "processes": trainer.accelerator.num_processes},
+        **({"unwritable_answers": data.gaps} if data.gaps else {}),
+    }
+
+
+def curve_of(history: list[dict]) -> list[dict]:
     """Return one entry per evaluation of a trainer's log: step, dev accuracy and losses, training losses per task."""
     kept = ("eval_accuracy", "eval_loss", "train_loss_")
     return [{name.removeprefix("eval_"): value for name, value in entry.items()
@@ -310,14 +405,14 @@ def curve_of(history):
             for entry in history if "eval_accuracy" in entry]
 
 
-def peak_memory_mib():
-    """Return the peak memory so far in MiB: of the GPU where there is one, else of this process."""
+def peak_memory_mib() -> int:
+    """Return the peak memory so far in MiB: of the GPU if there is one, else of this process."""
     import resource
     import sys
 
     import torch
 
-    if torch.cuda.is_available():
+    if device() == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

@@ -1,25 +1,16 @@
-"""Backends reach a teacher: texts in, texts out, with finish reason and token counts.
+"""The backends that reach a teacher.
 
 ``hf``: any causal or sequence-to-sequence model of transformers, from a folder or the Hub (hf.py).
-``openai``: any server that speaks the OpenAI API (served.py).
-``published``: what the authors of earlier studies published (published.py); it needs no prompts.
-
-A teacher is an object with
-
-- ``identity``: a dict of all that could change what it writes (model, revision, weights, quantisation, chat
-  template), the part of the store's key that is the teacher's own (store.py);
-- ``complete(prompts, decoding, progress=None, keep=None)``: one Completion per prompt, in their order.
-  ``progress`` is called with (done, all); ``keep`` with a list of (prompt, Completion) as soon as these are there,
-  so that nothing is lost when the next one fails;
-- ``count_tokens(prompts)``: the tokens of each prompt, for an estimate of the cost.
+``openai``: any server with the OpenAI API (served.py).
+``published``: explanations that authors of earlier studies published (published/); no teacher is loaded for it.
 """
 
 from kdutils.errors import StudyError
+from kdutils.teacher.choices import BACKENDS
+from kdutils.teacher.completion import Teacher
 
-BACKENDS = ("hf", "openai")
 
-
-def load_teacher(settings):
+def load_teacher(settings: dict) -> Teacher:
     """Return the teacher of `settings`, the teacher's parameters of a notebook; StudyError for an unknown backend."""
     backend = settings["backend"]
     if backend == "hf":

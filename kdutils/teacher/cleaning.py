@@ -1,23 +1,22 @@
-"""Clean what a teacher wrote: the explanation of this question alone, on one line, in whole sentences.
+"""Cleaning of a teacher's text: only the explanation of this question, on one line, in whole sentences.
 
-Teachers run on: they start with a newline, go on to a next question, or stop in mid-sentence at the
-token limit. The outputs published with arXiv 2504.16056 show all three; taking their first line, as
-the published training code does, leaves nothing of any e-SNLI or StrategyQA rationale. The rules,
-in order, each with the name that it leaves in ``changes``:
+Some raw texts start with a newline, continue with another question, or stop in mid-sentence at the token limit. The
+texts published with arXiv 2504.16056 have all three defects. Their first line, which the published training code takes,
+is empty for every e-SNLI and StrategyQA rationale. The rules, in order, with their names in ``changes``:
 
-1. ``stripped``: white space around the text goes.
-2. ``cut_at_blank_line``: the first paragraph stays.
-3. ``cut_at_marker``: the text ends where a new item of the prompt begins (``Question:``, ``Premise:``,
-   ``Critique:``, ``Briefly explain``, ...). Only at the start of a line or after the end of a sentence:
-   the words themselves are ordinary ones.
+1. ``stripped``: white space around the text is removed.
+2. ``cut_at_blank_line``: only the first paragraph is kept.
+3. ``cut_at_marker``: the text is cut where a new item of the prompt begins (``Question:``, ``Premise:``,
+   ``Critique:``, ``Briefly explain``, ...). This counts only at the start of a line or after a sentence, because these
+   are ordinary words.
 4. ``joined_lines``: line breaks become spaces.
-5. ``answer_repeated``: a first sentence that only says "The answer is ..." goes; the prompt said it already.
-6. ``unfinished_removed``: a last sentence without an end goes; or ``unfinished_kept`` where it is the only one.
+5. ``answer_repeated``: a first sentence that only says "The answer is ..." is removed, as it is part of the prompt.
+6. ``unfinished_removed``: a last sentence without an end is removed; ``unfinished_kept``: it is the only sentence.
 
-A sentence ends at a full stop, question or exclamation mark or ellipsis, also those of Chinese and Japanese (。！？),
-Arabic and Urdu (؟۔) and Hindi (।), of which the first need no space behind them.
+A sentence ends with a full stop, question or exclamation mark or ellipsis, also those of Chinese and Japanese (。！？),
+Arabic and Urdu (؟۔) and Hindi (।). Those of Chinese and Japanese need no space after them.
 
-A text of which nothing is left is never an empty string: ``text`` is None and ``problem`` says why.
+Where nothing is left, ``text`` is None, never an empty string, and ``problem`` says why.
 """
 
 import re
@@ -48,18 +47,18 @@ _INITIAL = re.compile(r"(?:^|[\s.(])[A-Z]\.$")  # J. K. Rowling, the U.S. Army
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A cleaned text, or None and the problem; `changes` names the rules that fired, in order."""
+    """A cleaned text, or None and the problem; `changes` names the rules that changed it, in order."""
 
     text: str | None
     changes: list = field(default_factory=list)
     problem: str = ""
 
 
-def clean(text, answer=""):
-    """Return `text` (None counts as empty) as Cleaned; see the module's docstring for the rules.
+def clean(text: str | None, answer: str = "") -> Cleaned:
+    """Return `text` (None counts as empty) as Cleaned, by the rules in the module's docstring.
 
-    `answer` is the answer that the text argues for, for rule 5; "" leaves that rule out. Problems are
-    ``empty`` (nothing is left) and ``only the answer``.
+    `answer`: the answer for which the text argues, for rule 5; "" skips this rule. Problems are ``empty`` (nothing is
+    left) and ``only the answer``.
     """
     text, changes = (text or "").replace("\r\n", "\n"), []
     for name, rule in (("stripped", str.strip), ("cut_at_blank_line", _first_paragraph),
@@ -80,10 +79,10 @@ def clean(text, answer=""):
     return Cleaned(rest, changes if _is_finished(rest) else [*changes, "unfinished_kept"])
 
 
-def count_changes(cleaned):
-    """Return how often each rule fired and each problem arose in a list of Cleaned, sorted by name.
+def count_changes(cleaned: list[Cleaned]) -> dict[str, int]:
+    """Return how many texts each rule changed and each problem concerns, sorted by name.
 
-    ``texts`` is their number, ``unfinished_kept`` how many still end in mid-sentence.
+    ``texts`` is the number of texts, ``unfinished_kept`` of those that still end in mid-sentence.
     """
     counts = Counter({"texts": len(cleaned), "unfinished_kept": 0})
     for item in cleaned:
@@ -117,19 +116,19 @@ def _without_answer(text, answer):
 
 
 def _is_finished(text):
-    """Say whether `text` ends as a sentence ends; a closing quote or bracket alone is no end."""
+    """Return whether `text` ends with the end of a sentence; a closing quote or bracket alone is no end."""
     stops = [stop for stop in _STOP.finditer(text) if stop.end() == len(text)]
     return bool(stops) and not _is_inside_word(text, stops[-1])
 
 
 def _is_inside_word(text, stop):
-    """Say whether a full stop belongs to an abbreviation or to the number of an entry, not to a sentence."""
+    """Return whether a full stop belongs to an abbreviation or to the number of a list entry, not to a sentence."""
     before = text[:stop.end()][-12:]  # longer than any of them, with the space before it
     return bool(_ABBREVIATION.search(before) or _NUMBERING.search(before))
 
 
 def _whole_sentences(text):
-    """Return `text` up to its last finished sentence; all of it where there is none."""
+    """Return `text` up to the end of its last finished sentence; all of it where there is none."""
     if _is_finished(text):
         return text
     ends = [stop.end() for stop in _STOP.finditer(text) if _is_sentence_end(text, stop)]
@@ -137,7 +136,7 @@ def _whole_sentences(text):
 
 
 def _is_sentence_end(text, stop):
-    """Say whether a sentence ends at `stop`, inside a text; in doubt it does not, so that none is cut in two."""
+    """Return whether a sentence ends at `stop`, inside a text; in doubt False, so that no sentence is cut in two."""
     before, after = text[:stop.end()], text[stop.end():]
     if stop[0][-1] in WIDE_ENDS or stop[0][-1] == "．" and not after[:1].isdigit():  # with a quote behind, in doubt
         return not _is_open(before)
@@ -149,6 +148,6 @@ def _is_sentence_end(text, stop):
 
 
 def _is_open(text):
-    """Say whether a quote or bracket that opens in `text` does not close in it."""
+    """Return whether a quote or bracket is opened in `text` but not closed."""
     return text.count('"') % 2 == 1 or any(
         sum(map(text.count, left)) > sum(map(text.count, right)) for left, right in PAIRS)

@@ -1,63 +1,95 @@
 """From questions to the table of explanations, one function per prompting.
 
-``explain(questions, prompting, parameters)`` is what notebooks and the command line call: it opens the teacher that
-`parameters` describe, behind the store of completions, and runs one of PROMPTED. A teacher's text is kept raw and
-cleaned beside it. Where a later stage builds on an earlier one (a critique on a rationale), a question whose earlier
-text is unusable has no later text, and its row says so.
+Notebooks and the command line call ``explain(questions, prompting, parameters)``. It opens the teacher that
+`parameters` describe, behind the store of completions, and runs the function of the prompting. The teacher's raw text
+is kept beside the cleaned one. A later stage builds on an earlier one (a critique on a rationale). Where the earlier
+text is unusable, a question has no later text, and its row gives the reason.
 """
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 import pandas as pd
 
-from kdutils.data.tables import EXPLANATIONS
-from kdutils.data.texts import WIDE_ENDS, mentions
+from kdutils.data.tables import EXPLANATIONS, read_table, write_table
+from kdutils.data.texts import WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
-from kdutils.runs import write_text
+from kdutils.runs import project_path
 from kdutils.teacher import prompting as prompts
 from kdutils.teacher.backends import load_teacher
+from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
 from kdutils.teacher.cleaning import clean
-from kdutils.teacher.completion import Decoding
+from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
+from kdutils.teacher.progress import show_progress
+
+if TYPE_CHECKING:
+    from kdutils.teacher.stored import Plan, StoredTeacher
 
 
-def explain(questions, prompting, parameters, teacher=None, progress=None):
+def read_split(path: Path | str, splits: list[str]) -> pd.DataFrame:
+    """Return the questions of `splits` from the table of questions at `path` (relative to the project)."""
+    table = read_table(project_path(path), "questions")
+    return table[table["split"].isin(splits)].reset_index(drop=True)
+
+
+def write_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Write the table of explanations to `path` and return it as read back.
+
+    Checked are three facts: it covers exactly these questions, no text is blank, and a row has a problem where it has
+    no text.
+    """
+    stored = read_table(write_table(explanations, path, "explanations"), "explanations")
+    assert set(stored["id"]) == set(questions["id"])
+    assert (stored["text"].isna() == (stored["problem"] != "")).all()
+    assert stored["text"].dropna().str.strip().ne("").all()
+    return stored
+
+
+def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: "StoredTeacher | None" = None,
+            progress: Path | str | None = None) -> pd.DataFrame:
     """Return the explanations of `questions` as a frame of tables.EXPLANATIONS.
 
-    `parameters`: those of the prompting's notebook. `teacher`: one that is open already (backends.py), else the one
-    of `parameters`, with every completion kept in the store. `progress`: a file for one line on how far it is.
-    ``attrs["notes"]`` counts tokens, and completions that were asked for and that the store had; of published
-    explanations ``attrs`` is what published_explanations says. Raises StudyError for an unknown backend.
+    `parameters`: those of the prompting's notebook. `teacher`: an open teacher; without it, the one of `parameters`,
+    behind the store. `progress`: a file for one line of progress. ``attrs["notes"]`` counts tokens, and completions
+    that were asked for or found in the store; ``attrs["seconds"]`` is the time taken. For published explanations
+    ``attrs`` are those of published_explanations. Raises StudyError for an unknown backend, and where no text at all
+    is usable.
     """
     if parameters["backend"] == "published":
         return _published(questions, prompting, parameters)
     teacher = teacher or open_teacher(parameters)
-    begun = time.time()
-    table = PROMPTED[prompting](teacher, questions, parameters, partial(_say, progress) if progress else None)
+    started = time.time()
+    report = None if progress is None else lambda done, total: show_progress(
+        progress, f"explained {done} of {total} texts")
+    table = PROMPTED[prompting](teacher, questions, parameters, report)
     if len(table) and table["text"].isna().all():
-        raise StudyError(f"{parameters['model']}: not one usable text in {len(table)} ({table['problem'].iloc[0]}); "
+        raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({table['problem'].iloc[0]}); "
                          "look at the prompt and at what the teacher writes to it, then run again")
     table.attrs["notes"] = {
         "prompt tokens": int(table["prompt_tokens"].sum()), "written tokens": int(table["completion_tokens"].sum()),
         "cut off at the token limit": int((table["finish_reason"] == "length").sum()),
         "completions asked for": teacher.asked, "completions from the store": teacher.kept}
-    table.attrs["seconds"] = time.time() - begun
+    table.attrs["seconds"] = time.time() - started
     return table
 
 
-def open_teacher(parameters):
+def open_teacher(parameters: dict) -> "StoredTeacher":
     """Return the teacher of `parameters` behind the store of completions."""
-    from kdutils.teacher.store import Store, StoredTeacher, store_path
+    from kdutils.teacher.store import Store, store_path
+    from kdutils.teacher.stored import StoredTeacher
 
     return StoredTeacher(load_teacher(parameters), Store(store_path()))
 
 
-def plan(questions, prompting, parameters):
-    """Return what explaining would cost before any of it is asked: the store.Plan of all stages, None for no asking."""
-    from kdutils.teacher.store import PlanningTeacher, Store, store_path
+def plan(questions: pd.DataFrame, prompting: str, parameters: dict) -> "Plan | None":
+    """Return the cost of explaining, all stages together, before anything is asked; None for published texts."""
+    from kdutils.teacher.store import Store, store_path
+    from kdutils.teacher.stored import PlanningTeacher
 
     if parameters["backend"] == "published":
         return None
@@ -67,16 +99,18 @@ def plan(questions, prompting, parameters):
         return teacher.plan
 
 
-def decoding_of(parameters, limit="max_new_tokens"):
-    """Return the Decoding of a notebook's parameters; `limit` names the one that bounds its length.
+def decoding_of(parameters: dict, limit: str = "max_new_tokens") -> Decoding:
+    """Return the Decoding of a notebook's parameters; `limit` names the parameter that limits the new tokens.
 
-    What greedy decoding does not look at stays at its default: it would only keep stored completions from being found.
+    Greedy decoding uses neither `top_p` nor `seed`. They keep their defaults there, because another value would make
+    another key in the store.
     """
     sampling = (parameters["temperature"], parameters["top_p"], parameters["seed"]) if parameters["temperature"] else ()
     return Decoding(parameters[limit], tuple(parameters["stop"]), *sampling)
 
 
-def few_shot(teacher, questions, parameters, progress=None):
+def few_shot(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
+             progress: Progress | None = None) -> pd.DataFrame:
     """Ask for a rationale of each question."""
     given, seed = parameters["given_answer"], parameters["seed"]
     asked = prompts.few_shot_prompts(questions, parameters["dataset"], seed, given)
@@ -85,8 +119,9 @@ def few_shot(teacher, questions, parameters, progress=None):
     return explanations_table(questions, answers, done, "rationale")
 
 
-def critique_revision(teacher, questions, parameters, progress=None):
-    """Ask for a rationale, then `rounds` times for a critique of it and a revision with that critique in view.
+def critique_revision(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
+                      progress: Progress | None = None) -> pd.DataFrame:
+    """Ask for a rationale, then `rounds` times for a critique and for a revision that takes the critique into account.
 
     Every stage stays in the table. The published runs (arXiv 2504.16056) have one round and give the right answer.
     """
@@ -118,36 +153,41 @@ def _revision(teacher, questions, before, critique, parameters, turn, progress):
     return _with_gaps(questions, answers, done, usable, "revision", turn, "no critique to go by")
 
 
-def counterfactual(teacher, questions, parameters, progress=None):
-    """Ask for an explanation of each wrong answer, or of `wrong` drawn ones, as if it were the right one."""
+def counterfactual(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
+                   progress: Progress | None = None) -> pd.DataFrame:
+    """Ask for an explanation of wrong answers as if each were right: of all of them, or of `wrong` drawn ones."""
     asserted = prompts.wrong_answers(questions, parameters["wrong"], parameters["seed"])
     asked = prompts.few_shot_prompts(asserted, parameters["dataset"], parameters["seed"])
     done = _complete(teacher, asserted, asked, decoding_of(parameters), progress)
     return explanations_table(asserted, asserted["answer"], done, "counterfactual")
 
 
-def contrastive(teacher, questions, parameters, progress=None):
+def contrastive(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
+                progress: Progress | None = None) -> pd.DataFrame:
     """Ask for rationales by contrastive decoding (Wang et al. 2023, "SCOTT"): see contrastive.py.
 
-    `against`: ``wrong`` sets the right answer off against one drawn wrong answer, ``empty`` against none.
+    `against`: ``wrong`` contrasts the right answer with one drawn wrong answer, ``empty`` with no answer.
     """
-    dataset, seed = parameters["dataset"], parameters["seed"]
-    if parameters["against"] not in ("wrong", "empty"):
-        raise StudyError(f"against: unknown '{parameters['against']}'; known: wrong, empty")
-    drawn = prompts.wrong_answers(questions, 1, seed)["answer"] if parameters["against"] == "wrong" else [""] * len(
-        questions)
-    asked = prompts.few_shot_prompts(questions, dataset, seed)
-    contrary = prompts.few_shot_prompts(questions, dataset, seed, answers=drawn)
+    asked, contrary = contrastive_prompts(questions, parameters["dataset"], parameters["seed"], parameters["against"])
     done = teacher.contrast(asked, contrary, decoding_of(parameters), parameters["strength"], progress)
     return explanations_table(questions, questions["answer"], done, "rationale")
 
 
-PROMPTED = {"few_shot": few_shot, "critique_revision": critique_revision, "counterfactual": counterfactual,
-            "contrastive": contrastive}
+def contrastive_prompts(questions: pd.DataFrame, dataset: str, seed: int, against: str) -> tuple[list[str], list[str]]:
+    """Return (prompts with the right answer, prompts with a drawn wrong answer or none), one of each per question."""
+    if against not in CONTRASTS:
+        raise StudyError(f"against: unknown '{against}'; known: {', '.join(CONTRASTS)}")
+    answers = prompts.wrong_answers(questions, 1, seed)["answer"] if against == "wrong" else [""] * len(questions)
+    return (prompts.few_shot_prompts(questions, dataset, seed),
+            prompts.few_shot_prompts(questions, dataset, seed, answers=answers))
+
+
+# The function of each prompting that asks a teacher.
+PROMPTED = {name: globals()[entry.function] for name, entry in PROMPTINGS.items() if entry.function}
 
 
 def _published(questions, prompting, parameters):
-    """Read published explanations; of critique-revision both stages that were published, rationale and revision."""
+    """Read published explanations; for critique-revision both published stages, rationale and revision."""
     from kdutils.teacher.published.explanations import published_explanations
 
     stages = ("few_shot", "critique_revision") if prompting == "critique_revision" else (prompting,)
@@ -161,7 +201,7 @@ def _published(questions, prompting, parameters):
 
 
 def _complete(teacher, questions, asked, decoding, progress):
-    """Return teacher.complete of the prompts `asked`, one per row of `questions`; an error names those it is about."""
+    """Return teacher.complete of the prompts `asked`, one per row of `questions`; an error names the questions."""
     try:
         return teacher.complete(asked, decoding, progress)
     except StudyError as error:
@@ -173,22 +213,17 @@ def _complete(teacher, questions, asked, decoding, progress):
         raise StudyError(f"question{'s' if keys[1:] else ''} {named}: {error}") from None
 
 
-def _say(path, done, total):
-    line = f"explained {done} of {total} texts"
-    write_text(path, line + "\n")
-    print(f"\r{line}", end="", flush=True)
-
-
 def _answers(questions, completions, given):
-    """Return (answers, completions without them): the gold ones where they were given, else the teacher's own."""
+    """Return (answers, completions without them): the gold answers where these were given, else the teacher's own."""
     return (list(questions["answer"]), completions) if given else split_answer(completions, questions["choices"])
 
 
-def explanations_table(questions, answers, completions, stage, turn=0):
-    """Return a frame of tables.EXPLANATIONS: one row per question, its completion kept raw and cleaned.
+def explanations_table(questions: pd.DataFrame, answers: Sequence[str], completions: list[Completion], stage: str,
+                       turn: int = 0) -> pd.DataFrame:
+    """Return a frame of tables.EXPLANATIONS: one row per question, its completion both raw and cleaned.
 
-    `answers`: the answer that each text argues for; `completions`: backends.Completion, in the order of
-    `questions`; `stage`: rationale, critique, revision or counterfactual; `turn`: of critique and revision.
+    `answers`: the answer that each text argues for. `completions`: in the order of `questions`. `stage`: rationale,
+    critique, revision or counterfactual. `turn`: the round of critique and revision.
     """
     rows = []
     for question_id, answer, done in zip(questions["id"], answers, completions, strict=True):
@@ -201,7 +236,7 @@ def explanations_table(questions, answers, completions, stage, turn=0):
 
 
 def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
-    """Return explanations_table over all questions: those that are not `usable` were not asked, for `problem`."""
+    """Return explanations_table over all questions; those that are not `usable` were not asked and have `problem`."""
     table = explanations_table(questions[usable], answers[usable], completions, stage, turn)
     gaps = [{"id": key, "stage": stage, "round": turn, "answer": answer, "text": None, "raw": "", "changes": [],
              "problem": problem, "finish_reason": "unknown", "prompt_tokens": None, "completion_tokens": None}
@@ -210,20 +245,21 @@ def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
     return whole.set_index("id").loc[questions["id"]].reset_index()[table.columns]
 
 
-def split_answer(completions, choices=None):
-    """Return (answers, completions without them) where the teacher was asked for the answer itself.
+def split_answer(completions: list[Completion],
+                 choices: Sequence[list[str]] | None = None) -> tuple[list[str], list[Completion]]:
+    """Return (answers, completions without them) for prompts that end with "The answer is".
 
-    The prompt has begun the sentence "The answer is". The answer is the longest of the question's `choices` that the
-    text begins with; else what comes before the first full stop that a space or the end follows.
+    The answer is the longest of the question's `choices` with which the text begins. Without such a choice it is the
+    text before the first full stop that is followed by a space or by the end.
     """
     answers, rest = [], []
     for row, done in enumerate(completions):
         text = re.sub(r"^\s*(?:the answer is\s+)?", "", normalize("NFC", done.text), flags=re.IGNORECASE)
         known = [choice for choice in (list(choices)[row] if choices is not None else [])
-                 if any(start == 0 for start, _ in mentions(text, choice))]
-        begin = mentions(text, max(known, key=len))[0][1] if known else 0
+                 if any(start == 0 for start, _ in find_mentions(text, choice))]
+        begin = find_mentions(text, max(known, key=len))[0][1] if known else 0
         end = re.compile(rf"({'' if known else '.+?'})(?:\.(?=\s|$)|[{WIDE_ENDS}]|$)(.*)", re.DOTALL)
-        found = end.match(text, begin)
-        answers.append(max(known, key=len) if known and found else found[1] if found else "")
-        rest.append(replace(done, text=found[2] if found else done.text))
+        match = end.match(text, begin)
+        answers.append(max(known, key=len) if known and match else match[1] if match else "")
+        rest.append(replace(done, text=match[2] if match else done.text))
     return answers, rest

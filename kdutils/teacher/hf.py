@@ -3,13 +3,16 @@
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError
 from kdutils.hub import (
     ADAPTER,
     check_vocabulary,
+    device,
     find_model,
     is_memory_error,
     load_weights,
@@ -19,42 +22,47 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import sha256
-from kdutils.teacher.completion import Completion
+from kdutils.teacher.choices import QUANTIZATIONS
+from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
 from kdutils.teacher.contrastive import contrast
 
-QUANTIZATIONS = ("none", "int8", "nf4")
-# Files of a model folder that what it writes depends on.
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+# The files of a model folder that determine what the model writes.
 DECISIVE = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
             "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*",
             ADAPTER)
-# What a generation_config.json says of tokens; what it says of decoding (penalties, sampling) is Decoding's to say.
+# The settings of a generation_config.json that are used; those of decoding (penalties, sampling) come from Decoding.
 TOKEN_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
 
 class HfTeacher:
-    """A model of transformers as teacher: completions in batches, what the prompts begin with read once.
+    """A model of transformers as teacher. It writes in batches and computes the shared prefix of all prompts once.
 
-    The weights are loaded when the first completion is asked for; tokenizer and config at once.
+    Tokenizer and config are loaded at once, the weights with the first completion.
     """
 
-    def __init__(self, model, quantization="none", token_budget=8192, chat=False, revision=""):
+    def __init__(self, model: str, quantization: str = "none", token_budget: int = 8192, chat: bool = False,
+                 revision: str = "") -> None:
         """Prepare `model` (a folder or Hub id): float32 on a CPU, bf16 on a GPU, or quantised by bitsandbytes.
 
-        Only safetensors are read and no code of the model's author is run. `token_budget`: tokens of a batch,
-        padding and new ones included; the beginning that all share counts once. `chat`: each prompt is the message
-        of a user, laid out by the tokenizer's chat template. `revision`: branch, tag or commit of a Hub id.
-        Raises StudyError for a model that cannot be read, a vocabulary that is not the model's, a missing template.
+        Only safetensors are read, and no code of the model's author is run. `token_budget`: tokens of a batch, padding
+        and new tokens included; the shared prefix counts once. `chat`: each prompt becomes a user's message in the
+        tokenizer's chat template. `revision`: branch, tag or commit of a Hub id. Raises StudyError for a model that
+        cannot be read, a vocabulary that does not belong to it, and a missing chat template.
         """
         if quantization not in QUANTIZATIONS:
             raise StudyError(f"quantization: unknown '{quantization}'; known: {', '.join(QUANTIZATIONS)}")
         self.name, self.quantization, self.token_budget, self.chat = model, quantization, token_budget, chat
         self.revision = revision
         if revision and Path(locate_model(model, needs_weights=False)).is_dir():
-            raise StudyError(f"revision: '{revision}' of {model}, but this is a folder; revisions are for Hub ids")
+            raise StudyError(f"revision: '{revision}' of the folder {model}; only a Hub id has revisions")
         self.found = find_model(model, revision=revision)
         if self.found.adapter and quantization != "none":
-            raise StudyError(f"{self.found.name}: an adapter is merged into whole weights; set quantization to none, "
-                             "or merge it (merge_and_unload), save the model and give that")
+            raise StudyError(f"{self.found.name}: an adapter cannot be merged into quantised weights; set quantization "
+                             "to none, or merge it (merge_and_unload), save the model and give that")
         self.config = read_config(self.found)
         given = quantization_of(self.config)
         if given and quantization not in ("none", _name_of(given)):
@@ -67,13 +75,12 @@ class HfTeacher:
             raise StudyError(f"{model}: the tokenizer has no chat template; set chat to false or take a chat model")
 
     @cached_property
-    def identity(self):
-        """All that could change what this teacher writes, as plain values; no weights are loaded for it."""
-        import torch
+    def identity(self) -> dict:
+        """Everything that could change what this teacher writes, as plain values; no weights are loaded for it."""
         from transformers.utils import cached_file
 
         identity = {"backend": "hf", "model": self.name, "quantization": self.quantization, "chat": self.chat,
-                    "revision": self.revision, "dtype": "bfloat16" if torch.cuda.is_available() else "float32"}
+                    "revision": self.revision, "dtype": "bfloat16" if device() == "cuda" else "float32"}
         where, revision = self.found.where, self.found.revision
         if not Path(where).is_dir():  # the Hub's cache has a folder per commit: .../snapshots/<commit>/config.json
             snapshot = Path(cached_file(where, "config.json", revision=revision or None)).parent
@@ -88,12 +95,12 @@ class HfTeacher:
         return identity
 
     @cached_property
-    def model(self):
-        """The model, loaded on first use, ready to write."""
+    def model(self) -> "PreTrainedModel":
+        """The model in evaluation mode, loaded on first use."""
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, GenerationConfig
 
-        gpu = torch.cuda.is_available()
+        gpu = device() == "cuda"
         dtype = torch.bfloat16 if gpu else torch.float32
         settings = {
             "none": None,
@@ -109,45 +116,48 @@ class HfTeacher:
         given = model.generation_config
         if self.config.is_encoder_decoder and given.decoder_start_token_id is None and given.bos_token_id is None:
             raise StudyError(f"{self.name}: config.json names no decoder_start_token_id, so its decoder cannot begin; "
-                             "write it there (0 for T5)")
+                             "add it there (0 for T5)")
         model.generation_config = GenerationConfig(**{name: getattr(given, name, None) for name in TOKEN_SETTINGS})
         return model.eval()
 
     @property
-    def pad(self):
-        """The id that fills up the rows of a batch; it is masked, so any token that the model knows will do."""
+    def pad(self) -> int:
+        """The id that fills up the rows of a batch; it is masked, so any token that the model knows is fine."""
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None or pad in self.without_row.values() else pad
 
     @cached_property
-    def shares_prefix(self):
-        """Whether the beginning of all prompts is read once (generation.shares_prefix), or each prompt whole."""
+    def shares_prefix(self) -> bool:
+        """Whether the shared prefix of all prompts is computed once (prefix_decoding.shares_prefix)."""
         from kdutils.teacher.prefix_decoding import shares_prefix
 
         return shares_prefix(self.model)
 
-    def count_tokens(self, prompts):
+    def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return the number of tokens of each prompt, chat template included."""
         return [len(ids) for ids in self._encode(prompts)]
 
-    def complete(self, prompts, decoding, progress=None, keep=None):
-        """Return one Completion per prompt, in their order (see backends).
+    def complete(self, prompts: list[str], decoding: Decoding, progress: Progress | None = None,
+                 keep: Keep | None = None) -> list[Completion]:
+        """Return one Completion per prompt, in their order (see completion.Teacher).
 
-        Greedy is the best token and nothing else: penalties in a model's generation_config.json are not applied.
-        Raises StudyError naming the prompt that does not fit into the model's context, or when memory does not
-        suffice for a single prompt.
+        Greedy decoding takes the most probable token; penalties in a model's generation_config.json are not applied.
+        Raises StudyError naming the prompt that does not fit into the model's context, or when a single prompt does
+        not fit into memory.
         """
         done = self.write([(prompt,) for prompt in prompts], decoding, lambda logits: logits[0], progress, keep)
         return [done[prompt,] for prompt in prompts]
 
     contrast = contrast
 
-    def write(self, texts, decoding, score, progress=None, keep=None):
+    def write(self, texts: list[tuple[str, ...]], decoding: Decoding,
+              score: "Callable[[torch.Tensor], torch.Tensor]", progress: Progress | None = None,
+              keep: Keep | None = None) -> dict[tuple[str, ...], Completion]:
         """Return {text: Completion} for `texts`, a list of tuples of prompts; equal ones are written once.
 
-        The prompts of a tuple are the contexts of one completion: ``score`` turns the logits of its next token,
-        [contexts, completions, vocabulary], into the scores [completions, vocabulary] by which it is chosen.
-        `progress` and `keep` as in backends, `keep` with the first prompt of the tuple.
+        The prompts of a tuple are the contexts of one completion. ``score`` turns the logits of the next token,
+        [contexts, completions, vocabulary], into the scores [completions, vocabulary] by which the token is chosen.
+        `progress` and `keep` as in completion.Teacher; `keep` gets the first prompt of the tuple.
         """
         _check(decoding)
         counts = Counter(texts)
@@ -157,15 +167,15 @@ class HfTeacher:
         waiting = sorted(counts, key=lambda text: (max(map(len, encoded[text])), text))
         call = _Call(self, encoded, decoding, score)
         done, most = {}, len(waiting)
-        while waiting:  # the longest first: where memory is short, it shows at once
+        while waiting:  # the longest first, so that a lack of memory shows at once
             batch = waiting[-min(most, call.rows(waiting)):]
             written = _unless_memory_runs_out(call.write, batch)
             if written is None:
                 most = len(batch) // 2
                 if not most:
-                    raise StudyError(f"{self.name}: memory runs out at a single prompt of {len(encoded[batch[0]][0])} "
-                                     f"tokens with {decoding.max_new_tokens} new ones; take a smaller model, "
-                                     "quantization nf4 or shorter prompts")
+                    raise StudyError(f"{self.name}: memory is too small for one prompt of "
+                                     f"{len(encoded[batch[0]][0])} tokens with {decoding.max_new_tokens} new ones; "
+                                     "take a smaller model, quantization nf4 or shorter prompts")
                 continue
             del waiting[-len(batch):]
             done |= written
@@ -185,7 +195,7 @@ class HfTeacher:
         return rows
 
     def _check_rows(self, rows):
-        """Raise StudyError where a prompt holds a token for which the model's table has no row."""
+        """Raise StudyError where a prompt has a token for which the model's table has no row."""
         without = {number: token for token, number in self.without_row.items()}
         for place, ids in enumerate(rows if without else []):
             held = next((number for number in ids if number in without), None)
@@ -201,9 +211,9 @@ class HfTeacher:
             for prompt, ids in zip(text, encoded[text], strict=True):
                 needed = len(ids) + (0 if seq2seq else new)
                 if not ids:
-                    raise StudyError(f"{self.name}: prompt {row} is empty: it has no token to go on from")
+                    raise StudyError(f"{self.name}: prompt {row} is empty: there is no token to continue")
                 if context and needed > context:
-                    what, instead = ("", "") if seq2seq else (" with what is to be written", " or lower max_new_tokens")
+                    what, instead = ("", "") if seq2seq else (" with the new ones", " or lower max_new_tokens")
                     raise StudyError(f"{self.name}: prompt {row} takes {needed} tokens{what}, {needed - context} more "
                                      f"than the context of {context}; it begins {prompt[:60]!r}; shorten it{instead}")
         room = _positions(self.config, "decoder")
@@ -212,7 +222,7 @@ class HfTeacher:
 
 
 class _Call:
-    """One call of HfTeacher.write: what its batches have in common."""
+    """One call of HfTeacher.write: what all its batches share."""
 
     def __init__(self, teacher, encoded, decoding, score):
         self.teacher, self.encoded, self.decoding, self.score = teacher, encoded, decoding, score
@@ -227,7 +237,7 @@ class _Call:
 
     @cached_property
     def shared(self):
-        """The tokens that all prompts begin with and that are read once."""
+        """The tokens of the shared prefix of all prompts."""
         from kdutils.teacher.prefix_decoding import shared_length
 
         rows = [ids for contexts in self.encoded.values() for ids in contexts]
@@ -240,11 +250,11 @@ class _Call:
         return read_prefix(self.teacher.model, self.shared)
 
     def rows(self, waiting):
-        """Return how many of the last of `waiting` fit into the budget; the batches to come are made equal."""
+        """Return how many texts at the end of `waiting` form the next batch; batches are of about equal size."""
         longest = self.encoded[waiting[-1]]
         width = max(map(len, longest)) - len(self.shared) + self.decoding.max_new_tokens
         fitting = max(1, (self.teacher.token_budget - len(self.shared)) // (len(longest) * width))
-        if getattr(self.teacher.model, "_is_stateful", False):  # a state would take in padding: rows of one length
+        if getattr(self.teacher.model, "_is_stateful", False):  # padding would change a state: rows of one length
             lengths = [list(map(len, self.encoded[text])) for text in waiting]
             return min(fitting, lengths.count(lengths[-1]))
         return math.ceil(len(waiting) / math.ceil(len(waiting) / fitting))
@@ -270,13 +280,13 @@ class _Call:
 
 
 def _name_of(given):
-    """Return the name in QUANTIZATIONS of what a config says about its quantised weights, "" for other methods."""
+    """Return the QUANTIZATIONS entry of a config's quantised weights, "" for other methods."""
     four = given.get("load_in_4bit") and given.get("bnb_4bit_quant_type") == "nf4"
     return "nf4" if four else "int8" if given.get("load_in_8bit") else ""
 
 
 def _sha256_of(folder):
-    """Return the SHA-256 over the names and contents of a model folder's decisive files."""
+    """Return the SHA-256 over the names and contents of a model folder's DECISIVE files."""
     files = sorted({path for pattern in DECISIVE for path in Path(folder).glob(pattern) if path.is_file()})
     return hashlib.sha256("".join(f"{sha256(path)}  {path.name}\n" for path in files).encode()).hexdigest()
 
@@ -290,19 +300,19 @@ def _unless_memory_runs_out(function, *arguments, **settings):
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
-    torch.cuda.empty_cache()  # here, as the error has kept the tensors of its frames until now
+    torch.cuda.empty_cache()  # only here: until now the error kept the tensors of its frames alive
     return None
 
 
 def _positions(config, half):
-    """Return how many tokens the config's model, or that half of an encoder-decoder, has positions for; None: any."""
+    """Return the number of positions of a model, or of that half of an encoder-decoder; None for no limit."""
     part = getattr(config, half, None) if config.is_encoder_decoder else None
     return getattr(part or config.get_text_config(), "max_position_embeddings", None)
 
 
 def _check(decoding):
     if isinstance(decoding.stop, str) or not all(decoding.stop):
-        raise StudyError(f"stop: {decoding.stop!r} is not a list of texts that are not empty")
+        raise StudyError(f"stop: {decoding.stop!r} is not a list of non-empty texts")
     if decoding.max_new_tokens < 1 or decoding.temperature < 0 or not 0 < decoding.top_p <= 1:
         raise StudyError(f"decoding: max_new_tokens {decoding.max_new_tokens}, temperature {decoding.temperature} and "
-                         f"top_p {decoding.top_p}; allowed are 1 or more, 0 or more, and above 0 up to 1")
+                         f"top_p {decoding.top_p} must be at least 1, at least 0, and above 0 up to 1")

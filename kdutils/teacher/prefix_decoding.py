@@ -1,10 +1,10 @@
-"""Decoding of many prompts that begin alike: what they share runs through the model once.
+"""Decoding of many prompts with a shared prefix, which runs through the model once.
 
-A few-shot prompt is a long block of shots, the same for all, and a short item. The keys and values of the block
-are computed once (read_prefix); a row of the batch holds its own tokens alone. Attention over both parts is one
-softmax: the queries of all rows are stacked into one matrix product with the shared keys, as in Hydragen
-(Juravsky et al. 2024, arXiv 2402.05099), and nothing of the block is copied per row. The model's own code runs
-unchanged: `attend` is an attention function of transformers, OwnLayer a layer of its cache.
+A few-shot prompt is a long block of shots, the same for all questions, and a short item. The keys and values of the
+block are computed once (read_prefix). A row of the batch holds only its own tokens. Attention over both parts is one
+softmax: the queries of all rows are stacked into one matrix product with the shared keys, as in Hydragen (Juravsky et
+al. 2024, arXiv 2402.05099), so the block is never copied per row. The model's own code runs unchanged: `attend` is an
+attention function of transformers, OwnLayer a layer of its cache.
 
     [shared tokens]  once         [padding][own tokens][new tokens]  per row
 
@@ -14,22 +14,24 @@ step, own tokens so far, length of the prefix, size of a head.
 
 import inspect
 import random
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from transformers import AttentionInterface, LogitsProcessorList, StoppingCriteriaList
+from transformers import AttentionInterface, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 NAME = "shared_prefix"
-# What a model may ask of its attention that `attend` does not compute.
+# Options of attention that `attend` does not compute.
 UNSUPPORTED = ("softcap", "s_aux", "sliding_window", "position_bias", "head_mask")
-LEAVE = 7 / 8  # finished rows are taken out once at most this share is unfinished: taking out copies the others' keys
+LEAVE = 7 / 8  # finished rows are removed once at most this share is unfinished: removal copies the other rows' keys
+Choose = Callable[[torch.Tensor, "list[Draft]"], list[int]]  # (logits, drafts) to one token per draft
 
 
 @dataclass(frozen=True)
 class Endings:
-    """When a completion ends: with one of `end_tokens`, with a text of `stop` (cut off), or at `limit` new tokens."""
+    """When a completion ends: at one of `end_tokens`, at a text of `stop` (cut off), or at `limit` new tokens."""
 
     tokenizer: object
     end_tokens: frozenset
@@ -37,18 +39,18 @@ class Endings:
     limit: int
     known: dict = field(default_factory=dict, repr=False)  # token -> may_stop
 
-    def may_stop(self, token):
-        """Say whether a stop text can end in `token`: only then is the text of a row worth decoding.
+    def may_stop(self, token: int) -> bool:
+        """Return whether a stop text can end in `token`; only then is the text of the row decoded.
 
-        A token that holds half a character counts as well, and every token where the stop text ends in a space,
-        which tokenizers put between tokens.
+        A token with half a character counts as well. Where a stop text ends in a space, every token counts, because
+        tokenizers put spaces between tokens.
         """
         if self.stop and token not in self.known:
             text = self.tokenizer.decode([token])
             self.known[token] = "\ufffd" in text or any(mark[-1] in text or mark[-1] == " " for mark in self.stop)
         return bool(self.stop) and self.known[token]
 
-    def cut(self, ids):
+    def cut(self, ids: list[int]) -> tuple[str, bool]:
         """Return (the text of `ids` up to the first stop text, whether there was one)."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         found = [text.find(mark) for mark in self.stop if mark in text]
@@ -56,15 +58,15 @@ class Endings:
 
 
 class Draft:
-    """A completion in the making: the `ids` written so far and, once it has ended, its `finish_reason`."""
+    """An unfinished completion: the `ids` written so far and, once it has ended, its `finish_reason`."""
 
-    def __init__(self, endings, chance=""):
-        """`chance`: a text on which the drawing of tokens depends (random.Random: the same on every machine)."""
-        self.endings, self.random = endings, random.Random(chance)
+    def __init__(self, endings: Endings, seed: str = "") -> None:
+        """`seed`: a text that determines the sampled tokens (random.Random: the same on every machine)."""
+        self.endings, self.random = endings, random.Random(seed)
         self.ids, self.finish_reason = [], ""
 
-    def add(self, token):
-        """Take the next token; a finished draft takes no more."""
+    def add(self, token: int) -> None:
+        """Append the next token, unless the draft is finished."""
         if self.finish_reason:
             return
         ended = token in self.endings.end_tokens
@@ -76,16 +78,17 @@ class Draft:
             self.finish_reason = "length"
 
     @property
-    def text(self):
+    def text(self) -> str:
+        """The text written so far, without a stop text."""
         return self.endings.cut(self.ids)[0]
 
 
-def next_tokens(scores, drafts, temperature=0.0, top_p=1.0):
-    """Return one token per draft from `scores` [drafts, vocabulary]: the best, or one drawn by nucleus sampling.
+def next_tokens(scores: torch.Tensor, drafts: list[Draft], temperature: float = 0.0, top_p: float = 1.0) -> list[int]:
+    """Return one token per draft from `scores` [drafts, vocabulary]: the best one, or a sampled one.
 
-    Drawn is among the smallest set of tokens whose probability reaches `top_p` (Holtzman et al. 2020) by the
-    draft's own random numbers, one per token: which other rows are in the batch does not matter. The draw runs
-    through the tokens in the order of their ids, so that rounding cannot make two likely ones change places.
+    Nucleus sampling (Holtzman et al. 2020) draws from the smallest set of tokens whose probability reaches `top_p`.
+    Each draft has its own random numbers, one per token, so a token does not depend on the other rows of the batch.
+    The cumulative sum is in the order of token ids, so that rounding cannot swap two likely tokens.
     """
     if not temperature:
         return scores.argmax(-1).tolist()
@@ -101,23 +104,23 @@ def next_tokens(scores, drafts, temperature=0.0, top_p=1.0):
 
 @dataclass(frozen=True)
 class Prefix:
-    """What all prompts begin with: per layer keys and values, [key heads, length, size]."""
+    """The shared prefix of all prompts: per layer keys and values, [key heads, length, size]."""
 
     ids: tuple
     keys: list
     values: list
 
 
-def shared_length(prompts):
-    """Return how many tokens all of `prompts` (lists of ids) begin with; each keeps one of its own at least."""
-    first, last = min(prompts), max(prompts)  # in the order of lists, what these two share is shared by all
+def shared_length(prompts: list[list[int]]) -> int:
+    """Return the length of the shared prefix of `prompts` (lists of ids); each keeps at least one token of its own."""
+    first, last = min(prompts), max(prompts)  # in the order of lists, all prompts share the prefix of these two
     most = min(map(len, prompts)) - 1
     return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 @torch.inference_mode()
-def read_prefix(model, ids):
-    """Run the model over `ids` once, with its own attention, and return the Prefix; `ids` may be empty."""
+def read_prefix(model: PreTrainedModel, ids: list[int]) -> Prefix:
+    """Return the Prefix of `ids`, computed with the model's own attention; `ids` may be empty."""
     cache = DynamicCache(config=model.config)
     if ids:
         model(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True,
@@ -129,20 +132,23 @@ def read_prefix(model, ids):
 class OwnLayer(DynamicLayer):
     """A cache layer for the rows' own tokens: a buffer [key heads, rows, capacity, size] that is filled in place.
 
-    The library's layer copies all keys at every token. Heads come before rows, as `attend` multiplies them.
+    The library's layer copies all keys at every token. Heads come before rows, in the order that `attend` needs.
     """
 
-    def __init__(self, capacity):
+    def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity, self.length = capacity, 0
 
-    def lazy_initialization(self, key_states, value_states):
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make the buffers for the shapes of the first keys and values."""
         rows, heads, _, size = key_states.shape
         self.keys = key_states.new_empty(heads, rows, self.capacity, size)
         self.values = value_states.new_empty(heads, rows, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(self, key_states, value_states, *args, **kwargs):
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args,
+               **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values, [rows, key heads, new, size]; return all so far, in this layout."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, self.length = self.length, self.length + key_states.shape[2]
@@ -150,21 +156,25 @@ class OwnLayer(DynamicLayer):
         self.values[:, :, start:self.length] = value_states.transpose(0, 1)
         return self.keys[:, :, :self.length].transpose(0, 1), self.values[:, :, :self.length].transpose(0, 1)
 
-    def get_seq_length(self):
+    def get_seq_length(self) -> int:
+        """Return the number of tokens so far."""
         return self.length
 
-    def batch_select_indices(self, indices):
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows `indices` only."""
         self.keys, self.values = self.keys[:, indices], self.values[:, indices]
 
 
-def attend(module, query, key, value, attention_mask, scaling=None, shared=None, **asked):
-    """Attention over a prefix that all rows share and each row's own tokens; an attention function of transformers.
+def attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+           attention_mask: torch.Tensor, scaling: float | None = None, shared: Prefix | None = None,
+           **options) -> tuple[torch.Tensor, None]:
+    """Return attention over the shared prefix and each row's own tokens; an attention function of transformers.
 
     `query` [rows, heads, new, size]; `key` and `value` [rows, key heads, own, size]; `attention_mask`
     [rows, 1, new, own], added to the scores of the own tokens; `shared`: the Prefix. Returns
-    ([rows, new, heads, size], None). Rows are taken in pieces whose scores fit into the processor's cache.
+    ([rows, new, heads, size], None). Rows are processed in parts whose scores fit into the processor's cache.
     """
-    refused = [name for name in UNSUPPORTED if asked.get(name) is not None]
+    refused = [name for name in UNSUPPORTED if options.get(name) is not None]
     if refused:
         raise NotImplementedError(f"attention with {', '.join(refused)} over a shared prefix")
     rows, heads, new, size = query.shape
@@ -203,7 +213,7 @@ AttentionInterface.register(NAME, attend)
 
 @contextmanager
 def _attending(model):
-    """Let the model attend by `attend`; leave it as it was."""
+    """Use `attend` inside the context, and the model's own attention after it."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -213,12 +223,13 @@ def _attending(model):
 
 
 @torch.inference_mode()
-def write_after_prefix(model, prefix, contexts, drafts, choose):
+def write_after_prefix(model: PreTrainedModel, prefix: Prefix, contexts: list[list[list[int]]], drafts: list[Draft],
+                       choose: Choose) -> None:
     """Write all `drafts` to their end, each after `prefix` and its own tokens.
 
-    `contexts`: the lists of own ids that come before the drafts, one list per draft; more than one where a draft
-    is written in several contexts at once (contrastive.py). ``choose(logits, drafts)`` gets the logits
-    [contexts, drafts, vocabulary] of the next token and returns one token per draft.
+    `contexts`: one or more contexts, each with the own ids before every draft; several where one draft continues
+    several prompts at once (contrastive.py). ``choose(logits, drafts)`` gets the logits [contexts, drafts, vocabulary]
+    of the next token and returns one token per draft.
     """
     rows = [ids for context in contexts for ids in context]
     width, limit, live = max(map(len, rows)), drafts[0].endings.limit, list(drafts)
@@ -252,8 +263,9 @@ def write_after_prefix(model, prefix, contexts, drafts, choose):
 
 
 @torch.inference_mode()
-def write_plainly(model, contexts, drafts, choose, pad):
-    """Write all `drafts` to their end by the library's `generate` over whole prompts; for models of any kind.
+def write_plainly(model: PreTrainedModel, contexts: list[list[list[int]]], drafts: list[Draft], choose: Choose,
+                  pad: int) -> None:
+    """Write all `drafts` to their end by the library's `generate` over whole prompts; for any model.
 
     `contexts` and `choose` as in write_after_prefix, with whole prompts; `pad`: the id of the padding.
     """
@@ -281,13 +293,12 @@ def write_plainly(model, contexts, drafts, choose, pad):
                    stopping_criteria=StoppingCriteriaList([finished]))
 
 
-def shares_prefix(model):
-    """Say whether write_after_prefix is right for this model: by its structure, and by trying it on a few tokens.
+def shares_prefix(model: PreTrainedModel) -> bool:
+    """Return whether write_after_prefix is correct for this model, by its structure and by a trial on a few tokens.
 
-    Every layer has to keep the keys of all tokens (no sliding window, no state), to hand them to an attention
-    function of the caller's and to take positions; what a position does may not depend on how long the text is.
-    Whatever else an architecture does shows in the logits of two short rows, which have to equal those of the whole
-    rows without a cache.
+    Every layer must keep the keys of all tokens (no sliding window, no state), accept an attention function of the
+    caller, and take positions. The effect of a position must not depend on the length of the text. Any other
+    difference shows in the trial: the logits of two short rows must equal those of the whole rows without a cache.
     """
     takes = inspect.signature(model.forward).parameters
     if (model.config.is_encoder_decoder or not model._supports_attention_backend
@@ -308,7 +319,7 @@ def shares_prefix(model):
         with torch.inference_mode():
             whole = [model(input_ids=torch.tensor([prefix + row + [then]], device=model.device)).logits[0, -2:].float()
                      for row in rows]
-    except Exception:  # whatever an architecture trips over here: it is run the plain way
+    except Exception:  # whatever the reason, this architecture is run by write_plainly
         return False
     seen, whole = torch.stack(seen), torch.stack(whole, dim=1)  # [steps, rows, vocabulary]
     exact = model.dtype in (torch.float32, torch.float64) and not getattr(model, "is_quantized", False)

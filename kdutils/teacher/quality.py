@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from kdutils.data.texts import CLOSERS, WIDE_ENDS, count_words, follows, names_answer, triples
+from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
 
@@ -18,7 +18,25 @@ SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
 COPY = 0.6  # share of a text's three-word sequences that one shot has too, from which it is a near copy
 
 
-def raw_table(explanations):
+def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, parameters: dict) -> dict:
+    """Return what an explaining notebook writes to metrics.json; `parameters` are those of the notebook.
+
+    ``exactly_right`` is {stage: {split: share of texts that equal a true one word for word}}. It is empty for every
+    data set but the embedded world, where the true texts are known.
+    """
+    from kdutils.data.mini_world import exactly_right
+
+    dataset = parameters["dataset"]
+    exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
+             if dataset == "mini" and stage != "critique"}
+    return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
+            "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
+            "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
+            "raw": raw_table(explanations).to_dict("records"),
+            "quality": text_table(explanations, questions, dataset).to_dict("records"), "exactly_right": exact}
+
+
+def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
     """Return one row per stage and round of the raw texts: texts, and shares of those that show a defect.
 
     `starts with newline`, `empty first line` (nothing before the first line break), `run-on` (a blank line inside),
@@ -68,7 +86,7 @@ def text_table(explanations, questions, dataset=""):
         named = [[names_answer(text, choice) for choice in names if choice != answer]
                  for text, answer, names in zip(texts, answers, options, strict=True)]
         argues = any(options) and stage != "critique"  # which speaks of a text and argues for no answer
-        argued = [follows(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
+        argued = [argues_for(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
         unfinished = [any(change.startswith("unfinished") for change in changes) for changes in usable["changes"]]
         rows.append({
@@ -96,12 +114,12 @@ def shot_texts(dataset):
     """Return the three-word sequences of each worked example of a data set's few-shot prompt, as sets; [] for none."""
     if not (FOLDER / dataset / "few_shot.txt").is_file():  # as where the texts are people's and nobody was prompted
         return []
-    return [set(triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
+    return [set(word_triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
 
 
 def is_copy(text, shots):
     """Say whether COPY or more of the three-word sequences of `text` stand in one of `shots` (see shot_texts)."""
-    sequences = set(triples(text))
+    sequences = set(word_triples(text))
     return bool(sequences) and any(len(sequences & shot) >= COPY * len(sequences) for shot in shots)
 
 
@@ -120,7 +138,7 @@ def revision_changes(explanations, questions):
         "words": lambda row, names: count_words(row["text"]),
         "distractors named": lambda row, names: sum(names_answer(row["text"], c) for c in names if c != row["answer"]),
         "answer named": lambda row, names: names_answer(row["text"], row["answer"]),
-        "argues for another answer": lambda row, names: follows(row["text"], row["answer"], names) is False,
+        "argues for another answer": lambda row, names: argues_for(row["text"], row["answer"], names) is False,
         "cut off or run on": lambda row, names: any(c.startswith(("cut_at", "unfinished")) for c in row["changes"]),
     }
     rows = []
@@ -182,7 +200,7 @@ def examples_of(explanations, questions, count, seed):
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
         if row["problem"]:
             faults = [row["problem"]]
-        elif row["stage"] != "critique" and follows(row["text"], row["answer"], item["choices"]) is False:
+        elif row["stage"] != "critique" and argues_for(row["text"], row["answer"], item["choices"]) is False:
             faults.append("argues for another answer")
         rows.append({"stage": row["stage"], "verdict": ", ".join(faults) or "nothing found",
                      "question": item["question"], "choices": item["choices"], "asserted": row["answer"],

@@ -1,8 +1,8 @@
-"""The backend ``openai``: any server that speaks the OpenAI API (vLLM, llama.cpp, Ollama, transformers, a vendor).
+"""The backend ``openai``: any server with the OpenAI API (vLLM, llama.cpp, Ollama, transformers, a vendor).
 
-Requests are in flight in threads and not in an event loop: in a notebook a loop is running already, and `keep` is
-called on the caller's own thread, which is what the store needs. The key is read from OPENAI_API_KEY when a request is
-made, goes to the server of `base_url` and is written nowhere.
+Requests run in threads and not in an event loop, because a notebook has a running loop already. `keep` is called on the
+caller's thread, as the store requires. The key is read from OPENAI_API_KEY when a request is made. It is sent to the
+server of `base_url` and never written to a file.
 """
 
 import json
@@ -14,65 +14,67 @@ import threading
 from urllib.parse import urlsplit
 
 from kdutils.errors import StudyError, masked, refuse_secrets
-from kdutils.teacher.completion import Completion
+from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
 
 VENDOR = "https://api.openai.com/v1"
 FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
-STOPS_SENT = 4  # the API takes no more
-# How servers say, with status 400, 413 or 422, that a prompt and what is to be written after it do not fit.
+STOPS_SENT = 4  # the API accepts no more
+# Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
 _ADVICE = {
-    400: "change what it names",
-    401: "see whether OPENAI_API_KEY is set and right", 403: "see whether OPENAI_API_KEY is set and right",
-    404: "see the model's name, base_url (most end in /v1), and whether it has this endpoint (chat: true or false)",
-    422: "change what it names",
+    400: "change what the message names",
+    401: "check that OPENAI_API_KEY is set and right", 403: "check that OPENAI_API_KEY is set and right",
+    404: "check the model's name, base_url (most end in /v1), and whether it has this endpoint (chat: true or false)",
+    422: "change what the message names",
     429: "wait, or lower `requests`",
 }
 
 
 class _Unusable(Exception):
-    """A reply that holds no completion."""
+    """A reply without a usable completion."""
 
 
 class _TooLong(_Unusable):
-    """The server has no room for a prompt and what is to be written after it; asking again does not help."""
+    """The prompt and the new tokens do not fit into the server's context; asking again does not help."""
 
 
 class _OtherApi(Exception):
-    """A reply in the form of another interface: base_url is that of something else."""
+    """A reply in the form of another API: base_url is wrong."""
 
 
 class ServedTeacher:
-    """A model behind a server; `requests` are in flight at once.
+    """A model behind a server, with up to `requests` requests at the same time.
 
-    `base_url`: "" is OPENAI_BASE_URL of the environment, else OpenAI. It is part of the identity: two servers may have
-    a model of one name in different precision. `chat`: the prompt goes as the user's message, else to the endpoint for
-    text completion, which fits prompts that are text to be continued. `timeout`: seconds without a byte; a server that
-    works on few requests at once lets the others wait, and sends nothing before a completion is whole.
-    Each request is tried again `retries` times, with longer and longer pauses or as the server says (Retry-After).
+    `base_url`: "" takes OPENAI_BASE_URL of the environment, else OpenAI. It is part of the identity: two servers can
+    have a model of one name in different precision. `chat`: send the prompt as a user's message; otherwise it goes
+    to the endpoint for text completion, which continues it. `timeout`: seconds without a byte. A busy server sends
+    nothing while a request waits or is not complete. A failed request is repeated up to `retries` times, with
+    increasing pauses or as the server says (Retry-After).
     """
 
-    def __init__(self, model, base_url="", chat=True, requests=8, timeout=600, retries=6):
+    def __init__(self, model: str, base_url: str = "", chat: bool = True, requests: int = 8, timeout: float = 600,
+                 retries: int = 6) -> None:
         if requests < 1:
-            raise StudyError(f"requests: {requests} in flight at once; give 1 or more")
+            raise StudyError(f"requests: {requests} at the same time; give 1 or more")
         if timeout <= 0:
             raise StudyError(f"timeout: {timeout} seconds to wait for a reply; give more than 0")
         self.model, self.chat, self.requests, self.timeout, self.retries = model, chat, requests, timeout, retries
-        refuse_secrets({"model": model})  # it is a part of the identity, which is kept
+        refuse_secrets({"model": model})  # it is part of the identity, which the store keeps
         self.base_url = server_address(base_url)
         self.identity = {"backend": "openai", "model": model, "base_url": self.base_url, "chat": bool(chat)}
 
-    def count_tokens(self, prompts):
-        """Return an estimate of the tokens of each prompt, a quarter of its characters: the tokenizer is elsewhere."""
+    def count_tokens(self, prompts: list[str]) -> list[int]:
+        """Return an estimate of the tokens of each prompt, a quarter of its characters: only the server can count."""
         return [-(-len(prompt) // 4) for prompt in prompts]
 
-    def complete(self, prompts, decoding, progress=None, keep=None):
-        """Return one Completion per prompt, in their order; see backends.py. Equal prompts are asked once.
+    def complete(self, prompts: list[str], decoding: Decoding, progress: Progress | None = None,
+                 keep: Keep | None = None) -> list[Completion]:
+        """Return one Completion per prompt, in their order (see completion.Teacher). Equal prompts are sent once.
 
-        Token counts are None where the server gives none. What a content filter withheld is a Completion without
-        text whose finish reason is content_filter; cleaning names it unusable. Raises StudyError when the server
-        refuses or fails for good, or has no usable reply to some prompts (they are in the error's `prompts`) or no room
-        for them; what it wrote until then, and to the other prompts, went to `keep`.
+        Token counts are None where the server gives none. A text that a content filter withheld is a Completion without
+        text, with the finish reason content_filter; cleaning marks it as unusable. Raises StudyError when the server
+        keeps failing, or when some prompts do not fit or get no usable reply (these are the error's `prompts`). All
+        completions that did arrive went to `keep`.
         """
         distinct = list(dict.fromkeys(prompts))
         written, failed = {}, {}
@@ -85,22 +87,22 @@ class ServedTeacher:
                     done = [(prompt, done) for prompt, done in group if isinstance(done, Completion)]
                     written |= done
                     if len(failed) > max(len(written), self.requests):
-                        stopping.set()  # the server is at fault, not a prompt here and there
+                        stopping.set()  # so many failures are the server's fault, not that of single prompts
                     if done and keep:
                         keep(done)
                     if done and progress:
                         progress(len(written), len(distinct))
             finally:
                 stopping.set()
-            client.close()  # not after Ctrl-C: requests are still in flight then
+            client.close()  # not after Ctrl-C: some requests are still running then
         if failed:
             error = StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
             error.prompts = list(failed) if _refusal(failed) is None else []
             raise error
         return [written[prompt] for prompt in prompts]
 
-    def contrast(self, *_, **__):
-        """Raise StudyError: contrastive decoding needs the probabilities of every token, which no server gives."""
+    def contrast(self, *_, **__) -> list[Completion]:
+        """Raise StudyError: contrastive decoding needs the probabilities of all tokens, which no server gives."""
         raise StudyError(f"{self.model}: contrastive prompting needs the model itself; set the teacher's backend to hf")
 
     def _client(self):
@@ -110,12 +112,12 @@ class ServedTeacher:
         try:
             return OpenAI(api_key=_key() or "none", base_url=self.base_url, max_retries=self.retries,
                           timeout=Timeout(self.timeout, connect=min(self.timeout, 10)))
-        except Exception as error:  # of several kinds; with them the address of the proxy, password and all, is told
+        except Exception as error:  # of several types; its traceback would show the proxy's address with its password
             raise StudyError(f"base_url or a proxy of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
                              f"{error}") from None
 
     def _answers(self, client, prompts, decoding, stopping):
-        """Yield lists of (prompt, Completion or Exception), each as soon as it is there, until all threads are done."""
+        """Yield lists of (prompt, Completion or Exception) as they arrive, until all threads have ended."""
         waiting, answered = queue.SimpleQueue(), queue.SimpleQueue()
         for prompt in prompts:
             waiting.put(prompt)
@@ -131,7 +133,7 @@ class ServedTeacher:
                 except _Unusable as error:
                     answered.put((prompt, error))
                 except Exception as error:
-                    stopping.set()  # at once, so that nothing more is asked; what is in flight is waited for
+                    stopping.set()  # at once, so that no request is added; the running ones are waited for
                     answered.put((prompt, error))
             answered.put(None)
 
@@ -146,7 +148,7 @@ class ServedTeacher:
             yield [answer for answer in group if answer]
 
     def _ask(self, client, prompt, decoding, stopping):
-        """Return the Completion of one prompt; the library repeats what failed on the way, this what came broken."""
+        """Return the Completion of one prompt. The library repeats failed requests, this function unusable replies."""
         from openai import APIStatusError
 
         endpoint = client.chat.completions if self.chat else client.completions
@@ -165,14 +167,14 @@ class ServedTeacher:
                     raise
 
     def _body(self, prompt, decoding):
-        # OpenAI's newer models know only the second name, many servers only the first.
+        # Newer models of OpenAI accept only max_completion_tokens, many servers only max_tokens.
         limit = "max_completion_tokens" if self.chat and self.base_url == VENDOR else "max_tokens"
         body = {"model": self.model, limit: decoding.max_new_tokens, "temperature": decoding.temperature}
         body |= {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
         if decoding.stop:
             body["stop"] = list(decoding.stop[:STOPS_SENT])
         if decoding.temperature > 0:
-            seed = random.Random(f"{decoding.seed} {decoding.sample}").getrandbits(31)  # another for each sample
+            seed = random.Random(f"{decoding.seed} {decoding.sample}").getrandbits(31)  # a different one per sample
             body |= {"top_p": decoding.top_p, "seed": seed}
         return body
 
@@ -187,7 +189,7 @@ class ServedTeacher:
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             tokens = [count if type(count) is int else None for count in tokens]
         except ValueError:
-            raise _Unusable("a reply that is no JSON") from None
+            raise _Unusable("a reply that is not JSON") from None
         except (LookupError, TypeError, AttributeError):
             raise _Unusable("a reply without a completion") from None
         if reason == "content_filter":
@@ -195,35 +197,35 @@ class ServedTeacher:
         if not isinstance(reason, str) or reason not in FINISHED:
             raise _Unusable(f"a reply that ended neither by itself nor at the token limit ({reason!r})")
         if not isinstance(text, str) or not text and not (FINISHED[reason] == "stop" and tokens[1]):
-            # A model that has nothing to say writes its end, one token at least: that is an answer, though unusable.
+            # A model with nothing to say writes an end token. That is a valid completion with an empty text.
             used_up = ", its tokens used up (a model that reasons first needs more)" if reason == "length" else ""
             raise _Unusable("a reply without text" + used_up)
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half a character (a lone surrogate) fits in no file
+        text = text.encode("utf-8", "replace").decode("utf-8")  # a file cannot hold half a character
         cut = min((text.find(mark) for mark in decoding.stop if mark in text), default=None)  # some servers ignore stop
         if reason == "length" and cut is None and (tokens[1] or decoding.max_new_tokens) < decoding.max_new_tokens - 1:
-            # Its context was full. Kept, this would pass for a text that ended at the study's own limit.
+            # The server's context was full. This is not a text that ended at the limit of the study.
             raise _TooLong(f"a reply cut off after {tokens[1]} of {decoding.max_new_tokens} tokens")
         return Completion(text[:cut], FINISHED[reason] if cut is None else "stop", *tokens)
 
     def _message(self, failed, done, total, kept):
-        """Say what failed, how far it came, and what to do; raise again what is a mistake of ours."""
+        """Return what failed, how many completions there are, and what to do; raise an error of this code again."""
         from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
-        error, advice = _refusal(failed), "see the server's log"
+        error, advice = _refusal(failed), "look at the server's log"
         if error is None:
             what, advice = self._unusable(failed)
         elif isinstance(error, _OtherApi):
-            what, advice = "a reply that is not of the OpenAI API", "see base_url (most end in /v1)"
+            what, advice = "a reply that is not of the OpenAI API", "check base_url (most end in /v1)"
         elif isinstance(error, APIStatusError):
-            what = f"{error.status_code} {error.response.text}"  # of an unusual reply the library's message drops all
+            what = f"{error.status_code} {error.response.text}"  # the library's message omits an unusual reply
             advice = _ADVICE.get(error.status_code, advice)
-            if error.status_code >= 500 and "context" in what.casefold():  # llama.cpp shares one among its requests
+            if error.status_code >= 500 and "context" in what.casefold():  # llama.cpp: all requests share one
                 advice = "lower `requests`, which share the server's context, or start it with a longer one"
         elif isinstance(error, APIConnectionError):
             what = f"{error.message} {error.__cause__ or ''}"
-            advice = f"see whether it runs and answers within {self.timeout} seconds, and whether base_url is right"
+            advice = f"check that it runs and answers within {self.timeout} seconds, and that base_url is right"
             if isinstance(error, APITimeoutError):
-                advice = f"see whether it runs; a slow one needs more `timeout` than {self.timeout} or fewer `requests`"
+                advice = f"check that it runs; a slow one needs `timeout` above {self.timeout} or fewer `requests`"
         elif isinstance(error, OpenAIError):
             what = str(error)
         else:
@@ -232,18 +234,18 @@ class ServedTeacher:
         what = "".join(character if character.isprintable() else "?" for character in what)[:500]
         there = f"{done} of {total} completions are {'kept' if kept else 'there'}"
         return f"{self.model} at {self.base_url}: {what}. {there}; {advice}, then run again" + (
-            ": it goes on from there" if kept else "")
+            ": it continues from there" if kept else "")
 
     def _unusable(self, failed):
-        """Return (what, advice) where single prompts failed: those without room first, as they need another remedy."""
+        """Return (what, advice) where single prompts failed: first those that do not fit, which need other advice."""
         too_long = {prompt: error for prompt, error in failed.items() if isinstance(error, _TooLong)}
         prompt, error = next(iter((too_long or failed).items()))
         which = f"the first ends with {prompt[-80:]!r} and got {error}"
         if not too_long:
             return (f"no usable reply to {len(failed)} of the prompts, tried {self.retries + 1} times each; {which}",
-                    "see the server's log")
+                    "look at the server's log")
         others = f" and {len(failed) - len(too_long)} more got no usable reply" if len(failed) > len(too_long) else ""
-        return (f"no room for {len(too_long)} of the prompts with what is to be written{others}; {which}",
+        return (f"{len(too_long)} of the prompts: too long for the context, new tokens included{others}; {which}",
                 "start the server with a longer context, or ask for fewer tokens")
 
 
@@ -256,16 +258,16 @@ def _key():
     return os.environ.get("OPENAI_API_KEY", "").strip()
 
 
-def check_key():
-    """Raise StudyError, without the key in it, where OPENAI_API_KEY holds what no header can carry."""
+def check_key() -> None:
+    """Raise StudyError, without the key in it, where OPENAI_API_KEY has characters that a header cannot have."""
     if not _key().isascii() or not _key().isprintable():
-        raise StudyError("OPENAI_API_KEY: has characters that no key has; set it again")
+        raise StudyError("OPENAI_API_KEY: has characters that a key cannot have; set it again")
 
 
-def server_address(address=""):
-    """Return a server's address in one spelling; "" is OPENAI_BASE_URL of the environment, else OpenAI's.
+def server_address(address: str = "") -> str:
+    """Return a server's address in a standard spelling; "" takes OPENAI_BASE_URL of the environment, else OpenAI's.
 
-    StudyError, which does not repeat the address, where it is none or holds what belongs elsewhere.
+    Raises StudyError, without the address in it, for an invalid address or one with a name, password or query.
     """
     name = "base_url" if address else "OPENAI_BASE_URL"
     address = (address or os.environ.get("OPENAI_BASE_URL") or VENDOR).strip()
@@ -275,10 +277,10 @@ def server_address(address=""):
     except (ValueError, KeyError):
         parts = None
     if not parts or not parts.hostname or not address.isprintable() or " " in address:  # urlsplit drops line breaks
-        raise StudyError(f"{name}: no address of a server; give one such as http://localhost:8000/v1 (a key goes into "
-                         "the environment variable OPENAI_API_KEY)")
+        raise StudyError(f"{name}: this is no address of a server; give one such as http://localhost:8000/v1 (a key "
+                         "goes into the environment variable OPENAI_API_KEY)")
     if "@" in parts.netloc or "?" in address or "#" in address:
-        raise StudyError(f"{name}: has a name, password or query in it; the key goes into OPENAI_API_KEY, an "
+        raise StudyError(f"{name}: contains a name, password or query; the key goes into OPENAI_API_KEY, an "
                          "environment variable")
     refuse_secrets({name: address})
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -1,13 +1,13 @@
-"""The prompting `tokens`: what a fine-tuned teacher's answer hangs on, word by word (Ballout et al. 2024).
+"""The prompting `tokens`: the words on which a fine-tuned teacher's answer depends (Ballout et al. 2024).
 
-arXiv 2409.12586 fine-tunes a sequence-to-sequence teacher on a task, computes the gradient of each target
-token with respect to the embeddings of the input tokens, averages over the target tokens and gives the k
-most influential input tokens (k = 5) to the student as its rationale. The paper leaves open the norm over the
-embedding dimensions, how sub-words become words, which tokens are left out and in which order the k stand.
-The choices here: log p of the token; the L2 norm; the score of a word is that of its best sub-word; only words
-of the question and of its choices count; a word counts once; words stand in the order of the input.
+arXiv 2409.12586 fine-tunes a sequence-to-sequence teacher on a task. It computes the gradient of each target token with
+respect to the embeddings of the input tokens and averages over the target tokens. The k most influential input tokens
+(k = 5) are the student's rationale. The paper leaves open the norm over the embedding dimensions, how sub-words become
+words, which tokens are left out, and the order of the k words. The choices here: the gradient of log p of a target
+token; its L2 norm; the score of a word is that of its best sub-word; only words of the question and of its choices
+count; a word counts once; words keep the order of the input.
 
-Below, S is the number of source tokens, T of target tokens (end token included), D the embedding's width.
+In shapes, S is the number of source tokens, T of target tokens (end token included), D the width of an embedding.
 """
 
 import json
@@ -15,16 +15,19 @@ import math
 import random
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kdutils.data.questions import lettered
-from kdutils.data.texts import parted, token_places, tokens_before
+from kdutils.data.questions import format_choices
+from kdutils.data.texts import count_tokens_before, locate_tokens, spans_between, split_characters
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
+    device,
     find_model,
     load_weights,
     locate_model,
@@ -32,11 +35,15 @@ from kdutils.hub import (
     read_config,
     read_tokenizer,
 )
-from kdutils.runs import is_whole, write_text
+from kdutils.runs import is_complete
+from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS
+from kdutils.teacher.progress import show_progress
 
-ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")
-TARGETS = ("gold", "own")
-MERGE = max  # sub-words to word; a sum would favour long words, a mean words with a dull ending
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MERGE = max  # sub-words to word; a sum would favour long words, a mean would lower words with an uninformative ending
 SETTINGS = {
     "model": "",  # folder or Hub id of a fine-tuned sequence-to-sequence model
     "attribution": "saliency",  # one of ATTRIBUTIONS
@@ -46,28 +53,30 @@ SETTINGS = {
     "steps": 64,  # points on the path of integrated gradients
     "random_weights": False,  # control: a teacher of the same shape that has learnt nothing
     "seed": 0,  # draws random words and random weights
-    "max_source_tokens": 512,  # a longer source is an error: a word that is cut off can never be chosen
+    "max_source_tokens": 512,  # a longer source is an error: a word that is cut off could never be chosen
     "max_new_tokens": 64,  # for the teacher's own prediction
     "token_budget": 4096,  # tokens of a batch, padding included
 }
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
+Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
 
-def write_attributions(questions, sources, targets, settings, progress=None, begins=None):
+def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], settings: dict,
+                    progress: Path | str | None = None, begins: Sequence[int] | None = None) -> pd.DataFrame:
     """Return the attributed words of `questions` as rationales: a frame of tables.EXPLANATIONS.
 
-    `questions`: a frame of tables.QUESTIONS. `sources`, `targets`: per question the text that the teacher was
-    trained to read and the gold text it was trained to write. `settings`: see SETTINGS; what is not given
-    keeps its default. `progress`: a file for one line on how far it is. `begins`: per question where in its target, in
-    characters, the part begins that is explained; the target is then the beginning of a text, without an end token, and
-    a source is cut to what the model can place, as a student's is when it is asked.
+    `questions`: a frame of tables.QUESTIONS. `sources`, `targets`: per question the text that the teacher was trained
+    to read, and the gold text that it was trained to write. `settings`: see SETTINGS; missing ones keep their default.
+    `progress`: a file for one line of progress. `begins`: per question the character of its target at which the
+    explained part begins. The target is then the beginning of a text, without an end token, and a source is cut to the
+    length that the model can read, as when a student is asked.
 
-    `text` holds the words in input order, joined by one space; `raw` every eligible word as JSON,
-    ``[[word, score, start, end], …]``, places being characters of the source; `answer` is what was explained, so
-    an own prediction that is not the gold answer never reaches a student. ``attrs["notes"]`` has counts,
-    ``attrs["completeness_errors"]`` {id: error} for integrated gradients. Raises StudyError for an unknown
-    setting, a model or tokenizer that will not do, a source that is too long, and scores that are not numbers.
+    `text` holds the words in input order, joined by one space. `raw` holds every eligible word as JSON,
+    ``[[word, score, start, end], …]``, in characters of the source. `answer` is the answer that was explained, so that
+    no student learns from the explanation of an own prediction that is wrong. ``attrs["notes"]`` has counts,
+    ``attrs["completeness_errors"]`` {id: error} for integrated gradients. Raises StudyError for an unknown setting, an
+    unsuitable model or tokenizer, a source that is too long, and scores that are not finite.
     """
     settings, items = _checked(settings), questions.to_dict("records")
     sources, targets = list(sources), list(targets)
@@ -75,29 +84,23 @@ def write_attributions(questions, sources, targets, settings, progress=None, beg
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
-    model, tokenizer, context = load_teacher(settings)
+    model, tokenizer, context = load_model(settings)
     encoded = with_places(tokenizer, sources)
-    source_ids, given = encoded["input_ids"], None
     if begins is None:
-        _check_lengths(items, source_ids, min(context, settings["max_source_tokens"]))
+        _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))
     else:
-        source_ids, encoded = _cut(encoded, context)
+        encoded = _cut(encoded, context)
     answers, errors = [item["answer"] for item in items], {}
     if settings["attribution"] == "random":
         scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
     else:
-        if begins is None:
-            target_ids = _target_ids(tokenizer, targets)
-        else:
-            target_ids, given = _begun_ids(tokenizer, targets, begins)
-        if settings["target"] == "own":
-            gold, target_ids = target_ids, own_predictions(model, source_ids, settings)
-            answers = _own_answers(tokenizer, answers, targets, gold, target_ids)
-        scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given)
+        answers, target_ids, given = _explained(model, tokenizer, encoded, answers, targets, settings, begins)
+        scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, given, settings, progress)
     table = pd.DataFrame([_record(item, answer, found, settings["k"], len(ids))
-                          for item, answer, found, ids in zip(items, answers, scored, source_ids, strict=True)])
+                          for item, answer, found, ids in zip(items, answers, scored, encoded["input_ids"],
+                                                              strict=True)])
     table.attrs["notes"] = {
-        "source tokens": sum(map(len, source_ids)), "eligible words": sum(map(len, words)),
+        "source tokens": sum(map(len, encoded["input_ids"])), "eligible words": sum(map(len, words)),
         "fewer than k words": int((table["completion_tokens"] < settings["k"]).sum()),
         "another answer than the gold one explained": int((table["answer"] != questions["answer"].values).sum())}
     if settings["attribution"] == "integrated_gradients":
@@ -106,27 +109,40 @@ def write_attributions(questions, sources, targets, settings, progress=None, beg
     return table
 
 
-def driving_words(folder, written, attribution="saliency"):
-    """Return {question id: every candidate word, the one that drives the answer most first} of a trained student.
+def driving_words(folder: Path | str, written: pd.DataFrame, attribution: str = "saliency") -> dict[str, list[str]]:
+    """Return {question id: all candidate words, the most influential first} for the answers of a trained student.
 
-    `written`: a frame of predicting.written_answers. Explained is the student's own answer alone: neither the words of
-    its sentence before it nor an explanation in front of that. {} where there is nothing to explain or the model is no
-    encoder-decoder: what is computed here are gradients and attention with respect to an encoder's input.
+    `written`: a frame of predicting.written_answers. Only the student's own answer is explained, without the words of
+    its sentence before it and without an explanation in front of it. The result is {} where there is nothing to
+    explain, or where the model is no encoder-decoder: the attributions are with respect to an encoder's input.
     """
     if not len(written) or not is_encoder_decoder(folder):
         return {}
     settings = {"model": str(folder), "attribution": attribution, "k": 1}
-    table = write_attributions(written, written["source"], written["text"], settings, begins=list(written["begins"]))
+    table = attribute_words(written, written["source"], written["text"], settings, begins=list(written["begins"]))
     return {key: [word for word, *_ in ranked_words(json.loads(raw))]
             for key, raw in zip(table["id"], table["raw"], strict=True)}
 
 
-def is_encoder_decoder(name):
-    """Say whether a folder or Hub id holds an encoder-decoder, the only kind of model that is attributed here."""
+def is_encoder_decoder(name: Path | str) -> bool:
+    """Return whether a folder or Hub id holds an encoder-decoder, the only type of model that is attributed here."""
     return bool(read_config(find_model(str(name), needs_weights=False)).is_encoder_decoder)
 
 
-def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progress, given=None):
+def _explained(model, tokenizer, encoded, answers, targets, settings, begins):
+    """Return (answers to explain, target ids of each, how many of these ids are given and not explained or None)."""
+    if begins is not None:
+        target_ids = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
+        given = count_tokens_before(tokenizer, targets, begins)
+    else:
+        target_ids, given = _target_ids(tokenizer, targets), None
+    if settings["target"] == "own":
+        gold, target_ids = target_ids, own_predictions(model, encoded["input_ids"], settings)
+        answers = _own_answers(tokenizer, answers, targets, gold, target_ids)
+    return answers, target_ids, given
+
+
+def _scored(model, tokenizer, items, words, encoded, target_ids, given, settings, progress):
     """Return (scored words per question, {question id: completeness error})."""
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     offsets = [[(0, 0) if token in special else place for token, place in zip(ids, places, strict=True)]
@@ -139,12 +155,12 @@ def _scored(model, tokenizer, items, words, encoded, target_ids, settings, progr
                              "numbers; look at the teacher's weights and training")
         scored[row], errors[row] = merge_words(words[row], offsets[row], scores), error
         if progress and (done % 100 == 0 or done == len(items)):
-            _say(progress, done, len(items))
+            show_progress(progress, f"attributed {done} of {len(items)} questions")
     return scored, {item["id"]: error for item, error in zip(items, errors, strict=True)}
 
 
 def _own_answers(tokenizer, answers, targets, gold, own):
-    """Return the answer that each list of target ids `own` gives: what stands where `targets` have the gold one."""
+    """Return the answer in each list of target ids `own`: the text at the place of the gold answer in `targets`."""
     named = []
     for answer, target, wanted, ids in zip(answers, targets, gold, own, strict=True):
         text, (before, _, after) = tokenizer.decode(ids, skip_special_tokens=True).strip(), target.rpartition(answer)
@@ -154,18 +170,13 @@ def _own_answers(tokenizer, answers, targets, gold, own):
     return named
 
 
-def _say(path, done, total):
-    line = f"attributed {done} of {total} questions"
-    write_text(path, line + "\n")
-    print(f"\r{line}", end="", flush=True)
-
-
 def _checked(settings):
+    """Return `settings` with defaults for missing ones; StudyError for an unknown or wrong one."""
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise StudyError(f"settings: unknown '{unknown[0]}'; known: {', '.join(SETTINGS)}")
     settings = SETTINGS | settings
-    for name, known in (("attribution", ATTRIBUTIONS), ("target", TARGETS)):
+    for name, known in (("attribution", ATTRIBUTIONS), ("target", ATTRIBUTION_TARGETS)):
         if settings[name] not in known:
             raise StudyError(f"{name}: unknown '{settings[name]}'; known: {', '.join(known)}")
     for name in ("k", "steps", "token_budget", "max_source_tokens", "max_new_tokens"):
@@ -186,41 +197,45 @@ def _record(item, answer, scored, k, source_tokens):
             "completion_tokens": len(best)}
 
 
-def load_teacher(settings):
+def load_model(settings: dict) -> "tuple[PreTrainedModel | None, PreTrainedTokenizerBase, float]":
     """Return (model, tokenizer, most source tokens it can read); the model is None where words are drawn at random.
 
-    Float32 on a CPU and on a GPU alike: a fine-tuned teacher is sure of its answer, and in half precision the
-    gradient of a sure answer is zero. Evaluation mode, so no dropout; weights ask for no gradients.
+    Weights are float32, also on a GPU: a fine-tuned teacher is sure of its answer, and in half precision the gradient
+    of a sure answer is zero. The model is in evaluation mode (no dropout), and its weights need no gradients.
     """
-    import torch
-    from transformers import AutoModelForSeq2SeqLM, set_seed
-
-    name, drawn = settings["model"], settings["random_weights"] or settings["attribution"] == "random"
+    name, random_words = settings["model"], settings["attribution"] == "random"
     where = locate_model(name, needs_weights=False)
-    if (Path(where) / "student.json").is_file() and not is_whole(where):
-        raise StudyError(f"{where}: the teacher is not whole; run the notebook that trains it, or run it again")
-    found = find_model(name, needs_weights=not drawn)
+    if (Path(where) / "student.json").is_file() and not is_complete(where):
+        raise StudyError(f"{where}: the teacher is incomplete; run the notebook that trains it again")
+    found = find_model(name, needs_weights=not (settings["random_weights"] or random_words))
     shape = read_config(found)
     if not shape.is_encoder_decoder:
         raise StudyError(f"{name}: a {shape.model_type} model has no encoder; give a sequence-to-sequence teacher (T5)")
     tokenizer = read_tokenizer(name)
-    context = getattr(getattr(shape, "encoder", shape), "max_position_embeddings", None) or math.inf
-    if settings["attribution"] == "random":
-        return None, tokenizer, context
-    set_seed(settings["seed"])
-    kind = {"dtype": torch.float32}
-    if settings["attribution"] == "attention_rollout":
-        kind["attn_implementation"] = "eager"  # the others do not return their weights
-    if settings["random_weights"]:
-        model = AutoModelForSeq2SeqLM.from_config(shape, **kind)
-    else:
-        model = load_weights(AutoModelForSeq2SeqLM, found, config=shape, **kind)
+    if random_words:
+        context = getattr(getattr(shape, "encoder", shape), "max_position_embeddings", None)
+        return None, tokenizer, context or math.inf
+    model = _load_weights(found, shape, settings)
     if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
-        raise StudyError(f"{name}: tokens were added to its tokenizer without rows in the model's table; resize the "
-                         "table (resize_token_embeddings) and save it, or take another teacher")
+        raise StudyError(f"{name}: tokens were added to its tokenizer, but the model's table has no rows for them; "
+                         "resize the table (resize_token_embeddings) and save it, or take another teacher")
+    return model, tokenizer, model_context(model) or math.inf
+
+
+def _load_weights(found, shape, settings):
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, set_seed
+
+    set_seed(settings["seed"])
+    options = {"dtype": torch.float32}
+    if settings["attribution"] == "attention_rollout":
+        options["attn_implementation"] = "eager"  # the others do not return their weights
+    if settings["random_weights"]:
+        model = AutoModelForSeq2SeqLM.from_config(shape, **options)
+    else:
+        model = load_weights(AutoModelForSeq2SeqLM, found, config=shape, **options)
     model.generation_config.max_length = None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return model.eval().requires_grad_(False), tokenizer, model_context(model) or math.inf
+    return model.to(device()).eval().requires_grad_(False)
 
 
 def _check_lengths(items, source_ids, limit):
@@ -237,48 +252,36 @@ def _target_ids(tokenizer, texts):
             for ids in rows]
 
 
-def _begun_ids(tokenizer, texts, begins):
-    """Return (ids of texts without special tokens, how many of them end where the part that is explained begins)."""
-    ids = tokenizer(text_target=texts, add_special_tokens=False)["input_ids"]
-    return ids, tokens_before(tokenizer, texts, begins)
-
-
-def with_places(tokenizer, texts):
-    """Return {"input_ids", "offset_mapping"} of texts: where each token stands, found out where a tokenizer is slow."""
+def with_places(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> dict[str, list]:
+    """Return {"input_ids", "offset_mapping"} of texts; for a slow tokenizer the places are reconstructed."""
     if tokenizer.is_fast:
         return tokenizer(texts, return_offsets_mapping=True)
     ids = tokenizer(texts)["input_ids"]
-    return {"input_ids": ids, "offset_mapping": [token_places(tokenizer, text, row)
+    return {"input_ids": ids, "offset_mapping": [locate_tokens(tokenizer, text, row)
                                                  for text, row in zip(texts, ids, strict=True)]}
 
 
 def _cut(encoded, limit):
-    """Return (ids, encoded) with the first ids and the last one of a source that has more than `limit`."""
-    cut = {key: [row if len(row) <= limit else row[: limit - 1] + row[-1:] for row in encoded[key]]
-           for key in ("input_ids", "offset_mapping")}
-    return cut["input_ids"], cut
+    """Return `encoded` with at most `limit` tokens per source: its first ones and its last one."""
+    return {key: [row if len(row) <= limit else row[: limit - 1] + row[-1:] for row in encoded[key]]
+            for key in ("input_ids", "offset_mapping")}
 
 
 # Words
 
-def eligible_spans(item, source, frame=()):
+def eligible_spans(item: dict, source: str, frame: Iterable[str] = ()) -> list[tuple[int, int]]:
     """Return [(start, end)], in characters of `source`: the text of the question and of each of its choices.
 
-    All else is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen; nor is any text of
-    `frame` inside the question. `source` has to hold the question and, after it, the choices as one lettered line.
+    The rest is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are the texts of
+    `frame` inside the question. `source` must hold the question and, after it, the choices as one lettered line.
     """
-    listed = lettered(item["choices"])
+    listed = format_choices(item["choices"])
     place = source.rfind(listed)
     start = source.rfind(item["question"], 0, max(place, 0))
     if min(place, start) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
                          "'(a) … (b) …'; pass the text that the teacher was trained on")
-    spans, end = [], start + len(item["question"])
-    layout = re.compile("|".join(map(re.escape, frame)) or r"(?!)")
-    for found in layout.finditer(source, start, end):
-        spans.append((start, found.start()))
-        start = found.end()
-    spans.append((start, end))
+    spans = spans_between(source, frame, start, start + len(item["question"]))
     for choice in item["choices"]:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
@@ -286,10 +289,11 @@ def eligible_spans(item, source, frame=()):
     return spans
 
 
-def words_of(text, spans=None):
-    """Return [(word, start, end)] of the words within `spans`; marks at a word's edge and words of marks alone go.
+def words_of(text: str, spans: list[tuple[int, int]] | None = None) -> list[tuple[str, int, int]]:
+    """Return [(word, start, end)] of the words within `spans` (all of `text` by default).
 
-    In a script without spaces between words each character is one (see kdutils.data.texts).
+    Punctuation at the edge of a word is removed, and so are words of punctuation alone. In a script without spaces
+    between words each character is a word (see kdutils.data.texts).
     """
     words = []
     for first, last in [(0, len(text))] if spans is None else spans:
@@ -299,7 +303,7 @@ def words_of(text, spans=None):
                 start += 1
             while start < end and _is_mark(text[end - 1]):
                 end -= 1
-            words += [part for part in parted(text[start:end], start) if not all(map(_is_mark, part[0]))]
+            words += [part for part in split_characters(text[start:end], start) if not all(map(_is_mark, part[0]))]
     return words
 
 
@@ -307,11 +311,12 @@ def _is_mark(char):
     return unicodedata.category(char)[0] in "PSC"
 
 
-def merge_words(words, offsets, scores):
-    """Return [(word, score, start, end)]: a word's score is the MERGE of the scores of the tokens in it.
+def merge_words(words: list[tuple[str, int, int]], offsets: list[tuple[int, int]],
+                scores: Sequence[float]) -> list[Word]:
+    """Return [(word, score, start, end)]: the score of a word is the MERGE of the scores of its tokens.
 
-    `offsets`: (start, end) of each token in the text, empty for a special token. A token over two words counts
-    for both; a word without a token (the tokenizer dropped it) goes.
+    `offsets`: (start, end) of each token in the text, start = end for a special token. A token that covers two words
+    counts for both. A word without a token (the tokenizer dropped it) is left out.
     """
     merged = []
     for word, start, end in words:
@@ -322,16 +327,16 @@ def merge_words(words, offsets, scores):
     return merged
 
 
-def best_words(scored, k):
-    """Return the words of the k first of ranked_words in input order; fewer where there are fewer."""
+def best_words(scored: list[Word], k: int) -> list[str]:
+    """Return the k best words of ranked_words, in input order; fewer where there are fewer."""
     return [place[0] for place in sorted(ranked_words(scored)[:k], key=lambda place: place[2])]
 
 
-def ranked_words(scored):
+def ranked_words(scored: list[Word]) -> list[Word]:
     """Return [(word, score, start, end)] of distinct words, the highest score first.
 
-    A word that stands several times, whatever its case, counts once, at its best place; of equal scores the
-    earlier place wins. Where every score is zero no word is better than another, and none is returned.
+    A repeated word, in any case, counts once, at its best place. Of equal scores the earlier place wins. Where every
+    score is zero, no word is better than another, and none is returned.
     """
     if not any(score for _, score, *_ in scored):
         return []
@@ -341,21 +346,22 @@ def ranked_words(scored):
     return list(best.values())
 
 
-def random_scores(words, seed, question_id):
-    """Return [(word, score, start, end)] with a score per distinct word drawn from (0, 1] by `seed` and question."""
+def random_scores(words: list[tuple[str, int, int]], seed: int, question_id: str) -> list[Word]:
+    """Return [(word, score, start, end)]; each distinct word has a score drawn from (0, 1] by `seed` and question."""
     draw, drawn = random.Random(f"random words {seed} {question_id}"), {}
     return [(word, drawn.setdefault(word.casefold(), 1 - draw.random()), start, end) for word, start, end in words]
 
 
 # Scores of tokens
 
-def token_scores(model, sources, targets, special, settings, given=None):
+def token_scores(model: "PreTrainedModel", sources: list[list[int]], targets: list[list[int]], special: set[int],
+                 settings: dict, given: list[int] | None = None) -> Iterator[tuple[int, list[float], float | None]]:
     """Yield (row, S scores, completeness error) for each row of `sources` and `targets`, lists of token ids.
 
-    Rows come in batches of like length, within settings["token_budget"] padded tokens; padding counts for
-    nothing and a row's scores do not depend on the batch. The error is None but for integrated gradients.
-    `special`: the tokens that the baseline of integrated gradients keeps. `given`: how many tokens at the beginning of
-    each target are read and not explained; none, unless said.
+    A batch has rows of similar length and at most settings["token_budget"] tokens, padding included. The scores of a
+    row do not depend on its batch. The error is None except for integrated gradients. `special`: the tokens that the
+    baseline of integrated gradients keeps. `given`: how many tokens at the beginning of each target are read but not
+    explained (default: none).
     """
     given = given or [0] * len(targets)
     for rows in _batches([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
@@ -374,7 +380,7 @@ def token_scores(model, sources, targets, special, settings, given=None):
 
 
 def _batches(lengths, token_budget):
-    """Return lists of rows, the longest first: what does not fit in memory shows at once."""
+    """Return lists of rows, the longest rows first, so that a lack of memory shows at once."""
     waiting, batches = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)), []
     while waiting:
         size = max(1, token_budget // lengths[waiting[0]])
@@ -399,19 +405,20 @@ def _padded(model, sources, targets=((0,),), given=(0,)):
                                for ids, start in zip(targets, given, strict=True)], 0)}
 
 
-def target_log_p(model, embeddings, mask, decoder, target, counted):
-    """Return log p of each target token, (rows, T), 0 where not counted, given source `embeddings`, (rows, S, D)."""
+def target_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor",
+                 decoder: "torch.Tensor", target: "torch.Tensor", counted: "torch.Tensor") -> "torch.Tensor":
+    """Return log p of each target token, (rows, T), given source `embeddings`, (rows, S, D); 0 where not counted."""
     logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
     return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
 
 
-def gradient_scores(model, batch, attribution):
+def gradient_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", attribution: str) -> "torch.Tensor":
     """Return the mean over a row's target tokens of each source token's score, (rows, S).
 
-    The score of source token s for target token t, with e the embedding of s and g = ∂ log p(t) / ∂ e:
-    `saliency` ‖g‖₂, `input_x_gradient` |e · g|. Taken per target token before the mean, so that two target tokens
-    that pull opposite ways do not cancel. One backward pass per target token serves all rows at once. T5 scales
-    each token to one size before its first layer, which takes most of what g has along e: there, e · g says little.
+    The score of source token s for target token t, with e the embedding of s and g = ∂ log p(t) / ∂ e, is ‖g‖₂ for
+    `saliency` and |e · g| for `input_x_gradient`. It is computed per target token before the mean, so that opposite
+    signs of two target tokens do not cancel. One backward pass per target token serves all rows at once. T5 normalises
+    each token before its first layer, which removes most of the component of g along e: there, e · g says little.
     """
     import torch
 
@@ -424,13 +431,14 @@ def gradient_scores(model, batch, attribution):
     return total.detach() / batch["counted"].sum(-1, keepdim=True)
 
 
-def integrated_gradients(model, batch, special, steps, token_budget):
+def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", special: set[int], steps: int,
+                         token_budget: int) -> "tuple[torch.Tensor, list[float]]":
     """Return (scores (rows, S), completeness errors) by captum's IntegratedGradients (Sundararajan et al. 2017).
 
-    Attributed is the mean of log p over the target tokens; a score is the absolute sum over the embedding's
-    dimensions. Baseline: the embedding of the padding token in place of every token that is not `special`
-    (not zeros: T5 scales tokens to one size, and zero has none). The error is the sum of all attributions minus
-    f(source) − f(baseline); it goes to 0 with `steps`.
+    The function f is the mean of log p over the target tokens. A score is the absolute sum over the dimensions of the
+    embedding. The baseline has the embedding of the padding token in place of every token that is not `special`; it is
+    not zero, because T5 normalises each token. The error is the sum of all attributions minus f(source) − f(baseline).
+    It goes to 0 with more `steps`.
     """
     import torch
     from captum.attr import IntegratedGradients
@@ -449,11 +457,12 @@ def integrated_gradients(model, batch, special, steps, token_budget):
     return parts.sum(-1).abs().detach(), errors.tolist()
 
 
-def attention_scores(model, batch):
-    """Return attention rollout seen from the target, (rows, S): attention says where a model looks, not what counts.
+def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
+    """Return attention rollout seen from the target, (rows, S).
 
-    Encoder: see `rollout` (Abnar & Zuidema 2020). The cross-attention that writes each target token, averaged
-    over heads, decoder layers and target tokens, weighs the encoder's rows. A row's scores sum to 1.
+    Encoder: see `rollout` (Abnar & Zuidema 2020). Its rows are weighted by the cross-attention of the target tokens,
+    averaged over heads, decoder layers and target tokens. The scores of a row sum to 1. Attention shows where a model
+    looks, not what decides its answer.
     """
     import torch
 
@@ -465,8 +474,8 @@ def attention_scores(model, batch):
     return (weights @ rollout(out.encoder_attentions)).squeeze(1)
 
 
-def rollout(attentions):
-    """Return the product, last layer first, of (W + I) / 2 over layers; W, (rows, heads, S, S), averaged over heads."""
+def rollout(attentions: "Sequence[torch.Tensor]") -> "torch.Tensor":
+    """Return the product of (W + I) / 2 over layers, last layer first; W, (rows, heads, S, S), averaged over heads."""
     import torch
 
     joined = torch.eye(attentions[0].shape[-1]).to(attentions[0])
@@ -475,7 +484,7 @@ def rollout(attentions):
     return joined
 
 
-def own_predictions(model, source_ids, settings):
+def own_predictions(model: "PreTrainedModel", source_ids: list[list[int]], settings: dict) -> list[list[int]]:
     """Return the teacher's greedy prediction of each source as token ids, up to its end token."""
     import torch
 
@@ -492,17 +501,17 @@ def own_predictions(model, source_ids, settings):
     return [written[row] for row in range(len(source_ids))]
 
 
-# What the words are like
+# Measures of the chosen words
 
-def answer_share(explanations, questions):
-    """Return how much of the answer stands in the attributed words, and what random words would give: two rows.
+def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of the answer among the attributed words, and the expectation for random words: two rows.
 
-    Columns: `questions` with attributed words, `words in the answer` (share of all attributed words that occur in
-    the gold answer) and the shares of questions with `any answer word` and with `every answer word` among them. The
-    second row is the expectation for as many distinct eligible words per question drawn without replacement.
+    Columns: `questions` with attributed words, `words in the answer` (share of all attributed words that occur in the
+    gold answer), and the shares of questions with `any answer word` and with `every answer word` among the attributed
+    words. The second row is the expectation for the same number of distinct eligible words, drawn without replacement.
 
-    arXiv 2409.12586 reports 68 % where the answer is part of the input, and does not say of what. Five words
-    and answers of one or two cannot be 68 % of the words: `any answer word` is the share to compare.
+    arXiv 2409.12586 reports 68 % where the answer is part of the input, without saying of what. With five words and
+    answers of one or two words it cannot be a share of the words, so `any answer word` is the share to compare.
     """
     gold, rows = dict(zip(questions["id"], questions["answer"], strict=True)), []
     for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
@@ -527,12 +536,12 @@ def _distinct(words):
     return {word.casefold() for word in words}
 
 
-def agreement(explanations):
-    """Return one row per pair of attributions of {name: frame of write_attributions}: do they find the same words?
+def agreement(explanations: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per pair of attributions in {name: frame of attribute_words}: do they choose the same words?
 
-    `spearman`: mean over questions of the rank correlation of the scores of the words that both scored; questions
-    with fewer than three of them, or with all scores equal, have none. `jaccard`: mean overlap of the chosen words,
-    shared words over all words of the two. `questions`: those with attributed words in both.
+    `spearman`: mean over questions of the rank correlation over the words that both scored; a question with fewer than
+    three of them, or with equal scores, is left out. `jaccard`: mean over questions of shared chosen words divided by
+    all chosen words. `questions`: those with attributed words in both.
     """
     from scipy.stats import spearmanr
 

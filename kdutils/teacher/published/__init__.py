@@ -1,1 +1,1 @@
-"""Explanations that others published, and nobody has to generate again."""
+"""Explanations that others published: by Llama and Qwen (llm), by PaLM (palm), and by people."""

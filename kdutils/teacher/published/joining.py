@@ -1,23 +1,24 @@
-"""How published rows are joined to questions."""
+"""Shared by the published teachers: checksums, the join to questions, and the table of explanations."""
 
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
+from kdutils.data.datasets import content_key
 from kdutils.data.questions import HALF, is_whole_text
-from kdutils.data.readers import content_key
 from kdutils.data.tables import EXPLANATIONS
 from kdutils.errors import StudyError, shown
-from kdutils.teacher.cleaning import count_changes
+from kdutils.teacher.cleaning import Cleaned, count_changes
 
 
-def content_checksum(records):
+def content_checksum(records: Iterable[dict]) -> str:
     """Return the SHA-256 of a table's rows: per row, in order, JSON with sorted keys and no spaces, and a newline.
 
-    All columns count, in any order; how the file packs them does not. Text is UTF-8, not escaped. A value that JSON
-    does not have, such as a date, counts as Python writes it.
+    All columns count, in any order; the packing of the file does not. Text is UTF-8, not escaped. A value without a
+    JSON type, such as a date, counts as its ``str``.
     """
     digest = hashlib.sha256()
     for record in records:
@@ -26,14 +27,21 @@ def content_checksum(records):
     return digest.hexdigest()
 
 
-def join_key(dataset, question):
-    """Return what identifies a question here and there; ids alone are not unique over data sets, content is."""
+def content_state(records: Iterable[dict], expected: str | None) -> str:
+    """Return whether the content_checksum of a table is the `expected` one, in words; None is for no known checksum."""
+    if expected is None:
+        return "no checksum known"
+    return "as published" if content_checksum(records) == expected else "differs from what was published"
+
+
+def join_key(dataset: str, question: dict) -> tuple[str, str] | str:
+    """Return the key by which a question is joined: its content, for cqa with its id."""
     key = content_key(question["question"])
     return (question["id"], key) if dataset == "cqa" else key
 
 
-def seen_choices(record, item, where):
-    """Return the choices as the teacher saw them: those of the published record, where it has any."""
+def seen_choices(record: dict, item: dict, where: str) -> list[str]:
+    """Return the choices that the teacher saw: those of the published record, else those of the question `item`."""
     choices = record.get("choices")
     if choices is None or choices == []:
         return list(item["choices"])
@@ -43,13 +51,13 @@ def seen_choices(record, item, where):
     return [choice.strip() for choice in choices]
 
 
-def published_text(record, column, where):
-    """Return the text in a column of a record, "" for a missing one; StudyError for what is no text."""
+def published_text(record: dict, column: str, where: str) -> str:
+    """Return the text in a column of a record, "" for a null; StudyError for another type or no such column."""
     if column not in record:
         raise StudyError(f"{where}: no column '{column}'")
     text = record[column]
     if text is None or isinstance(text, float) and math.isnan(text):
-        return ""  # counted as empty
+        return ""  # cleaning counts it as empty
     if not isinstance(text, str):
         raise StudyError(f"{where}: column '{column}': {shown(text)} is not a text")
     if not is_whole_text(text):
@@ -57,7 +65,8 @@ def published_text(record, column, where):
     return text
 
 
-def explanation_rows(rows, cleaned, content, caution):
+def explanation_rows(rows: list[dict], cleaned: list[Cleaned], content: dict[str, str], caution: str) -> pd.DataFrame:
+    """Return a frame of tables.EXPLANATIONS of `rows` (id, stage, answer, raw) and their cleaned texts."""
     frame = pd.DataFrame(rows, columns=["id", "stage", "answer", "raw"], dtype=object)
     for column in ("text", "changes", "problem"):
         frame[column] = pd.Series([getattr(item, column) for item in cleaned], dtype=object)

@@ -1,19 +1,30 @@
-"""The published chains of thought of PaLM-540B."""
+"""The published chains of thought of PaLM-540B (Hsieh et al. 2023, "Distilling Step-by-Step").
+
+They cover cqa, svamp, esnli and round 1 of anli, and were written without knowing the answer. There is one string per
+question, in the order of the questions. It continues with made-up questions, so it is cut after the first answer. The
+strings are in ``datasets.zip`` of the repository google-research/distilling-step-by-step (Apache-2.0). The unpacked
+file is read; no download is known here.
+"""
 
 import difflib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.data.questions import HALF, LETTERS, evaluate, is_whole_text, number_text
-from kdutils.data.readers import NLI_LABELS, READERS, content_key, to_question
+import pandas as pd
+
+from kdutils.data.answers import evaluate_equation, format_number
+from kdutils.data.datasets import NLI_LABELS
+from kdutils.data.questions import HALF, LETTERS, is_whole_text
+from kdutils.data.readers import READERS, content_key, to_question
 from kdutils.data.records import read_records
 from kdutils.data.tables import path_kind
 from kdutils.errors import StudyError
 from kdutils.runs import project_path
 from kdutils.teacher.cleaning import Cleaned, clean
-from kdutils.teacher.published.joining import content_checksum, explanation_rows, join_key, published_text, seen_choices
+from kdutils.teacher.published.joining import content_state, explanation_rows, join_key, published_text, seen_choices
 
 PALM = "palm"
 
@@ -23,7 +34,7 @@ PALM_SPLITS = {  # data set -> its name in the files, split of a question -> spl
     "esnli": ("esnli", {"train": "train", "dev": "valid", "test": "test"}),
     "anli": ("anli1", {"train": "train", "dev": "valid", "test": "test"}),
 }
-PALM_OPTIONAL = {"esnli_train", "anli1_train"}  # in the zip file, not among the unpacked copies that are known
+PALM_OPTIONAL = {"esnli_train", "anli1_train"}  # in the zip file, but not in every unpacked copy
 PALM_CAUTION = ("the teacher was not told the answer: a text argues for the answer in its row, which may be a wrong "
                 "one; texts for a wrong answer are not trained on")
 PALM_CONTENT = {  # content_checksum of the strings in order, each under the key "cot"
@@ -37,14 +48,12 @@ PALM_CONTENT = {  # content_checksum of the strings in order, each under the key
     "esnli_test": "48e0ea713adca8923b807ab4e67b1ef2b67d2e0b4f9360c140eadcf80f38e415",
 }
 
-
-# PaLM-540B
-
-_PALM_NEXT = re.compile(r"\n\s*\n|\n(?:Q|Premise):")  # the teacher goes on to a question of its own
+_PALM_NEXT = re.compile(r"\n\s*\n|\n(?:Q|Premise):")  # a question that the teacher made up
 _PALM_ANSWER = re.compile(r"(?:\bso )?\bthe answer is\b|(?:^|\n)Answer:", re.IGNORECASE)
 
 
-def palm_folder(folder):
+def palm_folder(folder: str) -> Path:
+    """Return the folder with the strings: `folder`, or with "" the one below KDUTILS_DATA; StudyError for neither."""
     data = os.environ.get("KDUTILS_DATA", "")
     if not folder and not (data and Path(data, "palm540b_dss").is_dir()):
         raise StudyError("PaLM-540B's chains of thought: no download is known; unpack datasets.zip of "
@@ -54,13 +63,14 @@ def palm_folder(folder):
     return folder / "palm540b_dss" if path_kind(folder / "palm540b_dss") == "folder" else folder
 
 
-def palm_explanations(questions, dataset, folder):
+def palm_explanations(questions: pd.DataFrame, dataset: str, folder: Path) -> pd.DataFrame:
+    """Return the explanations of `questions`, as published_explanations does."""
     name, splits = PALM_SPLITS[dataset]
     published, content = {}, {}
     for stem in dict.fromkeys(f"{name}_{splits[split]}" for split in questions["split"]):
         inputs, texts = _palm_table(stem, folder)
         if texts:
-            content[stem] = _palm_content(stem, texts)
+            content[stem] = content_state(({"cot": text} for text in texts), PALM_CONTENT.get(stem))
         for row, (record, text) in enumerate(zip(inputs, texts, strict=True)):
             for key, choices in _palm_key(dataset, record, f"{stem}: row {row}"):
                 published.setdefault(key, (stem, choices, text))
@@ -81,7 +91,7 @@ def palm_explanations(questions, dataset, folder):
 
 
 def _palm_table(stem, folder):
-    """Return (inputs, texts), row by row of one question; two empty lists for a file that may be missing."""
+    """Return (inputs, texts), one row per question; two empty lists for an optional file that is missing."""
     name, split = stem.split("_")
     packed, parts = folder / f"{stem}_CoT.parquet", _palm_parts(folder / name / "llm", split)
     if path_kind(packed) == "file":
@@ -128,15 +138,8 @@ def _json_texts(path):
     return texts
 
 
-def _palm_content(stem, texts):
-    if stem not in PALM_CONTENT:
-        return "no checksum known"
-    found = content_checksum({"cot": text} for text in texts)
-    return "as published" if found == PALM_CONTENT[stem] else "differs from what was published"
-
-
 def _palm_key(dataset, record, where):
-    """Yield (join key, choices as the teacher saw them) of one row of the inputs; nothing for a row without a label."""
+    """Yield (join key, choices that the teacher saw) of one row of the inputs; nothing for a row without a label."""
     if dataset == "svamp" and "input" in record:
         yield content_key(published_text(record, "input", where)), []
         return
@@ -145,12 +148,12 @@ def _palm_key(dataset, record, where):
         yield join_key(dataset, item), seen_choices(record, item, where)
 
 
-def parse_palm(dataset, text, choices=()):
-    """Return (own answer, Cleaned rationale) of one of PaLM's strings, cut at the first made-up question.
+def parse_palm(dataset: str, text: str, choices: Sequence[str] = ()) -> tuple[str, Cleaned]:
+    """Return (PaLM's own answer, Cleaned rationale) of one string, cut at the first made-up question.
 
-    The rationale is what stands before "So the answer is" ("The answer is" for svamp, "Answer:" for esnli). The answer
-    is one of `choices`, as the teacher saw them, or for svamp the value of its equation; "" with a problem where
-    there is none, or more than one.
+    The rationale is the text before "So the answer is" ("The answer is" for svamp, "Answer:" for esnli). The answer is
+    one of `choices`, as the teacher saw them, or for svamp the value of its equation. Without an answer, or with more
+    than one, it is "" and the rationale has a problem.
     """
     text = _PALM_NEXT.split(text, maxsplit=1)[0]
     found = list(_PALM_ANSWER.finditer(text))
@@ -162,7 +165,7 @@ def parse_palm(dataset, text, choices=()):
     except ValueError as error:
         return "", Cleaned(None, [], str(error))
     changes = ["cut_at_answer"]
-    if rationale[-1:].isalnum() or rationale.endswith(","):  # the answer follows: the sentence is a whole one
+    if rationale[-1:].isalnum() or rationale.endswith(","):  # the answer came next, so the sentence is complete
         rationale = f"{rationale.removesuffix(',')}."
         changes.append("full_stop_added")
     cleaned = clean(rationale, answer)
@@ -172,13 +175,13 @@ def parse_palm(dataset, text, choices=()):
 def _palm_number(said):
     said = re.sub(r"(?<=\d),(?=\d{3}\b)", "", said.replace("$", ""))  # $1,200
     try:
-        return number_text(evaluate(said))
+        return format_number(evaluate_equation(said))
     except ValueError:
         raise ValueError("answer is not a number") from None
 
 
 def _palm_choice(said, choices):
-    """Return the choice that ``(c) tuna`` or ``tuna`` names: by its words, else by its letter where they are alike."""
+    """Return the choice that ``(c) tuna`` or ``tuna`` names: by its words, else by its letter if words are similar."""
     letters = re.findall(r"\(([a-z])\)", said)
     if len(set(letters)) > 1:
         raise ValueError("more than one answer")

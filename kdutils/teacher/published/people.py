@@ -1,5 +1,7 @@
 """Explanations by a data set's own annotators."""
 
+import pandas as pd
+
 from kdutils.errors import StudyError
 from kdutils.teacher.cleaning import Cleaned
 from kdutils.teacher.published.joining import explanation_rows
@@ -7,18 +9,16 @@ from kdutils.teacher.published.joining import explanation_rows
 PEOPLE = "people"
 
 
-# People
-
-def human_explanations(questions, dataset):
-    """Return what people wrote on `questions`; StudyError where nobody explained any of them."""
+def human_explanations(questions: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Return the first human explanation of each of `questions`; StudyError where no question has one."""
     rows, cleaned = [], []
     for question in questions.to_dict("records"):
         raw = next((text for text in question["human_explanations"] if text.strip()), "")
-        text = " ".join(raw.split())  # the rules for what a model writes at its token limit are not for people
+        text = " ".join(raw.split())  # the other cleaning rules are for the defects of models
         cleaned.append(Cleaned(text, ["joined_lines"] if text != raw.strip() else []) if raw
                        else Cleaned(None, [], "not published"))
         rows.append({"id": question["id"], "stage": "rationale", "answer": question["answer"], "raw": raw})
     if len(rows) and not any(row["raw"] for row in rows):
         raise StudyError(f"{dataset}-{PEOPLE}: none of the {len(rows)} questions has an explanation by people; take "
-                         "another teacher, or a copy of the data set that has them")
+                         "another teacher, or a copy of the data set with explanations")
     return explanation_rows(rows, cleaned, {}, "")

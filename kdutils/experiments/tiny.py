@@ -1,13 +1,15 @@
 """An experiment in small: the same grid and the same code with tiny models and a few questions.
 
-``--tiny`` changes models and sizes and nothing else, so that an experiment for a large machine is tried to its end on a
-small one before it is paid for: learning rates, weights of tasks, styles and the like stay as the experiment has them.
-What comes out is no result: the students have random weights.
+``--tiny`` changes models and sizes only, so that an experiment for a large machine can be tried to its end on a small
+one. Learning rates, weights of tasks, styles and so on stay as in the experiment. The output is not a result: the
+students have random weights.
 """
+
+from pathlib import Path
 
 from kdutils.errors import StudyError
 from kdutils.hub import find_model, load_weights, locate_model, read_config, read_tokenizer
-from kdutils.runs import PROJECT, is_whole, mark_whole
+from kdutils.runs import PROJECT, is_complete, mark_complete
 
 LIMITS = {"train": 64, "dev": 16, "test": 16}
 FOLDER = PROJECT / "outputs" / "tiny-models"
@@ -17,7 +19,7 @@ ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "n
 TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000}
 
 
-def tiny(settings):
+def make_tiny(settings: dict) -> dict:
     """Return `settings` of an experiment with tiny models, few questions, one epoch and the first two seeds."""
     small = {**settings, "seeds": settings["seeds"][:2], "seeds_per_job": 2,
              "about": f"{settings['about']} (tiny, no result)"}
@@ -27,8 +29,8 @@ def tiny(settings):
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16}
-    if small["evaluation"].get("reader"):
-        small["evaluation"]["reader"] = {**_student(small["evaluation"]["reader"]), **TRAINING}
+    if small["evaluation"].get("simulator"):
+        small["evaluation"]["simulator"] = {**_student(small["evaluation"]["simulator"]), **TRAINING}
     for key in ("evaluation", "human_ratings"):
         if small.get(key, {}).get("encoder"):
             small[key] = {**small[key], "encoder": str(encoder_model())}
@@ -53,17 +55,13 @@ def _prompting(entry):
 
 
 def _student(entry):
-    """Return a student's entry with a tiny shape of its own family, the real vocabulary where that is at hand."""
+    """Return a student's entry with a tiny shape of its family (key `kind`) and, if it is here, the real vocabulary."""
     small = entry | {"random_weights": True} | {key: TRAINING[key] for key in TRAINING if key in entry}
-    if _is_causal(entry.get("model", "")):
+    if entry.get("kind") == "causal":
         return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
     if entry.get("kind") == "classifier":
         return small | {"model": "", "tokenizer": _vocabulary(entry) or "kdutils/mini/student", "config": ENCODER}
     return small | {"model": "kdutils/mini/student", "tokenizer": _vocabulary(entry), "config": SHAPE}
-
-
-def _is_causal(model):
-    return any(family in model.casefold() for family in ("qwen", "llama", "smollm", "gpt", "mistral", "gemma"))
 
 
 def _vocabulary(entry):
@@ -76,7 +74,7 @@ def _vocabulary(entry):
     return name if where != name else ""
 
 
-def causal_model():
+def causal_model() -> Path:
     """Return the folder of the mini teacher with room for long prompts, where what it writes is words and no sense.
 
     Random weights would not do: they may write one full stop after the other, which leaves no usable text.
@@ -91,7 +89,7 @@ def causal_model():
     return _made("mini-teacher", found.name, load)
 
 
-def encoder_model():
+def encoder_model() -> Path:
     """Return the folder of a tiny encoder with random weights, in the place of one that compares texts."""
     vocabulary = str(PROJECT / "kdutils" / "mini" / "student")
 
@@ -107,8 +105,8 @@ def encoder_model():
 def _made(name, vocabulary, make):
     """Return the folder of a model that `make` makes once, with the tokenizer of the folder `vocabulary`."""
     folder = FOLDER / name
-    if not is_whole(folder):
+    if not is_complete(folder):
         make().save_pretrained(folder)
         read_tokenizer(vocabulary).save_pretrained(folder)
-        mark_whole(folder)
+        mark_complete(folder)
     return folder

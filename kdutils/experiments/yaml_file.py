@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from kdutils.errors import StudyError, masked
+from kdutils.errors import StudyError, short
 
 LARGEST = 200_000  # bytes of a file
 MOST = 20_000  # values and keys, those behind an alias counted wherever they are used
@@ -28,25 +28,15 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true":
           "false": False, "False": False, "FALSE": False}
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
-                      "\ufff9-\uffff]")  # control characters, half ones, and what turns or hides a text
 
 
-def shown(value, most=60):
-    """Return a value as it may stand in a message: on one line, no control characters, at most `most` characters."""
-    text = masked(value if isinstance(value, str) else repr(value))
-    text = " ".join(_UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}" if not found[0].isspace() else " ",
-                                 text[:10 * most]).split())
-    return text if len(text) <= most else f"{text[:most - 1]}…"
-
-
-def read_settings(path):
+def read_settings(path: Path | str) -> object:
     """Return what the YAML file at `path` holds, of dict, list, str, int, float, bool and None.
 
     Raises StudyError, one line with file and line, for what is no YAML, a duplicate key, a key that is no text, a tag,
     several documents, and a file that is larger or deeper than an experiment can be.
     """
-    given, path = path, shown(str(path), 1000)
+    given, path = path, short(str(path), 1000)
     try:
         text = _text_of(given)
         return _Builder().build(yaml.parse(text, Loader=yaml.SafeLoader))
@@ -55,12 +45,12 @@ def read_settings(path):
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
-        raise StudyError(f"{path}: not readable YAML: {where}{shown(error.problem or error.context, 150)}") from None
+        raise StudyError(f"{path}: not readable YAML: {where}{short(error.problem or error.context, 150)}") from None
     except yaml.reader.ReaderError as error:
         raise StudyError(f"{path}: not readable YAML: character {error.position + 1} is the control character "
                          f"#x{error.character:04x}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # \U00ffffff is a ValueError of PyYAML's scanner
-        raise StudyError(f"{path}: not readable YAML: an escape in it is no character ({shown(error, 80)})") from None
+        raise StudyError(f"{path}: not readable YAML: an escape in it is no character ({short(error, 80)})") from None
 
 
 class _Fault(Exception):
@@ -96,7 +86,7 @@ class _Builder:
                     raise _Fault(f"line {line}: a second document begins; one file is one experiment")
             elif isinstance(event, yaml.AliasEvent):
                 if event.anchor not in self.anchors:
-                    raise _Fault(f"line {line}: *{shown(event.anchor)} names nothing that ends before it")
+                    raise _Fault(f"line {line}: *{short(event.anchor)} names nothing that ends before it")
                 value, text, size, depth = self.anchors[event.anchor]
                 self._count(size, line)
                 self._check_depth(depth, line)
@@ -117,7 +107,7 @@ class _Builder:
         self._count(1, line)
         mapping = isinstance(event, yaml.MappingStartEvent)
         if event.tag not in (None, "!", f"{_TAG}{'map' if mapping else 'seq'}"):
-            raise _Fault(f"line {line}: the tag {shown(event.tag)} is not allowed; plain values please")
+            raise _Fault(f"line {line}: the tag {short(event.tag)} is not allowed; plain values please")
         if self.open and self.open[-1].awaits_key:
             raise _Fault(f"line {line}: a key must be a plain text; quote a text that begins with {{ or [")
         self._check_depth(1, line)
@@ -170,7 +160,7 @@ class _Open:
             if text is None:
                 raise _Fault(f"line {line}: a key must be a plain text")
             if text in self.value or text == MERGE and self.merges:
-                raise _Fault(f"line {line}: duplicate key '{shown(text)}'")
+                raise _Fault(f"line {line}: duplicate key '{short(text)}'")
             self.key, self.awaits_key = text, False
         else:
             if self.key == MERGE:
@@ -198,21 +188,21 @@ def _paired(text, line):
     """Return `text` with the two halves of a character joined, as JSON writes an emoji; half a character is refused."""
     text = _PAIR.sub(lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Fault(f"line {line}: {shown(text)} holds half a character; write the character itself")
+        raise _Fault(f"line {line}: {short(text)} holds half a character; write the character itself")
     return text
 
 
 def _value_of(event, text, line, as_written):
     """Return the value of a scalar; quoted ones are texts, and so are all where names stand (`as_written`)."""
     if event.tag not in (None, "!", *(_TAG + name for name in ("str", "int", "float", "bool", "null"))):
-        raise _Fault(f"line {line}: the tag {shown(event.tag)} is not allowed; plain values please")
+        raise _Fault(f"line {line}: the tag {short(event.tag)} is not allowed; plain values please")
     tag = (event.tag or "!").removeprefix(_TAG)
     if tag == "str" or tag == "!" and (not event.implicit[0] or as_written):
         return text
     value = _plain(text, line)
     kinds = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
     if tag in kinds and (not isinstance(value, kinds[tag]) or isinstance(value, bool) != (tag == "bool")):
-        raise _Fault(f"line {line}: '{shown(text)}' is no {tag}")
+        raise _Fault(f"line {line}: '{short(text)}' is no {tag}")
     return float(value) if tag == "float" else value
 
 
@@ -222,7 +212,7 @@ def _plain(text, line):
         return _WORDS[text]
     number = _INT.fullmatch(text) or _FLOAT.fullmatch(text)
     if number and len(text) > 40:
-        raise _Fault(f"line {line}: the number {shown(text, 30)} has more than 40 characters")
+        raise _Fault(f"line {line}: the number {short(text, 30)} has more than 40 characters")
     if _INT.fullmatch(text):
         return int(text)
     if number or _SPECIAL.fullmatch(text):

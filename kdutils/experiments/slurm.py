@@ -1,7 +1,7 @@
-"""What running jobs on a Slurm cluster needs besides Snakemake's executor: see `run_experiment` in __main__.py.
+"""What a run on a Slurm cluster needs besides Snakemake's executor: see `run_experiment` in __main__.py.
 
-Slurm goes on with its jobs when the call that handed them in is killed. The next call would hand them in again, and two
-jobs would write into one folder, so it first cancels those of the interrupted call, as it stops processes here.
+Slurm keeps running its jobs when the call that submitted them is killed. The next call would submit them again, and two
+jobs would write into one folder. So the next call first cancels the jobs of the interrupted one.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 from kdutils.errors import StudyError
 
@@ -20,31 +21,27 @@ REASONS = {"CANCELLED": "it was cancelled (scancel)", "TIMEOUT": "its time was o
            "NODE_FAIL": "its node failed", "PREEMPTED": "another job took its place"}
 
 
-def uses_slurm(words):
-    """Return whether these options of Snakemake name Slurm as the executor."""
-    return _value(words, "--executor", "-e") == "slurm"
-
-
-def _value(words, name, short):
-    """Return the value of an option in `words`, however it is written; None where it is not there."""
-    for index, word in enumerate(words):
+def option_values(words: list[str], name: str, short: str) -> list[str]:
+    """Return the values of an option in `words`, however it is written: --name x, --name=x, -n x, -nx, -n=x."""
+    values = []
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word in (name, short):
-            return words[index + 1] if index + 1 < len(words) else ""
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-        if word.startswith(short) and len(word) > len(short) and not word.startswith("--"):
-            return word[len(short):].removeprefix("=")
-    return None
+            values.append(following)
+        elif word.startswith(f"{name}="):
+            values.append(word.partition("=")[2])
+        elif word.startswith(short) and not word.startswith("--"):
+            values.append(word[len(short):].removeprefix("="))
+    return values
 
 
-def more_options(words, cores):
-    """Return the options that a run on Slurm needs besides those given: how many jobs, and how to ask after them.
+def more_options(words: list[str], cores: int) -> list[str]:
+    """Return the options that a run on Slurm needs besides those given: number of jobs, how to ask for status.
 
-    Without them Snakemake starts nothing, or waits for ever where the cluster keeps no accounts.
+    Without them Snakemake starts nothing, or waits for ever if the cluster keeps no accounts.
     """
-    if not uses_slurm(words):
+    if option_values(words, "--executor", "-e")[:1] != ["slurm"]:
         return []
-    added = [] if _value(words, "--jobs", "-j") is not None else ["--jobs", str(cores)]
+    added = [] if option_values(words, "--jobs", "-j") else ["--jobs", str(cores)]
     if not any(word.startswith("--slurm-status-command") for word in words) and not _has_accounts():
         added += ["--slurm-status-command", "squeue"]
     return added
@@ -59,20 +56,20 @@ def _has_accounts():
     return not kept or kept[1] not in ("accounting_storage/none", "(null)")
 
 
-def stop_jobs(folder):
+def stop_jobs(folder: Path) -> None:
     """Cancel the jobs on Slurm that an interrupted call of the experiment in `folder` left; wait until they are gone.
 
     Raises StudyError where Slurm may still have some and cannot be asked, or does not end them.
     """
-    found = _jobs(folder)
-    if not found:
+    jobs = _jobs(folder)
+    if not jobs:
         return
-    subprocess.run(["scancel", *found], capture_output=True)
-    print(f"cancelled on Slurm, where an interrupted call had left them: {len(found)} jobs", flush=True)
+    subprocess.run(["scancel", *jobs], capture_output=True)
+    print(f"cancelled on Slurm, where an interrupted call had left them: {len(jobs)} jobs", flush=True)
     until = time.time() + WAIT
-    while set(_jobs(folder)) & set(found):
+    while set(_jobs(folder)) & set(jobs):
         if time.time() > until:
-            raise StudyError(f"Slurm does not end job {found[0]} of an interrupted call, which writes into the same "
+            raise StudyError(f"Slurm does not end job {jobs[0]} of an interrupted call, which writes into the same "
                              f"folders; see squeue, end it and run again")
         time.sleep(1)
 
@@ -112,7 +109,7 @@ def _squeue():
     return [(line[:40].strip(), line[40:200].strip(), line[200:].strip()) for line in done.stdout.splitlines()], ""
 
 
-def say_ended(folder):
+def say_ended(folder: Path) -> None:
     """Print why Slurm ended jobs and write it into error.txt of their runs, which could not do that themselves."""
     log = (folder / "snakemake.log").read_text(errors="replace")
     for failure in log.split("Error in rule ")[1:]:

@@ -1,0 +1,33 @@
+"""Settings of notebook 31: how the methods of an experiment are compared."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from kdutils.settings import Seed, Settings, matching, of_grid, unique
+
+_PATTERN = (r"(bleu|rouge_l|bertscore)_(teacher|human)|words|repetition|names_answer|names_gold|distractors|copied"
+            r"|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
+            r"|reader of (question|explanation|both|masked)|behind .+: (right|as asserted)")
+_IN_WORDS = "a measure such as words, names_answer, rouge_l_teacher, las, qbe or overlap_gain"
+Measure = Annotated[str, matching(_PATTERN, _IN_WORDS)]
+MeasureOrNone = Annotated[str, matching(f"|{_PATTERN}", _IN_WORDS)]
+
+
+class CompareMethods(Settings):
+    """Which runs are compared, and by which measures of their explanations."""
+
+    notebook: ClassVar[str] = "31_compare_methods"
+    experiment: str = of_grid("example", "name of the experiment")
+    evaluations: list = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs")
+    trainings: list = of_grid(["kdutils/mini/example/students"], "folders of training runs")
+    explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs, for teacher costs")
+    missing: list = of_grid([], "evaluation runs that failed or were not reached")
+    tested: Annotated[list[Measure], AfterValidator(unique)] = Field(
+        ["words", "distractors", "names_answer", "rouge_l_teacher", "las", "qbe", "overlap_gain"],
+        description="measures")
+    measure: MeasureOrNone = Field("", description="measure that is shown beside accuracy, empty means LAS, or else "
+                                                   "likeness to the teacher")
+    examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="questions shown of each group")
+    seed: Seed = Field(0, description="draws those questions")
+    output: str = of_grid("outputs/explore/31_compare_methods", "folder of this run")

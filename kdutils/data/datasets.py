@@ -1,0 +1,310 @@
+"""The data sets: where the files of each one lie, and how one of its rows becomes a question.
+
+READERS is the only place that knows both. A data set of your own is one more entry::
+
+    def _riddles(row):                        # row: one record of the file, as a dict
+        return {"id": str(row["nr"]), "question": row["riddle"], "choices": row["options"],
+                "answer": row["options"][row["solution"]], "human_explanations": [row["why"]]}
+
+    READERS["riddles"] = Reader(_riddles, local={"train": "riddles/train.jsonl", "test": "riddles/test.jsonl"})
+
+A normalise function returns the question as a dict, or a string: the reason why the row is left out. The dict may also
+hold ``note``, which is counted in the notes, and ``place``, (split, position in it), for one file with all splits. A
+KeyError (no such column) or ValueError is reported with file and row. A file that has the columns id, question,
+choices and answer needs no code: read it as the data set ``table``.
+
+Sources: CommonsenseQA 1.11 with CoS-E (Rajani et al. 2019), e-SNLI (Camburu et al. 2018), StrategyQA (Geva et al.
+2021), in the splits of arXiv 2504.16056; the dev split of CommonsenseQA is that of Hsieh et al. (2023), a tenth of
+train drawn with seed 0. ANLI is round 1 (Nie et al. 2020). SVAMP (Patel et al. 2021) is cut into 800 and 200 as by
+Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799.
+
+A local folder lacks the training inputs of ANLI's round 1. The dev split of round 3 replaces them there (1,198
+questions; the notes say so). For a result on ANLI read from the Hub, or name your own file in `files`.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from kdutils.data.answers import evaluate_equation, format_number
+from kdutils.data.questions import HALF, is_whole_text
+from kdutils.data.tables import QUESTIONS
+from kdutils.errors import shown
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+YES_NO = ("yes", "no")
+SPLIT_COLUMN = "all"  # key of `files` for one file whose column `split` names the splits
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Where a data set lies and how its rows become questions; everything has a default."""
+
+    normalise: Callable[[dict], dict | str] | None = None  # row -> question, or why the row is left out
+    local: dict[str, str] = field(default_factory=dict)  # split -> file below the data folder
+    hub: str = ""  # repository on the Hugging Face Hub, "" for none
+    config: str | None = None
+    revision: str | None = None
+    hub_splits: dict[str, str] = field(default_factory=dict)  # split -> split on the Hub
+    hub_share: dict[str, int] = field(default_factory=dict)  # split -> n: the first 1/n after a shuffle with seed 42
+    stand_ins: dict[str, str] = field(default_factory=dict)  # split -> what its file in `local` is instead, for notes
+    drop_repeats: bool = False  # drop repeated questions (test wins over dev over train); otherwise they are errors
+    make: Callable[[int], pd.DataFrame] | None = None  # seed -> questions, for a data set made by a program
+    columns: tuple = ()  # all columns that are read, if the notes are to name the others
+
+
+def content_key(text: str) -> str:
+    """Return the letters and digits of `text` in lower case: equal for two tokenisations of one text."""
+    return re.sub(r"[\W_]+", "", text.casefold())
+
+
+def nli_question(premise: str, hypothesis: str) -> str:
+    """Return premise and hypothesis as one question, in the wording of arXiv 2504.16056."""
+    return f"Premise: {premise} Hypothesis: {hypothesis} What is the relationship?"
+
+
+# Fields
+
+def _text(row, name):
+    """Return a required text."""
+    if not isinstance(row[name], str) or not row[name].strip():
+        raise ValueError(f"field '{name}' is empty or not a text")
+    if not is_whole_text(row[name]):
+        raise ValueError(f"field '{name}': {HALF}")
+    return row[name].strip()
+
+
+def _texts(values):
+    """Return the non-empty texts among `values`; explanations by people are often missing."""
+    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
+
+
+def _choices(row):
+    choices = row["choices"]
+    if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
+        raise ValueError("field 'choices' is not a list of texts")
+    return [choice.strip() for choice in choices]
+
+
+# One normalise function per data set
+
+def _cqa(row):
+    choices = _choices(row)
+    item = {"id": _text(row, "id"), "question": _text(row, "question"), "choices": list(dict.fromkeys(choices)),
+            "answer": _text(row, "answer"), "human_explanations": _texts([row.get("abstractive_explanation")])}
+    if len(item["choices"]) < len(choices):  # true of 146 questions of CommonsenseQA 1.11
+        item["note"] = "a choice named twice, kept once"
+    return item
+
+
+def _esnli(row):
+    """Accept the columns of SNLI, of e-SNLI's text files (s1, s2, expl_i; tokenised) and of its CSV files."""
+    row = {name.casefold(): value for name, value in row.items()}
+    plain = _detokenised if "s1" in row else str.strip
+    question, label = _nli(row, plain)
+    if label is None:
+        return "no gold label"
+    explanations = [row.get(f"{stem}_{i}") for i in (1, 2, 3) for stem in ("expl", "explanation")]
+    return {"id": _id_of("esnli", question), "question": question, "choices": list(NLI_LABELS), "answer": label,
+            "human_explanations": [plain(text) for text in _texts(explanations)]}
+
+
+def _anli(row):
+    """Accept the columns of the Hub, of ANLI's own files (context; labels e, n, c) and of its annotated dev splits."""
+    question, label = _nli(row)
+    if label is None:
+        return "no gold label"
+    return {"id": _text(row, "uid"), "question": question, "choices": list(NLI_LABELS), "answer": label,
+            "human_explanations": _texts([row.get("reason")])}
+
+
+def _nli(row, plain=str.strip):
+    """Return (question, label as a word); premise, hypothesis and label have several column names."""
+    premise, hypothesis = (plain(_text(row, _first(row, names))) for names in (
+        ("premise", "s1", "sentence1", "context"), ("hypothesis", "s2", "sentence2", "statement")))
+    return nli_question(premise, hypothesis), _nli_label(row[_first(row, ("label", "gold_label"))])
+
+
+def _first(row, names):
+    """Return the first of `names` that is a column of `row`; KeyError, naming the usual one, if none is."""
+    for name in names:
+        if name in row:
+            return name
+    raise KeyError(names[0])
+
+
+def _nli_label(value):
+    """Return the label as a word, None if the annotators did not agree (-1, "-")."""
+    if isinstance(value, str):
+        value = value.strip().casefold()
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    words = {"-1": None, "-": None} | {word: word for word in NLI_LABELS}
+    words |= dict(zip("012enc", 2 * NLI_LABELS, strict=True))
+    if not isinstance(value, (int, str)) or isinstance(value, bool) or str(value) not in words:
+        raise ValueError(f"field 'label': {shown(value)} is none of {', '.join(NLI_LABELS)}, 0, 1, 2, -1")
+    return words[str(value)]
+
+
+def _detokenised(text):
+    """Undo the tokenisation of e-SNLI's text files, because SNLI's train split is not tokenised."""
+    text = re.sub(r" ([.,!?;:%)\]])", r"\1", " ".join(text.split()))
+    text = re.sub(r"([(\[$#]) ", r"\1", text)
+    text = re.sub(r" (n't|'s|'re|'m|'ll|'ve|'d)\b", r"\1", text)
+    return re.sub(r"`` ?(.*?) ?(?:''|``)", r'"\1"', text)
+
+
+def _strategyqa(row):
+    facts = row.get("facts") or []
+    if not isinstance(facts, (str, list, tuple)):
+        raise ValueError(f"field 'facts': {shown(facts)} is neither a text nor a list of texts")
+    return {"id": _text(row, "qid"), "question": _text(row, "question"), "choices": list(YES_NO),
+            "answer": _yes_no(row["answer"]),
+            "human_explanations": _texts([facts if isinstance(facts, str) else " ".join(_texts(facts))])}
+
+
+def _yes_no(value):
+    words = {"true": "yes", "false": "no", "yes": "yes", "no": "no"}
+    text = str(value).strip().casefold() if isinstance(value, (str, bool)) else ""
+    if text not in words:
+        raise ValueError(f"field 'answer': {shown(value)} is neither yes nor no")
+    return words[text]
+
+
+def _svamp(row):
+    """Return a question whose answer is a number. Its equation is checked and not kept, because no person wrote it."""
+    answer = _number(row, "Answer")
+    try:
+        value = evaluate_equation(_text(row, "Equation"))
+    except ValueError as error:
+        raise ValueError(f"field 'Equation': {error}") from error
+    if not math.isclose(value, answer, abs_tol=1e-6):
+        return "the equation does not give the answer"
+    identifier = _text(row, "ID")
+    return {"id": identifier, "question": f"{_text(row, 'Body')} {_text(row, 'Question')}", "choices": [],
+            "answer": format_number(answer), "place": _svamp_places().get(identifier)}
+
+
+def _number(row, name):
+    """Return a number, which is a text in CSV files, as float."""
+    value = row[name]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"field '{name}': {shown(value)} is not a number")
+    return number
+
+
+@cache
+def _svamp_places():
+    """Return id -> (split, position in it): 800 and 200 of the permuted questions, as cut by Hsieh et al. (2023)."""
+    order = np.random.RandomState(0).permutation(1000)
+    return {f"chal-{number + 1}": ("train", i) if i < 800 else ("test", i - 800) for i, number in enumerate(order)}
+
+
+def _table(row):
+    """Read a file of your own. In CSV files a list is JSON, or its items are separated by |."""
+    choices = [choice.strip() if isinstance(choice, str) else _spellings(choice, "choices")[0]
+               for choice in _listed(row, "choices")]
+    item = {"id": _identifier(row["id"]), "question": _text(row, "question"), "choices": choices,
+            "answer": _answer(row["answer"], choices),
+            "human_explanations": _texts(_listed({"human_explanations": [], **row}, "human_explanations"))}
+    return item | ({"split": _text(row, "split")} if row.get("split") is not None else {})
+
+
+def _answer(value, choices):
+    """Return an answer as text. A number or truth value becomes the choice that states it, else its usual spelling."""
+    if isinstance(value, str):
+        return _text({"answer": value}, "answer")
+    texts = _spellings(value, "answer")
+    return next((choice for text in texts for choice in choices if choice.casefold() == text.casefold()), texts[0])
+
+
+def _spellings(value, name):
+    """Return the spellings of a number or truth value, the usual one first; ValueError for anything else."""
+    if isinstance(value, bool):
+        return ["true", "yes"] if value else ["false", "no"]
+    if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
+        whole = [str(int(value))] if value == int(value) else []
+        return list(dict.fromkeys([*whole, str(value)]))
+    raise ValueError("field 'choices': an empty choice or one that is neither a text nor a number" if name == "choices"
+                     else f"field '{name}' is empty or not a text or a number")
+
+
+def _identifier(value):
+    """Return an id as text. Ids are often numbers, and 7.0 if a cell of the column is empty."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return _spellings(value, "id")[0]
+    return _text({"id": value}, "id")
+
+
+def _listed(row, name):
+    """Return the list in a field, empty for "" and null."""
+    value = row[name]
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"field '{name}': not readable JSON ({error})") from error
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split("|")] if value.strip() else []
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return []
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise ValueError(f"field '{name}': {shown(value)} is not a list")
+
+
+def _id_of(dataset, question):
+    """Return an id for data sets that have none, made from the letters and digits of the question."""
+    return f"{dataset}-{hashlib.sha256(content_key(question).encode()).hexdigest()[:16]}"
+
+
+def _mini(seed):
+    """Return the questions of the embedded world."""
+    from kdutils.data.mini_world import build_questions
+
+    return build_questions(seed=seed)
+
+
+READERS = {
+    "mini": Reader(None, make=_mini),
+    "cqa": Reader(
+        _cqa, local={"train": "cqa/train.parquet", "test": "cqa/validation.parquet"},
+        hub="Salesforce/cos_e", config="v1.11", hub_splits={"train": "train", "test": "validation"}),
+    "esnli": Reader(
+        _esnli, drop_repeats=True,
+        # train: the 1/50 sample of SNLI's train that the published explanations were written for
+        local={"train": "teacher_llama/esnli-llama-train.parquet", "dev": "esnli_original/dev.parquet",
+               "test": "esnli_original/test.parquet"},
+        hub="stanfordnlp/snli", config="plain_text", revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+        hub_splits={"train": "train", "dev": "validation", "test": "test"}, hub_share={"train": 50, "dev": 10}),
+    "strategyqa": Reader(
+        _strategyqa, drop_repeats=True,
+        local={"train": "teacher_llama/strategyqa-llama-train.parquet",
+               "test": "teacher_llama/strategyqa-llama-test.parquet"},
+        hub="ChilleD/StrategyQA", revision="705562638fe1d8ca6bb98c66fc8f94d45fda8c83",
+        hub_splits={"train": "train", "test": "test"}),
+    "anli": Reader(  # round 1
+        _anli, drop_repeats=True,
+        local={"train": "anli/r3_dev_annotated.parquet", "dev": "palm540b_dss/anli1_valid_inputs.parquet",
+               "test": "palm540b_dss/anli1_test_inputs.parquet"},
+        stand_ins={"train": "the dev split of round 3 stands in for the training split of round 1"},
+        hub="facebook/anli", revision="8e4813d81f46d313dac7892e1c28076917cfcdf9",
+        hub_splits={"train": "train_r1", "dev": "dev_r1", "test": "test_r1"}),
+    "svamp": Reader(  # the Hub's splits (700 and 300) are joined and cut again by id
+        _svamp, local={SPLIT_COLUMN: "svamp/SVAMP.parquet"},
+        hub="ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        hub_splits={SPLIT_COLUMN: "train+test"}),
+    "table": Reader(_table, columns=tuple(QUESTIONS.names)),
+}

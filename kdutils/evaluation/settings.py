@@ -1,0 +1,33 @@
+"""Settings of notebook 21: how students are measured."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from kdutils.settings import Count, ModelName, Seed, Settings, Split, of_grid
+from kdutils.teacher.choices import ATTRIBUTIONS
+
+
+class EvaluateStudent(Settings):
+    """What students are asked, and which measures of their explanations are computed."""
+
+    notebook: ClassVar[str] = "21_evaluate_student"
+    students: str = of_grid("kdutils/mini/example/students", "folder of a training run")
+    seeds: list[Seed] = of_grid([0], "seeds of the students to evaluate")
+    questions: str = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
+    explanations: str = of_grid("kdutils/mini/example/explanations/explanations.parquet",
+                                "teacher texts, empty for none")
+    counterfactuals: str = of_grid("", "explanations of wrong answers, empty for none")
+    split: Split = Field("test", description="split whose questions are asked")
+    max_explanation_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
+    encoder: ModelName = Field(
+        "", description="folder or Hub id of an encoder for BERTScore and the conditional logit, empty for none")
+    simulator: dict = Field({}, description="language model that predicts answers for LAS and QBE, empty means a logit")
+    attribution: Literal[*ATTRIBUTIONS] = Field(
+        "saliency", description="how words that drive an answer are found, see notebook 05")
+    attributed_words: Annotated[int, Field(ge=1, le=1000)] = Field(
+        5, description="words per answer that are looked for in its explanation")
+    attributed_questions: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        200, description="maximum number of questions whose answers are attributed, 0 for none")
+    labels: dict = of_grid({"dataset": "mini", "method": "multitask"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/21_evaluate_student", "folder of this run")

@@ -1,0 +1,114 @@
+"""How an experiment is recorded and one of its jobs is executed.
+
+An experiment is planned once: `record` writes its settings into ``experiment.yaml`` of its folder. Every job reads that
+record and not the experiment file, which may be edited during the run. The parameters of a job go to papermill through
+``parameters.yaml`` in its folder: they arrive unchanged, and one job can be executed again by hand::
+
+    papermill notebooks/12_train_multitask.ipynb again.ipynb -f outputs/mini/students/…/parameters.yaml
+"""
+
+import contextlib
+from pathlib import Path
+
+import yaml
+
+from kdutils.errors import StudyError
+from kdutils.experiments.grid import Experiment, Job, comparison_of_finished, make_jobs
+from kdutils.experiments.steps import NOTEBOOKS
+from kdutils.runs import PROJECT, add_notebook_checksum, write_text
+
+RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
+PARAMETERS = "parameters.yaml"  # in the folder of a job
+START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a minute to begin
+
+
+def record(experiment: Experiment, path: Path | str) -> None:
+    """Write what decides the jobs of `experiment` to `path`."""
+    write_text(path, _dumped({"file": experiment.file, "tiny": experiment.tiny, "name": experiment.name,
+                              "settings": experiment.settings}))
+
+
+def recorded(path: Path | str) -> Experiment:
+    """Return the Experiment that `record` wrote to `path`; StudyError where that cannot be read."""
+    try:
+        kept = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        jobs = list(make_jobs(kept["name"], kept["settings"]))
+        return Experiment(kept["name"], kept["settings"], jobs, kept["file"], kept["tiny"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}: not what a run writes there; delete it and run the experiment again") from error
+
+
+def check_folder(experiment: Experiment) -> str:
+    """Return what a run of `experiment` would change in a folder that was run before, as a sentence or "".
+
+    Raises StudyError where the folder holds the runs of another experiment, or something else: those are kept.
+    """
+    folder = experiment.folder
+    try:
+        kept = recorded(folder / RECORD)
+    except StudyError:  # none yet, or of an earlier version
+        if folder.exists() and not (folder / ".lock").exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StudyError(f"{folder}: holds something that is no experiment; rename {experiment.file} or move the "
+                             "folder away") from None
+        return ""
+    if _dumped(kept.settings) == _dumped(experiment.settings):
+        return ""
+    if (kept.file, kept.tiny) != (experiment.file, experiment.tiny):
+        raise StudyError(f"{folder}: holds the runs of another experiment, {kept.file}{' with --tiny' * kept.tiny}; "
+                         f"rename {experiment.file} or move that folder away")
+    return f"{experiment.file} has changed since its last run: what depends on the changes is run again"
+
+
+def write_parameters(job: Job, folder: Path | str) -> Path:
+    """Write the parameters of `job` into its folder, as papermill reads them back unchanged; return the file's path."""
+    return write_text(Path(folder) / PARAMETERS, _dumped(job.parameters))
+
+
+def _dumped(value):
+    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=10**6)
+
+
+def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
+    """Execute one job of the experiment recorded in `root`; return whether its notebook ran to the end.
+
+    What goes wrong stands in ``error.txt`` (its last line alone) and ``papermill.log`` of the job's folder.
+    `finished_only`: the comparison over the evaluations that are finished.
+    """
+    experiment = recorded(Path(root) / RECORD)
+    jobs = {job.folder: job for job in experiment.jobs}
+    if finished_only:
+        jobs["comparison"] = comparison_of_finished(experiment)
+    if folder not in jobs:
+        raise StudyError(f"{folder}: no job of the experiment {experiment.name}")
+    job, target = jobs[folder], experiment.folder / folder
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "error.txt").unlink(missing_ok=True)
+    reason = _run_notebook(job, target)
+    if not reason:
+        try:
+            add_notebook_checksum(target)
+            return True
+        except (OSError, StudyError) as error:
+            reason = f"{type(error).__name__}: {error}"
+    lines = [line for line in reason.splitlines() if line.strip()]
+    with contextlib.suppress(OSError):  # where the disk is full the log may still say it
+        write_text(target / "error.txt", lines[-1] + "\n")
+    return False
+
+
+def _run_notebook(job, target):
+    """Execute the notebook of `job` into the folder `target`; return why it did not run to its end, "" where it did."""
+    from papermill import execute_notebook
+    from papermill.iorw import read_yaml_file
+
+    with open(target / "papermill.log", "w", encoding="utf-8", errors="replace") as log:
+        try:
+            parameters = read_yaml_file(str(write_parameters(job, target)))
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                execute_notebook(NOTEBOOKS / f"{job.notebook}.ipynb", target / "notebook.ipynb", parameters,
+                                 progress_bar=False, start_timeout=START_TIMEOUT, autosave_cell_every=30, cwd=PROJECT)
+            return ""
+        except Exception as error:  # a failed cell, a dead kernel, a full disk: the job ends with its reason
+            reason = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+            print(error, reason, sep="\n", file=log)
+            return reason

@@ -1,0 +1,327 @@
+"""The grid of an experiment: its cells, and the jobs that they make.
+
+A job is one notebook with its parameters. Its folder below ``outputs/<experiment>/`` says what it is:
+``data/<data set>``, ``teachers/<data set>/<teacher>`` (a teacher that the study fine-tunes),
+``explanations/<data set>/<teacher>/<prompting>``, ``report``,
+``students/<data set>/<teacher>/<prompting>/<method>/<student>/seeds-<…>``, the same below ``evaluations/`` and, where
+the key `transfer` names other data sets to test on, below ``transfers/<other data set>/``; ``human_study`` and
+``human_ratings`` (with a key `human_study`), and ``comparison``.
+
+Every teacher is asked with every prompting, and every student learns by every method from the explanations of every
+teacher and prompting. The keys `promptings` (of a teacher or method) and `methods` (of a student) restrict this.
+Explanations of wrong answers go only to methods that need them. A method that needs no explanation is trained once. A
+prompting or method in several forms has a name for each; the key `as` says what it is. The control `shuffled` may take
+its texts from another data set (key `rationales_of`); on that data set itself it has no cell.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.runs import PROJECT
+from kdutils.student.methods import METHODS, Method
+from kdutils.teacher.choices import PROMPTINGS, Prompting
+
+FOLDER = PROJECT / "notebooks" / "experiments"
+OUTPUTS = PROJECT / "outputs"
+
+# Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
+GRID_KEYS = {"teachers": {"promptings", "finetune"}, "promptings": {"as"},
+             "methods": {"promptings", "as", "rationales_of"}, "students": {"methods"},
+             "human_study": {"methods", "promptings"}}
+# What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
+RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
+KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run: `folder` is relative to the experiment's, `needs` are folders of earlier jobs."""
+
+    kind: str
+    folder: str
+    notebook: str
+    parameters: dict
+    needs: tuple = ()
+    labels: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment: what its file says, and its jobs in an order in which they can run."""
+
+    name: str
+    settings: dict
+    jobs: list[Job]
+    file: str = ""  # the experiment file, relative to the project if it lies in it
+    tiny: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its outputs."""
+        return OUTPUTS / self.name
+
+    @property
+    def command(self) -> str:
+        """The command that runs it, as a shell reads it."""
+        inside = Path(self.file).parent == FOLDER.relative_to(PROJECT)
+        words = [Path(self.file).stem if inside else self.file] + ["--tiny"] * self.tiny
+        return f"./run_all.sh {shlex.join(words)}"
+
+
+# What the entries of an experiment mean
+
+def base_of(settings: dict, key: str, name: str) -> str:
+    """Return the prompting or method (a key of PROMPTINGS or METHODS) that the entry `name` is a form of."""
+    return settings[key][name].get("as", name)
+
+
+def prompting_of(settings: dict, name: str) -> Prompting:
+    """Return the Prompting of an entry of `promptings`."""
+    return PROMPTINGS[base_of(settings, "promptings", name)]
+
+
+def method_of(settings: dict, name: str) -> Method:
+    """Return the Method of an entry of `methods`."""
+    return METHODS[base_of(settings, "methods", name)]
+
+
+def promptings_of(settings: dict, teacher: str, method: str | None = None) -> list[str]:
+    """Return the promptings with which `teacher` is asked, or of those the ones on which `method` is trained."""
+    asked = settings["teachers"][teacher].get("promptings", list(settings["promptings"]))
+    if method is None:
+        return asked
+    trained = settings["methods"][method].get("promptings", list(settings["promptings"]))
+    if not method_of(settings, method).explained:
+        return []
+    return [name for name in asked if name in trained and prompting_of(settings, name).teaches]
+
+
+def contrary_prompting(settings: dict, teacher: str) -> str:
+    """Return the prompting with which `teacher` explains wrong answers, "" for none."""
+    return next((name for name in promptings_of(settings, teacher)
+                 if base_of(settings, "promptings", name) == "counterfactual"), "")
+
+
+def methods_of(settings: dict, student: str) -> list[str]:
+    """Return the methods that `student` is trained with."""
+    return settings["students"][student].get("methods", list(settings["methods"]))
+
+
+def parameters_of(entry: dict, key: str) -> dict:
+    """Return the parameters of an entry of `key`: all that GRID_KEYS does not name."""
+    return {name: value for name, value in entry.items() if name not in GRID_KEYS.get(key, set())}
+
+
+def asked_with(settings: dict, teacher: str, prompting: str) -> dict:
+    """Return the parameters that the experiment sets where `teacher` is asked with `prompting`."""
+    return {**parameters_of(settings["teachers"][teacher], "teachers"),
+            **parameters_of(settings["promptings"][prompting], "promptings")}
+
+
+def prompts_of(settings: dict, dataset: str) -> str:
+    """Return the name under which prompts and published files of a data set are found: that of its reader, if any."""
+    reader = settings["datasets"][dataset].get("reader", "")
+    return dataset if reader in ("", "table") else reader
+
+
+def seed_groups(settings: dict) -> list[list[int]]:
+    """Return the seeds of an experiment, cut into those of one job each."""
+    seeds = settings["seeds"]
+    size = settings.get("seeds_per_job", len(seeds))
+    return [seeds[start:start + size] for start in range(0, len(seeds), size)]
+
+
+def resources_of(settings: dict, kind: str) -> dict[str, int]:
+    """Return {memory_mb, minutes, gpus} of the jobs of a kind: its own, else those of all jobs, else the default."""
+    entry = settings.get("resources", {})
+    return {name: entry.get(kind, {}).get(name, entry.get(name, default)) for name, (_, default) in RESOURCES.items()}
+
+
+def compared_by_people(settings: dict) -> list[tuple[str, str, str, str]]:
+    """Return (method, prompting, student, teacher) of every cell whose texts people are shown."""
+    entry, cells = settings["human_study"], []
+    for teacher in settings["teachers"]:
+        for method in settings["methods"]:
+            plain = not method_of(settings, method).explained
+            for prompting in ["-"] if plain else promptings_of(settings, teacher, method):
+                cells += [(method, prompting, student, "-" if plain else teacher) for student in settings["students"]
+                          if method in methods_of(settings, student)]
+    return [cell for cell in dict.fromkeys(cells) if cell[0] in entry.get("methods", [cell[0]])
+            and cell[1] in entry.get("promptings", [cell[1]])]
+
+
+# Jobs
+
+def make_jobs(name: str, settings: dict) -> Iterator[Job]:
+    """Yield the jobs of an experiment, each after those it needs; whole numbers for float parameters become floats."""
+    for job in _jobs(name, settings):
+        types = SETTINGS[job.notebook].types()
+        yield replace(job, parameters={
+            key: float(value) if types.get(key) == "float" and type(value) is int else value
+            for key, value in job.parameters.items()})
+
+
+def _jobs(name, settings):
+    root = f"outputs/{name}"
+    cells, explained = [], {}
+    tables = {dataset: Job("data", f"data/{dataset}", DATA, {
+        "dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
+        for dataset, values in settings["datasets"].items()}
+    yield from tables.values()
+    for data in tables.values():
+        for teacher in settings["teachers"]:
+            jobs = list(_explain_jobs(root, settings, data, teacher))
+            yield from jobs
+            explained |= {(data.labels["dataset"], teacher, job.labels["prompting"]): job
+                          for job in jobs if job.kind == "explanations"}
+    for data in tables.values():
+        cells += (here := list(_cells_on(root, settings, tables, data, explained)))
+        yield from (job for cell in here for job in cell)
+    cells += (moved := [(train, _transfer(root, settings, train, evaluate, tables[other])) for train, evaluate in cells
+                        for other in settings.get("transfer", []) if other != train.labels["dataset"]])
+    yield from (job for _, job in moved)
+    yield Job("report", "report", REPORT, {
+        **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained.values()],
+        "output": f"{root}/report"}, tuple(job.folder for job in explained.values()))
+    if "human_study" in settings:
+        yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])
+    yield Job("comparison", "comparison", COMPARISON, {
+        **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison",
+        "trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
+        "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
+        "explained": [f"{root}/{job.folder}" for job in explained.values()],
+    }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
+
+
+def _explain_jobs(root, settings, data, teacher):
+    """Yield the jobs of one teacher on one data set: its fine-tuning, if the study does that, then its explanations."""
+    entry, needs = settings["teachers"][teacher], (data.folder,)
+    questions = f"{root}/{data.folder}/questions.parquet"
+    tuned = {}
+    if "finetune" in entry:
+        folder, labels = f"teachers/{data.labels['dataset']}/{teacher}", {**data.labels, "teacher": teacher}
+        yield Job("teachers", folder, TUNING, {**entry["finetune"], "questions": questions, "labels": labels,
+                                               "seeds": [0], "output": f"{root}/{folder}"}, needs, labels)
+        tuned, needs = {"model": f"{root}/{folder}/seed-0"}, (*needs, folder)
+    names = promptings_of(settings, teacher)
+    for prompting in sorted(names, key=lambda name: list(PROMPTINGS).index(base_of(settings, "promptings", name))):
+        folder = f"explanations/{data.labels['dataset']}/{teacher}/{prompting}"
+        labels = {**data.labels, "teacher": teacher, "prompting": prompting}
+        # A revision starts from the same rationales; after few_shot they are in the store.
+        after = (f"explanations/{data.labels['dataset']}/{teacher}/few_shot",) \
+            if base_of(settings, "promptings", prompting) == "critique_revision" and "few_shot" in names else ()
+        yield Job("explanations", folder, prompting_of(settings, prompting).notebook, {
+            "dataset": prompts_of(settings, data.labels["dataset"]), **parameters_of(entry, "teachers"), **tuned,
+            **parameters_of(settings["promptings"][prompting], "promptings"), "questions": questions,
+            "labels": labels, "output": f"{root}/{folder}"}, needs + after, labels)
+
+
+def _cells_on(root, settings, tables, data, explained):
+    """Yield the (training, evaluation) jobs on one data set; `explained`: {(data set, teacher, prompting): job}."""
+    own = data.labels["dataset"]
+    for teacher in settings["teachers"]:
+        contrary = explained.get((own, teacher, contrary_prompting(settings, teacher)))
+        for method, entry in settings["methods"].items():
+            lender = entry.get("rationales_of", "")
+            for prompting in promptings_of(settings, teacher, method) if lender != own else []:
+                lent = (tables[lender], explained[lender, teacher, prompting]) if lender else ()
+                yield from _cells(root, settings, data, method, explained[own, teacher, prompting], contrary, lent)
+    for method in settings["methods"]:
+        if not method_of(settings, method).explained:
+            yield from _cells(root, settings, data, method)
+
+
+def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
+    """Yield the (training, evaluation) jobs of a method on one set of explanations, or on none.
+
+    `contrary`: the job that explains wrong answers, for methods that read them and for the probes of the evaluation.
+    `lent`: the jobs of the questions and explanations of another data set, for a control that takes its texts there.
+    """
+    known = method_of(settings, method)
+    labels = explain.labels if explain else {**data.labels, "teacher": "-", "prompting": "-"}
+    questions = {"questions": f"{root}/{data.folder}/questions.parquet"}
+    texts = {"explanations": f"{root}/{explain.folder}/explanations.parquet"} if explain else {}
+    wrong = {"counterfactuals": f"{root}/{contrary.folder}/explanations.parquet"} if contrary else {}
+    files = (("other_questions", "questions.parquet"), ("other_explanations", "explanations.parquet"))
+    others = {key: f"{root}/{job.folder}/{file}" for (key, file), job in zip(files, lent, strict=False)}
+    for student in (name for name in settings["students"] if method in methods_of(settings, name)):
+        for seeds in seed_groups(settings):
+            below = f"{explain.folder.partition('/')[2] if explain else data.labels['dataset']}/{method}/{student}"
+            below += f"/seeds-{'-'.join(map(str, seeds))}"
+            cell = {"labels": {**labels, "method": method, "student": student}, "seeds": seeds}
+            shown = {**cell["labels"], "seeds": ", ".join(map(str, seeds))}
+            needs = tuple(job.folder for job in (data, explain, contrary if known.contrary else None, *lent) if job)
+            train = Job("students", f"students/{below}", known.notebook, {
+                **settings.get("training", {}), **parameters_of(settings["methods"][method], "methods"),
+                **parameters_of(settings["students"][student], "students"), **questions, **texts, **others,
+                **(wrong if known.contrary else {}), **cell, "output": f"{root}/students/{below}"}, needs, shown)
+            needs = tuple(job.folder for job in (data, explain, contrary, train) if job)
+            evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
+                **settings.get("evaluation", {}), **questions, "explanations": "", **texts, **wrong, **cell,
+                "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, shown)
+            yield train, evaluate
+
+
+def _transfer(root, settings, train, evaluate, data):
+    """Return the evaluation of a trained student on the questions of another data set, which nobody has explained."""
+    folder = f"transfers/{data.labels['dataset']}/{evaluate.folder.partition('/')[2]}"
+    labels = {**evaluate.parameters["labels"], "tested_on": data.labels["dataset"]}
+    return Job("evaluations", folder, EVALUATION, {
+        **settings.get("evaluation", {}), "questions": f"{root}/{data.folder}/questions.parquet", "explanations": "",
+        "labels": labels, "seeds": train.parameters["seeds"], "students": f"{root}/{train.folder}",
+        "output": f"{root}/{folder}"}, (data.folder, train.folder), {**evaluate.labels, **labels})
+
+
+def _people_jobs(root, settings, evaluations):
+    """Yield the jobs that make a human study and analyse its ratings (simulated ones until there are any)."""
+    entry = settings["human_study"]
+    shown = [job for job in evaluations if all(
+        job.labels[label] in entry.get(key, [job.labels[label]])
+        for key, label in (("methods", "method"), ("promptings", "prompting")))]
+    data = sorted({job.needs[0] for job in shown})
+    yield Job("human_study", "human_study", PEOPLE, {
+        "explanations": "", **parameters_of(entry, "human_study"),
+        "evaluations": [f"{root}/{job.folder}" for job in shown],
+        "questions": [f"{root}/{folder}/questions.parquet" for folder in data], "output": f"{root}/human_study"},
+        (*data, *(job.folder for job in shown)))
+    yield Job("human_study", "human_ratings", RATINGS, {
+        **settings.get("human_ratings", {}), "plan": f"{root}/human_study/key/plan.parquet",
+        "output": f"{root}/human_ratings"}, ("human_study",))
+
+
+# What is finished
+
+def unfinish_downstream(experiment: Experiment) -> None:
+    """Make unfinished again every run that builds on an unfinished one: its results are of something else."""
+    unfinished = set()
+    for job in experiment.jobs:
+        metrics = experiment.folder / job.folder / "metrics.json"
+        if not metrics.is_file() or unfinished & set(job.needs):
+            unfinished.add(job.folder)
+            metrics.unlink(missing_ok=True)
+
+
+def comparison_of_finished(experiment: Experiment) -> Job | None:
+    """Return the comparison job over the finished evaluations, the others named as missing, or None.
+
+    After a failed run there is a report nevertheless.
+    """
+    comparison, finished = experiment.jobs[-1], {
+        job.folder for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()}
+    evaluations = [job for job in experiment.jobs if job.kind == "evaluations"]
+    there = [job for job in evaluations if job.folder in finished and finished.issuperset(job.needs)]
+    if not there:
+        return None
+    trained = list(dict.fromkeys(job.parameters["students"] for job in there))
+    texts = [job for job in experiment.jobs if job.kind == "explanations" and job.folder in finished]
+    needs = (*(path.removeprefix(f"outputs/{experiment.name}/") for path in trained),
+             *(job.folder for job in (*there, *texts)))
+    missing = sorted((job for job in evaluations if job not in there), key=lambda job: job.parameters["output"])
+    return replace(comparison, needs=needs, parameters={
+        **comparison.parameters, "trainings": trained, "explained": [job.parameters["output"] for job in texts],
+        "evaluations": [job.parameters["output"] for job in there],
+        "missing": [{"folder": job.parameters["output"], "labels": job.parameters["labels"],
+                     "seeds": job.parameters["seeds"]} for job in missing]})

@@ -1,0 +1,227 @@
+"""The files that an experiment names: whether they are there, and what the result of each job depends on.
+
+All dependencies are compared by content: a file that was only touched or saved again unchanged makes nothing run again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from kdutils.data.questions import SPLITS
+from kdutils.data.readers import READERS, limit_questions, question_files, read_questions
+from kdutils.data.tables import path_kind
+from kdutils.errors import StudyError, quoted, short
+from kdutils.experiments.grid import Experiment, Job
+from kdutils.experiments.steps import DATA, NOTEBOOKS, SETTINGS
+from kdutils.hub import (
+    ADAPTER,
+    HUB_ID,
+    TOKENIZER_FILES,
+    exists,
+    find_model,
+    has_tokenizer,
+    is_path,
+    local_folders,
+    locate_model,
+)
+from kdutils.runs import file_stamp, project_path, read_json, sha256
+from kdutils.source_code import code_digests
+from kdutils.teacher import prompting
+from kdutils.teacher.choices import PROMPTINGS
+from kdutils.teacher.published.files import published_files
+
+# What is there before a run
+
+def path_fault(value: str | list, what: str, whole: bool = False) -> str:
+    """Return what is wrong with a path or Hub id, "" for nothing; `what`: see settings.PathOf.
+
+    `whole`: a model folder must have its weights, too. A Hub id is looked up when it is loaded.
+    """
+    if isinstance(value, list):
+        return next(filter(None, (path_fault(one, what) for one in value)), "")
+    if not value:
+        return ""
+    if len(value.encode()) > 1000 or any(len(part.encode()) > 255 for part in value.split("/")):
+        return f"{short(value)}: too long for a path"
+    path = project_path(value)
+    if what == "any":
+        return "" if exists(path) else f"{short(value, 200)}: no such file or folder"
+    if what != "folder" and not exists(path) and not is_path(value):
+        right = HUB_ID.fullmatch(value) and "--" not in value and ".." not in value and len(value) <= 96
+        return "" if right else f"{short(value)}: neither a folder nor a Hub id such as google-t5/t5-small"
+    if not exists(path):
+        return f"{short(value, 200)}: no such file or folder"
+    if not path.is_dir():
+        return f"{short(value, 200)}: a file, but a folder is wanted"
+    if what == "vocabulary" and not has_tokenizer(path) and not (path / ADAPTER).is_file():
+        return f"{short(value, 200)}: no tokenizer in this folder ({', '.join(TOKENIZER_FILES)})"
+    if what == "model" and not any((path / file).is_file() for file in ("config.json", ADAPTER)):
+        return f"{short(value, 200)}: no config.json; this is not a model folder"
+    if what == "model" and whole:
+        try:
+            find_model(value)
+        except StudyError as error:
+            return str(error)
+    return ""
+
+
+def config_type_fault(config: dict, folder: str) -> tuple[str, str] | None:
+    """Return (key, what) of a change whose type is not the one in a local model's config.json, else None."""
+    try:
+        own = json.loads((project_path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for key, value in config.items() if own else []:
+        usual = own.get(key) if isinstance(own, dict) else None
+        types = type(usual) if isinstance(usual, bool) or not isinstance(usual, (int, float)) else (int, float)
+        if usual is not None and (not isinstance(value, types) or isinstance(value, bool) != isinstance(usual, bool)):
+            return short(key), f"{short(value)} is not of type {type(usual).__name__}"
+    return None
+
+
+def file_faults(name: str, entry: dict) -> Iterator[tuple[str, str]]:
+    """Yield (key below the data set, what) where a data set has no reader, or files that are not there."""
+    reader = entry.get("reader") or name
+    if reader not in READERS:
+        yield "", f"no reader {quoted(reader)}; known are {', '.join(sorted(READERS))} (key 'reader')"
+        return
+    known = READERS[reader]
+    if not (known.make or known.hub or known.local or entry.get("files")):
+        yield ".files", f"missing; '{reader}' has no files of its own: name them as {{train: …, dev: …, test: …}}"
+    folder = entry.get("folder") or os.environ.get("KDUTILS_DATA", "")
+    if not entry.get("folder") and folder and not Path(folder).is_dir():
+        yield "", f"KDUTILS_DATA names {folder}, which is no folder"
+    for split, file in entry.get("files", {}).items():
+        path = project_path(folder) / file
+        if not path_kind(path):
+            yield f".files.{split}", f"{short(str(path), 200)}: no such file"
+
+
+def check_data(experiment: Experiment) -> None:
+    """Read the questions of every data set whose files are here; StudyError for what a run would stop at.
+
+    Nothing is downloaded: data sets of the Hub are left out, and so are finished ones whose files are gone.
+    """
+    for job in experiment.jobs:
+        if job.kind != "data":
+            continue
+        given = {**SETTINGS[DATA].defaults(), **job.parameters}
+        made, files = _sources(given)
+        finished = (experiment.folder / job.folder / "metrics.json").is_file()
+        if not made and (not files or finished and not any(map(path_kind, files))):
+            continue
+        splits = set(read_job_questions(given)["split"])
+        missing = [split for split in SPLITS if split not in splits]
+        if missing:
+            raise StudyError(f"data set '{given['dataset']}': no questions in the split {' and '.join(missing)}; a run "
+                             "needs train, dev and test (dev is drawn from train if no file is given for it)")
+
+
+def _sources(given):
+    """Return (whether the questions are made by a program, the files that they are read from)."""
+    dataset = given["reader"] or given["dataset"]
+    return bool(READERS[dataset].make), list(question_files(dataset, given["folder"], given["files"]).values())
+
+
+def read_job_questions(given: dict) -> pd.DataFrame:
+    """Return the questions of a data job's parameters; they are read again only when a file has changed."""
+    stamps = [(str(path), *file_stamp(path)) for path in _sources(given)[1] if path_kind(path)]
+    return _read(json.dumps(given), tuple(stamps))
+
+
+@lru_cache(maxsize=8)
+def _read(given, _):
+    given = json.loads(given)
+    source = (given["reader"] or given["dataset"], *(given[key] for key in ("folder", "files", "seed", "revision")))
+    return limit_questions(read_questions(*source), given["limits"], given["seed"])
+
+
+# What the result of a job depends on
+
+def depends_on(job: Job) -> dict[str, str]:
+    """Return {what: its digest} of all that the result of `job` depends on, besides the results of earlier jobs."""
+    return {"parameters": _digest(json.dumps(job.parameters, sort_keys=True)),
+            "notebook": notebook_digest(NOTEBOOKS / f"{job.notebook}.ipynb"),
+            "code": _digest(json.dumps(code_of(job))), "files": digest_of(files_of(job))}
+
+
+def notebook_digest(path: Path) -> str:
+    """Return the digest of a notebook's cells: their kind, tags and source, not outputs or counters saved with them."""
+    cells = [(cell["cell_type"], cell["metadata"].get("tags", []), "".join(cell["source"]))
+             for cell in read_json(path)["cells"]]
+    return _digest(json.dumps(cells))
+
+
+def code_of(job: Job) -> dict[str, str]:
+    """Return {file: digest} of the code of this package that the notebook of `job` imports."""
+    cells = read_json(NOTEBOOKS / f"{job.notebook}.ipynb")["cells"]
+    return code_digests("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+
+
+def files_of(job: Job) -> list[Path]:
+    """Return the files outside the experiment and the code that `job` reads.
+
+    These are tables of questions, published explanations, prompts, ratings, and the files of models, vocabularies and
+    encoders in local folders. A path that is not there is left out: the job itself reports it.
+    """
+    given, data = job.parameters, os.environ.get("KDUTILS_DATA", "")
+    own = project_path(Path(*Path(given["output"]).parts[:2]))  # what the experiment makes itself comes later
+    files = [path for name in _models_of(given) for folder in _model_folders(name) for path in _below(folder)
+             if not path.is_relative_to(own)]
+    if job.kind == "data" and (given.get("folder") or data):
+        reader = READERS[given.get("reader") or given["dataset"]]
+        for file in (given.get("files") or reader.local).values():
+            files += _below(project_path(given.get("folder") or data) / file)
+    if given.get("backend") == "published":
+        if given.get("published_folder") or data:
+            files += published_files(given["dataset"], given.get("published_teacher", "llama"),
+                                     given.get("published_folder") or data, bool(given.get("published_folder")))
+    elif job.kind == "explanations" and job.notebook != PROMPTINGS["tokens"].notebook:
+        files += [*prompting.FOLDER.glob("*.txt"), *_below(prompting.FOLDER / given["dataset"])]
+    for path in given.get("ratings", []):
+        files += _below(project_path(path))
+    return sorted({path for path in files if path.is_file()})
+
+
+def _models_of(given):
+    """Return the names of models in the parameters of a job, those inside mappings (a simulator) included."""
+    mappings = [given, *(value for value in given.values() if isinstance(value, dict))]
+    names = [one.get(key) for one in mappings for key in ("model", "tokenizer", "encoder")
+             if one.get("backend") != "openai"]  # a server names its models as it likes
+    return sorted({name for name in names if isinstance(name, str) and name})
+
+
+def _model_folders(name):
+    """Return the folders of this machine that hold a model: for an adapter also its base, for one on the Hub none."""
+    try:
+        where = Path(locate_model(name, needs_weights=False))
+    except StudyError:
+        return []
+    return local_folders(name) or ([where] if where.is_absolute() else [])
+
+
+def _below(path):
+    """Return a file, or the files of a folder at any depth."""
+    try:
+        return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    except OSError:  # a name too long, no permission: the job itself reports it
+        return []
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Return one digest of the names and contents of files."""
+    return _digest("".join(f"{_file_digest(path, *file_stamp(path))}  {Path(path).name}\n" for path in paths))
+
+
+@cache
+def _file_digest(path, size, changed):
+    return sha256(path)
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,405 @@
+"""What an experiment file may say, checked before anything runs.
+
+The file as a whole has a model here; the parameters in its entries have the models of the notebooks that they go to
+(steps.SETTINGS). All faults of a file are told at once, each with its key and what would be right. Later checks build
+on earlier ones: names and types, then the grid, then parameters and files, then what cannot go together.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from kdutils.errors import StudyError, StudyErrors, quoted, short
+from kdutils.experiments.grid import (
+    GRID_KEYS,
+    KINDS,
+    RESOURCES,
+    asked_with,
+    base_of,
+    compared_by_people,
+    contrary_prompting,
+    method_of,
+    methods_of,
+    parameters_of,
+    prompting_of,
+    promptings_of,
+    prompts_of,
+    seed_groups,
+)
+from kdutils.experiments.inputs import config_type_fault, file_faults, path_fault
+from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
+from kdutils.student.methods import METHODS
+from kdutils.student.settings import LmReader
+from kdutils.teacher.choices import PROMPTINGS
+
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+NAMED = "may contain only letters, digits, '.', '_' and '-', begins with a letter or digit, ends with no '.' and has " \
+        "at most 64 characters"
+LONGEST_NAME = 200  # characters of the name of a folder: file systems take at most 255 bytes
+MOST_RUNS = 50_000
+MOST = 100_000_000
+Fault = tuple[str, str]  # the dotted key, and what is wrong and would be right
+LISTS = {"promptings", "methods"}  # keys that name entries of the grid of the same key
+
+
+def _names(entries: dict) -> dict:
+    """Refuse names that cannot be folders, or of which a file system may take two for one."""
+    seen = {}
+    for name in entries:
+        if not NAME.fullmatch(name):
+            raise Inside(short(name), f"a name {NAMED}")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise Inside(name, f"differs from '{other}' in capital letters alone, and both name folders; choose "
+                             "another name")
+    return entries
+
+
+def _resources(entry: dict, kinds: tuple = KINDS) -> dict:
+    for key, value in entry.items():
+        if key in kinds:
+            if not isinstance(value, dict):
+                raise Inside(key, "give a mapping, such as {gpus: 1}")
+            try:
+                _resources(value, ())
+            except Inside as error:
+                raise Inside(f"{key}.{error.key}", str(error)) from None
+        elif key not in RESOURCES:
+            raise Inside(short(key), f"unknown; known are {', '.join((*RESOURCES, *kinds))}")
+        elif not isinstance(value, int) or isinstance(value, bool) or not RESOURCES[key][0] <= value <= MOST:
+            raise Inside(key, f"{quoted(value)} is not a whole number from {RESOURCES[key][0]} to {MOST}")
+    return entry
+
+
+Entries = Annotated[dict[str, dict], Field(min_length=1), AfterValidator(_names)]
+
+
+class ExperimentFile(BaseModel):
+    """The keys of an experiment file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    about: Text
+    needs: Text
+    took: str = ""
+    datasets: Entries
+    teachers: Entries
+    promptings: Entries
+    methods: Entries
+    students: Entries
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
+    seeds_per_job: Annotated[int, Field(ge=1, le=MAX_SEED)] = 1
+    threads_per_job: Annotated[int, Field(ge=1, le=1024)] = 1
+    training: dict = {}
+    evaluation: dict = {}
+    comparison: dict = {}
+    report: dict = {}
+    human_study: dict = {}
+    human_ratings: dict = {}
+    transfer: Annotated[list, AfterValidator(unique)] = []
+    resources: Annotated[dict, AfterValidator(_resources)] = {}
+
+
+def check_settings(settings: object, path: Path | str) -> None:
+    """Raise StudyErrors, one line for each fault of an experiment, each with file and key."""
+    if not isinstance(settings, dict):
+        raise StudyErrors([f"{short(str(path), 1000)}: an experiment is a mapping of keys"])
+    for check in (_file_faults, _grid_faults, _parameter_faults, _combination_faults):
+        faults = list(dict.fromkeys(check(settings)))
+        if faults:
+            raise StudyErrors([_line(path, key, what) for key, what in faults])
+
+
+def _line(path, key, what):
+    return f"{short(str(path), 1000)}: " + short(f"key '{key}': {what}", 600)
+
+
+def _file_faults(settings) -> Iterator[Fault]:
+    plain = plain_faults(settings)
+    yield from plain
+    seen = {key for key, _ in plain}
+    for key, what in faults_of(ExperimentFile, settings):
+        if key not in seen:
+            yield key, "missing or empty" if what == "missing" or what.endswith(" is empty") else what
+
+
+# The grid
+
+def _grid_faults(settings) -> Iterator[Fault]:
+    for key, table in (("promptings", PROMPTINGS), ("methods", METHODS)):
+        for name, entry in settings[key].items():
+            if not isinstance(entry.get("as", ""), str):
+                yield f"{key}.{name}.as", f"{quoted(entry['as'])} is not of type str"
+            elif base_of(settings, key, name) not in table:
+                yield f"{key}.{name}", f"unknown; known are {', '.join(table)} (or one of them under the key 'as')"
+    for key, names in GRID_KEYS.items():
+        entries = {key: settings.get(key, {})} if key == "human_study" else \
+            {f"{key}.{name}": entry for name, entry in settings[key].items()}
+        for where, entry in entries.items():
+            for name in LISTS & names & set(entry):
+                yield from _name_faults(f"{where}.{name}", entry[name], settings[name], name)
+    for name, entry in settings["teachers"].items():
+        if not isinstance(entry.get("finetune", {}), dict):
+            yield f"teachers.{name}.finetune", f"{quoted(entry['finetune'])} is not of type dict"
+    yield from _name_faults("transfer", settings.get("transfer", ["-"]), ["-", *settings["datasets"]], "data sets")
+    for name, entry in settings["methods"].items():
+        if "rationales_of" in entry:
+            yield from _lender_faults(settings, name, entry["rationales_of"])
+    groups = seed_groups(settings)
+    cells = len(settings["teachers"]) * len(settings["promptings"]) * len(settings["methods"])
+    sets = len(settings["datasets"]) * (1 + len(settings.get("transfer", [])))
+    runs = cells * sets * len(settings["students"]) * len(groups)
+    if runs > MOST_RUNS:
+        yield "seeds_per_job", f"up to {runs:,} runs; at most {MOST_RUNS:,} are allowed: take fewer seeds, or raise it"
+    if max(len("-".join(map(str, seeds))) for seeds in groups) > LONGEST_NAME:
+        yield "seeds_per_job", "the seeds of one job name its folder, and these are too many; set 20 or less"
+
+
+def _name_faults(key, names, known, what) -> Iterator[Fault]:
+    """Yield the faults of a list that names entries of the grid."""
+    if not isinstance(names, list):
+        yield key, f"{quoted(names)} is not of type list"
+        return
+    if not names:
+        yield key, "empty; leave the key out for all of them"
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or name not in known:
+            listed = ", ".join(one for one in known if one != "-")
+            yield key, f"'{short(name)}' is not among this experiment's {what}: {listed}"
+        elif name in names[:place]:
+            yield key, f"'{name}' is listed twice"
+
+
+def _lender_faults(settings, method, lender) -> Iterator[Fault]:
+    """Yield the faults of the data set that a control takes its texts from."""
+    key = f"methods.{method}.rationales_of"
+    if not isinstance(lender, str):
+        yield key, f"{quoted(lender)} is not of type str"
+    elif base_of(settings, "methods", method) != "shuffled":
+        yield key, "the control 'shuffled' alone takes rationales of another data set"
+    elif lender not in settings["datasets"]:
+        yield key, f"'{short(lender)}' is not among this experiment's data sets: {', '.join(settings['datasets'])}"
+    elif len(settings["datasets"]) == 1:
+        yield key, f"'{lender}' is the only data set; there is no other one whose questions could get its rationales"
+
+
+# Parameters
+
+def _parameter_faults(settings) -> Iterator[Fault]:
+    """Yield the faults of all parameters, each checked with the models of all notebooks that it goes to."""
+    trains = {name: method_of(settings, name).notebook for name in settings["methods"]}
+    explains = {name: prompting_of(settings, name).notebook for name in settings["promptings"]}
+    for name, entry in settings["datasets"].items():
+        yield from _entry_faults(f"datasets.{name}", entry, [DATA])
+    for teacher, entry in settings["teachers"].items():
+        names = promptings_of(settings, teacher)
+        served = any(asked_with(settings, teacher, name).get("backend") == "openai" for name in names)
+        yield from _entry_faults(f"teachers.{teacher}", parameters_of(entry, "teachers"),
+                                 [explains[name] for name in names], served)
+        yield from _entry_faults(f"teachers.{teacher}.finetune", entry.get("finetune", {}), [TUNING])
+    for name, entry in settings["promptings"].items():
+        served = any(asked_with(settings, teacher, name).get("backend") == "openai" for teacher in settings["teachers"]
+                     if name in promptings_of(settings, teacher))
+        yield from _entry_faults(f"promptings.{name}", parameters_of(entry, "promptings"), [explains[name]], served)
+    for name, entry in settings["methods"].items():
+        yield from _entry_faults(f"methods.{name}", parameters_of(entry, "methods"), [trains[name]])
+    for name, entry in settings["students"].items():
+        yield from _entry_faults(f"students.{name}", parameters_of(entry, "students"),
+                                 [trains[method] for method in methods_of(settings, name)])
+    for key, notebooks in (("training", trains.values()), ("evaluation", [EVALUATION]), ("report", [REPORT]),
+                           ("human_study", [PEOPLE]), ("human_ratings", [RATINGS]), ("comparison", [COMPARISON])):
+        yield from _entry_faults(key, parameters_of(settings.get(key, {}), key), list(notebooks))
+
+
+def _entry_faults(where, values, notebooks, served=False) -> Iterator[Fault]:
+    """Yield the faults of one entry. `served`: a model is named as its server names it."""
+    models = list(dict.fromkeys(SETTINGS[notebook] for notebook in notebooks))
+    given = dict(values)
+    for name in values:
+        for model in models:
+            if name in model.model_fields and name not in model.own():
+                yield f"{where}.{short(name)}", "the study sets this parameter itself"
+            elif name not in model.own():
+                yield f"{where}.{short(name)}", f"{model.notebook} has no such parameter; it has " \
+                                                f"{', '.join(sorted(model.own()))}"
+            else:
+                continue
+            given.pop(name, None)
+            break
+    yield from _value_faults(where, given, models, served)
+    simulator = given.get("simulator")
+    if isinstance(simulator, dict) and simulator:
+        key = f"{where}.simulator"
+        unknown = [name for name in simulator if name not in LmReader.model_fields]
+        if unknown:
+            yield key, f"unknown {quoted(unknown[0])}; known are {', '.join(LmReader.model_fields)}"
+        elif not simulator.get("model") and not simulator.get("tokenizer"):
+            yield key, "it needs a model, a folder or Hub id; leave it empty for the conditional logit"
+        else:
+            yield from _value_faults(key, simulator, [LmReader])
+
+
+def _value_faults(where, values, models: Iterable[type[Settings]], served=False) -> Iterator[Fault]:
+    faults = list(dict.fromkeys(fault for model in models for fault in model.faults(
+        {name: value for name, value in values.items() if name in model.model_fields})))
+    yield from ((f"{where}.{key}", what) for key, what in faults)
+    wrong = {key.partition(".")[0] for key, _ in faults}
+    for name, value in values.items():
+        what = next((model.paths()[name] for model in models if name in model.paths()), "")
+        if what and name not in wrong and not (served and name == "model"):
+            whole = name in ("model", "encoder") and not values.get("random_weights")
+            fault = path_fault(value, what, whole)
+            if fault:
+                yield f"{where}.{name}", fault
+        if name == "base_url" and value and name not in wrong or name == "backend" and value == "openai":
+            yield from _server_faults(where, values)
+    if isinstance(values.get("config"), dict) and isinstance(values.get("model"), str) and not wrong:
+        fault = config_type_fault(values["config"], values["model"])
+        if fault:
+            yield f"{where}.config.{fault[0]}", fault[1]
+
+
+def _server_faults(where, values) -> Iterator[Fault]:
+    """Check address and key of a teacher's server, so that nothing is written before they are refused."""
+    from kdutils.teacher.served import check_key, server_address
+
+    try:
+        server_address(values.get("base_url", ""))
+        if values.get("backend") == "openai":
+            check_key()
+    except StudyError as error:
+        yield where, str(error)
+
+
+# What cannot go together
+
+def _combination_faults(settings) -> Iterator[Fault]:
+    for name, entry in settings["datasets"].items():
+        yield from ((f"datasets.{name}{key}", what) for key, what in file_faults(name, entry))
+    for name, entry in settings["students"].items():
+        methods = {base_of(settings, "methods", method) for method in methods_of(settings, name)}
+        if entry.get("kind") == "classifier" and methods != {"label_only"}:
+            yield f"students.{name}", "a classifier cannot write, it learns label_only alone; say so under `methods`"
+        yield from _conflicts(f"students.{name}", TUNING, {**settings.get("training", {}),
+                                                           **parameters_of(entry, "students")})
+    for name, entry in settings["teachers"].items():
+        yield from _conflicts(f"teachers.{name}.finetune", TUNING, entry.get("finetune", {}))
+    if simulator := settings.get("evaluation", {}).get("simulator"):
+        yield from ((f"evaluation.simulator.{key}", what) for key, what in LmReader(**simulator).conflicts())
+    yield from _cell_faults(settings)
+    yield from _teacher_faults(settings)
+    yield from _people_faults(settings)
+
+
+def _conflicts(where, notebook, values) -> Iterator[Fault]:
+    model = SETTINGS[notebook]
+    known = {name: value for name, value in values.items() if name in model.model_fields}
+    yield from ((f"{where}.{key}", what) for key, what in model(**known).conflicts())
+
+
+def _cell_faults(settings) -> Iterator[Fault]:
+    """Check that every method has a student, and explanations to learn from."""
+    for method in settings["methods"]:
+        known, key = method_of(settings, method), f"methods.{method}"
+        if not any(method in methods_of(settings, student) for student in settings["students"]):
+            yield key, "no student learns by it; name it under a student's `methods`"
+        teachers = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
+        if known.explained and not teachers:
+            teaching = sorted(name for name, prompting in PROMPTINGS.items() if prompting.teaches)
+            yield key, f"no teacher has explanations for it; ask one with a prompting such as {', '.join(teaching)}"
+        for teacher in teachers if known.contrary else []:
+            if not contrary_prompting(settings, teacher):
+                yield key, f"it needs explanations of wrong answers; ask teacher '{teacher}' with the prompting " \
+                           "counterfactual, too, or say with `promptings` on which texts to train"
+        if base_of(settings, "methods", method) == "shuffled" and "rationales_of" not in settings["methods"][method]:
+            for name, entry in settings["datasets"].items():
+                for split in ("train", "dev"):
+                    if entry.get("limits", {}).get(split) == 1:
+                        yield f"datasets.{name}.limits.{split}", f"1, but the method '{method}' takes the rationale " \
+                                                                 "of another question; set 2 or more"
+
+
+def _teacher_faults(settings) -> Iterator[Fault]:
+    """Check for every teacher, prompting and data set what would stop its run."""
+    for teacher, entry in settings["teachers"].items():
+        faults = {}
+        for prompting in promptings_of(settings, teacher):
+            fault = next(_asking_faults(settings, teacher, entry.get("finetune"), prompting), None)
+            if fault:
+                faults.setdefault(fault, []).append(prompting)
+        yield from ((f"teachers.{teacher}', prompting '{', '.join(names)}", fault) for fault, names in faults.items())
+
+
+def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
+    """Yield why a teacher cannot be asked with a prompting."""
+    base, known = base_of(settings, "promptings", prompting), prompting_of(settings, prompting)
+    model = SETTINGS[known.notebook]
+    given = model(**asked_with(settings, teacher, prompting))
+    if tuning is not None and tuning.get("kind") == "classifier":
+        yield "its training makes a classifier, which writes nothing (key `finetune`)"
+    if tuning is not None and base == "tokens" and tuning.get("kind") == "causal":
+        yield "it must be a sequence-to-sequence model, not a causal one (key `finetune`)"
+    if tuning is None and not given.model and getattr(given, "backend", "hf") != "published":
+        yield "the name of its `model` is empty"
+    yield from (what for key, what in given.conflicts() if key != "model")
+    used = [method for method in settings["methods"] if prompting in promptings_of(settings, teacher, method)]
+    if prompting == contrary_prompting(settings, teacher):
+        used += [method for method in settings["methods"] if promptings_of(settings, teacher, method)
+                 and method_of(settings, method).contrary]
+    if used and "train" not in given.splits:
+        yield f"without the split train in `splits` the method '{used[0]}' has nothing to learn from"
+    for dataset in settings["datasets"]:
+        yield from _text_faults(prompts_of(settings, dataset), base, known, given)
+
+
+def _text_faults(name, base, known, given) -> Iterator[str]:
+    """Yield why there are no published texts, or no prompt, of a prompting for a data set."""
+    from kdutils.teacher.prompting import requests, template
+    from kdutils.teacher.published.explanations import check_published
+
+    try:
+        if getattr(given, "backend", "hf") == "published":
+            check_published(name, given.published_teacher, base, given.published_folder)
+        else:
+            for file in known.prompt_files:
+                requests(name) if file == "requests" else template(name, file)
+    except StudyError as error:
+        yield str(error)
+
+
+def _people_faults(settings) -> Iterator[Fault]:
+    """Check that a human study has texts to show, each method equally often."""
+    if "human_study" not in settings:
+        return
+    from kdutils.human_study.plan import size_fault
+
+    entry = settings["human_study"]
+    given = SETTINGS[PEOPLE](**parameters_of(entry, "human_study"))
+    compared = compared_by_people(settings)
+    silent = [cell[0] for cell in compared if not method_of(settings, cell[0]).explained]
+    if not compared:
+        yield "human_study", "no student learns by these methods and promptings; there is nothing to show"
+        return
+    if silent:
+        yield "human_study.methods", f"'{silent[0]}' writes no explanations; name the methods to compare"
+    yield from ((f"human_study.{key}", what) for key, what in given.conflicts())
+    limits = [dataset.get("limits", {}).get(settings.get("evaluation", {}).get("split", "test"), -1)
+              for dataset in settings["datasets"].values()]
+    fault = size_fault(given.task, len(compared), given.n_raters, given.texts_per_method, given.raters_per_text,
+                       given.checks, None if -1 in limits else sum(limits))
+    if fault:
+        yield "human_study", fault
+    labels = _labels(compared)
+    for method in settings.get("human_ratings", {}).get("simulated_effects", {}):
+        if method not in labels:
+            yield "human_ratings.simulated_effects", f"'{short(method)}' is not shown to people; shown are " \
+                                                     f"{', '.join(labels)}"
+
+
+def _labels(cells):
+    """Return what people's texts are called, as human_study.label_methods does: the method and what else varies."""
+    varying = [place for place in range(4) if place == 0 or len({cell[place] for cell in cells}) > 1]
+    return list(dict.fromkeys(" · ".join(cell[place] for place in varying) for cell in cells))

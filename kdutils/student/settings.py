@@ -1,0 +1,181 @@
+"""Settings of notebooks 10 to 18, of a teacher's fine-tuning, and of a language model that reads explanations."""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from kdutils.errors import quoted, short
+from kdutils.settings import Count, Inside, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
+from kdutils.student.models import KINDS
+
+Architecture = Literal["", *KINDS]
+Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
+Epochs = Annotated[float, Field(gt=0, le=100_000)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Adapters(BaseModel):
+    """Low-rank adapters (LoRA, Hu et al. 2022)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    rank: Annotated[int, Field(ge=1, le=10_000)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Text | Annotated[list[Text], Field(min_length=1)] = "all-linear"
+
+
+def _adapters(value: dict) -> dict:
+    try:
+        Adapters.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        if fault["type"] == "extra_forbidden":
+            raise ValueError(f"unknown key {quoted(fault['loc'][0])}; known are "
+                             f"{', '.join(Adapters.model_fields)}") from None
+        raise Inside(str(fault["loc"][0]), explain(fault)) from None
+    return value
+
+
+def _shape(config: dict) -> dict:
+    """Refuse a change to a model's shape that no family of models can take."""
+    for key, value in config.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and "dropout" in key and not 0 <= value <= 1:
+            raise Inside(short(key), f"{short(value)} is not between 0 and 1")
+        sized = key.startswith(("d_", "num_", "n_")) or key.endswith(("_size", "_dim", "_heads", "_layers", "_length"))
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if sized and value is not None and not (whole and 1 <= value <= 10_000_000):
+            raise Inside(short(key), f"{short(value)} is not a whole number of at least 1")
+    return config
+
+
+class Trained(Settings):
+    """What decides how a model is trained, whatever it learns."""
+
+    model: ModelName = Field("kdutils/mini/student", description="folder or Hub id of the student")
+    tokenizer: Vocabulary = Field(
+        "", description="another folder or Hub id for the vocabulary, empty for the model's own")
+    kind: Architecture = Field("", description="seq2seq, causal or classifier, empty for the model's own architecture")
+    random_weights: bool = Field(False, description="use the shape alone and draw the weights from the seed")
+    config: Annotated[dict, AfterValidator(_shape)] = Field({}, description="changes to the shape")
+    lora: Annotated[dict, AfterValidator(_adapters)] = Field(
+        {}, description="rank, alpha, dropout and targets of low-rank adapters, empty trains all weights")
+    epochs: Epochs = Field(8.0, description="times that every question is seen")
+    questions_per_step: Count = Field(8, description="questions per optimiser step, the same for every method")
+    learning_rate: Rate = Field(0.001, description="highest learning rate; it decays linearly to 0")
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        10, description="steps in which the learning rate rises")
+    dev_evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(2, description="evaluations on dev, evenly spread")
+    max_source_tokens: Read = Field(256, description="longer inputs are cut and counted")
+    max_target_tokens: Read = Field(256, description="longer targets are cut and counted")
+    token_budget: Count = Field(3000, description="padded tokens of a chunk; changes the cost and not the loss")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not self.model and not (self.random_weights and self.config.get("model_type") and self.tokenizer):
+            yield "model", "empty; give a folder or Hub id, or `random_weights: true`, a `tokenizer` and a `config` " \
+                           "with a model_type"
+        if self.lora and self.kind == "classifier":
+            yield "lora", "a classifier starts with a new layer, which adapters alone cannot train"
+
+
+class LmReader(Trained):
+    """A language model that reads explanations and predicts the student's answer (for LAS and QBE)."""
+
+    notebook: ClassVar[str] = "21_evaluate_student"
+    model: ModelName = Field("", description="folder or Hub id")
+    epochs: Epochs = Field(3.0, description="times that every prediction is seen")
+    questions_per_step: Count = Field(32, description="predictions per optimiser step, each in four forms")
+    learning_rate: Rate = Field(0.0003, description="highest learning rate; it decays linearly to 0")
+    max_source_tokens: Read = Field(384, description="longer inputs are cut")
+    max_target_tokens: Read = Field(64, description="longer answers are cut")
+    token_budget: Count = Field(6000, description="padded tokens of a chunk")
+
+
+class Train(Trained):
+    """What every training notebook takes."""
+
+    questions: str = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
+    seeds: list[Seed] = of_grid([0], "one student is trained per seed")
+    tensorboard: bool = Field(False, description="write logs for TensorBoard beside the student")
+
+
+class TrainLabelOnly(Train):
+    notebook: ClassVar[str] = "10_train_label_only"
+    labels: dict = of_grid({"dataset": "mini", "method": "label_only"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/10_train_label_only", "folder of this run")
+
+
+class TrainOnExplanations(Train):
+    """What every training on explanations takes."""
+
+    explanations: str = of_grid("kdutils/mini/example/explanations/explanations.parquet", "table of explanations")
+
+
+class TrainOnCounterfactuals(TrainOnExplanations):
+    """What every training on explanations of wrong answers takes."""
+
+    counterfactuals: str = of_grid("kdutils/mini/example/counterfactuals/explanations.parquet",
+                                   "explanations of wrong answers")
+    beta: Share = Field(0.5, description="weight of the task factual; counterfactual has the rest")
+    counterfactual_style: Literal["encoder", "decoder"] = Field(
+        "encoder", description="encoder: wrong rationale in the source, decoder: forced in the decoder")
+    wrong_answers: Literal["all", "first"] = Field(
+        "all", description="all: one is drawn per epoch, first: always the first one, as the published code does")
+
+
+class TrainStandard(TrainOnExplanations):
+    notebook: ClassVar[str] = "11_train_standard"
+    labels: dict = of_grid({"dataset": "mini", "method": "standard"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/11_train_standard", "folder of this run")
+
+
+class TrainMultitask(TrainOnExplanations):
+    notebook: ClassVar[str] = "12_train_multitask"
+    alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
+    labels: dict = of_grid({"dataset": "mini", "method": "multitask"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/12_train_multitask", "folder of this run")
+
+
+class TrainCounterfactual(TrainOnCounterfactuals):
+    notebook: ClassVar[str] = "13_train_counterfactual"
+    labels: dict = of_grid({"dataset": "mini", "method": "counterfactual"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/13_train_counterfactual", "folder of this run")
+
+
+class TrainCombined(TrainOnCounterfactuals):
+    notebook: ClassVar[str] = "14_train_combined"
+    alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
+    gamma: Share = Field(0.5, description="weight of multitask; counterfactual training has the rest")
+    labels: dict = of_grid({"dataset": "mini", "method": "combined"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/14_train_combined", "folder of this run")
+
+
+class TrainTokenRationale(TrainOnExplanations):
+    notebook: ClassVar[str] = "15_train_token_rationale"
+    alpha: Share = Field(0.5, description="weight of the task predict; tokens has the rest")
+    labels: dict = of_grid({"dataset": "mini", "method": "token_rationale"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/15_train_token_rationale", "folder of this run")
+
+
+class TrainShuffled(TrainOnExplanations):
+    notebook: ClassVar[str] = "16_train_shuffled"
+    alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
+    other_questions: str = of_grid("", "questions of another data set, empty for none")
+    other_explanations: str = of_grid("", "explanations of that data set, used in place of this data set's own")
+    labels: dict = of_grid({"dataset": "mini", "method": "shuffled"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/16_train_shuffled", "folder of this run")
+
+
+class TrainRandomTokens(TrainOnExplanations):
+    notebook: ClassVar[str] = "17_train_random_tokens"
+    alpha: Share = Field(0.5, description="weight of the task predict; tokens has the rest")
+    k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="maximum number of words")
+    labels: dict = of_grid({"dataset": "mini", "method": "random_tokens"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/17_train_random_tokens", "folder of this run")
+
+
+class TrainUntagged(TrainOnCounterfactuals):
+    notebook: ClassVar[str] = "18_train_untagged"
+    labels: dict = of_grid({"dataset": "mini", "method": "untagged"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/18_train_untagged", "folder of this run")

@@ -1,0 +1,41 @@
+"""What an experiment can choose when it explains: the one list of each of these names.
+
+Nothing heavy is imported here, so experiment files can be checked without torch. A new prompting is an entry of
+PROMPTINGS, a function in explaining.py and a notebook.
+"""
+
+from dataclasses import dataclass
+
+BACKENDS = ("hf", "openai", "published")  # how a teacher is reached: see backends.py
+QUANTIZATIONS = ("none", "int8", "nf4")  # of a teacher of the backend hf
+CONTRASTS = ("wrong", "empty")  # what contrastive decoding sets the right answer against
+ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")
+ATTRIBUTION_TARGETS = ("gold", "own")  # the answer whose probability is attributed to words
+PUBLISHED_TEACHERS = {"llama": "Llama-2-13B", "qwen": "Qwen3-30B-A3B-Instruct-2507", "palm": "PaLM-540B",
+                      "people": "people"}
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """A way to make explanations.
+
+    `notebook`: the notebook that makes them. `function`: the function in explaining.py that asks a teacher, "" where
+    no teacher is asked. `prompt_files`: the files it needs per data set (prompts/<data set>/<file>.txt). `teaches`:
+    whether a student can learn from its explanations alone. `backends`: the backends that can do it.
+    """
+
+    notebook: str
+    function: str = ""
+    prompt_files: tuple[str, ...] = ()
+    teaches: bool = True
+    backends: tuple[str, ...] = BACKENDS
+
+
+PROMPTINGS = {
+    "few_shot": Prompting("02_explain_few_shot", "few_shot", ("few_shot",)),
+    "critique_revision": Prompting("03_explain_critique_revision", "critique_revision",
+                                   ("few_shot", "critique", "revision", "requests")),
+    "counterfactual": Prompting("04_explain_counterfactual", "counterfactual", ("few_shot",), teaches=False),
+    "tokens": Prompting("05_explain_tokens", backends=("hf",)),
+    "contrastive": Prompting("06_explain_contrastive", "contrastive", ("few_shot",), backends=("hf",)),
+}

@@ -1,0 +1,11 @@
+"""How far a long step has come: one line, in a file and on the screen."""
+
+from pathlib import Path
+
+from kdutils.runs import write_text
+
+
+def show_progress(path: Path | str, line: str) -> None:
+    """Write `line` to the file `path`, and print it over the line before."""
+    write_text(path, line + "\n")
+    print(f"\r{line}", end="", flush=True)

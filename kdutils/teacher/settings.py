@@ -1,0 +1,141 @@
+"""Settings of notebooks 02 to 07: how explanations are made and judged."""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from kdutils.errors import short
+from kdutils.runs import project_path
+from kdutils.settings import Count, Folder, ModelName, Seed, Settings, Splits, Texts, at_least, of_grid, unique
+from kdutils.teacher.choices import (
+    ATTRIBUTION_TARGETS,
+    ATTRIBUTIONS,
+    BACKENDS,
+    CONTRASTS,
+    PUBLISHED_TEACHERS,
+    QUANTIZATIONS,
+)
+
+Attribution = Literal[*ATTRIBUTIONS]
+QUESTIONS = "kdutils/mini/example/questions/questions.parquet"
+
+
+class Explain(Settings):
+    """What all promptings share whose texts a language model writes."""
+
+    questions: str = of_grid(QUESTIONS, "table of questions")
+    dataset: str = of_grid("mini", "data set whose prompts and published files are used")
+    backend: Literal[*BACKENDS] = Field(
+        "hf", description="hf: a model of transformers, openai: a server, published: published files")
+    model: ModelName = Field(
+        "kdutils/mini/teacher", description="folder or Hub id, or the name of the model on a server")
+    revision: str = Field("", description="branch, tag or commit of a Hub id")
+    quantization: Literal[*QUANTIZATIONS] = Field("none", description="none, int8 or nf4; backend hf only")
+    token_budget: Count = Field(8192, description="tokens of a batch with padding and new tokens; backend hf only")
+    chat: bool = Field(False, description="wrap each prompt in the chat template of the model")
+    base_url: str = Field("", description="address of the server, empty means OPENAI_BASE_URL; backend openai only")
+    requests: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="requests in flight; backend openai only")
+    timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
+    max_new_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
+    temperature: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="0 is greedy, above 0 samples with the seed")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of probability that sampling draws from")
+    stop: Texts = Field(["\n\n", "Question:"], description="texts that end a completion")
+    published_teacher: Literal[*PUBLISHED_TEACHERS] = Field(
+        "llama", description="llama, qwen, palm or people; backend published only")
+    published_folder: Folder = Field(
+        "", description="folder of published files, empty means KDUTILS_DATA or a download")
+    splits: Splits = Field(["train", "dev", "test"], description="splits whose questions are explained")
+    seed: Seed = Field(0, description="seed of everything that is drawn for a question")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.backend == "openai" and (self.quantization != "none" or self.revision):
+            yield "backend", "a server decides on quantization and revision itself; leave both out"
+        if self.backend == "hf" and self.base_url:
+            yield "base_url", "only a server has a base_url; set backend: openai"
+        if self.backend == "hf" and self.revision and project_path(self.model).is_dir():
+            yield "revision", f"{short(self.model)} is a folder; revisions are for Hub ids"
+        if self.backend != "published" and not self.model:
+            yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
+
+
+class ExplainFewShot(Explain):
+    notebook: ClassVar[str] = "02_explain_few_shot"
+    given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "few_shot"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/02_explain_few_shot", "folder of this run")
+
+
+class ExplainCritiqueRevision(Explain):
+    notebook: ClassVar[str] = "03_explain_critique_revision"
+    given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
+    rounds: Annotated[int, Field(ge=1, le=20)] = Field(1, description="critiques, each followed by its revision")
+    max_critique_tokens: Count = Field(32, description="maximum number of tokens of a critique")
+    max_revision_tokens: Count = Field(96, description="maximum number of tokens of a revision")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "critique_revision"},
+                           "cell of the grid")
+    output: str = of_grid("outputs/explore/03_explain_critique_revision", "folder of this run")
+
+
+class ExplainCounterfactual(Explain):
+    notebook: ClassVar[str] = "04_explain_counterfactual"
+    wrong: Annotated[int, Field(le=1000), at_least(1, -1)] = Field(
+        -1, description="wrong answers explained per question, drawn with the seed, -1 for all")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "counterfactual"},
+                           "cell of the grid")
+    output: str = of_grid("outputs/explore/04_explain_counterfactual", "folder of this run")
+
+
+class ExplainContrastive(Explain):
+    notebook: ClassVar[str] = "06_explain_contrastive"
+    against: Literal[*CONTRASTS] = Field("wrong", description="wrong: one drawn wrong answer, empty: no answer")
+    strength: Annotated[float, Field(ge=0, le=100)] = Field(0.5, description="weight of the other context, 0 is greedy")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "contrastive"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/06_explain_contrastive", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.backend == "openai":
+            yield "backend", "contrastive prompting needs the model itself; set backend: hf"
+        if self.temperature:
+            yield "temperature", "contrastive decoding is greedy; set temperature: 0"
+
+
+class ExplainTokens(Settings):
+    """Attributed words of a fine-tuned teacher in the place of texts (arXiv 2409.12586)."""
+
+    notebook: ClassVar[str] = "05_explain_tokens"
+    questions: str = of_grid(QUESTIONS, "table of questions")
+    dataset: str = of_grid("mini", "name of the data set")
+    model: ModelName = Field("kdutils/mini/example/students/seed-0", description="fine-tuned teacher, folder or Hub id")
+    attribution: Attribution = Field("saliency", description="saliency, input_x_gradient, integrated_gradients, "
+                                                             "attention_rollout or random")
+    k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="words per question")
+    target: Literal[*ATTRIBUTION_TARGETS] = Field(
+        "gold", description="gold: explain the right answer, own: explain the teacher's answer")
+    frame: Texts = Field(["Premise:", "Hypothesis:", "What is the relationship?"],
+                         description="layout of a question, never chosen")
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="points on the path of integrated gradients")
+    random_weights: bool = Field(False, description="control: a teacher of the same shape that has learnt nothing")
+    compare: Annotated[list[Attribution], AfterValidator(unique)] = Field(
+        ["attention_rollout", "random"], description="further attributions to compare with the first")
+    compare_questions: Count = Field(100, description="number of questions of that comparison")
+    max_source_tokens: Annotated[int, Field(ge=8, le=1_000_000)] = Field(
+        512, description="a longer question is an error")
+    max_new_tokens: Count = Field(64, description="maximum number of tokens of the teacher's own answer")
+    token_budget: Count = Field(4096, description="tokens of a batch with padding")
+    splits: Splits = Field(["train", "dev", "test"], description="splits whose questions are explained")
+    seed: Seed = Field(0, description="draws random words and random weights")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-t5-tuned", "prompting": "tokens"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/05_explain_tokens", "folder of this run")
+
+
+class JudgeExplanations(Settings):
+    """What the teachers wrote, side by side."""
+
+    notebook: ClassVar[str] = "07_judge_explanations"
+    explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
+    examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="texts shown per run, stage and verdict")
+    seed: Seed = Field(0, description="draws those texts")
+    output: str = of_grid("outputs/explore/07_judge_explanations", "folder of this run")

@@ -1,0 +1,103 @@
+"""The notebooks of the promptings: each shows its own question, and what they share is in the package."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kdutils.data.tables import read_table
+from kdutils.report.explanations import show_cleaning, show_examples, show_notes, show_quality, show_question
+from kdutils.runs import PROJECT, read_json
+from kdutils.teacher.choices import BACKENDS, PROMPTINGS
+from kdutils.teacher.explaining import PROMPTED, explain, read_split, write_explanations
+from kdutils.teacher.prompting import FOLDER
+from kdutils.teacher.quality import explanation_metrics
+
+NOTEBOOKS = PROJECT / "notebooks"
+EXAMPLE = PROJECT / "kdutils/mini/example"
+ASKING = [entry.notebook for entry in PROMPTINGS.values() if entry.function]
+
+
+def cells(name, kind):
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"]
+            if cell["cell_type"] == kind and "parameters" not in cell["metadata"].get("tags", [])]
+
+
+def test_the_notebooks_that_ask_a_teacher_share_little_code():
+    lines = [{line.strip() for source in cells(name, "code") for line in source.splitlines() if line.strip()}
+             for name in ASKING]
+    assert len(lines) == 4
+    shared = [line for line in set().union(*lines) if sum(line in one for one in lines) > 1]
+    assert len(shared) <= 30, sorted(shared)  # once 40 in all four of them, 46 in two or more
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("0[2-7]_*.ipynb")), ids=lambda path: path.stem)
+def test_what_to_read_next_exists_and_learns_from_these_explanations(path):
+    named = re.findall(r"`(\d\d_\w+)`", cells(path.stem, "markdown")[-1])
+    assert named and all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in named)
+    assert path.stem not in named
+    if path.stem == PROMPTINGS["tokens"].notebook:
+        assert "15_train_token_rationale" in named
+
+
+def test_every_prompting_has_its_notebook_its_prompts_and_its_function():
+    assert list(PROMPTED) == [name for name, entry in PROMPTINGS.items() if entry.prompt_files]
+    for name, entry in PROMPTINGS.items():
+        labels = next(line for line in json.loads((NOTEBOOKS / f"{entry.notebook}.ipynb").read_text())["cells"][1][
+            "source"] if line.startswith("labels"))
+        assert f'"prompting": "{name}"' in labels
+        assert entry.backends and set(entry.backends) <= set(BACKENDS)
+        for folder in filter(Path.is_dir, FOLDER.iterdir()):
+            assert all((folder / f"{file}.txt").is_file() for file in entry.prompt_files), (folder, name)
+    assert [name for name, entry in PROMPTINGS.items() if not entry.teaches] == ["counterfactual"]
+
+
+def test_the_choices_of_an_experiment_are_imported_without_anything_heavy():
+    code = ("import sys, kdutils.teacher.choices; "
+            "print([name for name in ('torch', 'transformers', 'pandas', 'pyarrow') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_explanations_of_the_example_have_the_metrics_that_were_written(tmp_path):
+    given, texts = read_json(EXAMPLE / "explanations/run.json")["parameters"], EXAMPLE / "explanations"
+    questions = read_split(given["questions"], given["splits"])
+    explanations = read_table(texts / "explanations.parquet", "explanations").astype({"round": "int64"})
+    found = explanation_metrics(explanations, questions, given)
+    written = read_json(texts / "metrics.json")
+    assert set(written) == {*found, "files", "agrees_with_gold"}
+    for key in ("labels", "dataset", "backend", "texts", "unusable", "exactly_right"):
+        assert found[key] == written[key], key
+    stored = write_explanations(explanations, questions, tmp_path / "explanations.parquet")
+    pd.testing.assert_frame_equal(stored, explanations, check_dtype=False)
+    with pytest.raises(AssertionError):
+        write_explanations(explanations, questions.head(3), tmp_path / "explanations.parquet")
+
+
+def test_texts_of_a_teacher_are_shown_escaped(questions, monkeypatch):
+    from test_explaining import PARAMETERS, Scripted
+
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data["text/html"]))
+    table = questions[0].head(4).reset_index(drop=True)
+    made = explain(table, "few_shot", PARAMETERS, Scripted(lambda prompt: " <b>A cow</b> moos. It has run"))
+    for show in (show_examples, show_question):
+        show(made, table, 0)
+    show_cleaning(made)
+    metrics = explanation_metrics(made, table, {**PARAMETERS, "labels": {}})
+    show_quality(metrics["raw"], metrics["quality"])
+    page = "".join(shown)
+    assert "&lt;b&gt;A cow&lt;/b&gt;" in page and "<b>" not in page
+    assert "unfinished_removed" in page and "answer followed" in page and len(shown) == 5
+
+
+def test_what_is_known_of_published_texts_is_printed(capsys):
+    table = pd.DataFrame()
+    table.attrs = {"caution": "a defect", "content": {"x": "as published"}}
+    show_notes(table)
+    assert capsys.readouterr().out == "caution: a defect\ncontent: {'x': 'as published'}\nnotes: none\n"
