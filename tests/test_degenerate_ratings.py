@@ -1,4 +1,4 @@
-"""The analysis of ratings ends well whatever came back: what can be computed is, the rest is a sentence."""
+"""The analysis of any set of returned ratings: what can be computed is computed, the rest is a sentence."""
 
 import contextlib
 import io
@@ -10,6 +10,7 @@ import pytest
 
 from kdutils.errors import StudyError
 from kdutils.human_study import analysis
+from kdutils.human_study import metric_validity as validity_module
 from kdutils.human_study.design import CONSTRUCTS, Study
 from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.metric_validity import metric_validity, text_measures, without_validity
@@ -19,10 +20,18 @@ from kdutils.human_study.ratings import describe_origin, one_row_per_rating, rea
 from kdutils.human_study.simulated_raters import simulate_scores
 from kdutils.runs import PROJECT
 from kdutils.stats.agreement import krippendorff_alpha
+from kdutils.stats.groups import dunn, standardised_difference
 from tests.test_human_study import texts_for
 
 KEY = PROJECT / "kdutils" / "mini" / "example" / "human_study" / "key"
 RATED = [*CONSTRUCTS, "quality"]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """These tests look at which values there are, not at the width of their intervals."""
+    monkeypatch.setattr(analysis, "RESAMPLES", 60)
+    monkeypatch.setattr(validity_module, "RESAMPLES", 60)
 
 
 def run_notebook(name, folder, **parameters):
@@ -173,7 +182,7 @@ def test_ratings_of_people_take_the_place_of_simulated_ones_of_an_earlier_run(tm
     ({"ratings": [3]}, "ratings: a list of files"), ({"ratings": ["a" * 3000]}, "ratings: .*no such file or folder"),
     ({"plan": ""}, "neither ratings nor a plan"), ({"plan": "not/there.parquet"}, "there.parquet: no such file"),
     ({"seed": -1}, "seed -1: a whole number from 0"), ({"seed": 2 ** 32}, "seed 4294967296: a whole number"),
-    ({"simulated_effects": {"nobody": 1}}, "'nobody' is no method"),
+    ({"simulated_effects": {"nobody": 1}}, "'nobody' is not a method"),
     ({"simulated_effects": {"nobody": "much"}}, "effects: much is not a number"),
     ({"explanations": "not/there.parquet"}, "there.parquet: no such file")])
 def test_a_wrong_parameter_of_the_analysis_is_one_clear_line(tmp_path, parameters, message):
@@ -223,15 +232,18 @@ def test_every_part_of_the_analysis_gives_a_value_or_a_reason():
     for size in (0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 10, 12):
         wide = pd.DataFrame({name: [f"{name}{place}" for place in generator.integers(0, generator.integers(1, n), size)]
                              for name, n in (("rater", 5), ("text", 8), ("method", 4))})
-        wide = wide.assign(**{name: drawn(size) for name in ("characters", "a", "b", "quality")})
+        wide = wide.assign(dataset="d", **{name: drawn(size) for name in ("characters", "a", "b", "quality")})
         wide = wide.drop_duplicates(["rater", "text"], ignore_index=True)
-        line = analysis.linear(wide, "quality")
+        line, mixed = analysis.fit_linear(wide, "quality"), analysis.fit_mixed(wide, "quality")
         validity = metric_validity(wide, "quality")
         for found, sentences in (
-                analysis.means_by_method(wide, ["a"]), analysis.agreement(wide, ["a", "quality"]),
-                analysis.two_raters(wide, "quality"), analysis.reliability(wide, ["a", "b"]),
-                analysis.compare_methods(wide, ["a", "b"]), line, analysis.mixed(wide, "quality"),
-                analysis.with_and_without(wide, "quality", line[0]), analysis.detectable(wide, "a"),
+                analysis.means_by_method(wide, ["a"]), analysis.measure_agreement(wide, ["a", "quality"]),
+                analysis.correlate_two_raters(wide, "quality"), analysis.measure_reliability(wide, ["a", "b"]),
+                analysis.compare_methods(wide, ["a", "b"]), line, mixed,
+                analysis.with_and_without_outliers(wide, "quality", line[0]), analysis.find_detectable(wide, "a"),
+                analysis.compare_pairs(wide, "quality"), analysis.analyse_variance(wide, "quality"),
+                analysis.check_assumptions(wide, "quality"), analysis.effect_sizes(wide, "quality"),
+                analysis.power_of_study(wide, ["a", "b"], mixed[0]),
                 (validity, without_validity(wide, validity))):
             there = found is not None and bool(len(found) if isinstance(found, pd.DataFrame) else True)
             assert there or sentences
@@ -245,17 +257,21 @@ def test_normal_ratings_are_analysed_in_full_and_nothing_is_said():
     scores = simulate_scores(plan, seed=3)
     wide = scores.merge(plan[~plan["is_check"]], on=["rater", "text", "position"])
     wide["quality"] = wide[list(CONSTRUCTS)].mean(axis=1)
-    line = analysis.linear(wide, "quality")
-    parts = [analysis.means_by_method(wide, RATED), analysis.agreement(wide, RATED),
-             analysis.two_raters(wide, "quality"), analysis.reliability(wide, list(CONSTRUCTS)),
-             analysis.compare_methods(wide, RATED), line, analysis.with_and_without(wide, "quality", line[0]),
-             analysis.mixed(wide, "quality"), analysis.detectable(wide, "plausibility")]
+    line, mixed = analysis.fit_linear(wide, "quality"), analysis.fit_mixed(wide, "quality")
+    parts = [analysis.means_by_method(wide, RATED), analysis.measure_agreement(wide, RATED),
+             analysis.correlate_two_raters(wide, "quality"), analysis.measure_reliability(wide, list(CONSTRUCTS)),
+             analysis.compare_methods(wide, RATED), line, analysis.with_and_without_outliers(wide, "quality", line[0]),
+             mixed, analysis.find_detectable(wide, "plausibility"), analysis.compare_pairs(wide, "quality"),
+             analysis.analyse_variance(wide, "quality"), analysis.check_assumptions(wide, "quality"),
+             analysis.effect_sizes(wide, "quality"), analysis.power_of_study(wide, list(CONSTRUCTS), mixed[0])]
     assert [sentences for _, sentences in parts] == [[]] * len(parts)
     alpha = parts[1][0].set_index("construct").loc["quality"]
     grid = wide.pivot(index="text", columns="rater", values="quality")
     assert alpha["alpha"] == krippendorff_alpha(grid, "interval").value
     assert len(parts[4][0]) == len(RATED) and parts[7][0].outcome in ("converged", "boundary")
     assert set(parts[7][0].variances["component"]) == {"rater", "text", "residual"}
+    assert list(parts[12][0].columns) == analysis.EFFECT_SIZES and len(parts[12][0]) == len(parts[9][0]) == 1
+    assert list(parts[13][0]["construct"]) == list(CONSTRUCTS) and parts[13][0]["power"].between(0, 1).all()
 
 
 def test_what_equal_ratings_leave_is_no_correlation():
@@ -268,3 +284,36 @@ def test_what_equal_ratings_leave_is_no_correlation():
     found = metric_validity(table, "quality")
     assert list(found["scope"]) == ["all"]
     assert without_validity(table.assign(characters=7), found)[0].startswith("No correlation with characters: ")
+
+
+def test_pairs_variance_and_power_by_other_routes():
+    """Three methods that differ by known amounts, six raters with four ratings of each, two data sets."""
+    generator = np.random.default_rng(3)
+    wide = pd.DataFrame([{"rater": f"r{rater}", "method": method, "dataset": f"d{rating % 2}",
+                          "text": f"{rater}{rating}",
+                          "quality": float(np.clip(round(level + generator.normal(0, 0.7)), 1, 5))}
+                         for rater in range(6) for method, level in (("a", 2), ("b", 3), ("c", 4))
+                         for rating in range(4)])
+    pairs, said = analysis.compare_pairs(wide, "quality")
+    means = wide.groupby("method")["quality"].mean()
+    assert not said and pairs["difference"].tolist() == pytest.approx(
+        [means["a"] - means["b"], means["a"] - means["c"], means["b"] - means["c"]])
+    assert pairs["z"].tolist() == dunn(wide, "quality", "method")["z"].tolist() and (pairs["p_tukey"] < 0.01).all()
+    sizes, said = analysis.effect_sizes(wide, "quality")
+    assert not said and sizes["difference"].tolist() == pytest.approx(pairs["difference"].tolist())
+    assert (sizes["low"] < sizes["difference"]).all() and (sizes["difference"] < sizes["high"]).all()
+    values = {name: group["quality"] for name, group in wide.groupby("method")}
+    assert sizes["g"].tolist() == [standardised_difference(values[a], values[b]).value for a, b in ("ab", "ac", "bc")]
+    table, said = analysis.analyse_variance(wide, "quality")
+    assert not said and list(table["source"]) == ["method", "dataset", "method × dataset"] and table["p"][0] < 1e-6
+    table, _ = analysis.analyse_variance(wide[wide["dataset"] == "d0"], "quality")
+    assert list(table["source"]) == ["method", "rater", "method × rater"], "one data set: does it depend on the rater"
+    power, said = analysis.power_of_study(wide, ["quality"])
+    assert not said and power["power"][0] > 0.9
+    alike = wide.assign(quality=wide["text"].map(lambda text: 1.0 + int(text[-1])))
+    assert analysis.power_of_study(alike, ["quality"])[0]["power"][0] < 0.25, "methods do not differ: the level"
+    one, said = analysis.effect_sizes(wide[(wide["method"] == "a") | (wide["rater"] == "r0")], "quality")
+    assert one["low"].isna().tolist() == [False, False, True], "one person alone rated b and c"
+    assert len(said) == 1 and said[0].startswith("The difference of b and c is left out: ")
+    single, said = analysis.effect_sizes(wide[wide["rater"] == "r0"], "quality")
+    assert single["low"].isna().all() and len(said) == 1 and said[0].startswith("The difference of a and b, a and c")

@@ -418,7 +418,7 @@ def test_known_effects_are_found_again():
     spread = [simulate_scores(plan, rater_sd=sd, seed=2).groupby("rater")["plausibility"].mean().std()
               for sd in (0.0, 1.0)]
     assert spread[0] < 0.35 < spread[1]
-    with pytest.raises(StudyError, match="'nobody' is no method"):
+    with pytest.raises(StudyError, match="'nobody' is not a method"):
         simulate_scores(plan, {"nobody": 1})
 
 

@@ -1,4 +1,4 @@
-"""Simulated raters, to try an analysis before there are people. Simulated ratings are not evidence about people."""
+"""Simulated raters, to try an analysis before people have rated. Simulated ratings are not evidence about people."""
 
 import json
 from pathlib import Path
@@ -12,19 +12,20 @@ from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.rating_files import FORMAT, shortened
 from kdutils.runs import write_text
 
-# Simulated raters -------------------------------------------------------------------------------------------------
+Effects = dict[str, float | dict[str, float]]
 
 
-def simulate_scores(plan, effects=None, mean=4.0, rater_sd=0.5, question_sd=0.2, text_sd=0.3, rating_sd=0.4,
-                    residual_sd=0.6, thresholds=(1.5, 2.5, 3.5, 4.5), seed=0):
+def simulate_scores(plan: pd.DataFrame, effects: Effects | None = None, mean: float = 4.0, rater_sd: float = 0.5,
+                    question_sd: float = 0.2, text_sd: float = 0.3, rating_sd: float = 0.4, residual_sd: float = 0.6,
+                    thresholds: tuple[float, ...] = (1.5, 2.5, 3.5, 4.5), seed: int = 0) -> pd.DataFrame:
     """Return the answers of simulated raters who pass every check: rater, text, position and one column per item.
 
-    latent = mean + effect of the method + rater + question + text + rating + residual, all normal but the effect;
-    the residual is drawn for each construct, the rest is shared by the constructs of a rating. The score is one more
-    than the number of `thresholds` below it: half points are a rounded linear model, others a cut-point model of a
-    latent normal (McKelvey and Zavoina 1975). `effects`: {method: number or {construct: number}}, 0 where missing.
-    In a simulation the rater finds the model's answer where the latent value is above the third threshold, and
-    otherwise takes another choice.
+    latent = mean + effect of the method + rater + question + text + rating + residual, in points; all but the first two
+    are normal with mean 0. The residual is drawn per construct, the rest is shared by the constructs of a rating. The
+    score is 1 + the number of `thresholds` below the latent value: thresholds at half points make a rounded linear
+    model, others a cut-point model (McKelvey and Zavoina 1975). `effects`: {method: points or {construct: points}}, 0
+    if missing. In a simulation the rater chooses the model's answer if the latent value is above the third threshold,
+    else another choice. Raises StudyError for an effect that is not a number or of a method that is not in the plan.
     """
     for effect in (effects or {}).values():
         for value in effect.values() if isinstance(effect, dict) else [effect]:
@@ -32,7 +33,7 @@ def simulate_scores(plan, effects=None, mean=4.0, rater_sd=0.5, question_sd=0.2,
                 raise StudyError(f"effects: {shortened(value)} is not a number of points")
     unknown = set(effects or {}) - set(plan["method"])
     if unknown:
-        raise StudyError(f"effects: {min(unknown)!r} is no method of the plan")
+        raise StudyError(f"effects: {min(unknown)!r} is not a method of the plan")
     generator = np.random.default_rng([seed, 3])
     drawn = {name: dict(zip(values, generator.normal(0, sd, len(values)), strict=True))
              for name, sd in (("rater", rater_sd), ("question", question_sd), ("text", text_sd))
@@ -59,15 +60,17 @@ def _simulated_score(page, latent, thresholds, other):
     return 1 + sum(latent > threshold for threshold in thresholds)
 
 
-def simulate_raters(plan, folder, inattentive=0.0, unfinished=0.0, seconds=45.0, seed=0, **parameters):
-    """Write the answer files of simulated raters as the form saves them, marked as simulated; return their paths.
+def simulate_raters(plan: pd.DataFrame | None, folder: Path | str, inattentive: float = 0.0, unfinished: float = 0.0,
+                    seconds: float = 45.0, seed: int = 0, **parameters: object) -> list[Path]:
+    """Write answer files of simulated raters as the form saves them, marked as simulated; return their paths.
 
-    `inattentive` and `unfinished` are shares of raters: the first choose at random and fail their checks, the second
-    stop half way. `seconds` is the median time of a page. `parameters` go to simulate_scores. Files of raters that
-    were simulated before, perhaps for another plan, are removed from the folder.
+    `inattentive` and `unfinished` are shares of raters: the first choose at random and fail a check, the second stop
+    half way. `seconds`: the median time of a page. `parameters` go to simulate_scores. Earlier files of simulated
+    raters are removed from the folder. Raises StudyError without a plan.
     """
     if plan is None:
-        raise StudyError("neither ratings nor a plan: raters are simulated from the plan of 22_make_human_study")
+        raise StudyError("neither ratings nor a plan is given: raters are simulated from the plan of "
+                         "22_make_human_study")
     remove_simulated(folder)
     generator = np.random.default_rng([seed, 4])
     scores = simulate_scores(plan, seed=seed, **parameters)
@@ -90,29 +93,29 @@ def simulate_raters(plan, folder, inattentive=0.0, unfinished=0.0, seconds=45.0,
         if rater in stopping:
             for answer in answers[len(answers) // 2:]:
                 answer.update(scores={}, milliseconds=0)
-        whole = rater not in stopping
+        finished = rater not in stopping
         content = {"format": FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
                    "task": plan["task"].iloc[0], "rater": rater, "started": "simulated", "saved": "simulated",
-                   "simulated": True, "complete": whole, "signed": whole, "consent": True, "about": {},
+                   "simulated": True, "complete": finished, "signed": finished, "consent": True, "about": {},
                    "answers": answers}
         text = json.dumps({**content, "checksum": checksum(canonical(content))}, indent=1) + "\n"
         paths.append(write_text(Path(folder) / f"{content['study']}_{rater}_simulated.json", text))
     return paths
 
 
-def remove_simulated(folder):
-    """Remove the answer files of simulated raters from a folder; files of people are left alone."""
+def remove_simulated(folder: Path | str) -> None:
+    """Remove the answer files of simulated raters from a folder, and no other file."""
     for path in sorted(Path(folder).glob("*_simulated.json")):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and found.get("format") == FORMAT and found.get("simulated") is True:
+        if isinstance(content, dict) and content.get("format") == FORMAT and content.get("simulated") is True:
             path.unlink()
 
 
 def _fail_a_check(answers, checks):
-    """Make sure that random choices did not pass every check by luck."""
+    """Change the answers to all checks to wrong ones: random choices could pass every check by luck."""
     for answer in answers:
         expected = checks.loc[checks["text"] == answer["text"], "expected"]
         if len(expected):
