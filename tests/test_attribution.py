@@ -18,8 +18,7 @@ from kdutils.data.answers import format_answer
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.report.figures import token_heat_map
-from kdutils.student.methods import format_source
-from kdutils.student.training import rationales_of
+from kdutils.student.methods import explained_of, format_source
 from kdutils.teacher.word_scores import (
     ATTRIBUTIONS,
     SETTINGS,
@@ -48,6 +47,11 @@ def rows(tiny, questions):
     targets = tiny[1](text_target=[format_answer(item["answer"]) for item in items])["input_ids"]
     sources = [ids[place:] for place, ids in enumerate(sources)]
     return sources, [ids[place % 3:] for place, ids in enumerate(targets)]
+
+
+def rationales_of(explanations, questions):
+    """Return {question id: rationale} of what a student would learn."""
+    return {key: one.rationale for key, one in explained_of(explanations, questions).items() if one.rationale}
 
 
 def scores_of(model, rows, attribution, **settings):

@@ -265,7 +265,7 @@ def test_a_row_longer_than_the_context_is_named(twenty):
         model, tokenizer = student({**FAMILIES[family], "n_positions" if family == "gpt2" else
                                     "max_position_embeddings": 64})
         assert model_context(model) == 64
-        with pytest.raises(StudyError, match="question 'the long one': .* more than the 64 that the model can place"):
+        with pytest.raises(StudyError, match="question 'the long one': .* more than the 64 positions of the model"):
             rows_for(model, tokenizer, [*items[:3], long], rationales)
         rows_for(model, tokenizer, [*items[:3], long], rationales, limit=32)  # once cut, it fits
     assert model_context(student("t5")[0]) is None

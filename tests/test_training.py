@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from kdutils import source_code
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
+from kdutils.report.training import show_training
 from kdutils.runs import PROJECT, is_complete, read_json
 from kdutils.student import checkpoints
 from kdutils.student import loss as loss_module
@@ -21,12 +22,12 @@ from kdutils.student import trainer as trainer_module
 from kdutils.student import training as training_module
 from kdutils.student.checkpoints import newest_whole_checkpoint
 from kdutils.student.loss import step_loss
-from kdutils.student.methods import METHODS, Explained
+from kdutils.student.methods import METHODS, Explained, explained_of
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import predict_with
 from kdutils.student.progress import Progress
 from kdutils.student.trainer import StudyTrainer
-from kdutils.student.training import Recipe, fingerprint, rationales_of, train_student
+from kdutils.student.training import Recipe, fingerprint, train_seeds, train_student, training_metrics
 
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96}
 STUDENT = {"model": "kdutils/mini/student", "random_weights": True, "config": {**T5, "dropout_rate": 0.1}}
@@ -435,4 +436,39 @@ def test_only_usable_rationales_for_the_gold_answer_are_learnt(questions):
     table = questions[0].head(3)
     explanations = pd.DataFrame({"id": table["id"], "stage": "rationale", "text": ["good", None, "for another"],
                                  "answer": [table["answer"].iloc[0], table["answer"].iloc[1], "something else"]})
-    assert rationales_of(explanations, table) == {table["id"].iloc[0]: "good"}
+    read = explained_of(explanations, table)
+    assert {key: one.rationale for key, one in read.items() if one.rationale} == {table["id"].iloc[0]: "good"}
+
+
+# Several seeds
+
+def test_a_failed_seed_leaves_the_others_and_all_failed_seeds_are_an_error(questions, tmp_path, monkeypatch, capsys):
+    table = questions[0][questions[0]["split"] != "test"]
+    done = {"questions": 24, "cost": {"seconds": 2.0}, "cut_texts": {"sources": 0, "targets": 1},
+            "curve": [{"step": 3, "accuracy": 0.5, "loss": 1.0}, {"step": 6, "accuracy": 0.75, "loss": 0.5}]}
+    called = []
+
+    def train(folder, questions, explained, recipe, progress):
+        called.append((folder.name, recipe.seed, progress.name))
+        (folder / "model.safetensors").parent.mkdir()
+        (folder / "model.safetensors").touch()
+        return {"failed": "the loss became nan", "curve": []} if recipe.seed in failing else dict(done)
+
+    monkeypatch.setattr(training_module, "train_student", train)
+    recipe, failing = Recipe("multitask", STUDENT, TRAINING, {"alpha": 0.25}), {1}
+    records = train_seeds(tmp_path, recipe, [0, 1, 10], table, {})
+    assert called == [(f"seed-{seed}", seed, "progress.txt") for seed in (0, 1, 10)] and list(records) == [0, 1, 10]
+    assert read_json(tmp_path / "costs.json") == {"0": {"seconds": 2.0}, "10": {"seconds": 2.0}}
+    metrics = training_metrics(recipe, records)
+    assert metrics["best_dev_accuracy"] == 0.75
+    assert metrics["seeds"][1] == {"failed": "the loss became nan", "curve": []}
+    assert set(metrics) == {"method", "parameters", "best_dev_accuracy", "tasks", "seeds"}
+    assert metrics["tasks"] == {"predict": 0.25, "explain": 0.75} and "cost" not in metrics["seeds"][0]
+    show_training(records)
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ("Students that failed", "the loss became nan", "Facts and costs"))
+    failing, other = {0, 1}, tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(StudyError, match="multitask: the training of every student failed; seed 0: the loss became"):
+        train_seeds(other, recipe, [0, 1], table, {})
+    assert not (other / "costs.json").exists()

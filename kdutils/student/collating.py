@@ -283,7 +283,7 @@ def _check_context(source, target, row_format, item):
     needed = source + target if row_format.kind == "causal" else max(source, target)
     if row_format.context is not None and needed > row_format.context:
         raise StudyError(f"question {item['id']!r}: {source} tokens of source and {target} of target are more than the "
-                         f"{row_format.context} that the model can place; lower max_source_tokens or max_target_tokens")
+                         f"{row_format.context} positions of the model; lower max_source_tokens or max_target_tokens")
 
 
 def _choice_rows(tokenizer, method, items, row_format):

@@ -6,7 +6,11 @@ For several GPUs, or several processes on a CPU, start the same call in each of 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +31,7 @@ from kdutils.runs import (
     write_json,
 )
 from kdutils.source_code import code_digests
-from kdutils.student.methods import Explained, apply_control, as_explained, explained_of, task_weights, tasks_of
+from kdutils.student.methods import Explained, apply_control, as_explained, task_weights, tasks_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +74,6 @@ def recipe_from(settings: dict, method: str, parameters: dict, other_texts: Iter
     student = {name: settings[name] for name in STUDENT_SETTINGS} | {"lora": settings["lora"] or None}
     training = {name: settings[name] for name in TRAINING_SETTINGS if name in settings}
     return Recipe(method, student, training, parameters, settings.get("seeds", [0])[0], tuple(other_texts))
-
-
-def rationales_of(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
-    """Return {question id: rationale} of the questions with a usable rationale, see methods.explained_of."""
-    return {key: explained.rationale for key, explained in explained_of(explanations, questions).items()
-            if explained.rationale}
 
 
 def vocabulary_lines(recipe: Recipe, questions: pd.DataFrame, explained: dict) -> list[str]:
@@ -242,9 +240,6 @@ def _wait():
 
 def fingerprint(questions: pd.DataFrame, explained: dict, recipe: Recipe) -> dict:
     """Return what decides the trained weights: settings, data, a local model's files, package versions and the code."""
-    import hashlib
-    import json
-
     texts = {key: asdict(as_explained(one)) for key, one in explained.items()}
     data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *recipe.other_texts], ensure_ascii=False)
     return {"method": recipe.method, "seed": recipe.seed, "student": recipe.student,
@@ -383,10 +378,14 @@ def _record(trainer, data, cost):
     """Return the record of a training that has ended, see train_student."""
     import torch
 
+    kept = ("eval_accuracy", "eval_loss", "train_loss_")
+    curve = [{name.removeprefix("eval_"): value for name, value in entry.items()
+              if name == "step" or name.startswith(kept)}
+             for entry in trainer.state.log_history if "eval_accuracy" in entry]
     rows = [row for i in range(len(data.train)) for row in data.train[i]]
     state, batch = trainer.state, trainer.args.per_device_train_batch_size * trainer.args.world_size
     return {
-        "curve": curve_of(state.log_history), "best_step": state.best_global_step, "steps": state.max_steps,
+        "curve": curve, "best_step": state.best_global_step, "steps": state.max_steps,
         "questions": len(data.train), "effective_batch": batch,
         "epochs": state.max_steps / -(-len(data.train) // batch), "rows": len(rows), "cut_texts": data.cut_texts,
         "without_explanation": data.unexplained, "target_tokens": sum(row.counted for row in rows),
@@ -397,19 +396,8 @@ def _record(trainer, data, cost):
     }
 
 
-def curve_of(history: list[dict]) -> list[dict]:
-    """Return one entry per evaluation of a trainer's log: step, dev accuracy and losses, training losses per task."""
-    kept = ("eval_accuracy", "eval_loss", "train_loss_")
-    return [{name.removeprefix("eval_"): value for name, value in entry.items()
-             if name == "step" or name.startswith(kept)}
-            for entry in history if "eval_accuracy" in entry]
-
-
 def peak_memory_mib() -> int:
     """Return the peak memory so far in MiB: of the GPU if there is one, else of this process."""
-    import resource
-    import sys
-
     import torch
 
     if device() == "cuda":
