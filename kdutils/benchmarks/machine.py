@@ -3,6 +3,7 @@
 import platform
 import time
 from pathlib import Path
+from types import ModuleType
 
 from kdutils.runs import machine, versions
 
@@ -31,7 +32,7 @@ def now() -> float:
     return time.perf_counter()
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """Return matplotlib.pyplot with the style of the study, for figures that go to a file."""
     import matplotlib
 

@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdutils.benchmarks.machine import describe_machine, now, pyplot, show_machine
 from kdutils.errors import StudyError
@@ -387,7 +387,7 @@ class Bench:
                 "kdutils.student.training", "kdutils.student.trainer", "kdutils.student.predicting",
                 "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5"])
 
-    def measure(self, function: Callable, *arguments):
+    def measure(self, function: Callable, *arguments) -> Any:
         """Return the result of `function` in a new process; StudyError where the process ends without a result."""
         here, there = self.context.Pipe()
         process = self.context.Process(target=_child, args=(there, self.threads, function, arguments))
