@@ -538,7 +538,7 @@ def test_a_path_of_the_environment_is_checked(tmp_path, monkeypatch):
 
 
 def test_a_new_method_is_one_entry_and_one_notebook(tmp_path, monkeypatch, capsys):
-    """A method that is added on the fly goes through the checks, the grid, the dry run and the comparison's controls."""
+    """A method that is added on the fly goes through the checks, the grid and the dry run."""
     from dataclasses import replace
 
     from kdutils.experiments import inputs, steps

@@ -592,5 +592,5 @@ def test_a_teacher_whose_decoder_has_no_start_is_named(tmp_path):
     shape = T5Config(vocab_size=len(tokenizer), **{key: T5[key] for key in T5 if key != "decoder_start_token_id"})
     T5ForConditionalGeneration(shape).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(StudyError, match="names no decoder_start_token_id, so its decoder cannot begin; write it"):
+    with pytest.raises(StudyError, match="names no decoder_start_token_id, so its decoder cannot begin; add it"):
         HfTeacher(str(tmp_path)).complete(["A cow is"], Decoding(4))

@@ -1,41 +1,42 @@
-"""How fast a teacher writes: HfTeacher against the library's plain batched generate over whole prompts.
+"""Speed of a teacher: HfTeacher, which shares the prefix, against the library's plain generate over whole prompts.
 
-    python -m kdutils.teacher.benchmark [--smoke] [--output outputs/bench/teacher]
+    python -m kdutils.benchmarks.teacher [--smoke] [--output outputs/bench/teacher]
 
-Both get the same model, the same prompts and the same token budget in one process, in alternating order; what they
-write is compared. The plain way is what a notebook would do without this package: prompts of like length padded on
-the left, ``model.generate``, every row kept until the last has ended.
+Both use the same model, prompts and token budget in one process, in alternating order, and their texts are compared.
+The plain method is what a notebook would do without this package: prompts of similar length, padded on the left,
+``model.generate``, and every row kept until the last one has ended.
 
-- the mini teacher with real prompts, and random weights of a real shape (a Llama of 58 M parameters on a CPU, of 1.1 B
-  in bf16 where there is a GPU) with prompts of random words, as such a model's text is noise anyway;
-- about 700 shared and 60 own tokens, 16 and 64 new ones, nothing ends earlier;
-- the mini teacher once more as it is used: up to 64 new tokens, each text ends at its blank line;
-- the ratio over the number of shots (figure shots.png).
+- The mini teacher with real prompts, and a Llama shape with random weights (58 M parameters on a CPU, 1.1 B in bf16 on
+  a GPU) with prompts of random words.
+- About 700 shared and 60 own tokens, 16 and 64 new tokens, no text ends earlier.
+- The mini teacher as in the study: up to 64 new tokens, each text ends at its blank line.
+- The ratio over the number of shots (figure shots.png).
 
-"equal rows" gives the plain way the batches of ours: what remains is the prefix that is read once.
+"equal rows" gives the plain method the batch size of ours, so that only the shared prefix remains as a difference.
 Writes results.json and shots.png to the output folder and prints a table.
 """
 
 import argparse
-import platform
 import random
 import statistics
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.runs import machine, project_path, versions, write_json
+from kdutils.benchmarks.machine import describe_machine, now, pyplot, show_machine
+from kdutils.runs import project_path, versions, write_json
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
 
-GOALS = {16: 4.0, 64: 2.0}  # completions per second, ours over the plain way's
+GOALS = {16: 4.0, 64: 2.0}  # new tokens: completions per second, ours divided by the plain method's
 OWN = 60  # tokens of a prompt after the shots
 SHOT = 70  # tokens of a shot
 
 
-def plain(teacher, prompts, new, stop=(), rows=None):
-    """Return the texts by the library's generate over whole prompts, `rows` at once or as many as the budget holds."""
+def plain(teacher: HfTeacher, prompts: list[str], new: int, stop: Sequence[str] = (),
+          rows: int | None = None) -> list[str]:
+    """Return texts of up to `new` tokens by the library's generate; a batch has `rows` prompts or fills the budget."""
     import torch
 
     tokenizer, model = teacher.tokenizer, teacher.model
@@ -58,8 +59,9 @@ def plain(teacher, prompts, new, stop=(), rows=None):
     return texts
 
 
-def compare(teacher, prompts, new, stop=(), rows=None, repeats=3):
-    """Return what both ways took, as medians over `repeats` in alternating order, and whether they wrote the same."""
+def compare(teacher: HfTeacher, prompts: list[str], new: int, stop: Sequence[str] = (), rows: int | None = None,
+            repeats: int = 3) -> dict:
+    """Return the times of both methods, medians over `repeats` in alternating order, and the share of equal texts."""
     batches = []
     ways = {"shared": lambda: [one.text for one in teacher.complete(prompts, Decoding(new, tuple(stop)),
                                                                     keep=lambda pairs: batches.append(len(pairs)))],
@@ -67,9 +69,9 @@ def compare(teacher, prompts, new, stop=(), rows=None, repeats=3):
     seconds, texts = {name: [] for name in ways}, {}
     for turn in range(repeats):
         for name in (list(ways) if turn % 2 else reversed(ways)):
-            started = _now()
+            started = now()
             texts[name] = ways[name]()
-            seconds[name].append(_now() - started)
+            seconds[name].append(now() - started)
     same = sum(one == other for one, other in zip(texts["shared"], texts["plain"], strict=True))
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     return {"prompts": len(prompts), "prompt_tokens": max(teacher.count_tokens(prompts)), "new_tokens": new,
@@ -78,16 +80,8 @@ def compare(teacher, prompts, new, stop=(), rows=None, repeats=3):
             "ratios": [p / s for p, s in zip(seconds["plain"], seconds["shared"], strict=True)], "seconds": seconds}
 
 
-def _now():
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def mini_prompts(count, shots, seed=0):
-    """Return prompts of the embedded world with drawn `shots` (72 tokens each) and drawn items, in its real layout."""
+def mini_prompts(count: int, shots: int, seed: int = 0) -> list[str]:
+    """Return prompts of the embedded world in its real layout, with drawn shots (72 tokens each) and drawn items."""
     from kdutils.data import mini_world
     from kdutils.mini.models import draw_item
     from kdutils.teacher.prompting import fill, template
@@ -102,14 +96,14 @@ def mini_prompts(count, shots, seed=0):
     return [head + text(lambda drawn: "") for _ in range(count)]
 
 
-def word_prompts(count, shots, words, seed=0):
-    """Return prompts of random words, a token each: the same `shots` of 70 words, then 50 to 70 words of their own."""
+def word_prompts(count: int, shots: int, words: list[str], seed: int = 0) -> list[str]:
+    """Return prompts of random words, one token each: the same `shots` of 70 words, then 50 to 70 own words."""
     draw = random.Random(seed)
     head = draw.choices(words, k=SHOT * shots)
     return [" ".join(head + draw.choices(words, k=draw.randint(OWN - 10, OWN + 10))) for _ in range(count)]
 
 
-def random_llama(folder, gpu, layers=None):
+def random_llama(folder: Path | str, gpu: bool, layers: int | None = None) -> list[str]:
     """Write a Llama with random weights and a vocabulary of 32,000 words to `folder`; return the words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -132,7 +126,7 @@ def random_llama(folder, gpu, layers=None):
     return words
 
 
-def run(output, smoke, threads):
+def run(output: Path, smoke: bool, threads: int) -> dict:
     """Run the benchmark, print the table, write results.json and shots.png to `output`; return the results."""
     import torch
     from transformers.utils import logging
@@ -145,25 +139,27 @@ def run(output, smoke, threads):
         big = HfTeacher(folder, token_budget=65_536 if gpu else 8192)
         mini = HfTeacher("kdutils/mini/teacher", token_budget=65_536 if gpu else 8192)
         name = f"llama {big.model.num_parameters() / 1e6:.0f} M"
-        large = 10 if gpu else 1  # a GPU is through with a few prompts before it has begun
+        large = 10 if gpu else 1  # a few prompts are too few to time on a GPU
         contenders = {"mini teacher": (mini, mini_prompts, (8 if smoke else 64) * large),
                       name: (big, lambda count, shots: word_prompts(count, shots, words), (2 if smoke else 24) * large)}
         results, curve, repeats = [], [], 1 if smoke else 3
-        about = {**machine(), "processor": processor()}
-        _say(about)
+        about = describe_machine()
+        show_machine(about)
+        print("\n| model | new tokens | prompt tokens | plain, texts/s | shared, texts/s | ratio | goal | same text |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|")
         for label, (teacher, prompts_of, count) in contenders.items():
             prompts = prompts_of(count, 1 if smoke else 10)
-            compare(teacher, prompts[:2], 2, repeats=1)  # warm: weights loaded, route decided
+            compare(teacher, prompts[:2], 2, repeats=1)  # loads the weights and chooses the method before the timing
             for new in ((4,) if smoke else GOALS):
-                results += [_told(label, compare(teacher, prompts, new, repeats=repeats), GOALS.get(new))]
+                results += [_show_row(label, compare(teacher, prompts, new, repeats=repeats), GOALS.get(new))]
             if not smoke:
-                results += [_told(f"{label}, equal rows",
+                results += [_show_row(f"{label}, equal rows",
                                   compare(teacher, prompts, 16, rows=results[-2]["rows"], repeats=1))]
             for shots in ((1, 3) if smoke else (1, 3, 7, 12 if teacher is mini else 14)):
                 few = prompts_of(max(2, count // 2), shots)
                 curve += [{"model": label, "shots": shots, **compare(teacher, few, 4 if smoke else 16, repeats=1)}]
             if teacher is mini:
-                results += [_told(f"{label}, 3 shots, to the blank line",
+                results += [_show_row(f"{label}, 3 shots, to the blank line",
                                   compare(teacher, prompts_of(count, 3), 64, stop=["\n\n"], repeats=repeats))]
     found = {"machine": about, "versions": versions(), "smoke": smoke, "results": results, "shots": curve}
     output.mkdir(parents=True, exist_ok=True)
@@ -176,38 +172,17 @@ def run(output, smoke, threads):
     return found
 
 
-def processor():
-    """Return the name of the processor, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def _say(about):
-    packages = versions()
-    print(f"{about['system']}, {about['processor']}, {about['gpu'] or 'no GPU'}, {about['cores']} cores, "
-          f"{about['threads']} threads; torch {packages['torch']}, transformers {packages['transformers']}\n")
-    print("| model | new tokens | prompt tokens | plain, texts/s | shared, texts/s | ratio | goal | same text |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
-
-
-def _told(label, found, goal=None):
+def _show_row(label, found, goal=None):
+    """Print a row of the table and return it as a dict."""
     print(f"| {label} | {found['new_tokens']} | {found['prompt_tokens']} | {found['plain_per_second']:.2f} | "
           f"{found['shared_per_second']:.2f} | {found['ratio']:.1f} | {f'≥ {goal:g}' if goal else '–'} | "
           f"{found['equal']:.0%} |", flush=True)
     return {"model": label, "goal": goal, **found}
 
 
-def draw(curve, path, new):
-    """Draw how the ratio grows with the number of shots, a line per model, to a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from kdutils.report.figures import STYLE
-
-    plt.style.use(STYLE)
+def draw(curve: list[dict], path: Path, new: int) -> None:
+    """Draw the ratio over the number of shots, a line per model, to a PNG."""
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(6, 3.4))
     for place, label in enumerate(dict.fromkeys(row["model"] for row in curve)):
         rows = [row for row in curve if row["model"] == label]
@@ -216,21 +191,21 @@ def draw(curve, path, new):
     axis.axhline(1, color="#5a6673", linewidth=1)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("shots in the prompt (about 70 tokens each)")
-    axis.set_ylabel("times as many texts per second")
-    axis.set_title(f"Reading the shots once, {new} new tokens")
+    axis.set_ylabel("ratio of texts per second")
+    axis.set_title(f"Shared prefix computed once, {new} new tokens")
     axis.legend()
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m kdutils.teacher.benchmark", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m kdutils.benchmarks.teacher", description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a few seconds: does it run, are the texts equal")
     parser.add_argument("--output", default="outputs/bench/teacher", help="folder for results.json and shots.png")
     parser.add_argument("--threads", type=int, default=0,
-                        help="of both ways (default: every core, or OMP_NUM_THREADS); more than cores that are free "
-                             "makes every figure noise")
+                        help="of both methods (default: every core, or OMP_NUM_THREADS); with more threads than free "
+                             "cores the times mean nothing")
     options = parser.parse_args()
     found = run(project_path(options.output), options.smoke, options.threads)
     if min(row["equal"] for row in found["results"]) < (0.5 if found["machine"]["gpu"] else 0.95):
-        sys.exit("error: the two ways write different texts")  # a few may differ by rounding, in bf16 more
+        sys.exit("error: the two methods write different texts")  # a few may differ by rounding, in bf16 more

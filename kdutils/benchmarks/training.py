@@ -1,22 +1,21 @@
-"""How fast a student trains: this trainer against the published way of training, written anew on Seq2SeqTrainer.
+"""Speed of training: this trainer against the published training code, written anew on Seq2SeqTrainer.
 
-    KDUTILS_DATA=... python -m kdutils.student.benchmark [--smoke] [--output outputs/bench/training]
+    KDUTILS_DATA=... python -m kdutils.benchmarks.training [--smoke] [--output outputs/bench/training]
 
 Both train the same model (T5 shapes with the T5 vocabulary and random weights) on the same rows of the same
-CommonsenseQA questions with the published explanations of Llama-2-13B, 48 questions a step, dropout 0.1, in one run,
-each in a process of its own, in alternating order. "plain" is the published way (arXiv 2504.16056 and Hsieh et al.
-2023): a forward pass per task and step, inputs and labels padded to the longest of 1,000 rows and padding counted in
-the loss; at every evaluation each task's text is generated, up to 300 tokens. "ours" is StudyTrainer as train_student
+CommonsenseQA questions with the published explanations of Llama-2-13B, 48 questions per step, dropout 0.1. Each
+measurement has its own process, in alternating order. "plain" is the published method (arXiv 2504.16056 and Hsieh et
+al. 2023): one forward pass per task and step, inputs and labels padded to the longest of 1,000 rows, padding counted in
+the loss, and at every evaluation a generated text of up to 300 tokens per task. "ours" is StudyTrainer as train_student
 runs it.
 
-- steps: one training step, multitask and combined, unrevised and revised, three sizes; peak memory of the process; and
-  by how many times less there is to compute, with the padding that is left and without any: what a ratio has beyond
-  that comes from how it is computed;
-- runs: from texts to a trained student with its evaluations, in the published proportion (one dev question for every
-  12 trained on). Ours writes its checkpoints, and generates the explanations of the dev questions once, at the end.
-  Random weights never end a text by themselves, so there are two rows: in "ends" a generated text ends where the text
-  does that a student learns from, as a trained one's would; in "endless" none ends before its limit, as happens
-  before a student has learnt to;
+- steps: one training step, multitask and combined, unrevised and revised, three sizes; the peak memory of the process;
+  and the factor by which a step needs fewer multiplications, with our padding and without any padding. The rest of a
+  ratio comes from faster computation.
+- runs: from texts to a trained student with its evaluations, with one dev question per 12 training questions as
+  published. Ours writes its checkpoints and generates the explanations of the dev questions once, at the end. Random
+  weights never end a text, so there are two rows. In "ends" a generated text has the length of the text that the
+  student learns, as after training. In "endless" every text reaches its limit, as before training.
 - growth: a step over the length of the targets, a run over the number of questions (figure growth.png).
 
 Writes results.json and growth.png to the output folder and prints the tables. On a GPU: the shapes of T5 v1.1 base and
@@ -31,20 +30,30 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from kdutils.benchmarks.machine import describe_machine, now, pyplot, show_machine
 from kdutils.errors import StudyError
-from kdutils.runs import machine, project_path, versions, write_json
+from kdutils.runs import project_path, versions, write_json
 from kdutils.student.methods import METHODS, explained_of, format_source
 
-BLOCK = 1000  # rows that the published code pads to their longest
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, Seq2SeqTrainer
+
+    from kdutils.student.collating import TokenRow
+    from kdutils.student.methods import Explained
+
+BLOCK = 1000  # rows that the published code pads to the longest one
 LIMITS = {"sources": 300, "multitask": 300, "combined": 256}  # tokens, as published
 CELLS = [(method, revised) for method in ("multitask", "combined") for revised in (False, True)]
 GOALS = {"steps": {("multitask", False): 2.5, ("combined", True): 4.0},
          "runs": {("multitask", False): 3.0, ("combined", True): 8.0}}
 T5 = {"model_type": "t5", "vocab_size": 32128, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.1,
       "decoder_start_token_id": 0}
-SIZES = {  # named by their parameters without the embeddings
+SIZES = {  # named by their number of parameters without the embeddings
     "1M": {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 384, "num_layers": 2},
     "8M": {"d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 768, "num_layers": 4},
     "30M": {"d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 1024, "num_layers": 5},
@@ -58,8 +67,8 @@ WAYS = ("plain", "ours")
 
 # The data
 
-def load_questions(count):
-    """Return (frame of tables.QUESTIONS, {revised: {id: Explained}}): questions that have every explanation."""
+def load_questions(count: int) -> "tuple[pd.DataFrame, dict[bool, dict[str, Explained]]]":
+    """Return (frame of tables.QUESTIONS, {revised: {id: Explained}}) of questions that have every explanation."""
     from kdutils.data.readers import read_questions
     from kdutils.teacher.published.explanations import published_explanations
 
@@ -76,16 +85,19 @@ def load_questions(count):
     return table[table["id"].isin(whole[:count])].reset_index(drop=True), explained
 
 
-def tokenizer_folder():
+def tokenizer_folder() -> Path:
+    """Return the folder of the T5 vocabulary; it may be missing."""
     return Path(os.environ.get("KDUTILS_DATA") or "/nonexistent") / "tokenizers" / "t5"
 
 
-# The published way
+# The published method
 
-def plain_trainer(model, rows, dev_rows, weights, widths, questions_per_step, steps, evaluations, callbacks=()):
-    """Return a stock Seq2SeqTrainer that trains as the published code does; `rows`: {task: row} per question.
+def plain_trainer(model: "PreTrainedModel", rows: "list[dict[str, TokenRow]]", dev_rows: "list[dict[str, TokenRow]]",
+                  weights: dict[str, float], widths: dict[str, tuple[int, int]], questions_per_step: int, steps: int,
+                  evaluations: int, callbacks: Sequence = ()) -> "Seq2SeqTrainer":
+    """Return a Seq2SeqTrainer that trains as the published code does; `rows`: {task: row} per question.
 
-    `widths`: what block_widths returned for a block of questions, also where no more than a part of it is trained on.
+    `widths`: the block_widths of a whole block of questions, also where only a part of it is trained on.
     """
     import torch
     from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
@@ -112,14 +124,14 @@ def plain_trainer(model, rows, dev_rows, weights, widths, questions_per_step, st
     return trainer
 
 
-def block_widths(rows, limit):
+def block_widths(rows: "list[dict[str, TokenRow]]", limit: int) -> dict[str, tuple[int, int]]:
     """Return {task: (longest source, longest target)} of a block of questions, targets cut to `limit`, as published."""
     block = rows[:BLOCK]
     return {task: (min(LIMITS["sources"], max(len(row[task].source) for row in block)),
                    min(limit, max(len(row[task].target) for row in block))) for task in block[0]}
 
 
-def padded_to(widths, rows):
+def padded_to(widths: dict[str, tuple[int, int]], rows: "list[dict[str, TokenRow]]") -> list[dict]:
     """Return per question {task: tensors}, padded to the widths of their block, labels with 0."""
     import torch
 
@@ -136,21 +148,20 @@ def padded_to(widths, rows):
     return padded
 
 
-def stack(questions):
-    """Collate padded questions."""
+def stack(questions: list[dict]) -> dict:
+    """Return the batch of padded questions, {task: {name: tensor}}."""
     import torch
 
     return {task: {name: torch.stack([question[task][name] for question in questions])
                    for name in questions[0][task]} for task in questions[0]}
 
 
-# What there is to compute
+# The number of multiplications
 
-def multiplications(shape, sources, targets, counted):
-    """Return those of T5's layers in a forward pass, attention scores left out; a step has three times as many.
+def multiplications(shape: dict, sources: int, targets: int, counted: int) -> int:
+    """Return the multiplications of T5's layers in a forward pass, attention scores left out (a step: times 3).
 
-    `sources`, `targets`: tokens that run through encoder and decoder, padding included; `counted`: target tokens that
-    the output layer sees.
+    `sources`, `targets`: tokens in encoder and decoder, padding included. `counted`: target tokens in the output layer.
     """
     width, inner = shape["d_model"], shape["num_heads"] * shape["d_kv"]
     attention, feed_forward = 4 * width * inner, 3 * width * shape["d_ff"]  # gated: three matrices
@@ -159,8 +170,9 @@ def multiplications(shape, sources, targets, counted):
     return shape["num_layers"] * of_layer + counted * width * T5["vocab_size"]
 
 
-def arithmetic(method, table, explained, shape, questions_per_step, budget):
-    """Return (plain / ours, plain / no padding at all) of the multiplications of the steps of an epoch."""
+def arithmetic(method: str, table: "pd.DataFrame", explained: "dict[str, Explained]", shape: dict,
+               questions_per_step: int, budget: int) -> tuple[float, float]:
+    """Return (plain / ours, plain / no padding) of the multiplications of the steps of an epoch."""
     from kdutils.student.chunks import cut_rows
     from kdutils.student.methods import task_weights
 
@@ -179,12 +191,12 @@ def arithmetic(method, table, explained, shape, questions_per_step, budget):
     return tuple(plain / multiplications(shape, *tokens, counted) for tokens in (ours, bare))
 
 
-# What is measured, each in a process of its own
+# The measurements, each in its own process
 
-class Watch:
-    """Takes the time at the end of every step."""
+class StepTimes:
+    """Records the time at the end of every step, by its `callback`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         from transformers import TrainerCallback
 
         watch = self
@@ -198,20 +210,13 @@ class Watch:
 
         self.times, self.callback = [], Callback()
 
-    def steps(self):
+    def steps(self) -> list[float]:
+        """Return the seconds of each step."""
         return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
 
 
-def now():
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def tokenized(method, table, explained):
-    """Return (rows per question, model kind's entries) of the questions of each split: lists of one row per task."""
+def tokenized(method: str, table: "pd.DataFrame", explained: "dict[str, Explained]") -> "dict[str, list]":
+    """Return {split: rows} of the questions: per question a list with one TokenRow per task."""
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
     from kdutils.student.models import load_tokenizer
 
@@ -225,27 +230,30 @@ def tokenized(method, table, explained):
     return rows
 
 
-def by_task(rows, tasks):
+def by_task(rows: "list[list[TokenRow]]", tasks: list[str]) -> "list[dict[str, TokenRow]]":
+    """Return {task: row} per question."""
     return [{tasks[row.task]: row for row in group} for group in rows]
 
 
-def new_model(shape):
+def new_model(shape: dict) -> "PreTrainedModel":
+    """Return a T5 of this shape with random weights, in training mode."""
     from kdutils.student.models import load_student
 
     return load_student("", str(tokenizer_folder()), random_weights=True, config={**T5, **shape}, seed=0)[0].train()
 
 
-def time_steps(way, method, table, explained, shape, questions_per_step, steps, budget, lengthen=1.0):
-    """Return {"seconds" of each of `steps` training steps, "target_tokens" a question, "peak_mib"}.
+def time_steps(way: str, method: str, table: "pd.DataFrame", explained: "dict[str, Explained]", shape: dict,
+               questions_per_step: int, steps: int, budget: int, lengthen: float = 1.0) -> dict:
+    """Return {"seconds" of each of `steps` training steps, "target_tokens" per question, "peak_mib"}.
 
-    One step more is run before them: the first one of a process gets its memory and makes the optimiser's state.
-    `lengthen`: the targets of explanations are cut or repeated to this part of their length.
+    One more step runs before them, because the first step of a process allocates its memory and the optimiser's state.
+    `lengthen`: the factor by which targets are cut or repeated.
     """
     from kdutils.student.collating import TokenRow
     from kdutils.student.methods import task_weights
     from kdutils.student.trainer import StudyTrainer, training_arguments
 
-    rows, weights, watch = tokenized(method, table, explained)["train"], task_weights(method, {}), Watch()
+    rows, weights, watch = tokenized(method, table, explained)["train"], task_weights(method, {}), StepTimes()
     if lengthen != 1:
         rows = [[TokenRow(row.task, row.source, (row.target * 3)[: max(2, round(lengthen * len(row.target)))])
                  for row in group] for group in rows]
@@ -267,11 +275,12 @@ def time_steps(way, method, table, explained, shape, questions_per_step, steps, 
     return {"seconds": watch.steps()[1:], "target_tokens": tokens, "peak_mib": peak_mib()}
 
 
-def time_run(way, method, table, explained, shape, questions_per_step, counts, budget, ends=True):
+def time_run(way: str, method: str, table: "pd.DataFrame", explained: "dict[str, Explained]", shape: dict,
+             questions_per_step: int, counts: tuple[int, int], budget: int, ends: bool = True) -> dict:
     """Return {"seconds" of a whole run from texts to a trained student with one evaluation, "peak_mib"}.
 
-    `counts`: how many of the questions are trained on, and how many are dev questions. The plain way pads them to the
-    block of which they are a part, `table`, as in a run over all of it.
+    `counts`: the numbers of training and dev questions. The plain method pads them to their whole block, `table`, as in
+    a run over all of it. `ends`: see set_ends.
     """
     from kdutils.student import predicting
     from kdutils.student.methods import task_weights
@@ -303,8 +312,8 @@ def time_run(way, method, table, explained, shape, questions_per_step, counts, b
     return {"seconds": [now() - started], "peak_mib": peak_mib()}
 
 
-def set_ends(rows):
-    """Make every text that is generated in this process as long as the one learnt for its source, or else endless."""
+def set_ends(rows: dict[str, list]) -> None:
+    """Give every generated text of this process the length of its source's target in `rows`, or else no end."""
     import torch
     from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
@@ -329,7 +338,8 @@ def set_ends(rows):
     GenerationMixin.generate = generate
 
 
-def peak_mib():
+def peak_mib() -> float:
+    """Return the peak memory of this process, in MiB."""
     from kdutils.student.training import peak_memory_mib
 
     return peak_memory_mib()
@@ -342,16 +352,16 @@ def _child(pipe, threads, function, arguments):
     torch.set_num_threads(threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the trainers' own lines
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - hides the lines of the trainers
     try:
         pipe.send(function(*arguments))
-    except BaseException as error:  # whatever it is, the parent says it
+    except BaseException as error:  # the parent process reports it
         pipe.send(error)
         raise
 
 
 class OutOfMemory(StudyError):
-    """A measurement asked for more memory than there is, or its process was killed for it by the system."""
+    """A measurement ran out of memory, or the system killed its process for that reason."""
 
 
 def _no_memory(found):
@@ -362,12 +372,12 @@ def _no_memory(found):
 
 
 class Bench:
-    """Runs measurements one after the other in fresh processes, so that each has its own peak of memory."""
+    """Runs measurements one after the other in new processes, so that each has its own peak memory."""
 
-    def __init__(self, threads):
+    def __init__(self, threads: int) -> None:
         import torch
 
-        # Forks of a process that has imported everything start at once; a GPU does not survive a fork.
+        # A fork of a process that has imported everything starts at once; a GPU cannot be used after a fork.
         self.context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
         self.threads = threads
         if self.context.get_start_method() == "forkserver":
@@ -375,8 +385,8 @@ class Bench:
                 "kdutils.student.training", "kdutils.student.trainer", "kdutils.student.predicting",
                 "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5"])
 
-    def measure(self, function, *arguments):
-        """Return what `function` returns in a process of its own; StudyError where that ends without a word."""
+    def measure(self, function: Callable, *arguments) -> Any:
+        """Return the result of `function` in a new process; StudyError where the process ends without a result."""
         here, there = self.context.Pipe()
         process = self.context.Process(target=_child, args=(there, self.threads, function, arguments))
         process.start()
@@ -394,10 +404,10 @@ class Bench:
             raise found
         return found
 
-    def both(self, function, *arguments, rounds=1):
-        """Return {way: measurement} of both ways in alternating order, seconds of all rounds together.
+    def both(self, function: Callable, *arguments, rounds: int = 1) -> dict[str, dict]:
+        """Return {way: measurement} of both methods in alternating order, with the seconds of all rounds.
 
-        A way that needs more memory than there is has no seconds; that is a result, and the rest is measured.
+        A method that runs out of memory has no seconds. This is a result, and the other method is measured.
         """
         found, lost = {}, {}
         for turn in range(rounds):
@@ -429,18 +439,18 @@ SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "runs": (m
 }
 
 
-def run(output, smoke=False, threads=0, sizes=()):
+def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str] = ()) -> dict:
     """Run the benchmark, print its tables, write results.json and growth.png to `output`; return the results.
 
-    `sizes`: those whose steps are measured (default: all).
+    `sizes`: the models whose steps are measured (default: all).
     """
     import torch
 
     gpu = torch.cuda.is_available()
     settings, threads = SETTINGS["smoke" if smoke else "gpu" if gpu else "cpu"], threads or os.cpu_count()
-    about, started = {**machine(), "processor": processor(), "threads": threads}, time.time()
+    about, started = {**describe_machine(), "threads": threads}, time.time()
     table, explained = load_questions(settings["questions"])
-    say(about)
+    show_machine(about)
     bench, at_once = Bench(threads), settings["questions_per_step"]
     steps, runs = [], []
     show_head(f"a step of {at_once} questions")
@@ -459,7 +469,7 @@ def run(output, smoke=False, threads=0, sizes=()):
                                (count * at_once, dev), settings["budget"], ends)
             runs.append({"ends": ends, **show_row("runs", f"{size}, {'ends' if ends else 'endless'}", method, revised,
                                                   found, count * at_once)})
-    growth = grow(bench, table, explained, settings)
+    growth = measure_growth(bench, table, explained, settings)
     shown = {**settings, "runs": [[*cell, *counts] for cell, counts in settings["runs"].items()]}
     found = {"machine": about, "versions": versions(), "smoke": smoke, "settings": shown, "steps": steps,
              "runs": runs, "growth": growth, "seconds": round(time.time() - started)}
@@ -470,15 +480,15 @@ def run(output, smoke=False, threads=0, sizes=()):
     return found
 
 
-def split(table, train, dev):
-    """Return the first `train` questions as such and the last `dev` ones as dev."""
+def split(table: "pd.DataFrame", train: int, dev: int) -> "pd.DataFrame":
+    """Return the first `train` questions as train split and the last `dev` ones as dev split."""
     import pandas as pd
 
     few = table.head(min(train, len(table) - dev))
     return pd.concat([few.assign(split="train"), table.tail(dev).assign(split="dev")])
 
 
-def grow(bench, table, explained, settings):
+def measure_growth(bench: Bench, table: "pd.DataFrame", explained: dict, settings: dict) -> list[dict]:
     """Measure a step over the length of the targets (multitask, revised), and a run over the number of questions."""
     shape, points = settings["sizes"][settings["growth_size"]], []
     at_once, budget = settings["questions_per_step"], settings["budget"]
@@ -489,38 +499,27 @@ def grow(bench, table, explained, settings):
         found = bench.both(time_run, "multitask", table, explained[False], shape, at_once,
                            (count, max(1, count // 12)), budget)
         points.append({"over": "questions", "at": count, **seconds_of(found)})
-    points = [point for point in points if point["plain"] and point["ours"]]  # both had memory enough
+    points = [point for point in points if point["plain"] and point["ours"]]  # both had enough memory
     for point in points:
         print(f"growth: {point['at']:.0f} {point['over']}: plain {point['plain']:.2f} s, ours {point['ours']:.2f} s, "
               f"{point['plain'] / point['ours']:.1f} times")
     return points
 
 
-def seconds_of(found):
+def seconds_of(found: dict[str, dict]) -> dict[str, float | None]:
     """Return {way: median of its seconds}, None where it ran out of memory."""
     return {way: statistics.median(found[way]["seconds"]) if found[way]["seconds"] else None for way in WAYS}
 
 
-def processor():
-    """Return the name of the processor, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-
-
-def say(about):
-    packages = versions()
-    print(f"{about['system']}, {about['processor']}, {about['gpu'] or 'no GPU'}, {about['cores']} cores, "
-          f"{about['threads']} threads; torch {packages['torch']}, transformers {packages['transformers']}")
-
-
-def show_head(what):
+def show_head(what: str) -> None:
+    """Print the head of a table."""
     print(f"\n{what}\n| model | method | explanations | plain, questions/s | ours, questions/s | ratio | goal | "
           "less to compute | without padding | plain, MiB | ours, MiB |\n|---|---|---|" + 8 * "--:|")
 
 
-def show_row(kind, size, method, revised, found, questions, less=(None, None)):
-    """Print a row of a table and return it as a dict; `less`: what arithmetic() returned, of steps."""
+def show_row(kind: str, size: str, method: str, revised: bool, found: dict[str, dict], questions: int,
+             less: tuple[float | None, float | None] = (None, None)) -> dict:
+    """Print a row of a table and return it as a dict. `kind`: steps or runs; `less`: the arithmetic() of steps."""
     taken, goal = seconds_of(found), GOALS[kind].get((method, revised))
     speed = {way: questions / taken[way] if taken[way] else None for way in WAYS}
     row = {"size": size, "method": method, "revised": revised, "goal": goal, "less_to_compute": less[0],
@@ -539,16 +538,9 @@ def _number(value):
     return "–" if value is None else f"{value:.2f}"
 
 
-def draw(points, path, questions_per_step):
-    """Draw seconds over the length of the targets and over the number of questions, a line per way, to a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from kdutils.report.figures import STYLE
-
-    plt.style.use(STYLE)
+def draw(points: list[dict], path: Path, questions_per_step: int) -> None:
+    """Draw seconds over the length of the targets and over the number of questions, a line per method, to a PNG."""
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for axis, over, title in zip(axes, ("target tokens", "questions"), (
             f"A step of {questions_per_step} questions", "A run of one epoch with its evaluation"), strict=True):
@@ -562,12 +554,13 @@ def draw(points, path, questions_per_step):
     plt.close(figure)
 
 
-def main(words=None):
-    parser = argparse.ArgumentParser(prog="python -m kdutils.student.benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, a step each: does it run")
+def main(words: list[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kdutils.benchmarks.training", description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, one step each: does it run")
     parser.add_argument("--output", default="outputs/bench/training", help="folder for results.json and growth.png")
-    parser.add_argument("--sizes", default="", help="those whose steps are measured, with commas (default: all)")
-    parser.add_argument("--threads", type=int, default=0, help="of both ways (default: every core)")
+    parser.add_argument("--sizes", default="", help="models whose steps are measured, with commas (default: all)")
+    parser.add_argument("--threads", type=int, default=0, help="of both methods (default: every core)")
     options = parser.parse_args(words)
     try:
         sizes = [size for size in options.sizes.split(",") if size]

@@ -10,16 +10,20 @@ that is unlikely in both contexts.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
 
+if TYPE_CHECKING:
+    from kdutils.teacher.hf import HfTeacher
 
-def contrast(teacher, prompts: list[str], against: list[str], decoding: Decoding, strength: float = 0.5,
+
+def contrast(teacher: "HfTeacher", prompts: list[str], against: list[str], decoding: Decoding, strength: float = 0.5,
              progress: Progress | None = None, keep: Keep | None = None) -> list[Completion]:
     """Return one Completion per prompt, decoded greedily in contrast to the prompt beside it in `against`.
 
-    `teacher`: an HfTeacher. `strength` is λ, 0 or more (0: plain greedy decoding; the paper has 0.5). All else is as
+    `strength` is λ, 0 or more (0: plain greedy decoding; the paper has 0.5). All else is as
     in ``complete``; the prompt tokens of a Completion are those of `prompts`. Raises StudyError for a negative
     strength, for lists of different lengths, and for a temperature: the difference is no distribution to sample from.
     """

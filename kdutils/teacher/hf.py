@@ -59,11 +59,11 @@ class HfTeacher:
         self.revision = revision
         if revision and Path(locate_model(model, needs_weights=False)).is_dir():
             raise StudyError(f"revision: '{revision}' of the folder {model}; only a Hub id has revisions")
-        self.found = find_model(model, revision=revision)
-        if self.found.adapter and quantization != "none":
-            raise StudyError(f"{self.found.name}: an adapter cannot be merged into quantised weights; set quantization "
+        self.location = find_model(model, revision=revision)
+        if self.location.adapter and quantization != "none":
+            raise StudyError(f"{self.location.name}: an adapter cannot be merged into quantised weights; set quantization "
                              "to none, or merge it (merge_and_unload), save the model and give that")
-        self.config = read_config(self.found)
+        self.config = read_config(self.location)
         given = quantization_of(self.config)
         if given and quantization not in ("none", _name_of(given)):
             raise StudyError(f"{model}: its weights are quantised already ({given.get('quant_method')}), not as "
@@ -81,14 +81,14 @@ class HfTeacher:
 
         identity = {"backend": "hf", "model": self.name, "quantization": self.quantization, "chat": self.chat,
                     "revision": self.revision, "dtype": "bfloat16" if device() == "cuda" else "float32"}
-        where, revision = self.found.where, self.found.revision
+        where, revision = self.location.where, self.location.revision
         if not Path(where).is_dir():  # the Hub's cache has a folder per commit: .../snapshots/<commit>/config.json
             snapshot = Path(cached_file(where, "config.json", revision=revision or None)).parent
             identity["revision"] = snapshot.name if snapshot.parent.name == "snapshots" else revision
         else:
             identity["sha256"] = _sha256_of(where)
-        if self.found.adapter:
-            identity["adapter"] = _sha256_of(self.found.adapter)
+        if self.location.adapter:
+            identity["adapter"] = _sha256_of(self.location.adapter)
         if self.chat:
             template = str(self.tokenizer.chat_template)
             identity["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
@@ -109,7 +109,7 @@ class HfTeacher:
         }[self.quantization]
         auto_class = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModelForCausalLM
         settings = {"dtype": dtype, "quantization_config": settings, **({"device_map": "auto"} if gpu else {})}
-        model = _unless_memory_runs_out(load_weights, auto_class, self.found, config=self.config, **settings)
+        model = _unless_memory_runs_out(load_weights, auto_class, self.location, config=self.config, **settings)
         if model is None:
             raise StudyError(f"{self.name}: the weights do not fit into memory; take a smaller model or quantization "
                              "nf4")

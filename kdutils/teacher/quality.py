@@ -1,11 +1,13 @@
-"""What a teacher's texts are like: the numbers of the teacher report.
+"""Measures of a teacher's texts: the numbers of the teacher report.
 
-Two tables per prompting and stage. `raw_table` looks at what came from the teacher, before any cleaning: that is where
-run-on text, cut-off text and empty first lines show. `text_table` looks at what is left for students to learn from.
-None of these numbers says that a text is true.
+There are two tables per prompting and stage. `raw_table` measures the texts as the teacher wrote them: run-on text,
+cut-off text and empty first lines show there. `text_table` measures the cleaned texts, from which students learn. None
+of these numbers says that a text is true.
 """
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,9 +15,9 @@ from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, name
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
 
-NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text has gone on to another item
+NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text continues with another item
 SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
-COPY = 0.6  # share of a text's three-word sequences that one shot has too, from which it is a near copy
+COPY = 0.6  # a text is a copy of a shot that has at least this share of its three-word sequences
 
 
 def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, parameters: dict) -> dict:
@@ -37,12 +39,12 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
 
 
 def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per stage and round of the raw texts: texts, and shares of those that show a defect.
+    """Return one row per stage and round of the raw texts: their number, and shares with a defect.
 
-    `starts with newline`, `empty first line` (nothing before the first line break), `run-on` (a blank line inside),
-    `new item` (Question:, Premise: or Briefly explain), `truncated` (the end is no sentence end, quote or bracket),
-    `at the token limit` (of those whose source says it), `answer named` in the whole text and in its first line, and
-    the mean number of words, whole and first paragraph.
+    Columns: `starts with newline`, `empty first line` (nothing before the first line break), `run-on` (a blank line
+    inside), `new item` (Question:, Premise: or Briefly explain), `truncated` (no sentence end, quote or bracket at the
+    end), `at the token limit` (of texts with a known finish reason), `answer named` in the whole text and in its first
+    line, and the mean number of words in the whole text and in its first paragraph.
     """
     rows = []
     for (stage, turn), group in explanations.groupby(["stage", "round"], sort=False):
@@ -67,15 +69,14 @@ def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def text_table(explanations, questions, dataset=""):
-    """Return one row per stage and round of the cleaned texts; shares are of the usable ones.
+def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str = "") -> pd.DataFrame:
+    """Return one row per stage and round of the cleaned texts; shares are of the usable texts.
 
-    `unusable` (nothing left after cleaning, or never asked), `run-on cut` and `unfinished` (ended in mid-sentence: the
-    last part removed, or kept where it was all), `answer named`, `answer followed` and `contradicted` (see follows;
-    the rest does not show it; None for critiques), `a distractor named`, `all distractors named`, `words`, `repeated`
-    (texts that another question has too), `same as earlier` (texts equal to an earlier stage of the question), `copy
-    of a shot` (share of texts with COPY of their three-word sequences in one shot of the data set's prompt; None
-    without `dataset`), and tokens read and written where they are known.
+    Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
+    mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.follows; the other texts do not show
+    it; None for critiques), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has
+    the same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see
+    is_copy; None without `dataset`), and tokens read and written, where they are known.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     shots, rows, earlier = shot_texts(dataset) if dataset else [], [], {}
@@ -110,24 +111,24 @@ def text_table(explanations, questions, dataset=""):
     return pd.DataFrame(rows)
 
 
-def shot_texts(dataset):
-    """Return the three-word sequences of each worked example of a data set's few-shot prompt, as sets; [] for none."""
-    if not (FOLDER / dataset / "few_shot.txt").is_file():  # as where the texts are people's and nobody was prompted
+def shot_texts(dataset: str) -> list[set]:
+    """Return the three-word sequences of each shot of a data set's few-shot prompt, as sets; [] without a prompt."""
+    if not (FOLDER / dataset / "few_shot.txt").is_file():  # for example, the explanations are by people
         return []
     return [set(word_triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
 
 
-def is_copy(text, shots):
-    """Say whether COPY or more of the three-word sequences of `text` stand in one of `shots` (see shot_texts)."""
+def is_copy(text: str, shots: list[set]) -> bool:
+    """Return whether one of `shots` (see shot_texts) has a share of COPY or more of the three-word sequences."""
     sequences = set(word_triples(text))
     return bool(sequences) and any(len(sequences & shot) >= COPY * len(sequences) for shot in shots)
 
 
-def revision_changes(explanations, questions):
-    """Return what critique and revision changed: one row per measure, before, after, and the share that moved.
+def revision_changes(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return the effect of critique and revision: per measure its value before and after, and shares that changed.
 
-    Only questions whose first rationale and last revision are both usable count. Words and named distractors as means;
-    truncated, and the answer that the text argues for (follows), as shares of the texts.
+    Only questions count whose first rationale and last revision are both usable. Words and named distractors are
+    means, the other measures shares of the texts. ``rose`` and ``fell`` are shares of texts.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     first = explanations[(explanations["stage"] == "rationale") & explanations["text"].notna()].set_index("id")
@@ -169,11 +170,11 @@ def _mean(numbers):
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def read_reports(folders):
-    """Return (raw, cleaned, costs) of several explanation runs: their tables with the labels of each run in front.
+def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return (raw, cleaned, costs) of several explaining runs, each with the labels of the run in the first columns.
 
-    `costs` has one row per run: texts, seconds, and tokens read and written as far as they are known. Raises StudyError
-    for a folder without a finished run.
+    `raw` and `cleaned` are raw_table and text_table. `costs` has one row per run: texts, seconds, and tokens read and
+    written, where they are known. Raises StudyError for a folder without a finished run.
     """
     raw, cleaned, costs = [], [], []
     for folder in folders:
@@ -189,10 +190,11 @@ def read_reports(folders):
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
 
 
-def examples_of(explanations, questions, count, seed):
-    """Return up to `count` sound and `count` faulty texts of each stage, drawn from `seed`, with what is wrong.
+def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return up to `count` texts with and `count` without a fault per stage, drawn from `seed`, with the faults.
 
-    Faulty: unusable, cut, or arguing for another answer than asserted. Sound is only what none of these rules catches.
+    A fault: the text is unusable, was cut, or argues for another answer than the asserted one. Without a fault means
+    only that none of these rules applies.
     """
     items, rows = questions.set_index("id"), []
     for row in explanations.sample(frac=1, random_state=seed).to_dict("records"):
