@@ -52,6 +52,7 @@ def _disk_error(error):
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
     commands = top.add_subparsers(required=True)
 

@@ -101,6 +101,8 @@ class Train(Trained):
 
 
 class TrainLabelOnly(Train):
+    """The student learns the answer alone."""
+
     notebook: ClassVar[str] = "10_train_label_only"
     labels: dict = of_grid({"dataset": "mini", "method": "label_only"}, "cell of the grid")
     output: str = of_grid("outputs/explore/10_train_label_only", "folder of this run")
@@ -125,12 +127,16 @@ class TrainOnCounterfactuals(TrainOnExplanations):
 
 
 class TrainStandard(TrainOnExplanations):
+    """Answer and explanation in one target."""
+
     notebook: ClassVar[str] = "11_train_standard"
     labels: dict = of_grid({"dataset": "mini", "method": "standard"}, "cell of the grid")
     output: str = of_grid("outputs/explore/11_train_standard", "folder of this run")
 
 
 class TrainMultitask(TrainOnExplanations):
+    """Answer and explanation as two tasks."""
+
     notebook: ClassVar[str] = "12_train_multitask"
     alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
     labels: dict = of_grid({"dataset": "mini", "method": "multitask"}, "cell of the grid")
@@ -138,12 +144,16 @@ class TrainMultitask(TrainOnExplanations):
 
 
 class TrainCounterfactual(TrainOnCounterfactuals):
+    """The answer follows the explanation, also a wrong one."""
+
     notebook: ClassVar[str] = "13_train_counterfactual"
     labels: dict = of_grid({"dataset": "mini", "method": "counterfactual"}, "cell of the grid")
     output: str = of_grid("outputs/explore/13_train_counterfactual", "folder of this run")
 
 
 class TrainCombined(TrainOnCounterfactuals):
+    """Multitask and counterfactual training together."""
+
     notebook: ClassVar[str] = "14_train_combined"
     alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
     gamma: Share = Field(0.5, description="weight of multitask; counterfactual training has the rest")
@@ -152,6 +162,8 @@ class TrainCombined(TrainOnCounterfactuals):
 
 
 class TrainTokenRationale(TrainOnExplanations):
+    """Answer and attributed words as two tasks."""
+
     notebook: ClassVar[str] = "15_train_token_rationale"
     alpha: Share = Field(0.5, description="weight of the task predict; tokens has the rest")
     labels: dict = of_grid({"dataset": "mini", "method": "token_rationale"}, "cell of the grid")
@@ -159,6 +171,8 @@ class TrainTokenRationale(TrainOnExplanations):
 
 
 class TrainShuffled(TrainOnExplanations):
+    """Control: the explanations of other questions."""
+
     notebook: ClassVar[str] = "16_train_shuffled"
     alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
     other_questions: str = of_grid("", "questions of another data set, empty for none")
@@ -168,6 +182,8 @@ class TrainShuffled(TrainOnExplanations):
 
 
 class TrainRandomTokens(TrainOnExplanations):
+    """Control: random words in place of attributed ones."""
+
     notebook: ClassVar[str] = "17_train_random_tokens"
     alpha: Share = Field(0.5, description="weight of the task predict; tokens has the rest")
     k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="maximum number of words")
@@ -176,6 +192,8 @@ class TrainRandomTokens(TrainOnExplanations):
 
 
 class TrainUntagged(TrainOnCounterfactuals):
+    """Control: counterfactual training without task tags."""
+
     notebook: ClassVar[str] = "18_train_untagged"
     labels: dict = of_grid({"dataset": "mini", "method": "untagged"}, "cell of the grid")
     output: str = of_grid("outputs/explore/18_train_untagged", "folder of this run")

@@ -61,6 +61,8 @@ class Explain(Settings):
 
 
 class ExplainFewShot(Explain):
+    """Explanations by few-shot prompting."""
+
     notebook: ClassVar[str] = "02_explain_few_shot"
     given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "few_shot"}, "cell of the grid")
@@ -68,6 +70,8 @@ class ExplainFewShot(Explain):
 
 
 class ExplainCritiqueRevision(Explain):
+    """Explanations that the teacher criticises and revises."""
+
     notebook: ClassVar[str] = "03_explain_critique_revision"
     given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     rounds: Annotated[int, Field(ge=1, le=20)] = Field(1, description="critiques, each followed by its revision")
@@ -79,6 +83,8 @@ class ExplainCritiqueRevision(Explain):
 
 
 class ExplainCounterfactual(Explain):
+    """Explanations of wrong answers."""
+
     notebook: ClassVar[str] = "04_explain_counterfactual"
     wrong: Annotated[int, Field(le=1000), at_least(1, -1)] = Field(
         -1, description="wrong answers explained per question, drawn with the seed, -1 for all")
@@ -88,6 +94,8 @@ class ExplainCounterfactual(Explain):
 
 
 class ExplainContrastive(Explain):
+    """Explanations by contrastive decoding (Wang et al. 2023, SCOTT)."""
+
     notebook: ClassVar[str] = "06_explain_contrastive"
     against: Literal[*CONTRASTS] = Field("wrong", description="wrong: one drawn wrong answer, empty: no answer")
     strength: Annotated[float, Field(ge=0, le=100)] = Field(0.5, description="weight of the other context, 0 is greedy")
