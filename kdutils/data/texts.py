@@ -106,9 +106,9 @@ def question_words(item: dict) -> list[str]:
 def spans_between(text: str, layout: Sequence[str], start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
     """Return [(start, end)] of what lies before, between and behind the texts of `layout` in ``text[start:end]``."""
     end, spans = len(text) if end is None else end, []
-    for found in re.compile("|".join(map(re.escape, layout)) or r"(?!)").finditer(text, start, end):
-        spans.append((start, found.start()))
-        start = found.end()
+    for word in re.compile("|".join(map(re.escape, layout)) or r"(?!)").finditer(text, start, end):
+        spans.append((start, word.start()))
+        start = word.end()
     return [*spans, (start, end)]
 
 
