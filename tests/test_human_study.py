@@ -231,6 +231,38 @@ def test_a_plan_needs_the_texts_of_its_size():
         questions_needed(2, 0, 4)
 
 
+def design_with(**change):
+    """Call the functions of the design with one argument changed."""
+    given = {"answered": "all_right", "task": "rating", "student_seeds": "lowest", "masked": "none", "strata": (),
+             "n_raters": 4, "items_per_rater": 4, "raters_per_text": 2, "checks": 1, "name": "s", "ask": (),
+             "consent": "", **change}
+    predictions, questions = world(6, 2)
+    pool, _ = eligible_texts(predictions, questions, *(given[key] for key in ("answered", "student_seeds", "task")))
+    texts = draw_texts(pool, 4, given["strata"], given["masked"])
+    study = Study(given["name"], consent=given["consent"], ask=given["ask"])
+    sizes = [given[key] for key in ("n_raters", "items_per_rater", "raters_per_text", "checks")]
+    return draw_plan(study, texts, *sizes)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"n_raters": 0}, "n_raters is 0: at least 1"), ({"n_raters": -4}, "n_raters is -4: at least 1"),
+    ({"n_raters": 2.5}, "n_raters: 2.5 is not a whole number"), ({"n_raters": "8"}, "n_raters: '8' is not a whole"),
+    ({"items_per_rater": 0}, "items_per_rater is 0"), ({"raters_per_text": -1}, "raters_per_text is -1"),
+    ({"checks": -1}, "checks is -1: at least 0"), ({"checks": True}, "checks: True is not a whole number"),
+    ({"answered": "zzz"}, "answered: 'zzz' is not one of all_right"),
+    ({"answered": []}, r"answered: \[\] is not one of"),
+    ({"task": "zzz"}, "task: 'zzz' is not one of"), ({"masked": "zzz"}, "masked: 'zzz' is not one of"),
+    ({"student_seeds": "zzz"}, "student_seeds: 'zzz' is not one of"),
+    ({"strata": ["zzz"]}, "strata: 'zzz' is not a column"), ({"name": "../../x"}, "study: '../../x' is not a name of"),
+    ({"name": "x" * 300}, "is not a name of at most 64"), ({"name": 2026}, "study: 2026 is not a name"),
+    ({"ask": ["shoes"]}, "ask: 'shoes' is not one of"), ({"consent": 7}, "consent: 7 is not a text")])
+def test_a_wrong_argument_of_the_design_is_one_clear_line(change, message):
+    with pytest.raises(StudyError, match=message) as error:
+        design_with(**change)
+    assert len(str(error.value)) < 400 and str(error.value).isprintable()
+    assert len(design_with()) == 20
+
+
 # What is written --------------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,9 @@ ASKABLE = {  # personal data that a form may ask for; an empty list is a free te
 }
 TEXT_COLUMNS = ["text", "question", "dataset", "method", "student_seed", "correct", "choices",
                 "asked", "answer", "gold", "explanation"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?"
+NAME_RULE = ("a name of at most 64 letters, digits, '.', '_' and '-' that begins with a letter or digit and does not "
+             "end with '.'")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Study:
     Raises StudyError for a value that is not allowed.
     """
 
-    name: str  # in file names: letters, digits, '.', '_' and '-'
+    name: str  # for file names, see NAME_RULE
     task: str = "rating"  # or simulation
     title: str = ""  # "" stands for forms.TITLES
     instructions: str = ""  # "" stands for form/instructions_<task>.txt
@@ -73,9 +75,8 @@ class Study:
     ask: tuple[str, ...] = ()  # keys of ASKABLE; by default nothing personal is asked
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > 60:
-            raise StudyError(f"study {shown(self.name, 60)}: a name may contain only letters, digits, '.', '_' and "
-                             "'-', must begin with a letter or digit, and has at most 60 characters")
+        if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
+            raise StudyError(f"study: {shown(self.name, 60)} is not {NAME_RULE}")
         _check_choice("task", self.task, TASKS)
         for key in ("title", "instructions", "consent", "return_to"):
             if not isinstance(getattr(self, key), str):

@@ -6,12 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from kdutils.errors import short
-from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, TASKS
+from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, NAME, NAME_RULE, TASKS
 from kdutils.settings import ModelName, PathOf, Seed, Settings, matching, of_grid, unique
-
-STUDY_NAME = matching(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?",
-                      "a name of at most 64 letters, digits, '.', '_' and '-' that begins with a letter or "
-                      "digit and does not end with '.'")
 
 
 class MakeHumanStudy(Settings):
@@ -22,7 +18,8 @@ class MakeHumanStudy(Settings):
     questions: list = of_grid(["kdutils/mini/example/questions/questions.parquet"], "tables of their questions")
     explanations: str = Field("kdutils/mini/example/explanations/explanations.parquet",
                               description="teacher texts rated too, or empty")
-    study: Annotated[str, STUDY_NAME] = Field("example", description="name of the study, used in file names")
+    study: Annotated[str, matching(NAME, NAME_RULE)] = Field(
+        "example", description="name of the study, used in file names")
     task: Literal[*TASKS] = Field("rating", description="rating, or simulation (raters say what the model answered)")
     answered: Literal[*ANSWERED] = Field("any", description="questions to draw from, all_right, any_right, same or any")
     student_seeds: Literal["lowest", "drawn"] = Field(
