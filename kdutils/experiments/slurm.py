@@ -24,9 +24,9 @@ REASONS = {"CANCELLED": "it was cancelled (scancel)", "TIMEOUT": "its time was o
 def option_values(words: list[str], name: str, short: str) -> list[str]:
     """Return the values of an option in `words`, however it is written: --name x, --name=x, -n x, -nx, -n=x."""
     values = []
-    for word, following in zip(words, [*words[1:], ""], strict=False):
+    for place, word in enumerate(words):
         if word in (name, short):
-            values.append(following)
+            values += words[place + 1:place + 2]
         elif word.startswith(f"{name}="):
             values.append(word.partition("=")[2])
         elif word.startswith(short) and not word.startswith("--"):
