@@ -567,7 +567,7 @@ def test_a_misspelt_tokenizer_is_in_the_line(made):
 # Before anything runs
 
 @pytest.mark.parametrize("place", ["students/mini-t5", "teachers/mini-llama", "teachers/mini-t5-tuned/finetune",
-                                   "evaluation/reader", "evaluation"])
+                                   "evaluation/simulator", "evaluation"])
 def test_an_experiment_with_a_model_folder_that_is_not_whole_is_refused(place, copied, tmp_path):
     settings = yaml.safe_load((FOLDER / "mini.yaml").read_text())
     folder = copied("llama", renamed(lambda name: name.replace("proj.weight", "proj.qweight")))
