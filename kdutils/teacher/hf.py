@@ -61,8 +61,8 @@ class HfTeacher:
             raise StudyError(f"revision: '{revision}' of the folder {model}; only a Hub id has revisions")
         self.location = find_model(model, revision=revision)
         if self.location.adapter and quantization != "none":
-            raise StudyError(f"{self.location.name}: an adapter cannot be merged into quantised weights; set quantization "
-                             "to none, or merge it (merge_and_unload), save the model and give that")
+            raise StudyError(f"{self.location.name}: an adapter cannot be merged into quantised weights; set "
+                             "quantization to none, or merge it (merge_and_unload), save the model and give that")
         self.config = read_config(self.location)
         given = quantization_of(self.config)
         if given and quantization not in ("none", _name_of(given)):
