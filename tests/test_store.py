@@ -618,8 +618,14 @@ def test_a_plan_says_what_is_there_and_what_the_rest_costs(store):
     parrot = Parrot()
     StoredTeacher(parrot, store).complete(["a", "b"], DECODING)
     stored = StoredTeacher(parrot, store)
-    assert stored.plan(["a", "c c c", "b", "d d", "d d"], DECODING) == Plan(2, 2, 5, 48)
-    assert stored.plan(["a"], replace(DECODING, seed=1)) == Plan(0, 1, 1, 24)
+
+    def plan(prompts, decoding):
+        planning = PlanningTeacher(parrot, store)
+        planning.complete(prompts, decoding)
+        return planning.plan
+
+    assert plan(["a", "c c c", "b", "d d", "d d"], DECODING) == Plan(2, 2, 5, 48)
+    assert plan(["a"], replace(DECODING, seed=1)) == Plan(0, 1, 1, 24)
     assert len(parrot.asked) == 2 and stored.asked == 0
 
 

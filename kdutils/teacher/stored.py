@@ -22,32 +22,20 @@ class StoredTeacher:
     def complete(self, prompts: list[str], decoding: Decoding, progress: Progress | None = None,
                  keep: Keep | None = None) -> list[Completion]:
         """Return one Completion per prompt, in their order (see completion.Teacher)."""
-        def ask(missing, **reports):
-            return self.teacher.complete([request.prompt for request in missing], decoding, **reports)
-
-        return self._from_store(_requests(self.identity, prompts, decoding), ask, progress, keep)
+        return self._answer([Request(self.identity, prompt, decoding) for prompt in prompts], progress, keep)
 
     def contrast(self, prompts: list[str], against: list[str], decoding: Decoding, strength: float = 0.5,
                  progress: Progress | None = None, keep: Keep | None = None) -> list[Completion]:
         """Return one Completion per prompt, decoded in contrast to the prompt beside it in `against`."""
-        def ask(missing, **reports):
-            return self.teacher.contrast([request.prompt for request in missing],
-                                         [request.options["against"] for request in missing], decoding, strength,
-                                         **reports)
-
-        return self._from_store(_requests(self.identity, prompts, decoding, against, strength), ask, progress, keep)
+        return self._answer([Request(self.identity, prompt, decoding, "contrast",
+                                     {"against": other, "strength": strength})
+                             for prompt, other in zip(prompts, against, strict=True)], progress, keep)
 
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return the number of tokens of each prompt."""
         return self.teacher.count_tokens(prompts)
 
-    def plan(self, prompts: list[str], decoding: Decoding) -> "Plan":
-        """Return the cost of completing `prompts`, before anything is asked."""
-        planning = PlanningTeacher(self.teacher, self.store)
-        planning.complete(prompts, decoding)
-        return planning.plan
-
-    def _from_store(self, requests, ask, progress, keep):
+    def _answer(self, requests, progress, keep):
         distinct = {request.key: request for request in requests}
         found = self.store.get(distinct)
         there = len(found)
@@ -65,11 +53,19 @@ class StoredTeacher:
             asked = list(turn.values())
             reports = {"progress": _shifted(progress, there, len(distinct)) if progress else None,
                        "keep": lambda pairs, turn=turn: self._keep(turn, pairs, keep)}
-            done = ask(asked, **reports)
+            done = self._ask(asked, **reports)
             self._keep(turn, list(zip([request.prompt for request in asked], done, strict=True)), keep)
             there += len(asked)
         found = self.store.get(distinct)  # not the text just written: another process may have stored its own first
         return [found[request.key] for request in requests]
+
+    def _ask(self, requests, **reports):
+        """Return the teacher's completions of `requests`, which differ in nothing but their prompts."""
+        one, prompts = requests[0], [request.prompt for request in requests]
+        if one.kind == "complete":
+            return self.teacher.complete(prompts, one.decoding, **reports)
+        against = [request.options["against"] for request in requests]
+        return self.teacher.contrast(prompts, against, one.decoding, one.options["strength"], **reports)
 
     def _keep(self, turn, pairs, keep):
         """Store the pairs that are still in `turn`, and remove them from it, so that each counts once."""
@@ -96,32 +92,19 @@ class Plan:
         return f"{kept}; {self.to_ask} to ask for, {self.prompt_tokens} prompt tokens and at most {self.new_tokens} new"
 
 
-class PlanningTeacher:
-    """A teacher that is never asked: `plan` counts the completions that the store lacks, and their text is UNWRITTEN.
+class PlanningTeacher(StoredTeacher):
+    """A teacher that is never asked: `plan` counts the completions that the store lacks.
 
-    A prompting that is run with it costs nothing and shows the cost of the real run. A prompt that contains an
-    unwritten text counts as a completion to ask for, with the tokens of its known part.
+    Their text is UNWRITTEN, their finish reason "planned". So a prompting that is run with this teacher costs nothing
+    and shows the cost of the real run. A prompt that contains an unwritten text counts as a completion to ask for, with
+    the tokens of its known part. Of a contrast the tokens of both prompts count.
     """
 
     def __init__(self, teacher: Teacher, store: Store) -> None:
-        self.teacher, self.store, self.identity = teacher, store, teacher.identity
+        super().__init__(teacher, store)
         self.plan, self._counted = Plan(), set()
 
-    def complete(self, prompts: list[str], decoding: Decoding, progress: Progress | None = None,
-                 keep: Keep | None = None) -> list[Completion]:
-        """Return the stored Completion of each prompt, or one of UNWRITTEN with the finish reason "planned"."""
-        return self._plan(_requests(self.identity, prompts, decoding))
-
-    def contrast(self, prompts: list[str], against: list[str], decoding: Decoding, strength: float = 0.5,
-                 progress: Progress | None = None, keep: Keep | None = None) -> list[Completion]:
-        """Return the same as `complete`; the tokens of both prompts count."""
-        return self._plan(_requests(self.identity, prompts, decoding, against, strength))
-
-    def count_tokens(self, prompts: list[str]) -> list[int]:
-        """Return the number of tokens of each prompt."""
-        return self.teacher.count_tokens(prompts)
-
-    def _plan(self, requests):
+    def _answer(self, requests, progress, keep):
         distinct = {request.key: request for request in requests}
         done = self.store.get(distinct)
         stored = len(done.keys() - self._counted)
@@ -138,13 +121,6 @@ class PlanningTeacher:
                          self.plan.new_tokens + sum(missing[key].decoding.max_new_tokens for key in new))
         done |= {key: Completion(UNWRITTEN, "planned", tokens[key], 0) for key in missing}
         return [done[request.key] for request in requests]
-
-
-def _requests(identity, prompts, decoding, against=None, strength=None):
-    if against is None:
-        return [Request(identity, prompt, decoding) for prompt in prompts]
-    return [Request(identity, prompt, decoding, "contrast", {"against": other, "strength": strength})
-            for prompt, other in zip(prompts, against, strict=True)]
 
 
 def _shifted(progress, there, total):
