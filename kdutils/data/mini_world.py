@@ -220,7 +220,7 @@ def exactly_right(questions: pd.DataFrame, explanations: pd.DataFrame) -> dict[s
     """
     items = questions.set_index("id")
     columns = zip(explanations["id"], explanations["answer"], explanations["round"], explanations["text"], strict=True)
-    right = [text in true_rationales(items.at[key, "question"], items.at[key, "choices"], answer, 1 + turn)
+    right = [text in true_rationales(items.at[key, "question"], items.at[key, "choices"], answer, 1 + int(turn))
              for key, answer, turn, text in columns]
     splits = items.loc[explanations["id"], "split"]
     return pd.Series(right, index=splits.to_numpy()).groupby(level=0, sort=False).mean().to_dict()
