@@ -60,7 +60,7 @@ case "${1:-}" in
     set_up
     "$PYTHON" -m ruff check .
     # Two processes of one thread each; a file, and so each notebook, stays with one of them.
-    exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 -n 2 --dist loadfile "$@"
+    exec "$PYTHON" -m pytest tests notebooks --nbval-lax --durations=10 -n 2 --dist loadfile --no-loadscope-reorder "$@"
     ;;
   --bench)
     set_up
