@@ -15,6 +15,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -67,6 +68,7 @@ def start_run(notebook: str, output: str, variables: dict[str, Any], seed: int =
                   and not name.startswith("_") and name not in ("In", "Out") and (names is None or name in names)}
     refuse_secrets(parameters, f"{notebook}: ")
     leave_process_group(always="get_ipython" in variables)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that only 4-bit models use
     warnings.filterwarnings("ignore", message="IProgress not found")  # progress is plain text here
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2 ** 32:
         raise StudyError(f"seed {seed!r}: give a whole number from 0 to {2 ** 32 - 1}")
