@@ -128,7 +128,7 @@ BAD = {
     "people that make no plan": (changed("human_study/raters_per_text", 3),
                                 "key 'human_study': 8 raters × 8 items are not 3"),
     "more questions than there are": (changed("human_study/n_raters", 1000),
-                                       "2000 questions are needed and 200 are available"),
+                                     "2000 questions are needed and 200 are available"),
     "method that writes nothing": (changed("human_study", {"methods": ["label_only"]}),
                                    "'label_only' writes no explanations"),
     "nothing to show": (changed("human_study/methods", ["token_rationale"]), "there is nothing to show"),
@@ -553,13 +553,27 @@ def test_a_new_method_is_one_entry_and_one_notebook(tmp_path, monkeypatch, capsy
     folder.mkdir()
     for path in NOTEBOOKS.glob("*.ipynb"):
         (folder / path.name).write_text(path.read_text())
-    (folder / "19_train_echo.ipynb").write_text((NOTEBOOKS / "12_train_multitask.ipynb").read_text())
+    copied = (NOTEBOOKS / "12_train_multitask.ipynb").read_text()
     monkeypatch.setattr(inputs, "NOTEBOOKS", folder)
     monkeypatch.setitem(methods.METHODS, "echo", replace(methods.METHODS["multitask"], notebook="19_train_echo",
                                                          control_of="standard"))
-    monkeypatch.setitem(steps.SETTINGS, "19_train_echo", TrainEcho)
     path = tmp_path / "echo.yaml"
     path.write_text(changed("methods/echo", {"promptings": ["few_shot"], "alpha": 0.25}))
+
+    def lacks():
+        with pytest.raises(StudyError) as caught:
+            load_experiment(path)
+        return str(caught.value).removeprefix(f"{path}: key 'methods.echo': ")
+
+    assert lacks() == ("its notebook 19_train_echo has no settings model; write one and list it in "
+                       "kdutils/experiments/steps.py")
+    monkeypatch.setitem(steps.SETTINGS, "19_train_echo", TrainEcho)
+    assert lacks() == "notebooks/19_train_echo.ipynb: no such notebook; copy the nearest one and change it"
+    for text, missing in ((copied, "TrainEcho.start("), (copied.replace("TrainMultitask", "TrainEcho"), '"echo"')):
+        (folder / "19_train_echo.ipynb").write_text(text)
+        assert lacks() == (f"notebooks/19_train_echo.ipynb: its code does not say {missing}; is it still that of "
+                           "another notebook?")
+    (folder / "19_train_echo.ipynb").write_text(text.replace(r'\"multitask\"', r'\"echo\"'))
     jobs = [job for job in load_experiment(path).jobs if job.labels.get("method") == "echo"]
     assert [(job.kind, job.notebook) for job in jobs] == [("students", "19_train_echo"),
                                                           ("evaluations", "21_evaluate_student")]

@@ -34,7 +34,7 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
     path = Path(path)
     kind = path_kind(path)
     if not kind:
-        raise StudyError(f"{path}: no such file or folder; correct the path or `folder`")
+        raise StudyError(f"{path}: no such file or folder; correct the path, `folder` or KDUTILS_DATA")
     ending = "folder" if kind == "folder" else path.suffix.lower()
     if ending in _WORKBOOKS:
         raise StudyError(f"{path}: unknown format: a workbook; save it as 'CSV UTF-8' and name that file")

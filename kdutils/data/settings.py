@@ -34,8 +34,8 @@ class LookAtTheData(Settings):
 
     notebook: ClassVar[str] = "01_look_at_the_data"
     dataset: str = of_grid("mini", "name of the data set")
-    reader: str = Field("", description="mini, cqa, esnli, strategyqa, anli, svamp or table (your own file); empty "
-                                        "means the data set")
+    reader: str = Field(
+        "", description="a data set of datasets.READERS, or table (your own file); empty means the data set")
     folder: Folder = Field("", description="folder of the files; empty means KDUTILS_DATA, or else the Hub")
     files: Annotated[dict, AfterValidator(_files)] = Field(
         {}, description="split to file below the folder; empty means the names that the reader knows")

@@ -7,6 +7,9 @@ from pydantic import Field
 from kdutils.settings import Count, ModelName, Seed, Settings, Split, of_grid
 from kdutils.teacher.choices import ATTRIBUTIONS
 
+# The measures of a text alone, see text_metrics. They are here so that checking an experiment imports nothing heavy.
+OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
+
 
 class EvaluateStudent(Settings):
     """What students are asked, and which measures of their explanations are computed."""

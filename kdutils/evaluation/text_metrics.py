@@ -52,12 +52,12 @@ from kdutils.data.texts import (
     word_triples,
 )
 from kdutils.errors import StudyError
+from kdutils.evaluation.settings import OWN
 from kdutils.hub import model_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
 LONGEST = 2000  # words of a text that are measured; generation limits the texts of students, nothing limits others
 LONGEST_READ = 512  # tokens that an encoder reads at most
 

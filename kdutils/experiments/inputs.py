@@ -31,11 +31,32 @@ from kdutils.hub import (
 )
 from kdutils.runs import file_stamp, project_path, read_json, sha256
 from kdutils.source_code import code_digests
+from kdutils.student.methods import Method
 from kdutils.teacher import prompting
-from kdutils.teacher.choices import PROMPTINGS
+from kdutils.teacher.choices import PROMPTINGS, Prompting
 from kdutils.teacher.published.files import published_files
 
 # What is there before a run
+
+def notebook_fault(name: str, entry: Method | Prompting) -> str:
+    """Return what the notebook of a method or prompting lacks, "" for nothing.
+
+    A copied notebook may still run what it was copied from, so its code has to name the method or prompting.
+    """
+    notebook, model = entry.notebook, SETTINGS.get(entry.notebook)
+    if model is None:
+        return f"its notebook {notebook} has no settings model; write one and list it in kdutils/experiments/steps.py"
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    if not path.is_file():
+        return f"notebooks/{notebook}.ipynb: no such notebook; copy the nearest one and change it"
+    code = "".join("".join(cell["source"]) for cell in read_json(path)["cells"] if cell["cell_type"] == "code"
+                   and "parameters" not in cell["metadata"].get("tags", []))
+    asks_nobody = isinstance(entry, Prompting) and not entry.function
+    for part in (f"{model.__name__}.start(", *([] if asks_nobody else [f'"{name}"'])):
+        if part not in code:
+            return f"notebooks/{notebook}.ipynb: its code does not say {part}; is it still that of another notebook?"
+    return ""
+
 
 def path_fault(value: str | list, what: str, whole: bool = False) -> str:
     """Return what is wrong with a path or Hub id, "" for nothing; `what`: see settings.PathOf.

@@ -29,7 +29,7 @@ from kdutils.experiments.grid import (
     prompts_of,
     seed_groups,
 )
-from kdutils.experiments.inputs import config_type_fault, file_faults, path_fault
+from kdutils.experiments.inputs import config_type_fault, file_faults, notebook_fault, path_fault
 from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
 from kdutils.student.methods import METHODS
@@ -133,8 +133,10 @@ def _grid_faults(settings) -> Iterator[Fault]:
         for name, entry in settings[key].items():
             if not isinstance(entry.get("as", ""), str):
                 yield f"{key}.{name}.as", f"{quoted(entry['as'])} is not of type str"
-            elif base_of(settings, key, name) not in table:
+            elif (base := base_of(settings, key, name)) not in table:
                 yield f"{key}.{name}", f"unknown; known are {', '.join(table)} (or one of them under the key 'as')"
+            elif fault := notebook_fault(base, table[base]):
+                yield f"{key}.{name}", fault
     for key, names in GRID_KEYS.items():
         entries = {key: settings.get(key, {})} if key == "human_study" else \
             {f"{key}.{name}": entry for name, entry in settings[key].items()}

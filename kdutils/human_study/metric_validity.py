@@ -7,7 +7,8 @@ import pandas as pd
 
 from kdutils.data.tables import read_parquet
 from kdutils.errors import StudyError
-from kdutils.evaluation.text_metrics import OWN, explanation_scores
+from kdutils.evaluation.settings import OWN
+from kdutils.evaluation.text_metrics import explanation_scores
 from kdutils.stats.models import rank_correlation
 
 TEXT_COLUMNS = ("text", "question", "method", "asked", "choices", "answer", "gold", "explanation")

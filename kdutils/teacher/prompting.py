@@ -42,15 +42,15 @@ def fill(layout: str, **values: str) -> str:
 
 
 def few_shot_prompts(questions: pd.DataFrame, dataset: str, seed: int, given_answer: bool = True,
-                     answers: Sequence[str] | None = None) -> list[str]:
-    """Return one prompt per question (a frame of tables.QUESTIONS), in its order.
+                     answers: Sequence[str] | None = None, file: str = "few_shot") -> list[str]:
+    """Return one prompt per question (a frame of tables.QUESTIONS), in its order, from ``<file>.txt`` of the data set.
 
     `answers`: the answers to argue for, one per question (default: the gold answers). With ``given_answer=False`` the
     prompt ends with "The answer is" and the teacher has to find the answer. Two adjectives for the wanted quality are
     drawn per question from `seed` and the question's id (arXiv 2504.16056: two of 18 positive adjectives per item).
     """
     answers = questions["answer"] if answers is None else answers
-    return _prompts(questions, template(dataset, "few_shot"), given_answer, answer=answers,
+    return _prompts(questions, template(dataset, file), given_answer, answer=answers,
                     quality=[quality(key, seed) for key in questions["id"]])
 
 
