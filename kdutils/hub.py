@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdutils.errors import StudyError, first_line
+from kdutils.gguf import convert_gguf, gguf_file, install_advice
 from kdutils.runs import project_path
 
 if TYPE_CHECKING:
@@ -54,17 +55,19 @@ class ModelFiles(NamedTuple):
 def locate_model(name: str, needs_weights: bool = True) -> str:
     """Return `name` as `from_pretrained` takes it: a folder or a Hub id.
 
-    Searched in this order: a folder (relative to the project), an installed package with the same files, a copy below
-    KDUTILS_DATA (for a tokenizer or config alone), the Hub. Raises StudyError for a path that does not exist and a
-    folder without config or weights.
+    Searched in this order: a folder or GGUF file (relative to the project), an installed package with the model, a copy
+    below KDUTILS_DATA (for a tokenizer or config alone), the Hub. A GGUF file is converted once (gguf.py). Raises
+    StudyError for a path that does not exist and a folder without config or weights.
     """
     if not name:
         raise StudyError("model: the name is empty; give a folder or a Hub id such as google-t5/t5-small")
-    folder = project_path(name)
+    folder, packed = project_path(name), gguf_file(name)
+    if packed:
+        return str(convert_gguf(packed))
     if folder.is_dir():
         return _checked(folder) if needs_weights else str(folder)
-    if is_path(name):
-        raise StudyError(f"{name}: no such folder; give an existing model folder or a Hub id")
+    if is_path(name) or name.endswith(".gguf"):
+        raise StudyError(f"{name}: no such folder or file; give a model folder, a .gguf file or a Hub id")
     package = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
     if package:
         configs = Path(package.submodule_search_locations[0]).rglob("config.json")
@@ -86,8 +89,10 @@ def is_path(name: str) -> bool:
 
 
 def local_folders(name: str) -> list[Path]:
-    """Return the folders on this machine that hold the model `name`: its own and, for an adapter, that of its base."""
-    folder = project_path(name)
+    """Return the folders on this machine that hold the model `name`, with its base for an adapter; of GGUF the file."""
+    folder, packed = project_path(name), gguf_file(name)
+    if packed:
+        return [packed]
     if not folder.is_dir():
         return []
     with contextlib.suppress(StudyError):
@@ -245,7 +250,8 @@ def named_load_errors(name: Path | str, what: str = "", where: Path | str = "", 
                 _json_object(Path(where) / file)
         if "use_safetensors" in str(error):
             raise StudyError(f"{name}: {PICKLES}") from error
-        raise StudyError(f"{name}: cannot be loaded ({what}{first_line(error)}); {advice}") from error
+        raise StudyError(f"{name}: cannot be loaded ({what}{first_line(error)}); {advice}"
+                         f"{install_advice(str(name))}") from error
 
 
 def is_memory_error(error: Exception) -> bool:

@@ -54,6 +54,11 @@ def project_path(path: Path | str) -> Path:
     return path if path.is_absolute() else PROJECT / path
 
 
+def cache_folder() -> Path:
+    """Return the folder for downloads: the environment variable KDUTILS_CACHE, or ~/.cache/kdutils."""
+    return project_path(os.environ.get("KDUTILS_CACHE") or Path.home() / ".cache" / "kdutils")
+
+
 def start_run(notebook: str, output: str, variables: dict[str, Any], seed: int = 0) -> "Run":
     """Open the run folder `output` for `notebook` and return the Run.
 

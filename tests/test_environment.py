@@ -17,7 +17,8 @@ PINS = {canonicalize_name(name): version for name, version in PINS.items()}
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED = {  # declared dependencies that no code here imports: what uses them
     "bitsandbytes": "transformers, for 4-bit teachers", "tensorboard": "the Trainer, for its logs",
-    "jupyterlab": "people, to open the notebooks", "snakemake": "the command line, in a process of its own"}
+    "jupyterlab": "people, to open the notebooks", "gguf": "transformers, to read GGUF files",
+    "snakemake": "the command line, in a process of its own"}
 
 
 def wanted():

@@ -16,12 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kdutils"
 GROUND = {  # every room may import these
     "errors": set(), "runs": {"errors"}, "source_code": {"errors", "runs"}, "settings": {"errors", "runs"}}
 ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks stands in none of the lists
-    "stats": set(), "data": set(), "hub": set(),
+    "stats": set(), "data": set(), "gguf": set(), "hub": {"gguf"},
     "report": {"stats"},
     "teacher": {"data", "hub", "stats"}, "student": {"data", "hub"}, "evaluation": {"data", "hub", "stats"},
     "comparison": {"evaluation", "stats"}, "human_study": {"data", "evaluation", "stats"},
     "mini": {"data", "teacher"},
-    "experiments": {"data", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
+    "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
     "__main__": {"experiments", "report"},
     "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
 }

@@ -18,6 +18,7 @@ from kdutils.data.tables import path_kind
 from kdutils.errors import StudyError, quoted, short
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.steps import DATA, NOTEBOOKS, SETTINGS
+from kdutils.gguf import gguf_file
 from kdutils.hub import (
     ADAPTER,
     HUB_ID,
@@ -77,6 +78,8 @@ def path_fault(value: str | list, what: str, whole: bool = False) -> str:
         return "" if right else f"{short(value)}: neither a folder nor a Hub id such as google-t5/t5-small"
     if not exists(path):
         return f"{short(value, 200)}: no such file or folder"
+    if what in ("model", "vocabulary") and gguf_file(value):
+        return ""
     if not path.is_dir():
         return f"{short(value, 200)}: a file, but a folder is wanted"
     if what == "vocabulary" and not has_tokenizer(path) and not (path / ADAPTER).is_file():
@@ -220,10 +223,11 @@ def _models_of(given):
 def _model_folders(name):
     """Return the folders of this machine that hold a model: for an adapter also its base, for one on the Hub none."""
     try:
-        where = Path(locate_model(name, needs_weights=False))
+        folders = local_folders(name)
+        where = Path(locate_model(name, needs_weights=False)) if not folders else Path()
     except StudyError:
         return []
-    return local_folders(name) or ([where] if where.is_absolute() else [])
+    return folders or ([where] if where.is_absolute() else [])
 
 
 def _below(path):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kdutils.data.records import read_arrow_stream, read_records
 from kdutils.data.tables import first_line, path_kind
 from kdutils.errors import StudyError
-from kdutils.runs import atomic_write, project_path
+from kdutils.runs import atomic_write, cache_folder, project_path
 from kdutils.teacher.published.joining import content_checksum
 
 COMMIT = "c31e830512e352e6fa3e3f2f0ce728913d783a2b"
@@ -118,11 +118,6 @@ def _download(source, url, shards):
     with atomic_write(_cached(source)) as temporary:  # another run may read the cache at the same time
         pq.write_table(table.replace_schema_metadata(None), temporary)
     return table.to_pylist()
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: the environment variable KDUTILS_CACHE, or ~/.cache/kdutils."""
-    return project_path(os.environ.get("KDUTILS_CACHE") or Path.home() / ".cache" / "kdutils")
 
 
 def _download_shard(url):

