@@ -347,6 +347,8 @@ def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
     if tuning is None and not given.model and getattr(given, "backend", "hf") != "published":
         yield "the name of its `model` is empty"
     yield from (what for key, what in given.conflicts() if key != "model")
+    if (backend := getattr(given, "backend", "hf")) not in known.backends:
+        yield f"the backend {backend} cannot do it; known are {', '.join(known.backends)}"
     used = [method for method in settings["methods"] if prompting in promptings_of(settings, teacher, method)]
     if prompting == contrary_prompting(settings, teacher):
         used += [method for method in settings["methods"] if promptings_of(settings, teacher, method)
