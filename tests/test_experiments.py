@@ -585,3 +585,15 @@ def test_a_new_method_is_one_entry_and_one_notebook(tmp_path, monkeypatch, capsy
         f"error: {path}: key 'methods.echo.beta': 19_train_echo has no such parameter; it has "
         f"{', '.join(sorted(TrainEcho.own()))}\n"
         f"error: {path}: key 'methods.echo.alpha': 2 is more than 1\n")
+
+
+def test_a_backend_that_a_prompting_cannot_use_is_refused(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from kdutils.teacher import choices
+
+    monkeypatch.setitem(choices.PROMPTINGS, "few_shot", replace(choices.PROMPTINGS["few_shot"], backends=("openai",)))
+    path = tmp_path / "x.yaml"
+    path.write_text(changed("about", "a prompting that needs a server"))
+    with pytest.raises(StudyError, match="prompting 'few_shot': the backend hf cannot do it; known are openai"):
+        load_experiment(path)

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from kdutils.data.answers import evaluate_equation, is_right, parse_answer
@@ -309,3 +310,15 @@ def test_a_table_of_ones_own_may_have_free_answers(tmp_path):
     (tmp_path / "questions.csv").write_text("id,question,choices,answer,split\n1,How many?,,8,test\n2,Who?,,Ann,test\n")
     table = read_questions("table", str(tmp_path), {"all": "questions.csv"})
     assert table["choices"].tolist() == [[], []] and table["answer"].tolist() == ["8", "Ann"]
+
+
+def test_a_prompt_may_be_in_a_file_of_another_name(tmp_path, monkeypatch):
+    for name, text in (("few_shot", "Q: {question} ({choices}) Why ({quality})? The answer is {answer}."),
+                       ("short", "In a word, {question} ({choices}, {quality}): the answer is {answer}.")):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{name}.txt").write_text(f"An example.\n\n{text}\n")
+    monkeypatch.setattr(prompting, "FOLDER", tmp_path)
+    prompting.template.cache_clear()
+    question = pd.DataFrame([{"id": "1", "question": "Which flies?", "choices": ["cow", "kite"], "answer": "kite"}])
+    prompt = prompting.few_shot_prompts(question, "mine", 0, file="short")[0]
+    assert prompt.startswith("An example.\n\nIn a word, Which flies?") and "the answer is kite." in prompt
