@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kdutils.data.answers import evaluate_equation, is_right, parse_answer
-from kdutils.data.datasets import NLI_LABELS, READERS, YES_NO, Reader, content_key
+from kdutils.data.datasets import NLI_LABELS, READERS, TRUE_FALSE, YES_NO, Reader, content_key
 from kdutils.data.questions import check_questions, format_choices
 from kdutils.data.readers import read_questions
 from kdutils.errors import StudyError
@@ -18,7 +18,7 @@ from kdutils.teacher.completion import Completion
 from kdutils.teacher.explaining import explanations_table
 from kdutils.teacher.prompting import critique_prompts, few_shot_prompts, fill, qualities, requests, revision_prompts
 
-DATASETS = ("cqa", "esnli", "strategyqa", "anli", "svamp")
+DATASETS = ("cqa", "esnli", "strategyqa", "anli", "svamp", "creak")
 KINDS = ("few_shot", "critique", "revision")
 SHOTS = {"few_shot": {"cqa": 7, "anli": 3, "svamp": 4}, "critique": {"cqa": 7}, "revision": {"cqa": 4}}  # others: 3
 LABELS = {"few_shot": ["Question", "Choices", "Answer"],
@@ -91,10 +91,10 @@ def test_answers_are_among_choices_laid_out_as_those_of_a_question(dataset, kind
             assert "Choices" not in shot and float(answer) == int(answer)
         else:
             assert format_choices(choices) == shot["Choices"] and answer in choices
-            expected = {"cqa": None, "strategyqa": list(YES_NO)}.get(dataset, list(NLI_LABELS))
+            expected = {"strategyqa": list(YES_NO), "creak": list(TRUE_FALSE)}.get(dataset, list(NLI_LABELS))
             assert choices == expected or dataset == "cqa" and len(set(choices)) == 5
         answers.append(choices.index(answer) if choices else answer)
-    assert len(set(answers)) >= (2 if dataset == "strategyqa" else 3)
+    assert len(set(answers)) >= (2 if dataset in ("strategyqa", "creak") else 3)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -151,7 +151,8 @@ def test_a_revision_keeps_the_answer(dataset):
         assert {answer_line(shot)[0] for shot in shots} == set(NLI_LABELS)
 
 
-WRONG = {"cqa": "neck", "strategyqa": "France", "anli": "opened in 1957", "svamp": "multiplied", "esnli": "cable"}
+WRONG = {"cqa": "neck", "strategyqa": "France", "anli": "opened in 1957", "svamp": "multiplied", "esnli": "cable",
+         "creak": "skins of seals"}
 
 
 def rules_out_the_others(dataset, shot, before, after):
@@ -159,6 +160,8 @@ def rules_out_the_others(dataset, shot, before, after):
         return names(after, "27") and not names(before, "27") and "not needed" in after
     if dataset == "strategyqa":
         return "would be no if" in after and "would" not in before
+    if dataset == "creak":
+        return "would be true if" in after and "would" not in before
     others = [choice for choice in choices_of(shot) if choice != answer_line(shot)[0]]
     return all(names(after, choice) for choice in others) and not any(names(before, choice) for choice in others)
 
@@ -317,6 +320,7 @@ def test_a_prompt_may_be_in_a_file_of_another_name(tmp_path, monkeypatch):
                        ("short", "In a word, {question} ({choices}, {quality}): the answer is {answer}.")):
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / f"{name}.txt").write_text(f"An example.\n\n{text}\n")
+    assert qualities()  # read before the folder is another one
     monkeypatch.setattr(prompting, "FOLDER", tmp_path)
     prompting.template.cache_clear()
     question = pd.DataFrame([{"id": "1", "question": "Which flies?", "choices": ["cow", "kite"], "answer": "kite"}])

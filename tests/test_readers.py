@@ -53,6 +53,11 @@ def svamp(real_questions):
     return real_questions("svamp")
 
 
+@pytest.fixture(scope="module")
+def creak(real_questions):
+    return real_questions("creak")
+
+
 def sizes(frame):
     return frame["split"].value_counts().to_dict()
 
@@ -157,6 +162,17 @@ def test_svamp_is_cut_as_in_distilling_step_by_step(svamp, data):
         assert [raw.loc[name, "Equation"] for place, name in order if place[0] == split] == list(known[split]["label"])
 
 
+def test_creak_has_its_dev_split_as_test_and_a_tenth_of_train_as_dev(creak, data):
+    """10,176 claims of train, of which 4 are repeated; the sizes and balance are those of Onoe et al. (2021)."""
+    assert sizes(creak) == {"train": 9154, "dev": 1018, "test": 1371}
+    assert creak.attrs["notes"] == {"train: question repeated in the split": 4}
+    rows = [json.loads(line) for line in (data / "creak" / "dev.json").read_text(encoding="utf-8").splitlines()]
+    test = creak[creak["split"] == "test"]
+    assert test["answer"].tolist() == [row["label"] for row in rows] and (test["answer"] == "true").sum() == 691
+    assert test["question"].tolist() == [row["sentence"].strip() for row in rows]
+    assert [texts[0] for texts in test["human_explanations"]] == [row["explanation"].strip() for row in rows]
+
+
 def test_svamp_answers_are_numbers_as_text(svamp, data):
     raw = pd.read_parquet(data / "svamp" / "SVAMP.parquet").set_index("ID")
     assert svamp["answer"].tolist() == [str(int(raw.loc[name, "Answer"])) for name in svamp["id"]]
@@ -165,7 +181,7 @@ def test_svamp_answers_are_numbers_as_text(svamp, data):
     assert question == f"{raw.loc['chal-774', 'Body']} {raw.loc['chal-774', 'Question']}"
 
 
-@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa", "anli", "svamp"])
+@pytest.mark.parametrize("dataset", ["cqa", "esnli", "strategyqa", "anli", "svamp", "creak"])
 def test_questions_survive_the_table_on_disk(dataset, request, tmp_path):
     frame = request.getfixturevalue(dataset)
     path = write_table(frame, tmp_path / "questions.parquet", "questions")
@@ -468,6 +484,8 @@ BAD_ROWS = [
     ("esnli", {"premise": "A.", "hypothesis": " ", "label": 1}, "row 0: field 'hypothesis' is empty"),
     ("esnli", {"premise": "A.", "hypothesis": "B.", "label": -1}, "no questions"),
     ("strategyqa", {"qid": "a", "question": "Is it?", "answer": "maybe"}, "row 0: field 'answer': 'maybe' is neither"),
+    ("creak", {"ex_id": "a", "sentence": "It is.", "label": "maybe"}, "row 0: field 'label': 'maybe' is neither true"),
+    ("creak", {"ex_id": "a", "sentence": "", "label": "true"}, "row 0: field 'sentence' is empty"),
     ("cqa", {"id": "a", "question": "Is it?", "choices": ["x", "x"], "answer": "x"}, "field 'choices': a list of one"),
     ("cqa", {"question": "Is it?", "choices": ["x", "y"], "answer": "x"}, "row 0: field 'id': no such column"),
     ("anli", {"premise": "A.", "hypothesis": "B.", "label": 1}, "row 0: field 'uid': no such column"),

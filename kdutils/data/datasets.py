@@ -16,7 +16,8 @@ choices and answer needs no code: read it as the data set ``table``.
 Sources: CommonsenseQA 1.11 with CoS-E (Rajani et al. 2019), e-SNLI (Camburu et al. 2018), StrategyQA (Geva et al.
 2021), in the splits of arXiv 2504.16056; the dev split of CommonsenseQA is that of Hsieh et al. (2023), a tenth of
 train drawn with seed 0. ANLI is round 1 (Nie et al. 2020). SVAMP (Patel et al. 2021) is cut into 800 and 200 as by
-Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799.
+Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799. CREAK (Onoe et al. 2021): the labels
+of its test split are not public, so its dev split is the test split here and dev is drawn from train.
 
 A local folder lacks the training inputs of ANLI's round 1. The dev split of round 3 replaces them there (1,198
 questions; the notes say so). For a result on ANLI read from the Hub, or name your own file in `files`.
@@ -41,6 +42,7 @@ from kdutils.errors import shown
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 YES_NO = ("yes", "no")
+TRUE_FALSE = ("true", "false")
 SPLIT_COLUMN = "all"  # key of `files` for one file whose column `split` names the splits
 
 
@@ -169,6 +171,15 @@ def _strategyqa(row):
     return {"id": _text(row, "qid"), "question": _text(row, "question"), "choices": list(YES_NO),
             "answer": _yes_no(row["answer"]),
             "human_explanations": _texts([facts if isinstance(facts, str) else " ".join(_texts(facts))])}
+
+
+def _creak(row):
+    """Return a claim, to be judged true or false."""
+    label = str(row["label"]).strip().casefold()
+    if label not in TRUE_FALSE:
+        raise ValueError(f"field 'label': {shown(row['label'])} is neither true nor false")
+    return {"id": _text(row, "ex_id"), "question": _text(row, "sentence"), "choices": list(TRUE_FALSE), "answer": label,
+            "human_explanations": _texts([row.get("explanation")])}
 
 
 def _yes_no(value):
@@ -306,5 +317,7 @@ READERS = {
         _svamp, local={SPLIT_COLUMN: "svamp/SVAMP.parquet"},
         hub="ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
         hub_splits={SPLIT_COLUMN: "train+test"}),
+    "creak": Reader(  # the labels of its test split are not public: dev is the test split, dev is drawn from train
+        _creak, drop_repeats=True, local={"train": "creak/train.json", "test": "creak/dev.json"}),
     "table": Reader(_table, columns=tuple(QUESTIONS.names)),
 }
