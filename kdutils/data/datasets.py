@@ -16,8 +16,8 @@ choices and answer needs no code: read it as the data set ``table``.
 Sources: CommonsenseQA 1.11 with CoS-E (Rajani et al. 2019), e-SNLI (Camburu et al. 2018), StrategyQA (Geva et al.
 2021), in the splits of arXiv 2504.16056; the dev split of CommonsenseQA is that of Hsieh et al. (2023), a tenth of
 train drawn with seed 0. ANLI is round 1 (Nie et al. 2020). SVAMP (Patel et al. 2021) is cut into 800 and 200 as by
-Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799. CREAK (Onoe et al. 2021): the labels
-of its test split are not public, so its dev split is the test split here and dev is drawn from train.
+Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799. CREAK (Onoe et al. 2021): the
+labels of its test split are not public, so its dev split is the test split here, and dev is drawn from train.
 
 A local folder lacks the training inputs of ANLI's round 1. The dev split of round 3 replaces them there (1,198
 questions; the notes say so). For a result on ANLI read from the Hub, or name your own file in `files`.
