@@ -80,9 +80,9 @@ BAD = {
     "a path of the study": (changed("methods/multitask", {"as": "shuffled", "other_explanations": "x"}),
                             "key 'methods.multitask.other_explanations': the study sets this"),
     "reader without a model": (changed("evaluation", {"simulator": {"epochs": 2.0}}),
-                               "key 'evaluation.simulator': it needs a model"),
+                               "key 'evaluation.simulator.model': empty; give a folder or Hub id"),
     "reader of no kind": (changed("evaluation", {"simulator": {"model": STUDENT, "depth": 2}}),
-                          "key 'evaluation.simulator': unknown 'depth'"),
+                          "key 'evaluation.simulator.depth': unknown; known are model, token"),
     "reader of a wrong type": (changed("evaluation", {"simulator": {"model": STUDENT, "epochs": "two"}}),
                                "key 'evaluation.simulator.epochs': 'two' is not of type float"),
     "reader that is not there": (changed("evaluation", {"simulator": {"model": "./nowhere"}}),
@@ -310,9 +310,11 @@ def test_the_choices_are_those_of_the_code_that_reads_the_values():
     from kdutils.comparison.runs_table import read_measures
     from kdutils.comparison.settings import CompareMethods
     from kdutils.student.models import ADAPTERS
-    from kdutils.student.settings import Adapters
+    from kdutils.student.settings import Adapters, TrainLabelOnly
+    from kdutils.student.training import STUDENT_SETTINGS, TRAINING_SETTINGS
 
     assert Adapters().model_dump() == ADAPTERS
+    assert set(STUDENT_SETTINGS + TRAINING_SETTINGS) == set(TrainLabelOnly.own()), "what a training is given"
     found = set(read_measures(["kdutils/mini/example/evaluations"])["measure"])
     found -= {"groups", "left out", "simulated"}  # counts beside them
     assert len(found) > 10 and all(CompareMethods.faults({"measure": name}) == [] for name in found)

@@ -66,8 +66,8 @@ def test_a_reader_taught_on_explanations_that_name_the_answer_reads_them():
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    ({"model": "x", "colour": 1}, "reader: unknown 'colour'; known: model, tokenizer"),
-    ({"epochs": 2.0}, "reader: it needs a model"),
+    ({"model": "x", "colour": 1}, "simulator.colour: unknown; known are model, tokenizer"),
+    ({"epochs": 2.0}, "simulator.model: empty; give a folder or Hub id"),
 ])
 def test_a_reader_that_cannot_be_made_is_refused(settings, says):
     with pytest.raises(StudyError, match=says):

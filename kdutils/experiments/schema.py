@@ -235,13 +235,9 @@ def _entry_faults(where, values, notebooks, served=False) -> Iterator[Fault]:
     simulator = given.get("simulator")
     if isinstance(simulator, dict) and simulator:
         key = f"{where}.simulator"
-        unknown = [name for name in simulator if name not in LmReader.model_fields]
-        if unknown:
-            yield key, f"unknown {quoted(unknown[0])}; known are {', '.join(LmReader.model_fields)}"
-        elif not simulator.get("model") and not simulator.get("tokenizer"):
-            yield key, "it needs a model, a folder or Hub id; leave it empty for the conditional logit"
-        else:
-            yield from _value_faults(key, simulator, [LmReader])
+        yield from ((f"{key}.{name}", f"unknown; known are {', '.join(LmReader.model_fields)}")
+                    for name in simulator if name not in LmReader.model_fields)
+        yield from _value_faults(key, simulator, [LmReader])
 
 
 def _value_faults(where, values, models: Iterable[type[Settings]], served=False) -> Iterator[Fault]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER
-from kdutils.errors import StudyError
-from kdutils.student.models import KINDS
+from kdutils.errors import StudyError, StudyErrors
+from kdutils.student.settings import LmReader
 from kdutils.student.training import Recipe, recipe_from, train_student
 
 if TYPE_CHECKING:
@@ -29,30 +29,23 @@ if TYPE_CHECKING:
 
 FORMS = ("question", "explanation", "both", "masked")
 DEV_SHARE = 0.1
-STUDENT = {"model": "", "tokenizer": "", "kind": "", "random_weights": False, "config": {}, "lora": {}}
-TRAINING = {"epochs": 3.0, "questions_per_step": 32, "learning_rate": 0.0003, "warmup_steps": 10, "dev_evaluations": 2,
-            "max_source_tokens": 384, "max_target_tokens": 64, "token_budget": 6000}  # a prediction is four questions
 
 
 def check_reader(settings: dict) -> None:
-    """Raise StudyError if `settings` have no model, an unknown kind, or a key that is not in STUDENT or TRAINING."""
-    if settings.get("kind") and settings["kind"] not in KINDS:
-        raise StudyError(f"reader: kind: unknown '{settings['kind']}'; known: {', '.join(KINDS)}")
-    unknown = [name for name in settings if name not in STUDENT | TRAINING]
-    if unknown:
-        raise StudyError(f"reader: unknown '{unknown[0]}'; known: {', '.join(STUDENT | TRAINING)}")
-    if not settings.get("model") and not settings.get("tokenizer"):  # random weights need a tokenizer only
-        raise StudyError("reader: it needs a model, a folder or Hub id; leave it empty for the conditional logit")
+    """Raise StudyErrors for all that is wrong with `settings`, some of those of student.settings.LmReader."""
+    faults = LmReader.faults(settings) or list(LmReader(**settings).conflicts())
+    if faults:
+        raise StudyErrors([f"simulator.{key}: {what}" for key, what in faults])
 
 
 def trained_reader(settings: dict) -> Callable[[list[dict], list[dict], int], dict[str, list[int]]]:
     """Return a function (taught, asked, seed) for evaluation.simulatability.simulate.
 
-    `settings`: some of STUDENT and TRAINING, which have the defaults. The function trains a model on the predictions
-    `taught` and returns, for each of FORMS, the place of the choice that it predicts for each of `asked`.
+    `settings`: some of those of student.settings.LmReader, which has the defaults. The function trains a model on the
+    predictions `taught` and returns, for each of FORMS, the place of the choice that it predicts for each of `asked`.
     """
     check_reader(settings)
-    recipe = recipe_from(STUDENT | TRAINING | settings, "label_only", {})
+    recipe = recipe_from(LmReader.defaults() | settings, "label_only", {})
     recipe = replace(recipe, training=recipe.training | {"dev_accuracy": "scores"})
 
     def read(taught, asked, seed):
@@ -85,7 +78,7 @@ def _trained(folder: Path, taught: list[dict], recipe: Recipe) -> tuple[PreTrain
             for place, one in enumerate(taught) for form in FORMS]
     record = train_student(folder, pd.DataFrame(rows), {}, recipe)
     if "failed" in record:
-        raise StudyError(f"reader: its training failed: {record['failed']}; lower its learning_rate")
+        raise StudyError(f"simulator: its training failed: {record['failed']}; lower its learning_rate")
     return load_trained(folder)
 
 

@@ -85,7 +85,7 @@ class LmReader(Trained):
     notebook: ClassVar[str] = "21_evaluate_student"
     model: ModelName = Field("", description="folder or Hub id")
     epochs: Epochs = Field(3.0, description="times that every prediction is seen")
-    questions_per_step: Count = Field(32, description="predictions per optimiser step, each in four forms")
+    questions_per_step: Count = Field(32, description="forms of predictions per optimiser step; a prediction has four")
     learning_rate: Rate = Field(0.0003, description="highest learning rate; it decays linearly to 0")
     max_source_tokens: Read = Field(384, description="longer inputs are cut")
     max_target_tokens: Read = Field(64, description="longer answers are cut")
