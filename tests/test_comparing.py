@@ -387,8 +387,8 @@ def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
     assert "significantly higher: " in against and "significantly lower: counterfactual (few_shot)" in against
     assert "; no significant difference: 2 comparisons, of which the largest difference is " in against
     assert any(sentence.startswith("Methods compared with their controls") for sentence in said)
-    assert any("2 runs failed or are missing and in no mean: standard (few_shot) seed 2, combined "
-               "(few_shot) seed 0." in sentence for sentence in said)
+    assert any("2 runs failed or are missing and not included in any mean: standard (few_shot) seed 2, "
+               "combined (few_shot) seed 0." in sentence for sentence in said)
     assert "1 evaluation with unknown labels is missing: outputs/x." in said
     assert said[-1].startswith("All intervals are 95 % confidence intervals. Every p is corrected ")
     assert "(Holm) for the 23 comparisons of this report" in said[-1]
