@@ -80,11 +80,10 @@ def _convert(path, folder):
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    source = {"gguf_file": path.name, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-        model, info = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, output_loading_info=True,
-                                                           **source)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        model, info = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32,
+                                                           trust_remote_code=False, output_loading_info=True)
     except Exception as error:  # a broken file may raise any type
         raise StudyError(f"{path}: cannot be read as GGUF ({first_line(error)}); fetch it again") from error
     lacking = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"])})

@@ -233,7 +233,7 @@ def test_a_real_queue_is_read_and_cancelled(tmp_path):
         states = ["squeue", "--noheader", "--sort=i", "--format=%T"]
         wait_for(lambda: slurm_says(*states).split() == ["RUNNING", "RUNNING", "PENDING"])
         asked = subprocess.run(
-            [sys.executable, "-c", "import pathlib, sys; from kdutils import slurm; "
+            [sys.executable, "-c", "import pathlib, sys; from kdutils.experiments import slurm; "
                                    "slurm.stop_jobs(pathlib.Path(sys.argv[1]))", str(logs.parents[1])],
             env=environment, capture_output=True, text=True)
         assert asked.returncode == 0, asked.stderr
