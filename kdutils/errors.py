@@ -53,7 +53,7 @@ class StudyErrors(StudyError):
         self.lines = [str(StudyError(message)) for message in messages[:MOST_LINES]]
         left = len(messages) - len(self.lines)
         self.lines += [f"… and {left} more like these"] if left else []
-        super().__init__(self.lines[0] + (f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""))
+        super().__init__("; ".join(self.lines))
 
 
 def short(value: object, most: int = 60) -> str:
