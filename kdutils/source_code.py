@@ -2,7 +2,7 @@
 
 A step depends on the modules that it imports, on those that these import, and on the files beside them that they name
 (a template, a world of facts). Imports inside functions count. Comments, docstrings and layout do not: a module is
-digested as its syntax tree. Prompts are left out, because each data set has its own (see execution.files_of).
+digested as its syntax tree. Prompts are left out, because each data set has its own (see inputs.files_of).
 """
 
 import ast

@@ -181,3 +181,12 @@ def test_every_prompting_is_planned_without_asking(table, tmp_path, monkeypatch)
         assert before.prompt_tokens > 0 and before.new_tokens >= 8 * before.to_ask
         assert after.to_ask == 0 and after.stored == before.stored + before.to_ask
     assert isinstance(made, pd.DataFrame)
+
+
+def test_progress_is_one_line_that_ends_when_it_is_done(tmp_path, capsys):
+    from kdutils.teacher.progress import show_progress
+
+    for done in (1, 2):
+        show_progress(tmp_path / "progress.txt", done, 2, f"explained {done} of 2 texts")
+    assert capsys.readouterr().out == "\rexplained 1 of 2 texts\rexplained 2 of 2 texts\n"
+    assert (tmp_path / "progress.txt").read_text() == "explained 2 of 2 texts\n"

@@ -184,3 +184,11 @@ def test_an_experiment_takes_a_file_as_student_and_teacher(file, tmp_path):
     path.write_text(without_people(changed("students/mini-t5", {"model": str(file.with_name("no.gguf"))})))
     with pytest.raises(StudyError, match=r"key 'students\.mini-t5\.model': .*no\.gguf: no such file or folder"):
         load_experiment(path)
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    for name, says in (("empty.gguf", "does not begin with GGUF"), ("two", r"name one of a\.gguf, b\.gguf")):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        for packed in ("a.gguf", "b.gguf"):
+            (tmp_path / "two" / packed).write_bytes(b"GGUF")
+        path.write_text(without_people(changed("students/mini-t5", {"model": str(tmp_path / name)})))
+        with pytest.raises(StudyError, match=rf"key 'students\.mini-t5\.model': .*{says}"):
+            load_experiment(path)

@@ -18,7 +18,7 @@ from kdutils.data.tables import path_kind
 from kdutils.errors import StudyError, quoted, short
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.steps import DATA, NOTEBOOKS, SETTINGS
-from kdutils.gguf import gguf_file
+from kdutils.gguf import check_gguf, gguf_file
 from kdutils.hub import (
     ADAPTER,
     HUB_ID,
@@ -78,8 +78,13 @@ def path_fault(value: str | list, what: str, whole: bool = False) -> str:
         return "" if right else f"{short(value)}: neither a folder nor a Hub id such as google-t5/t5-small"
     if not exists(path):
         return f"{short(value, 200)}: no such file or folder"
-    if what in ("model", "vocabulary") and gguf_file(value):
-        return ""
+    if what in ("model", "vocabulary"):
+        try:
+            if packed := gguf_file(value):
+                check_gguf(packed)
+                return ""
+        except StudyError as error:
+            return str(error)
     if not path.is_dir():
         return f"{short(value, 200)}: a file, but a folder is wanted"
     if what == "vocabulary" and not has_tokenizer(path) and not (path / ADAPTER).is_file():

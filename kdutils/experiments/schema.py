@@ -400,6 +400,6 @@ def _people_faults(settings) -> Iterator[Fault]:
 
 
 def _labels(cells):
-    """Return what people's texts are called, as human_study.label_methods does: the method and what else varies."""
+    """Return what people's texts are called, as human_study.design.label_methods does: method and what varies."""
     varying = [place for place in range(4) if place == 0 or len({cell[place] for cell in cells}) > 1]
     return list(dict.fromkeys(" · ".join(cell[place] for place in varying) for cell in cells))

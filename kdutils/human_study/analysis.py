@@ -135,7 +135,7 @@ def compare_methods(wide: pd.DataFrame, rated: list[str]) -> tuple[pd.DataFrame,
 def compare_pairs(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
     """Return (Dunn's test of ranks and, beside it, Tukey's test of means for each pair of methods, sentences).
 
-    The columns of stats.dunn, then difference (of means, in points), low, high and p_tukey.
+    The columns of groups.dunn, then difference (of means, in points), low, high and p_tukey.
     """
     ranks, sentences = _attempt_table(rating, "Dunn's test", groups.dunn, wide, rating, "method")
     means, more = _attempt_table(rating, "Tukey's test", groups.tukey, wide, rating, "method")
@@ -145,7 +145,7 @@ def compare_pairs(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[s
 
 
 def analyse_variance(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return (stats.two_way_anova of rating ~ method * data set, or method * rater in one data set, sentences)."""
+    """Return (groups.two_way_anova of rating ~ method * data set, or method * rater in one data set, sentences)."""
     second = "dataset" if wide["dataset"].nunique() > 1 else "rater"
     return _attempt_table(rating, "The analysis of variance", groups.two_way_anova, wide, rating, "method", second)
 
@@ -229,7 +229,7 @@ def _fit_first(what, function, wide, rating, tries):
 
 def with_and_without_outliers(wide: pd.DataFrame, rating: str,
                               whole: models.LinearModel | None) -> tuple[pd.DataFrame, list[str]]:
-    """Return (coefficients of `whole` and of the same model without the outliers of stats.iqr_outliers, sentences)."""
+    """Return (coefficients of `whole` and of the same model without the outliers of groups.iqr_outliers, sentences)."""
     if whole is None:
         return pd.DataFrame(), ["Without a linear model of all ratings there is none without outliers."]
     kept = wide[~groups.iqr_outliers(wide, rating, "method")]
@@ -257,7 +257,7 @@ def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable |
 
 def power_of_study(wide: pd.DataFrame, constructs: list[str], model: models.MixedModel | None = None,
                    level: float = 0.05, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
-    """Return (power of Kruskal-Wallis per construct by stats.study_power, columns POWER, sentences).
+    """Return (power of Kruskal-Wallis per construct by power.study_power, columns POWER, sentences).
 
     It is the power of a study with as many raters and ratings, if the methods truly differed as much as they do here.
     `model`: fit_mixed of these ratings; its share of variance of the raters is their correlation, else it is 0.

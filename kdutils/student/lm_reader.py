@@ -39,7 +39,7 @@ def check_reader(settings: dict) -> None:
 
 
 def trained_reader(settings: dict) -> Callable[[list[dict], list[dict], int], dict[str, list[int]]]:
-    """Return a function (taught, asked, seed) for evaluation.simulatability.simulate.
+    """Return a function (taught, asked, seed) for evaluation.simulatability.measure_simulatability.
 
     `settings`: some of those of student.settings.LmReader, which has the defaults. The function trains a model on the
     predictions `taught` and returns, for each of FORMS, the place of the choice that it predicts for each of `asked`.

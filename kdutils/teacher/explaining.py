@@ -65,7 +65,7 @@ def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: 
     teacher = teacher or open_teacher(parameters)
     started = time.time()
     report = None if progress is None else lambda done, total: show_progress(
-        progress, f"explained {done} of {total} texts")
+        progress, done, total, f"explained {done} of {total} texts")
     table = PROMPTED[prompting](teacher, questions, parameters, report)
     if len(table) and table["text"].isna().all():
         raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({table['problem'].iloc[0]}); "

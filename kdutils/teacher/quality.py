@@ -73,7 +73,7 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
     """Return one row per stage and round of the cleaned texts; shares are of the usable texts.
 
     Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
-    mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.follows; the other texts do not show
+    mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.argues_for; other texts do not show
     it; None for critiques), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has
     the same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see
     is_copy; None without `dataset`), and tokens read and written, where they are known.

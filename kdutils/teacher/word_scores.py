@@ -155,7 +155,7 @@ def _scored(model, tokenizer, items, words, encoded, target_ids, given, settings
                              "numbers; look at the teacher's weights and training")
         scored[row], errors[row] = merge_words(words[row], offsets[row], scores), error
         if progress and (done % 100 == 0 or done == len(items)):
-            show_progress(progress, f"attributed {done} of {len(items)} questions")
+            show_progress(progress, done, len(items), f"attributed {done} of {len(items)} questions")
     return scored, {item["id"]: error for item, error in zip(items, errors, strict=True)}
 
 
