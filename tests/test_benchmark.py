@@ -16,7 +16,7 @@ from kdutils.benchmarks.training import (
     show_row,
 )
 from kdutils.errors import StudyError
-from kdutils.student.collating import TokenRow
+from kdutils.student.rows import TokenRow
 
 
 def test_a_process_that_the_system_killed_is_out_of_memory_and_any_other_end_is_an_error():

@@ -1,6 +1,7 @@
 """The loss of a step: against a float64 computation by hand, and equal however the step is cut."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -10,12 +11,13 @@ from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
 from kdutils.student import fast_layers
 from kdutils.student import trainer as trainer_module
-from kdutils.student.chunks import cut_rows
-from kdutils.student.collating import IGNORED, ChoiceRow, EpochRows, RowFormat, TokenRow, pad_chunk, tokenize_rows
+from kdutils.student.chunks import cut_rows, pad_chunk
+from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
 from kdutils.student.fast_layers import QuickDropout, QuickEmbedding, use_fast_layers
 from kdutils.student.loss import LAST, LOGITS, HeadLoss, last_layer, step_loss
 from kdutils.student.methods import METHODS, Explained, apply_control, task_weights
 from kdutils.student.models import load_student, model_kind
+from kdutils.student.rows import IGNORED, ChoiceRow, TokenRow
 from kdutils.student.trainer import Diverged, StudyTrainer, training_arguments
 from kdutils.student.training import Recipe, worked_loss
 
@@ -39,11 +41,28 @@ SHAPES = {
 }
 
 
+def exact(model):
+    """Return a model in float64, also where the library always computes in float32."""
+    def rotate(layer, x, position_ids):
+        angles = position_ids[..., None].to(x.dtype) * layer.inv_freq.to(x.dtype)
+        both = torch.cat((angles, angles), dim=-1)
+        return both.cos(), both.sin()
+
+    def normalise(layer, x):
+        return layer.weight * x * (x.pow(2).mean(-1, keepdim=True) + layer.variance_epsilon).rsqrt()
+
+    for module in model.double().modules():
+        for name, forward in (("RotaryEmbedding", rotate), ("RMSNorm", normalise)):
+            if type(module).__name__.endswith(name):
+                module.forward = functools.partial(forward, module)
+    return model
+
+
 @pytest.fixture(scope="module")
 def students(tiny):
     """One model in float64 of each kind and of each way that its logits are made, and the tokenizer."""
-    made = {name: load_student("", "kdutils/mini/student", random_weights=True, config=shape, seed=2,
-                               kind="classifier" if name == "classifier" else "")[0].double()
+    made = {name: exact(load_student("", "kdutils/mini/student", random_weights=True, config=shape, seed=2,
+                                     kind="classifier" if name == "classifier" else "")[0])
             for name, shape in SHAPES.items()}
     return {"seq2seq": tiny[0], **made}, tiny[1]
 
@@ -144,8 +163,8 @@ def test_loss_and_gradients_of_the_other_students_equal_one_by_hand(students, qu
 def test_gradients_of_a_large_vocabulary_equal_those_by_hand(students, questions, explained, tied, tmp_path,
                                                              monkeypatch):
     """They are added to what stands, and to those of the output layer where the two share a weight."""
-    model = load_student("", "kdutils/mini/student", random_weights=True, seed=2, config={
-        **SHAPES["causal"], "tie_word_embeddings": tied})[0].double()
+    model = exact(load_student("", "kdutils/mini/student", random_weights=True, seed=2, config={
+        **SHAPES["causal"], "tie_word_embeddings": tied})[0])
     groups = rows_for(students, questions, explained, "combined", PARAMETERS, "causal")
     model.zero_grad()
     loss_by_hand(model, groups, list(WEIGHTS["combined"].values())).backward()

@@ -129,7 +129,7 @@ def test_a_short_generation_stops_where_the_explanation_begins():
     mixed = wrong + items[5:]
     assert dev_accuracy(tokenizer, mixed, "standard")(model) == 0.75
     assert dev_accuracy(tokenizer, mixed, "standard", by="scores")(model) == 0.75
-    with pytest.raises(StudyError, match="scores need choices and an answer that comes first; method 'counterfactual'"):
+    with pytest.raises(StudyError, match="scores need choices and an answer that comes first; the method or the"):
         dev_accuracy(tokenizer, items, "counterfactual", by="scores")
     with pytest.raises(StudyError, match="dev_accuracy: unknown 'guess'; known: generation, scores"):
         dev_accuracy(tokenizer, items, by="guess")

@@ -8,17 +8,8 @@ from scipy.stats import chisquare
 
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
-from kdutils.student.chunks import cut_rows
-from kdutils.student.collating import (
-    IGNORED,
-    ChoiceRow,
-    EpochRows,
-    RowFormat,
-    StepCollator,
-    TokenRow,
-    pad_chunk,
-    tokenize_rows,
-)
+from kdutils.student.chunks import cut_rows, pad_chunk
+from kdutils.student.collating import EpochRows, RowFormat, StepCollator, tokenize_rows
 from kdutils.student.methods import Explained
 from kdutils.student.models import (
     choice_logits,
@@ -31,6 +22,7 @@ from kdutils.student.models import (
     output_layer_on,
 )
 from kdutils.student.predicting import predict_questions
+from kdutils.student.rows import IGNORED, ChoiceRow, TokenRow
 
 TOKENIZER = "kdutils/mini/student"
 T5 = {"model_type": "t5", "d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
@@ -93,7 +85,7 @@ def learn(model, rows, rate=5e-3, steps=250, enough=0.03):
         if "choices" in chunk:
             loss = choice_losses(model, chunk).mean()
         else:
-            with output_layer_on(model, counted):
+            with output_layer_on(model, counted.flatten().nonzero()[:, 0]):
                 logits = model(**inputs).logits
             loss = torch.nn.functional.cross_entropy(logits, chunk["labels"][counted])
         if loss.item() < enough:
@@ -165,7 +157,7 @@ def test_the_labels_give_the_loss_that_the_library_computes(twenty):
     for row in rows_for(model, tokenizer, items[:3], rationales, "multitask"):
         chunk = pad_chunk([row], model.config.pad_token_id, None, causal=True)
         counted = chunk["labels"] != IGNORED
-        with output_layer_on(model, counted):
+        with output_layer_on(model, counted.flatten().nonzero()[:, 0]):
             logits = model(input_ids=chunk["input_ids"]).logits
         loss = torch.nn.functional.cross_entropy(logits, chunk["labels"][counted])
         labels = torch.tensor([[IGNORED] * len(row.source) + row.target])  # the library moves these itself

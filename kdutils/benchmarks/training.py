@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, Seq2SeqTrainer
 
-    from kdutils.student.collating import TokenRow
     from kdutils.student.methods import Explained
+    from kdutils.student.rows import TokenRow
 
 BLOCK = 1000  # rows that the published code pads to the longest one
 LIMITS = {"sources": 300, "multitask": 300, "combined": 256}  # tokens, as published
@@ -249,8 +249,8 @@ def time_steps(way: str, method: str, table: "pd.DataFrame", explained: "dict[st
     One more step runs before them, because the first step of a process allocates its memory and the optimiser's state.
     `lengthen`: the factor by which targets are cut or repeated.
     """
-    from kdutils.student.collating import TokenRow
     from kdutils.student.methods import task_weights
+    from kdutils.student.rows import TokenRow
     from kdutils.student.trainer import StudyTrainer, training_arguments
 
     rows, weights, watch = tokenized(method, table, explained)["train"], task_weights(method, {}), StepTimes()
@@ -270,7 +270,7 @@ def time_steps(way: str, method: str, table: "pd.DataFrame", explained: "dict[st
         arguments.load_best_model_at_end = False
         study = StudyTrainer(
             model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
-            token_budget=budget, dev_rows=rows[0], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
+            token_budget=budget, dev_rows=rows[:1], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
     study.train()
     return {"seconds": watch.steps()[1:], "target_tokens": tokens, "peak_mib": peak_mib()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,59 +13,14 @@ from kdutils.data.texts import count_tokens_before, fold
 from kdutils.errors import StudyError
 from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
 from kdutils.student.models import end_token, load_tokenizer
+from kdutils.student.rows import ChoiceRow, SharedRows, TokenRow, counted_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label of what does not count in the loss
+TAG_BEHIND = re.compile(r"\n\[\w+\]$")
 SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """A Row as token ids; `task` is the number of its task in the method's order.
-
-    `target`: the ids of target prefix and target, end token included. The first `given` ids are the prefix, which does
-    not count in the loss.
-    """
-
-    task: int
-    source: list[int]
-    target: list[int]
-    given: int = 0
-
-    @property
-    def counted(self) -> int:
-        """How many of the target's tokens count in the loss."""
-        return len(self.target) - self.given
-
-
-@dataclass(frozen=True)
-class ChoiceRow:
-    """A question for a classifier: the token ids (and type ids) of each pair of question and choice.
-
-    `gold` is the place of the right choice. A question counts as one target token, so the loss of its task is a mean
-    over questions.
-    """
-
-    task: int
-    pairs: list[list[int]]
-    types: list[list[int]]
-    gold: int
-    counted = 1
-    given = 0
-
-    @property
-    def source(self) -> list[int]:
-        """The tokens of all pairs: what the question takes of a token budget."""
-        return [token for pair in self.pairs for token in pair]
-
-    @property
-    def target(self) -> list[int]:
-        """The place of the right choice, as the one target token."""
-        return [self.gold]
 
 
 @dataclass(frozen=True)
@@ -72,13 +28,14 @@ class RowFormat:
     """What rows have to fit. Longer sources and targets are cut to `max_source` and `max_target` tokens.
 
     `kind`: that of the student (models.model_kind). `context`: for how many tokens the model has positions
-    (hub.model_context), None for any number.
+    (hub.model_context), None for any number. `tag`: where the tag stands, one of methods.TAG_PLACES.
     """
 
     max_source: int
     max_target: int
     kind: str = "seq2seq"
     context: int | None = None
+    tag: str = "before"
 
 
 class EpochRows:
@@ -109,8 +66,8 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
 
     `items`: records of tables.QUESTIONS; `explained`: {question id: see methods.as_explained}. An entry is a list of
     TokenRows, with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
-    `cuts` counts the cut ``sources`` and ``targets``. A cut text keeps its end token, and an answer at the end of a
-    target: the rationale before it is cut.
+    `cuts` counts the cut ``sources`` and ``targets``. A cut text keeps its end token, a tag at the end of a source, and
+    an answer at the end of a target: what is before them is cut.
 
     Raises StudyError for an answer that does not fit, because a student could never write it, and for a row longer
     than the model's context.
@@ -124,7 +81,7 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
     numbers = {task.name: number for number, task in enumerate(tasks)}
     concluding = {task.name for task in tasks if task.concludes}
     _check_answers(tokenizer, items, format_conclusion if concluding else format_answer, row_format.max_target)
-    groups = [rows_of(method, parameters, item, explained.get(item["id"])) for item in items]
+    groups = [rows_of(method, parameters, item, explained.get(item["id"]), row_format.tag) for item in items]
     rows = [row for group in groups for row in group]
     sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], row_format.kind)
     targets = _encoded(encode_targets, tokenizer, [_decoded(row) for row in rows])
@@ -139,7 +96,8 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
             cuts["targets"] += too_long
             tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and too_long else 1
             _check_answer(tail, row_format.max_target, item)
-            source, target = cut(source, row_format.max_source), cut(target, row_format.max_target, tail)
+            source = cut_source(tokenizer, row.source, source, row_format.max_source)
+            target = cut(target, row_format.max_target, tail)
             _check_context(len(source), len(target), row_format, item)
             of_task.setdefault(row.task, []).append(TokenRow(
                 numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail)))
@@ -268,6 +226,13 @@ def cut(ids: list[int], limit: int, tail: int = 1) -> list[int]:
     return ids if len(ids) <= limit else ids[: limit - tail] + ids[-tail:]
 
 
+def cut_source(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], limit: int) -> list[int]:
+    """Return at most `limit` of the `ids` that encode_sources returned for `text`; a tag behind the text is kept."""
+    tag = TAG_BEHIND.search(text) if len(ids) > limit else None
+    tail = len(ids) - count_tokens_before(tokenizer, [text], [tag.start()])[0] if tag else 1
+    return cut(ids, limit, min(tail, limit))
+
+
 def _check_answers(tokenizer, items, sentence: Callable[[str], str], limit):
     for item, ids in zip(items, encode_targets(tokenizer, [sentence(item["answer"]) for item in items]), strict=True):
         _check_answer(len(ids) + 1, limit, item)
@@ -308,75 +273,24 @@ def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) 
                      list(item["choices"]).index(item["answer"])), too_long
 
 
-# Tensors
-
-def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False) -> dict[str, torch.Tensor]:
-    """Return the tensors of a chunk of rows, padded on the right: ids, mask and labels, (rows, length); task, (rows,).
-
-    Encoder-decoder: `decoder_input_ids` are the targets moved right by one, after the start token; ``labels[:, i]`` is
-    the token to write at decoder position i. Causal: `input_ids` are source and target as one text, and
-    ``labels[:, i]`` is the token after position i; the labels are already moved, a loss must not move them again.
-    Sources, target prefixes and padding have the label IGNORED. Padding is known by the lengths, so an end token counts
-    even where it is also the padding token. For ChoiceRows see pad_choices.
-    """
-    import torch
-
-    if isinstance(rows[0], ChoiceRow):
-        return pad_choices(rows, pad)
-    labels = [[IGNORED] * row.given + row.target[row.given:] for row in rows]
-    task = torch.tensor([row.task for row in rows])
-    if causal:
-        labels = [[IGNORED] * (len(row.source) - 1) + known + [IGNORED]
-                  for row, known in zip(rows, labels, strict=True)]
-        return {**pad_inputs([row.source + row.target for row in rows], pad), "labels": padded(labels, IGNORED),
-                "task": task}
-    return {**pad_inputs([row.source for row in rows], pad),
-            "decoder_input_ids": padded([[start, *row.target[:-1]] for row in rows], pad),
-            "labels": padded(labels, IGNORED), "task": task}
-
-
-def pad_choices(rows: list[ChoiceRow], pad: int) -> dict[str, torch.Tensor]:
-    """Return the tensors of a chunk of ChoiceRows, for models.choice_losses.
-
-    `input_ids`, `attention_mask` and, if the model takes them, `token_type_ids`: (pairs, length), the pairs of all
-    questions in order; `choices`: the number of pairs of each question, (questions,); `labels`: the place of the right
-    pair, (questions,); `task`, (questions,).
-    """
-    import torch
-
-    types = [ids for row in rows for ids in row.types]
-    return {**pad_inputs([pair for row in rows for pair in row.pairs], pad),
-            **({"token_type_ids": padded(types, 0)} if types else {}),
-            "choices": torch.tensor([len(row.pairs) for row in rows]),
-            "labels": torch.tensor([row.gold for row in rows]), "task": torch.tensor([row.task for row in rows])}
-
-
-def pad_inputs(lists: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `attention_mask` of lists of token ids, (lists, longest), padded on the right."""
-    return {"input_ids": padded(lists, pad), "attention_mask": padded([[1] * len(ids) for ids in lists], 0)}
-
-
-def padded(lists: list[list[int]], filler: int) -> torch.Tensor:
-    """Return lists of numbers as one tensor, (lists, longest), filled up on the right."""
-    import torch
-
-    width = max(map(len, lists))
-    return torch.tensor([numbers + [filler] * (width - len(numbers)) for numbers in lists])
-
-
 class StepCollator:
     """Collates the questions of one step (lists of rows) into ``{"rows": …, "task_tokens": …}``.
 
     `task_tokens`, (tasks,): the target tokens of each task in the step that count in the loss. The mean of the task's
-    loss divides by them.
+    loss divides by them. `share`: the rows of a question become SharedRows (for models.shares_tokens).
     """
 
-    def __init__(self, tasks: int):
-        self.tasks = tasks
+    def __init__(self, tasks: int, share: bool = False):
+        self.tasks, self.share = tasks, share
 
     def __call__(self, questions: list[list]) -> dict:
         import torch
 
         rows = [row for question in questions for row in question]
-        counts = [sum(row.counted for row in rows if row.task == task) for task in range(self.tasks)]
-        return {"rows": rows, "task_tokens": torch.tensor(counts, dtype=torch.float64)}
+        counts = torch.tensor(counted_tokens(rows, self.tasks), dtype=torch.float64)
+        return {"rows": shared(questions) if self.share else rows, "task_tokens": counts}
+
+
+def shared(questions: Sequence[list[TokenRow]]) -> list[SharedRows]:
+    """Return the rows of each question as SharedRows; questions without rows are left out."""
+    return [SharedRows(rows) for rows in questions if rows]

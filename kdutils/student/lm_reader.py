@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER
 from kdutils.errors import StudyError, StudyErrors
+from kdutils.student.methods import Method
 from kdutils.student.settings import LmReader
 from kdutils.student.training import Recipe, recipe_from, train_student
 
@@ -50,8 +51,8 @@ def trained_reader(settings: dict) -> Callable[[list[dict], list[dict], int], di
 
     def read(taught, asked, seed):
         with tempfile.TemporaryDirectory(prefix="reader-") as folder:
-            model, tokenizer = _trained(Path(folder) / "reader", taught, replace(recipe, seed=seed))
-        return {form: _predicted_places(model, tokenizer, [form_of(one, form) for one in asked]) for form in FORMS}
+            reader = _trained(Path(folder) / "reader", taught, replace(recipe, seed=seed))
+        return {form: _predicted_places(*reader, [form_of(one, form) for one in asked]) for form in FORMS}
 
     return read
 
@@ -65,11 +66,12 @@ def form_of(prediction: dict, form: str) -> dict:
             "choices": list(prediction["choices"]), "answer": prediction["answer"], "human_explanations": []}
 
 
-def _trained(folder: Path, taught: list[dict], recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return (model, tokenizer) of a reader that has learnt to predict the answers of `taught`."""
+def _trained(folder: Path, taught: list[dict],
+             recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Method]:
+    """Return (model, tokenizer, its method) of a reader that has learnt to predict the answers of `taught`."""
     import pandas as pd
 
-    from kdutils.student.predicting import load_trained
+    from kdutils.student.predicting import asked_as, load_trained
 
     places = list(range(len(taught)))
     random.Random(f"reader {recipe.seed}").shuffle(places)
@@ -79,10 +81,11 @@ def _trained(folder: Path, taught: list[dict], recipe: Recipe) -> tuple[PreTrain
     record = train_student(folder, pd.DataFrame(rows), {}, recipe)
     if "failed" in record:
         raise StudyError(f"simulator: its training failed: {record['failed']}; lower its learning_rate")
-    return load_trained(folder)
+    return *load_trained(folder), asked_as(folder)
 
 
-def _predicted_places(model, tokenizer, items):
+def _predicted_places(model, tokenizer, asks, items):
     from kdutils.student.predicting import choose
 
-    return [item["choices"].index(choice) for item, choice in zip(items, choose(model, tokenizer, items), strict=True)]
+    chosen = choose(model, tokenizer, items, asks)
+    return [item["choices"].index(choice) for item, choice in zip(items, chosen, strict=True)]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from kdutils.student.chunks import cut_rows
-from kdutils.student.collating import IGNORED, pad_chunk
+from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.models import choice_losses, model_kind, output_layer_on
+from kdutils.student.rows import IGNORED, counted_tokens
 
 LOGITS = {"cpu": 8_000_000, "cuda": 64_000_000}  # how many logits a slice has at most
 FAR = 1e-30  # a probability below this has lost digits; its logarithm is computed from the logits
@@ -25,7 +25,7 @@ def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor],
     `chunk`: the tensors of pad_chunk. `scale`, (tasks,): w_t / N_t of each task; then the first values of all chunks of
     a step add up to the loss of the step. A question of a classifier counts as one token. The sums are float64.
     """
-    chunk = chunk if "of" in chunk else add_places(chunk)
+    chunk = add_places(chunk)
     weights, head = scale[chunk["of"]], last_layer(model, chunk)
     if "choices" in chunk:
         losses = choice_losses(model, chunk)
@@ -36,7 +36,7 @@ def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor],
         total, losses = HeadLoss.apply(hidden, head.weight, head.bias, chunk["tokens"], weights,
                                        torch.is_grad_enabled())
     else:
-        with output_layer_on(model, chunk["labels"] != IGNORED):
+        with output_layer_on(model, chunk["places"]):
             logits = _logits(model, chunk)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never a softmax in half precision
         losses = functional.cross_entropy(logits, chunk["tokens"], reduction="none")
@@ -46,10 +46,12 @@ def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor],
 
 
 def add_places(chunk: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Add to a chunk the counted tokens, their places in the flattened labels and their tasks, (counted tokens,).
+    """Add to a chunk the counted tokens, their places in the flattened sequences and their tasks, (counted tokens,).
 
     This is done before the chunk goes to the GPU: counting there would make the processor wait.
     """
+    if "of" in chunk:
+        return chunk
     if "choices" in chunk:
         return {**chunk, "of": chunk["task"]}
     rows, columns = (chunk["labels"] != IGNORED).nonzero(as_tuple=True)
@@ -149,7 +151,7 @@ def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.
         outputs = []
         handle = head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         training = model.training
-        with torch.no_grad(), torch.autocast(chunk["labels"].device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(chunk["input_ids"].device.type, enabled=False):
             logits = _logits(model.eval(), {name: tensor[:1] for name, tensor in chunk.items()})
         handle.remove()
         model.train(training)
@@ -158,7 +160,8 @@ def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.
 
 
 def _logits(model, chunk):
-    inputs = {name: chunk[name] for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in chunk}
+    names = ("input_ids", "attention_mask", "position_ids", "decoder_input_ids")
+    inputs = {name: chunk[name] for name in names if name in chunk}
     return model(**inputs, use_cache=False).logits
 
 
@@ -171,18 +174,25 @@ def _forward_of(module, function):
         del module.forward
 
 
+def dev_losses(model: torch.nn.Module, rows: Sequence, tasks: int, *how: object) -> list[float]:
+    """Return, for each of `tasks` (their number), the mean −log p per counted target token; `how` as of loss_sums."""
+    sums = loss_sums(model, rows, tasks, *how).tolist()
+    return [total / max(1, count) for total, count in zip(sums, counted_tokens(rows, tasks), strict=True)]
+
+
 @torch.no_grad()
-def dev_losses(model: torch.nn.Module, rows: Sequence, tasks: int, token_budget: int, pad: int, start: int | None,
-               device: torch.device | str) -> list[float]:
-    """Return, for each of `tasks` (their number), the mean −log p per counted target token over `rows`."""
+def loss_sums(model: torch.nn.Module, rows: Sequence, tasks: int, token_budget: int, pad: int, start: int | None,
+              device: torch.device | str) -> torch.Tensor:
+    """Return Σ −log p of the counted target tokens of `rows` for each of `tasks` (their number), float64, (tasks,).
+
+    `rows`: TokenRows, ChoiceRows or SharedRows. `pad`, `start`: see chunks.pad_chunk.
+    """
     causal = model_kind(model) == "causal"
-    sums, counts = torch.zeros(tasks, dtype=torch.float64, device=device), [0] * tasks
+    sums = torch.zeros(tasks, dtype=torch.float64, device=device)
     for rows_of_chunk in cut_rows(rows, token_budget, causal):
         chunk = move_chunk(add_places(pad_chunk(rows_of_chunk, pad, start, causal)), device)
         sums += step_loss(model, chunk, torch.zeros(tasks, device=device))[1]
-        for row in rows_of_chunk:
-            counts[row.task] += row.counted
-    return [total / max(1, count) for total, count in zip(sums.tolist(), counts, strict=True)]
+    return sums
 
 
 def move_chunk(chunk: dict[str, torch.Tensor], device: torch.device | str) -> dict[str, torch.Tensor]:

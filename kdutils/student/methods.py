@@ -3,9 +3,10 @@
 A new method needs a function that returns its tasks, one entry in METHODS and a notebook. The loss of a step is the sum
 over tasks of weight · mean −log p over the task's target tokens (see trainer.py).
 
-Texts have the format of arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with two
-differences. Where an answer comes before its explanation in one target, the marker ``Explanation:`` separates them, so
-that the end of the answer is known. Tags are in the source only.
+Texts have the format of arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with
+three differences. Where an answer comes before its explanation in one target, the marker ``Explanation:`` separates
+them, so that the end of the answer is known. Tags are in the source only. A causal student reads the tag behind the
+question, so that a question is computed once for all of its tasks (rows.SharedRows).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from kdutils.errors import StudyError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TAG_PLACES = ("before", "after")  # the question
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,20 @@ class Explained:
 class Task:
     """One term of the loss. ``texts(item, explained)`` returns [(source, target, target prefix)] of its rows.
 
-    `concludes`: its targets end with the answer. A target that is too long is then cut before that sentence.
+    Its sources do not hold the tag, which is the task's name unless `tag` says another one. `concludes`: its targets
+    end with the answer. A target that is too long is then cut before that sentence.
     """
 
     name: str
     weight: float
     texts: Callable[[dict, Explained], list[tuple]]
     concludes: bool = False
+    tag: str | None = None
+
+    def rows(self, item: dict, explained: Explained, place: str) -> list[Row]:
+        """Return the Rows of one question, with the tag at `place` (one of TAG_PLACES)."""
+        tag = self.name if self.tag is None else self.tag
+        return [Row(self.name, place_tag(source, tag, place), *rest) for source, *rest in self.texts(item, explained)]
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Method:
       text holds answer and explanation, the explanation first if `explains_first`.
     - `explained`: whether the method reads explanations. `contrary`: whether it also reads explanations of wrong
       answers.
+    - `tag`: where a student was taught to read the tag, one of TAG_PLACES; see taught_method().
     - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
       wrote, see apply_control(); None where a control differs in its tasks alone.
     """
@@ -84,6 +95,11 @@ class Method:
     contrary: bool = False
     control_of: str = ""
     control: Callable | None = None
+    tag: str = "before"
+
+    def source(self, item: dict, tag: str, rationale: str = "") -> str:
+        """Return the source text with which a student of this method is asked; see format_source."""
+        return format_source(item, tag, rationale, self.tag)
 
     @property
     def one_text(self) -> bool:
@@ -98,39 +114,45 @@ class Method:
 
 # The texts
 
-def format_source(item: dict, tag: str, rationale: str = "") -> str:
-    """Return the source text of a question with a task tag ("" for none) and, at its end, a rationale to follow."""
-    head = f"[{tag}] " if tag else ""
+def format_source(item: dict, tag: str = "", rationale: str = "", place: str = "before") -> str:
+    """Return the source text of a question: a rationale to follow, if given, at its end, and the tag at its place."""
     choices = f"\nChoices: {format_choices(item['choices'])}" if item["choices"] else ""
-    return f"{head}Question: {item['question']}{choices}" + (f"\nRationale: {rationale}" if rationale else "")
+    follow = f"\nRationale: {rationale}" if rationale else ""
+    return place_tag(f"Question: {item['question']}{choices}{follow}", tag, place)
+
+
+def place_tag(source: str, tag: str, place: str) -> str:
+    """Return a source text with a task tag ("" for none) ``before`` it, as published, or ``after`` it."""
+    if not tag:
+        return source
+    return f"{source}\n[{tag}]" if place == "after" else f"[{tag}] {source}"
 
 
 # The tasks. Each turns a question and its explanations into [(source, target, target prefix)].
 
 def predict(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the answer (label_only; the first task of multitask)."""
-    return [(format_source(item, "predict"), format_answer(item["answer"]))]
+    return [(format_source(item), format_answer(item["answer"]))]
 
 
-def explain(item: dict, explained: Explained, tag: str = "explain") -> list[tuple]:
+def explain(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the explanation (the second task of multitask); no row without an explanation."""
-    return [(format_source(item, tag), explained.rationale)] if explained.rationale else []
+    return [(format_source(item), explained.rationale)] if explained.rationale else []
 
 
 def predict_then_explain(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the answer, then the explanation if there is one, in one target (standard)."""
     rest = f" {MARKER} {explained.rationale}" if explained.rationale else ""
-    return [(format_source(item, "predict"), format_answer(item["answer"]) + rest)]
+    return [(format_source(item), format_answer(item["answer"]) + rest)]
 
 
-def explain_then_predict(item: dict, explained: Explained, tag: str = "factual") -> list[tuple]:
+def explain_then_predict(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the explanation, if there is one, then the answer, in one target."""
     head = f"{explained.rationale} " if explained.rationale else ""
-    return [(format_source(item, tag), head + format_conclusion(item["answer"]))]
+    return [(format_source(item), head + format_conclusion(item["answer"]))]
 
 
-def follow_rationale(item: dict, explained: Explained, style: str, drawn: str,
-                     tag: str = "counterfactual") -> list[tuple]:
+def follow_rationale(item: dict, explained: Explained, style: str, drawn: str) -> list[tuple]:
     """From the question and the rationale of a wrong answer to that answer: one row per wrong answer with a rationale.
 
     `style`: ``encoder`` puts the rationale into the source (arXiv 2504.16056), ``decoder`` forces the decoder through
@@ -141,8 +163,8 @@ def follow_rationale(item: dict, explained: Explained, style: str, drawn: str,
              if answer in explained.counterfactuals and not is_right(answer, item["answer"], item["choices"])]
     texts = [(answer, explained.counterfactuals[answer]) for answer in wrong[: 1 if drawn == "first" else None]]
     if style == "encoder":
-        return [(format_source(item, tag, text), format_conclusion(answer)) for answer, text in texts]
-    return [(format_source(item, tag), format_conclusion(answer), text) for answer, text in texts]
+        return [(format_source(item, rationale=text), format_conclusion(answer)) for answer, text in texts]
+    return [(format_source(item), format_conclusion(answer), text) for answer, text in texts]
 
 
 # The methods. Each turns its parameters into its tasks.
@@ -160,12 +182,12 @@ def multitask(parameters: dict) -> list[Task]:
     return [Task("predict", alpha, predict), Task("explain", 1 - alpha, explain)]
 
 
-def counterfactual(parameters: dict, tags: tuple[str, str] = ("factual", "counterfactual")) -> list[Task]:
+def counterfactual(parameters: dict, tag: str | None = None) -> list[Task]:
     beta = share(parameters, "beta")
     follow = partial(follow_rationale, style=one_of(parameters, "counterfactual_style", ("encoder", "decoder")),
-                     drawn=one_of(parameters, "wrong_answers", ("all", "first")), tag=tags[1])
-    return [Task("factual", beta, partial(explain_then_predict, tag=tags[0]), concludes=True),
-            Task("counterfactual", 1 - beta, follow, concludes=True)]
+                     drawn=one_of(parameters, "wrong_answers", ("all", "first")))
+    return [Task("factual", beta, explain_then_predict, concludes=True, tag=tag),
+            Task("counterfactual", 1 - beta, follow, concludes=True, tag=tag)]
 
 
 def combined(parameters: dict) -> list[Task]:
@@ -177,7 +199,7 @@ def combined(parameters: dict) -> list[Task]:
 def token_rationale(parameters: dict) -> list[Task]:
     """The rationale is the list of words to which the answer was attributed (arXiv 2409.12586)."""
     alpha = share(parameters, "alpha")
-    return [Task("predict", alpha, predict), Task("tokens", 1 - alpha, partial(explain, tag="tokens"))]
+    return [Task("predict", alpha, predict), Task("tokens", 1 - alpha, explain)]
 
 
 # The controls. Each changes the teacher's texts of one split, so that their content can no longer help.
@@ -231,7 +253,7 @@ METHODS = {
                        control=exchange_rationales),
     "random_tokens": Method("17_train_random_tokens", token_rationale, "predict", "tokens",
                             control_of="token_rationale", control=draw_words),
-    "untagged": Method("18_train_untagged", partial(counterfactual, tags=("", "")), "", "", explains_first=True,
+    "untagged": Method("18_train_untagged", partial(counterfactual, tag=""), "", "", explains_first=True,
                        contrary=True, control_of="counterfactual"),
 }
 
@@ -252,11 +274,23 @@ def one_of(parameters: dict, name: str, known: Sequence[str]) -> str:
     return value
 
 
-def method_of(name: str) -> Method:
-    """Return the Method of a name; StudyError for an unknown one."""
+def method_of(name: str | Method) -> Method:
+    """Return the Method of a name, and a Method as it is; StudyError for an unknown one."""
+    if isinstance(name, Method):
+        return name
     if name not in METHODS:
         raise StudyError(f"method: unknown '{name}'; known: {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def taught_method(name: str, tag: str = "before") -> Method:
+    """Return the Method by which a student was taught, with the place of its tag (as in its student.json)."""
+    return replace(method_of(name), tag=tag)
+
+
+def tag_place(wanted: str, kind: str) -> str:
+    """Return where a student of `kind` (models.KINDS) reads the tag: as `wanted`, and if that is empty by its kind."""
+    return wanted or ("after" if kind == "causal" else "before")
 
 
 def tasks_of(method: str, parameters: dict) -> list[Task]:
@@ -269,13 +303,15 @@ def task_weights(method: str, parameters: dict) -> dict[str, float]:
     return {task.name: task.weight for task in tasks_of(method, parameters)}
 
 
-def rows_of(method: str, parameters: dict, item: dict, explained: Explained | str | None) -> list[Row]:
+def rows_of(method: str, parameters: dict, item: dict, explained: Explained | str | None,
+            tag: str = "before") -> list[Row]:
     """Return the Rows of one question (a record of tables.QUESTIONS), alternatives included.
 
-    `explained`: see as_explained; for a control, what apply_control returned for the question.
+    `explained`: see as_explained; for a control, what apply_control returned for the question. `tag`: the place of the
+    tag, one of TAG_PLACES.
     """
     explained = as_explained(explained)
-    return [Row(task.name, *texts) for task in tasks_of(method, parameters) for texts in task.texts(item, explained)]
+    return [row for task in tasks_of(method, parameters) for row in task.rows(item, explained, tag)]
 
 
 def as_explained(explained: Explained | str | None) -> Explained:

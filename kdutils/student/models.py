@@ -80,6 +80,18 @@ def model_kind(model: torch.nn.Module) -> str:
     return _kind_of(plain.config, type(plain).__name__)
 
 
+def student_kind(student: dict) -> str:
+    """Return which of KINDS a student is that load_student would load with the arguments `student`."""
+    from transformers import AutoConfig
+
+    if student.get("kind"):
+        return student["kind"]
+    if not student.get("model"):
+        return _kind_of(AutoConfig.for_model(student["config"]["model_type"]))
+    shape = read_config(find_model(student["model"], needs_weights=False), False)
+    return _kind_of(shape, (shape.architectures or [""])[0])
+
+
 def merged(model: torch.nn.Module) -> PreTrainedModel:
     """Return the plain model, with trained adapters added to its weights in place; any other model as it is.
 
@@ -89,14 +101,14 @@ def merged(model: torch.nn.Module) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def output_layer_on(model: torch.nn.Module, counted: torch.Tensor) -> Iterator[None]:
-    """Apply the output layer only to the positions of the mask `counted`: logits are (counted tokens, vocabulary).
+def output_layer_on(model: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+    """Apply the output layer only to `places` of the flattened sequences, (n,): logits are (n, vocabulary).
 
     With a vocabulary of 30,000 the output layer is the most expensive part of a small student, and up to half of a
     batch is padding.
     """
     head = getattr(model, "module", model).get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][counted],))
+    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0].flatten(0, 1).index_select(0, places),))
     try:
         yield
     finally:

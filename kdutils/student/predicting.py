@@ -1,5 +1,6 @@
 """What a student writes, by greedy generation, and the probability that it gives to each choice."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +14,13 @@ from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
 from kdutils.hub import device, model_context
 from kdutils.runs import is_complete, read_json
-from kdutils.student.collating import (
-    IGNORED,
-    choice_row,
-    cut,
-    encode_sources,
-    encode_targets,
-    pad_choices,
-    pad_inputs,
-    padded,
-    student_gaps,
-)
-from kdutils.student.methods import Method, format_source, method_of
+from kdutils.student.chunks import pad_choices, pad_inputs, padded
+from kdutils.student.collating import choice_row, cut_source, encode_sources, encode_targets, shared, student_gaps
+from kdutils.student.loss import loss_sums
+from kdutils.student.methods import Method, method_of, taught_method
 from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
+from kdutils.student.rows import IGNORED, TokenRow
+from kdutils.student.sharing import shares_tokens
 
 
 @torch.no_grad()
@@ -78,7 +73,7 @@ def _read(model, tokenizer, sources, behind):
     if context is None:
         return encoded
     room = [context - length if kind == "causal" else context for length in behind]
-    return [cut(ids, limit) for ids, limit in zip(encoded, room, strict=True)]
+    return [cut_source(tokenizer, *one) for one in zip(sources, encoded, room, strict=True)]
 
 
 def _batches(keys, group, size, token_budget):
@@ -116,7 +111,8 @@ class _EndsWith(StoppingCriteria):
 
 @torch.no_grad()
 def score_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: list[dict],
-                  method: str = "label_only", prefixes: list[str] | None = None, sources: list[str] | None = None,
+                  method: str | Method = "label_only", prefixes: list[str] | None = None,
+                  sources: list[str] | None = None,
                   token_budget: int = 4096) -> tuple[list[list[float]], list[list[int]]]:
     """Return (scores, tokens): for each question a list over its choices, empty where it has none.
 
@@ -124,7 +120,8 @@ def score_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, it
     and end token included, so that "bank" does not count as the beginning of "bank account". `tokens` is the number of
     these tokens, for scores per token. The beginning of the sentence is given, and before it the text of `prefixes`,
     one per question, as if the student had written it. `sources` replace the question as the method asks it. A source
-    is read once for all choices. The scores of a classifier are log p of the choices, one token each.
+    is read once for all choices; a causal student reads the forced text once, too. The scores of a classifier are
+    log p of the choices, one token each.
     """
     model.eval()
     places = [i for i, item in enumerate(items) if item["choices"]]
@@ -151,62 +148,58 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     """Return [(scores, tokens)] of questions that have choices."""
     if not items:
         return []
-    sources = sources or [format_source(item, asks.answer) for item in items]
+    sources = sources or [asks.source(item, asks.answer) for item in items]
     heads = [f"{prefix} " if prefix else "" for prefix in prefixes or [""] * len(items)]
     texts = [head + asks.says(choice) for head, item in zip(heads, items, strict=True) for choice in item["choices"]]
     begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
     ends = [] if asks.one_text and not asks.explains_first else [end_token(tokenizer)]
     targets = iter([(ids + ends, given) for ids, given in zip(
         encode_targets(tokenizer, texts), count_tokens_before(tokenizer, texts, begins), strict=True)])
-    rows = {i: [next(targets) for _ in item["choices"]] for i, item in enumerate(items)}
-    longest = [max(len(ids) for ids, _ in rows[i]) for i in rows]
+    rows = [[next(targets) for _ in item["choices"]] for item in items]
+    longest = [max(len(ids) for ids, _ in of_item) for of_item in rows]
     read = _read(model, tokenizer, sources, longest)
-    sizes = {i: len(rows[i]) * (len(read[i]) + longest[i]) for i in rows}
-    results = {}
-    for batch in _batches(rows, lambda i: 0, sizes.get, token_budget):
-        flat = [row for i in batch for row in rows[i]]
-        of_row = [number for number, i in enumerate(batch) for _ in rows[i]]
-        losses = iter(_log_likelihoods(model, [read[i] for i in batch], flat, of_row))
-        results |= {i: ([next(losses) for _ in rows[i]], [len(ids) - given for ids, given in rows[i]]) for i in batch}
-    return [results[i] for i in range(len(items))]
+    counts = [[len(ids) - given for ids, given in of_item] for of_item in rows]
+    likelihoods = _causal_likelihoods if model_kind(model) == "causal" else _seq2seq_likelihoods
+    return list(zip(likelihoods(model, read, rows, token_budget), counts, strict=True))
 
 
-def _log_likelihoods(model, sources, targets, of_row):
-    """Return Σ log p of each target, after its first `given` tokens, as floats.
+def _causal_likelihoods(model, read, rows, token_budget):
+    """Return Σ log p of each target, after its first `given` tokens: for each question a list over its rows.
 
-    `sources`: token ids of each question; `targets`: (ids, given) of each row; `of_row`: the question of each row.
+    `read`: token ids of each question; `rows`: [(token ids, given)] of each question.
     """
-    pad, index = model.config.pad_token_id, torch.tensor(of_row, device=model.device)
-    labels = padded([[IGNORED] * given + ids[given:] for ids, given in targets], IGNORED).to(model.device)
-    if model_kind(model) == "causal":
-        inputs, labels = _after_the_prompt(model, sources, [ids for ids, _ in targets], index), labels[:, 1:]
-    else:
-        start = model.config.decoder_start_token_id
-        read = {name: tensor.to(model.device) for name, tensor in pad_inputs(sources, pad).items()}
-        hidden = model.get_encoder()(**read).last_hidden_state
-        inputs = {"encoder_outputs": BaseModelOutput(hidden[index]), "attention_mask": read["attention_mask"][index],
-                  "decoder_input_ids": padded([[start, *ids[:-1]] for ids, _ in targets], pad).to(model.device)}
-    counted = labels != IGNORED
-    with output_layer_on(model, counted):
-        logits = model(**inputs).logits
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = torch.nn.functional.cross_entropy(logits, labels[counted], reduction="none").double()
-    sums = torch.zeros(len(targets), dtype=torch.float64, device=model.device)
-    return (-sums.index_add(0, counted.nonzero()[:, 0], losses)).tolist()
+    numbers = itertools.count()
+    questions = [[TokenRow(next(numbers), source, ids, given) for ids, given in of_item]
+                 for source, of_item in zip(read, rows, strict=True)]
+    flat = [row for of_item in questions for row in of_item]
+    sums = iter(loss_sums(model, shared(questions) if shares_tokens(model) else flat, len(flat), token_budget,
+                          model.config.pad_token_id, None, model.device).tolist())
+    return [[-next(sums) for _ in of_item] for of_item in questions]
 
 
-def _after_the_prompt(model, sources, targets, index):
-    """Return the inputs of a causal model for the targets without their last token; each prompt is read once."""
-    pad = model.config.pad_token_id
-    prompt = {name: tensor.to(model.device) for name, tensor in _padded_left(sources, pad).items()}
-    places = (prompt["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    cache = model(**prompt, position_ids=places, use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_select_indices(index)
-    ids = padded([ids[:-1] for ids in targets], pad).to(model.device)
-    known = padded([[1] * (len(ids) - 1) for ids in targets], 0).to(model.device)
-    mask = torch.cat([prompt["attention_mask"][index], known], dim=1)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache,
-            "position_ids": (mask.cumsum(1) - 1)[:, -ids.shape[1]:]}
+def _seq2seq_likelihoods(model, read, rows, token_budget):
+    """Return the same of an encoder-decoder: the encoder reads each question once for all of its rows."""
+    sizes = [len(of_item) * (len(source) + max(len(ids) for ids, _ in of_item))
+             for source, of_item in zip(read, rows, strict=True)]
+    pad, start, results = model.config.pad_token_id, model.config.decoder_start_token_id, {}
+    for batch in _batches(range(len(rows)), lambda i: 0, sizes.__getitem__, token_budget):
+        targets = [row for i in batch for row in rows[i]]
+        index = torch.tensor([number for number, i in enumerate(batch) for _ in rows[i]], device=model.device)
+        labels = padded([[IGNORED] * given + ids[given:] for ids, given in targets], IGNORED).to(model.device)
+        source = {name: tensor.to(model.device) for name, tensor in pad_inputs([read[i] for i in batch], pad).items()}
+        hidden = model.get_encoder()(**source).last_hidden_state
+        places = (labels != IGNORED).flatten().nonzero()[:, 0]
+        with output_layer_on(model, places):
+            logits = model(encoder_outputs=BaseModelOutput(hidden[index]),
+                           attention_mask=source["attention_mask"][index],
+                           decoder_input_ids=padded([[start, *ids[:-1]] for ids, _ in targets], pad).to(model.device)
+                           ).logits
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = torch.nn.functional.cross_entropy(logits, labels.flatten()[places], reduction="none").double()
+        sums = torch.zeros(len(targets), dtype=torch.float64, device=model.device)
+        found = iter((-sums.index_add(0, places // labels.shape[1], losses)).tolist())
+        results |= {i: [next(found) for _ in rows[i]] for i in batch}
+    return [results[i] for i in range(len(rows))]
 
 
 def _classifier_scores(model, tokenizer, items, token_budget):
@@ -222,14 +215,14 @@ def _classifier_scores(model, tokenizer, items, token_budget):
     return [results[i] for i in range(len(items))]
 
 
-def answer_tokens(tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict]) -> int:
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, method: str | Method, items: list[dict]) -> int:
     """Return the most tokens that an answer to one of `items` takes, with the marker of an explanation after it."""
     answers = {answer for item in items for answer in [*item["choices"], item["answer"]]}
     texts = [f" {method_of(method).says(answer)} {MARKER}" for answer in sorted(answers)]
     return 1 + max(map(len, encode_targets(tokenizer, texts)))
 
 
-def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: str = "label_only",
+def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: str | Method = "label_only",
                  by: str = "generation", max_explanation_tokens: int = 128) -> Callable[[PreTrainedModel], float]:
     """Return a function of the model that returns its accuracy on `items` (records of tables.QUESTIONS).
 
@@ -241,14 +234,14 @@ def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: 
     if by not in ("generation", "scores"):
         raise StudyError(f"dev_accuracy: unknown '{by}'; known: generation, scores")
     if by == "scores" and (asks.explains_first or not all(item["choices"] for item in items)):
-        raise StudyError(f"dev_accuracy: scores need choices and an answer that comes first; method '{method}' or the "
+        raise StudyError("dev_accuracy: scores need choices and an answer that comes first; the method or the "
                          "data set lacks one of them; use generation")
-    sources, stop = [format_source(item, asks.answer) for item in items], MARKER if asks.one_text else ""
+    sources, stop = [asks.source(item, asks.answer) for item in items], MARKER if asks.one_text else ""
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.explains_first else 0)
 
     def accuracy(model):
         if by == "scores" or model_kind(model) == "classifier":
-            answers = choose(model, tokenizer, items, method)
+            answers = choose(model, tokenizer, items, asks)
         else:
             texts = generate(model, tokenizer, sources, limit, stop=stop)
             answers = [parse_answer(text, item["choices"])[0] for text, item in zip(texts, items, strict=True)]
@@ -263,8 +256,8 @@ def likeliest(item: dict, scores: list[float]) -> str:
     return item["choices"][scores.index(max(scores))]
 
 
-def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict],
-                      max_explanation_tokens: int) -> list[dict]:
+def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, method: str | Method,
+                      items: list[dict], max_explanation_tokens: int) -> list[dict]:
     """Return one record per question with what the student wrote, see tables.PREDICTIONS (without seed).
 
     The method decides which tags ask for the answer and for the explanation, and whether one text holds both. `scores`
@@ -274,14 +267,14 @@ def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         return _classify(model, tokenizer, items)
     asks = method_of(method)
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.one_text else 0)
-    texts = generate(model, tokenizer, [format_source(item, asks.answer) for item in items], limit)
+    texts = generate(model, tokenizer, [asks.source(item, asks.answer) for item in items], limit)
     explanations = [None] * len(items)
     if asks.explanation is not None and not asks.one_text:
-        explanations = generate(model, tokenizer, [format_source(item, asks.explanation) for item in items],
+        explanations = generate(model, tokenizer, [asks.source(item, asks.explanation) for item in items],
                                 max_explanation_tokens)
     records = [_record(asks, *one) for one in zip(items, texts, explanations, strict=True)]
     before = [record["explanation"] for record in records] if asks.explains_first else None
-    scores, tokens = score_choices(model, tokenizer, items, method, before)
+    scores, tokens = score_choices(model, tokenizer, items, asks, before)
     return [{**record, "scores": of_choices, "score_tokens": counts}
             for record, of_choices, counts in zip(records, scores, tokens, strict=True)]
 
@@ -320,13 +313,13 @@ def written_answers(folder: Path | str, questions: pd.DataFrame, predictions: pd
     answer (the explanation is before it if the method explains first), and `begins`: after how many characters of
     `text` the answer itself begins.
     """
-    asks = method_of(read_json(Path(folder) / "student.json")["method"])
+    asks = asked_as(folder)
     said = predictions[(predictions["predicted"] != "") & (predictions["explanation"].str.strip() != "")]
     table = questions.drop(columns="answer").merge(
         said[["id", "predicted", "explanation"]].rename(columns={"predicted": "answer"}), on="id")
     heads = [f"{text} " if asks.explains_first else "" for text in table["explanation"]]
     return table.assign(
-        source=[format_source(item, asks.answer) for item in table.to_dict("records")],
+        source=[asks.source(item, asks.answer) for item in table.to_dict("records")],
         text=[head + asks.says(answer) for head, answer in zip(heads, table["answer"], strict=True)],
         begins=[_before_answer(asks, head) for head in heads])
 
@@ -340,6 +333,12 @@ def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
     """Return the collating.student_gaps of `questions` for the student in `folder`."""
     about = read_json(Path(folder) / "student.json")
     return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
+
+
+def asked_as(folder: Path | str) -> Method:
+    """Return the Method by which the student in `folder` was taught, and so is asked."""
+    about = read_json(Path(folder) / "student.json")
+    return taught_method(about["method"], about.get("tag", "before"))
 
 
 def load_trained(folder: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -357,6 +356,6 @@ def predict_with(folder: Path | str, questions: pd.DataFrame, max_explanation_to
     if not is_complete(folder):
         raise StudyError(f"{folder}: no complete student here; run the training notebook first, or again")
     model, tokenizer = load_trained(folder)
-    method = read_json(folder / "student.json")["method"]
-    records = predict_questions(model, tokenizer, method, questions.to_dict("records"), max_explanation_tokens)
+    records = predict_questions(model, tokenizer, asked_as(folder), questions.to_dict("records"),
+                                max_explanation_tokens)
     return pd.DataFrame(records).assign(seed=seed)

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdutils.data.answers import is_right
 from kdutils.runs import read_json
-from kdutils.student.methods import Explained, format_source, method_of
+from kdutils.student.methods import Explained, method_of, taught_method
 from kdutils.student.models import model_kind
 from kdutils.student.predicting import choose, load_trained
 
@@ -49,10 +49,11 @@ def probe_answers(folder: Path | str, questions: pd.DataFrame, explained: dict[s
     rows = []
     for probe, texts in forced_texts(items, explained, own, tokenizer, seed, style).items():
         asked = [item for item in items if item["id"] in texts]
-        tag = "counterfactual" if method_of(method).answer else ""
+        asks = taught_method(method, about.get("tag", "before"))
+        tag = "counterfactual" if asks.answer else ""
         in_source, given = probe.startswith("told"), [texts[item["id"]][0] for item in asked]
-        sources = [format_source(item, tag, text) for item, text in zip(asked, given, strict=True)]
-        answers = choose(model, tokenizer, asked, method, *((None, sources) if in_source else (given, None)))
+        sources = [asks.source(item, tag, text) for item, text in zip(asked, given, strict=True)]
+        answers = choose(model, tokenizer, asked, asks, *((None, sources) if in_source else (given, None)))
         for item, chosen in zip(asked, answers, strict=True):
             rows.append([item["id"], seed, probe, texts[item["id"]][1], chosen,
                          is_right(chosen, item["answer"], item["choices"])])

@@ -7,8 +7,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kdutils.errors import quoted, short
 from kdutils.settings import Count, Inside, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
+from kdutils.student.methods import TAG_PLACES
 from kdutils.student.models import KINDS
 
+PRECISIONS = ("float32", "bf16")
 Architecture = Literal["", *KINDS]
 Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
 Epochs = Annotated[float, Field(gt=0, le=100_000)]
@@ -70,6 +72,10 @@ class Trained(Settings):
     max_source_tokens: Read = Field(256, description="longer inputs are cut and counted")
     max_target_tokens: Read = Field(256, description="longer targets are cut and counted")
     token_budget: Count = Field(3000, description="padded tokens of a chunk; changes the cost and not the loss")
+    tag: Literal["", *TAG_PLACES] = Field(
+        "", description="task tag before or after the question, empty for after with a causal student, else before")
+    precision: Literal["", *PRECISIONS] = Field(
+        "", description="float32 or bf16, empty for bf16 on a GPU that has it and float32 elsewhere")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.model and not (self.random_weights and self.config.get("model_type") and self.tokenizer):

@@ -11,7 +11,8 @@ chunks.)
 
 What makes it fast: rows of similar length run together, whatever their task. The output layer sees only counted
 positions, one slice at a time; the logits, the largest tensor of a step, are turned into their gradient at once and are
-not kept. The gradient of a vocabulary is written once per step and not once per chunk. Processes exchange gradients
+not kept. A causal student computes the tokens that the rows of a question share only once (rows.SharedRows).
+The gradient of a vocabulary is written once per step and not once per chunk. Processes exchange gradients
 once per step. Dropout and GELU take one kernel. Freed memory is kept for the next chunk.
 """
 
@@ -27,12 +28,14 @@ from kdutils.errors import StudyError
 from kdutils.hub import device
 from kdutils.runs import leave_process_group, process_group
 from kdutils.student.checkpoints import named_disk_errors
-from kdutils.student.chunks import cut_rows
-from kdutils.student.collating import StepCollator, pad_chunk
+from kdutils.student.chunks import cut_rows, pad_chunk
+from kdutils.student.collating import StepCollator, shared
 from kdutils.student.fast_layers import keep_memory, use_fast_layers, vocabularies
 from kdutils.student.loss import add_places, dev_losses, move_chunk, step_loss
 from kdutils.student.models import model_kind
 from kdutils.student.progress import Progress
+from kdutils.student.rows import of_task
+from kdutils.student.sharing import shares_tokens
 
 BUCKET = 2**25  # how many numbers of the gradient the processes exchange at a time
 
@@ -45,7 +48,7 @@ class StudyTrainer(Trainer):
     """Trains on lists of rows, one list per question.
 
     `train_dataset`: a list, or a dataset with an attribute `epoch`, which is set before every epoch. `tasks`,
-    `weights`: names and weights of the tasks, in order. `dev_rows`: rows of the dev questions, for the loss.
+    `weights`: names and weights of the tasks, in order. `dev_rows`: a list of rows per dev question, for the loss.
     `dev_accuracy`: a function of the model that returns its accuracy on the dev questions. `start`, `pad`: ids of the
     decoder's start token and of padding. The checkpoint with the highest dev accuracy, and among equals the lowest dev
     loss, is kept.
@@ -58,11 +61,13 @@ class StudyTrainer(Trainer):
                  dev_rows: Sequence, dev_accuracy: Callable[[torch.nn.Module], float], start: int | None, pad: int,
                  **kwargs: object):
         questions = kwargs["train_dataset"]
-        super().__init__(*args, data_collator=StepCollator(len(weights)),
+        self.causal = model_kind(kwargs["model"]) == "causal"
+        share = shares_tokens(kwargs["model"])
+        super().__init__(*args, data_collator=StepCollator(len(weights), share),
                          **{**kwargs, "train_dataset": _Filled(questions), "eval_dataset": dev_rows})
         self.weights, self.tasks, self.token_budget = torch.tensor(weights, dtype=torch.float64), tasks, token_budget
-        self.dev_rows, self.dev_accuracy, self.start, self.pad = dev_rows, dev_accuracy, start, pad
-        self.causal = model_kind(self.model) == "causal"
+        self.dev_rows = shared(dev_rows) if share else [row for rows in dev_rows for row in rows]
+        self.dev_accuracy, self.start, self.pad = dev_accuracy, start, pad
         self.splits = 0  # how often the token budget was halved because memory ran out
         self.last_task_losses = {}
         self.train_losses = {task: [] for task in tasks}  # of the steps since the last evaluation
@@ -174,7 +179,7 @@ class StudyTrainer(Trainer):
         model = self.accelerator.unwrap_model(model)
         for number, task in enumerate(self.tasks):
             model.zero_grad()
-            self._run_chunks(model, [row for row in self.step["rows"] if row.task == number], self.step["tokens"])
+            self._run_chunks(model, of_task(self.step["rows"], number), self.step["tokens"])
             self._sum_gradients(model)
             if not all(one.grad.isfinite().all() for one in model.parameters() if one.grad is not None):
                 return task
@@ -265,11 +270,13 @@ class _Epochs(TrainerCallback):
 
 
 def training_arguments(folder: Path | str, seed: int, epochs: float, questions_per_step: int, learning_rate: float,
-                       warmup_steps: int, steps_per_epoch: int, evaluations: int) -> TrainingArguments:
+                       warmup_steps: int, steps_per_epoch: int, evaluations: int,
+                       precision: str = "") -> TrainingArguments:
     """Return the library's arguments: AdamW, linear decay, gradients clipped at 1, a checkpoint at every evaluation.
 
     `evaluations`: how many there are in the whole run. They are evenly spread and the last one is at the end, so the
-    number of steps is rounded up. `questions_per_step` is that of all processes together.
+    number of steps is rounded up. `questions_per_step` is that of all processes together. `precision`: see
+    training.Recipe.
     """
     leave_process_group()  # the library would wait for processes that do not exist
     processes = process_group()[1]
@@ -285,7 +292,8 @@ def training_arguments(folder: Path | str, seed: int, epochs: float, questions_p
         optim="adamw_torch_fused", eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
         load_best_model_at_end=True, metric_for_best_model="eval_score", greater_is_better=True,
         logging_steps=max(1, every // 5), logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu,
+        remove_unused_columns=False, use_cpu=not on_gpu,
+        bf16=precision == "bf16" or not precision and on_gpu and torch.cuda.is_bf16_supported(),
         dataloader_num_workers=0, dataloader_pin_memory=False)
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one GPU per process; several GPUs are for accelerate, which keeps the size of a step

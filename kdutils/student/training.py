@@ -31,14 +31,24 @@ from kdutils.runs import (
     write_json,
 )
 from kdutils.source_code import code_digests
-from kdutils.student.methods import Explained, apply_control, as_explained, task_weights, tasks_of
+from kdutils.student.methods import (
+    Explained,
+    Row,
+    apply_control,
+    as_explained,
+    rows_of,
+    tag_place,
+    task_weights,
+    tasks_of,
+    taught_method,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STUDENT_SETTINGS = ("model", "tokenizer", "kind", "random_weights", "config", "lora")  # of models.load_student
 TRAINING_SETTINGS = ("epochs", "questions_per_step", "learning_rate", "warmup_steps", "dev_evaluations",
-                     "max_source_tokens", "max_target_tokens", "token_budget", "tensorboard")
+                     "max_source_tokens", "max_target_tokens", "token_budget", "tag", "precision", "tensorboard")
 WITHOUT_EFFECT = ("tensorboard",)  # settings of `training` that do not change the weights
 
 
@@ -49,6 +59,9 @@ class Recipe:
     `method`: a name of methods.METHODS; `parameters`: those of the method (alpha …). `student`: see STUDENT_SETTINGS.
     `training`: see TRAINING_SETTINGS, where `token_budget` is how many padded tokens run at a time; and, if wanted,
 
+    - tag: where the tag stands, one of methods.TAG_PLACES, or "" (the default) for what suits the student's kind;
+    - precision: ``float32``, ``bf16`` (the products of a step in bfloat16, all else in float32), or "" (the default)
+      for bf16 on a GPU that has it, else float32;
     - dev_accuracy: ``generation`` (the default) or ``scores``, see predicting.dev_accuracy;
     - tensorboard: write logs into ``tensorboard/``;
     - compile: use torch.compile, which takes minutes at first and pays off in long runs on a GPU;
@@ -67,6 +80,18 @@ class Recipe:
     def select_explanations(self, items: list[dict], explained: dict) -> dict[str, Explained]:
         """Return {question id: Explained} as this method reads them, see methods.apply_control."""
         return apply_control(self.method, self.parameters, items, explained, self.seed, self.other_texts)
+
+    @property
+    def tag(self) -> str:
+        """Where the student reads the tag, one of methods.TAG_PLACES."""
+        from kdutils.student.models import student_kind
+
+        wanted = self.training.get("tag", "")
+        return tag_place(wanted, "" if wanted else student_kind(self.student))
+
+    def rows(self, item: dict, explained: dict) -> list[Row]:
+        """Return the Rows of one question as the student learns them; `explained`: from select_explanations."""
+        return rows_of(self.method, self.parameters, item, explained.get(item["id"]), self.tag)
 
 
 def recipe_from(settings: dict, method: str, parameters: dict, other_texts: Iterable[str] = ()) -> Recipe:
@@ -105,7 +130,7 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
     model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
     weights, kind = task_weights(recipe.method, recipe.parameters), model_kind(model)
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, [item], explained,
-                               RowFormat(512, 512, kind, model_context(model)))
+                               RowFormat(512, 512, kind, model_context(model), recipe.tag))
     rows, table = EpochRows(entries, [item["id"]], recipe.seed)[0], []
     for row in rows:
         with torch.no_grad():
@@ -209,7 +234,7 @@ def train_student(folder: Path | str, questions: pd.DataFrame, explained: dict, 
     record, model, tokenizer = _train(checkpoints, questions, explained, recipe, progress)
     if first:
         settings = {key: value for key, value in asdict(recipe).items() if key != "other_texts"}
-        _keep(folder, record, model, tokenizer, {**settings, "fingerprint": wanted})
+        _keep(folder, record, model, tokenizer, {**settings, "tag": recipe.tag, "fingerprint": wanted})
     _wait()
     return record
 
@@ -317,7 +342,7 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     explained = recipe.select_explanations(both, explained)
     kind, rows, cuts = model_kind(model), {}, {}
     row_format = RowFormat(recipe.training["max_source_tokens"], recipe.training["max_target_tokens"], kind,
-                           model_context(model))
+                           model_context(model), recipe.tag)
     for split, of_split in items.items():
         entries, cuts[split] = tokenize_rows(tokenizer, recipe.method, recipe.parameters, of_split, explained,
                                              row_format)
@@ -359,12 +384,13 @@ def _trainer(folder, model, tokenizer, recipe, data, callbacks):
     training, weights = recipe.training, task_weights(recipe.method, recipe.parameters)
     arguments = training_arguments(
         folder, recipe.seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
-        training["warmup_steps"], -(-len(data.train) // training["questions_per_step"]), training["dev_evaluations"])
-    accuracy = predicting.dev_accuracy(tokenizer, data.dev_items, recipe.method,
+        training["warmup_steps"], -(-len(data.train) // training["questions_per_step"]), training["dev_evaluations"],
+        training.get("precision", ""))
+    accuracy = predicting.dev_accuracy(tokenizer, data.dev_items, taught_method(recipe.method, recipe.tag),
                                        training.get("dev_accuracy", "generation"), training["max_target_tokens"])
     trainer = StudyTrainer(
         model=model, args=arguments, train_dataset=data.train, weights=list(weights.values()), tasks=list(weights),
-        token_budget=training["token_budget"], dev_rows=[row for i in range(len(data.dev)) for row in data.dev[i]],
+        token_budget=training["token_budget"], dev_rows=[data.dev[i] for i in range(len(data.dev))],
         dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id, callbacks=callbacks)
     if training.get("gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,0 +1,70 @@
+"""Whether a causal model computes the same with SharedRows as with separate rows."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from kdutils.hub import is_memory_error
+from kdutils.student.chunks import pad_chunk
+from kdutils.student.models import model_kind, output_layer_on
+from kdutils.student.rows import SharedRows, TokenRow
+
+if TYPE_CHECKING:
+    import torch
+
+LOCAL = ("sliding_window", "attention_chunk_size")  # settings of layers that see only near tokens, which no mask tells
+TOLERANCE = 1e-4  # of the logits' standard deviation: above rounding in float32, far below any wrong token
+KNOWN = weakref.WeakKeyDictionary()  # {model: the answer}
+
+
+def shares_tokens(model: torch.nn.Module) -> bool:
+    """Return whether the rows of a question may run in one sequence (rows.SharedRows) of this model.
+
+    That takes a causal model that obeys a mask for each token and restarted positions. Models with a recurrent state
+    (Mamba), with positions of their own (ALiBi) or with local attention do not. Both ways are computed once, for two
+    made questions, and their logits are compared.
+    """
+    if model_kind(model) != "causal" or any(getattr(_config(model), name, None) for name in LOCAL):
+        return False
+    if model not in KNOWN:
+        KNOWN[model] = _computes_the_same(model)
+    return KNOWN[model]
+
+
+def _config(model):
+    config = getattr(model, "module", model).config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _computes_the_same(model):
+    import torch
+
+    questions = [[TokenRow(0, [11, 12, 13, 14], [15, 16, 17]), TokenRow(1, [11, 12, 13, 18], [19, 20, 21])],
+                 [TokenRow(0, [22, 23], [27, 24]), TokenRow(1, [22, 23], [27, 25, 26])]]
+    training, pad = model.training, model.config.pad_token_id or 0
+    together = pad_chunk([SharedRows(rows) for rows in questions], pad, None)
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            model.eval()
+            found = {(task, token): logits for task, token, logits in _counted(model, together)}
+            apart = [one for rows in questions for row in rows
+                     for one in _counted(model, pad_chunk([SharedRows([row])], pad, None) | {"attention_mask": None})]
+    except Exception as error:  # every architecture refuses a mask or positions in its own way
+        if is_memory_error(error):
+            raise
+        return False
+    finally:
+        model.train(training)
+    pairs = [(found[task, token], logits) for task, token, logits in apart]
+    return all((one - other).abs().max() <= TOLERANCE * other.std() for one, other in pairs)
+
+
+def _counted(model, chunk):
+    """Return (task, next token, logits) of every counted token of a chunk."""
+    places = chunk["places"].to(model.device)
+    inputs = {name: chunk[name].to(model.device) for name in ("input_ids", "attention_mask", "position_ids")
+              if chunk[name] is not None}
+    with output_layer_on(model, places):
+        logits = model(**inputs, use_cache=False).logits
+    return list(zip(chunk["of"].tolist(), chunk["tokens"].tolist(), logits.double(), strict=True))
