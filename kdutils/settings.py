@@ -139,6 +139,7 @@ def at_least(least: int, or_else: int) -> AfterValidator:
 # The types that several steps share
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+PRECISIONS = ("float32", "bf16")
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = list[Text]

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from kdutils.settings import Count, ModelName, Seed, Settings, Split, of_grid
+from kdutils.settings import PRECISIONS, Count, ModelName, Seed, Settings, Split, of_grid
 from kdutils.teacher.choices import ATTRIBUTIONS
 
 # The measures of a text alone, see text_metrics. They are here so that checking an experiment imports nothing heavy.
@@ -23,6 +23,7 @@ class EvaluateStudent(Settings):
     counterfactuals: str = of_grid("", "explanations of wrong answers, empty for none")
     split: Split = Field("test", description="split whose questions are asked")
     max_explanation_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
+    precision: Literal[*PRECISIONS] = Field("float32", description="float32 or bf16, of the student's weights")
     encoder: ModelName = Field(
         "", description="folder or Hub id of an encoder for BERTScore and the conditional logit, empty for none")
     simulator: dict = Field({}, description="language model that predicts answers for LAS and QBE, empty means a logit")

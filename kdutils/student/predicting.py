@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,8 @@ from kdutils.student.methods import Method, method_of, taught_method
 from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
 from kdutils.student.rows import IGNORED, TokenRow
 from kdutils.student.sharing import shares_tokens
+
+LEAST_SHARED = 8  # tokens: to read less than that once for several texts is no gain
 
 
 @torch.no_grad()
@@ -47,12 +50,51 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources
         if forced.numel():
             start = torch.full((len(batch), 1), model.config.decoder_start_token_id)
             tensors["decoder_input_ids"] = torch.cat([start, forced], dim=1)
-        tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+        tensors = _on(model, tensors)
         out = model.generate(**tensors, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens,
                              stopping_criteria=stopping)
         known = tensors["input_ids"].shape[1] if causal else 1 + forced.shape[1]
         written |= dict(zip(batch, tokenizer.batch_decode(out[:, known:], skip_special_tokens=True), strict=True))
     return [written[key].strip() for key in requests]
+
+
+@torch.no_grad()
+def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[list[str]],
+                  limits: list[int], token_budget: int = 4096) -> list[list[str]]:
+    """Return the greedy continuations of several sources of each question: text k has at most ``limits[k]`` tokens.
+
+    `sources`: for each question as many source texts as there are limits. The texts are those of generate(). A causal
+    student with the tag behind the question reads what the sources of a question share once; others read each source.
+    """
+    kinds = list(zip(*sources, strict=True))
+    ids = [_read(model, tokenizer, list(texts), [limit] * len(texts))
+           for texts, limit in zip(kinds, limits, strict=True)] if shares_tokens(model) else []
+    shared = [min(len(commonprefix(of_item)), *(len(one) - 1 for one in of_item)) for of_item in zip(*ids, strict=True)]
+    if min(shared, default=0) < LEAST_SHARED:
+        texts = [generate(model, tokenizer, list(texts), limit, token_budget)
+                 for texts, limit in zip(kinds, limits, strict=True)]
+        return [list(of_item) for of_item in zip(*texts, strict=True)]
+    model.eval()
+    written = [[""] * len(limits) for _ in sources]
+    sizes = [max(len(of_kind[i]) + limit for of_kind, limit in zip(ids, limits, strict=True))
+             for i in range(len(shared))]
+    for batch in _batches(range(len(shared)), lambda i: 0, sizes.__getitem__, token_budget):
+        begun = _on(model, _padded_left([ids[0][i][: shared[i]] for i in batch], model.config.pad_token_id))
+        places = (begun["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        cache = model(**begun, position_ids=places, use_cache=True, logits_to_keep=1).past_key_values
+        for kind, limit in enumerate(limits):
+            rest = _on(model, _padded_left([ids[kind][i][shared[i]:] for i in batch], model.config.pad_token_id))
+            whole = {name: torch.cat([begun[name], rest[name]], dim=1) for name in rest}
+            out = model.generate(**whole, past_key_values=cache, do_sample=False, num_beams=1, max_new_tokens=limit)
+            cache.crop(places.shape[1] - cache.get_seq_length())
+            new = tokenizer.batch_decode(out[:, whole["input_ids"].shape[1]:], skip_special_tokens=True)
+            for i, text in zip(batch, new, strict=True):
+                written[i][kind] = text.strip()
+    return written
+
+
+def _on(model, tensors):
+    return {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
 def _inputs(model, tokenizer, texts, max_new_tokens):
@@ -186,7 +228,7 @@ def _seq2seq_likelihoods(model, read, rows, token_budget):
         targets = [row for i in batch for row in rows[i]]
         index = torch.tensor([number for number, i in enumerate(batch) for _ in rows[i]], device=model.device)
         labels = padded([[IGNORED] * given + ids[given:] for ids, given in targets], IGNORED).to(model.device)
-        source = {name: tensor.to(model.device) for name, tensor in pad_inputs([read[i] for i in batch], pad).items()}
+        source = _on(model, pad_inputs([read[i] for i in batch], pad))
         hidden = model.get_encoder()(**source).last_hidden_state
         places = (labels != IGNORED).flatten().nonzero()[:, 0]
         with output_layer_on(model, places):
@@ -208,7 +250,7 @@ def _classifier_scores(model, tokenizer, items, token_budget):
     rows = [choice_row(tokenizer, item, context or 10**9)[0] for item in items]
     for batch in _batches(range(len(rows)), lambda i: 0, lambda i: len(rows[i].source), token_budget):
         chunk = pad_choices([rows[i] for i in batch], model.config.pad_token_id)
-        scores = choice_logits(model, {name: tensor.to(model.device) for name, tensor in chunk.items()})
+        scores = choice_logits(model, _on(model, chunk))
         of_choices = scores.double().log_softmax(dim=1).tolist()
         results |= {i: (of_choices[number][: len(rows[i].pairs)], [1] * len(rows[i].pairs))
                     for number, i in enumerate(batch)}
@@ -267,19 +309,18 @@ def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         return _classify(model, tokenizer, items)
     asks = method_of(method)
     limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.one_text else 0)
-    texts = generate(model, tokenizer, [asks.source(item, asks.answer) for item in items], limit)
-    explanations = [None] * len(items)
-    if asks.explanation is not None and not asks.one_text:
-        explanations = generate(model, tokenizer, [asks.source(item, asks.explanation) for item in items],
-                                max_explanation_tokens)
-    records = [_record(asks, *one) for one in zip(items, texts, explanations, strict=True)]
+    tags = {asks.answer: limit} | ({} if asks.explanation is None or asks.one_text else
+                                   {asks.explanation: max_explanation_tokens})
+    texts = generate_each(model, tokenizer, [[asks.source(item, tag) for tag in tags] for item in items],
+                          list(tags.values()))
+    records = [_record(asks, item, *of_item) for item, of_item in zip(items, texts, strict=True)]
     before = [record["explanation"] for record in records] if asks.explains_first else None
     scores, tokens = score_choices(model, tokenizer, items, asks, before)
     return [{**record, "scores": of_choices, "score_tokens": counts}
             for record, of_choices, counts in zip(records, scores, tokens, strict=True)]
 
 
-def _record(asks: Method, item, text, explanation):
+def _record(asks: Method, item, text, explanation=None):
     predicted, beside = parse_answer(text, item["choices"])
     sentence = asks.says(item["answer"])
     if asks.explains_first:
@@ -341,21 +382,23 @@ def asked_as(folder: Path | str) -> Method:
     return taught_method(about["method"], about.get("tag", "before"))
 
 
-def load_trained(folder: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one."""
+def load_trained(folder: Path | str, precision: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one, with weights in `precision`."""
     model, tokenizer = load_student(str(folder))
-    return model.to(device()), tokenizer
+    return model.to(device(), {"float32": torch.float32, "bf16": torch.bfloat16}[precision]), tokenizer
 
 
-def predict_with(folder: Path | str, questions: pd.DataFrame, max_explanation_tokens: int, seed: int) -> pd.DataFrame:
+def predict_with(folder: Path | str, questions: pd.DataFrame, max_explanation_tokens: int, seed: int,
+                 precision: str = "float32") -> pd.DataFrame:
     """Return the predictions of the student that train_student wrote into `folder`, a frame of tables.PREDICTIONS.
 
-    Raises StudyError if the folder does not hold a complete student.
+    `precision` of the weights: float32, or bf16, which takes a third of the time on a processor with instructions for
+    it. Raises StudyError if the folder does not hold a complete student.
     """
     folder = Path(folder)
     if not is_complete(folder):
         raise StudyError(f"{folder}: no complete student here; run the training notebook first, or again")
-    model, tokenizer = load_trained(folder)
+    model, tokenizer = load_trained(folder, precision)
     records = predict_questions(model, tokenizer, asked_as(folder), questions.to_dict("records"),
                                 max_explanation_tokens)
     return pd.DataFrame(records).assign(seed=seed)

@@ -29,11 +29,12 @@ REPLACED = 0.5  # share of tokens that the probe `perturbed` replaces
 
 
 def probe_answers(folder: Path | str, questions: pd.DataFrame, explained: dict[str, Explained],
-                  predictions: pd.DataFrame, seed: int) -> pd.DataFrame:
+                  predictions: pd.DataFrame, seed: int, precision: str = "float32") -> pd.DataFrame:
     """Return one row per probe and question: id, seed, probe, asserted (the text's answer or ""), chosen, correct.
 
-    `folder`: that of a student. `predictions`: what the student wrote, a frame of tables.PREDICTIONS of this seed. The
-    result is empty for a method without a path from explanation to answer, and for questions without choices.
+    `folder`: that of a student. `predictions`: what the student wrote, a frame of tables.PREDICTIONS of this seed.
+    `precision`: see predicting.predict_with. The result is empty for a method without a path from explanation to
+    answer, and for questions without choices.
     """
     about = read_json(Path(folder) / "student.json")
     method = probed_method(about["method"])
@@ -41,7 +42,7 @@ def probe_answers(folder: Path | str, questions: pd.DataFrame, explained: dict[s
     columns = ["id", "seed", "probe", "asserted", "chosen", "correct"]
     if method is None or not items:
         return pd.DataFrame(columns=columns)
-    model, tokenizer = load_trained(folder)
+    model, tokenizer = load_trained(folder, precision)
     if model_kind(model) == "classifier":
         return pd.DataFrame(columns=columns)
     own = dict(zip(predictions["id"], predictions["explanation"], strict=True))

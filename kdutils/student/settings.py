@@ -6,11 +6,22 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kdutils.errors import quoted, short
-from kdutils.settings import Count, Inside, ModelName, Seed, Settings, Share, Text, Vocabulary, explain, of_grid
+from kdutils.settings import (
+    PRECISIONS,
+    Count,
+    Inside,
+    ModelName,
+    Seed,
+    Settings,
+    Share,
+    Text,
+    Vocabulary,
+    explain,
+    of_grid,
+)
 from kdutils.student.methods import TAG_PLACES
 from kdutils.student.models import KINDS
 
-PRECISIONS = ("float32", "bf16")
 Architecture = Literal["", *KINDS]
 Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
 Epochs = Annotated[float, Field(gt=0, le=100_000)]

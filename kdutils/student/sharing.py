@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 LOCAL = ("sliding_window", "attention_chunk_size")  # settings of layers that see only near tokens, which no mask tells
-TOLERANCE = 1e-4  # of the logits' standard deviation: above rounding in float32, far below any wrong token
 KNOWN = weakref.WeakKeyDictionary()  # {model: the answer}
 
 
@@ -56,8 +55,10 @@ def _computes_the_same(model):
         return False
     finally:
         model.train(training)
+    rounding = max(torch.finfo(type).eps for type in (model.dtype, torch.float32))
+    tolerance = rounding ** 0.5  # of the logits' standard deviation: far above rounding, far below a wrong token
     pairs = [(found[task, token], logits) for task, token, logits in apart]
-    return all((one - other).abs().max() <= TOLERANCE * other.std() for one, other in pairs)
+    return all((one - other).abs().max() <= tolerance * other.std() for one, other in pairs)
 
 
 def _counted(model, chunk):
