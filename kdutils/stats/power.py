@@ -1,4 +1,4 @@
-"""Power of a planned rating study: how likely it finds a difference, and the smallest difference it can find."""
+"""Power: the smallest difference that a study of accuracies or of ratings can find, and how likely it finds one."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from kdutils.errors import StudyError
+from kdutils.stats.accuracy import crossed_difference
 from kdutils.stats.estimates import Estimate
 from kdutils.stats.inputs import checked_numbers
 
@@ -134,3 +135,41 @@ def check_shares(values: ArrayLike, name: str) -> np.ndarray:
 
 def _vda_of_shares(first, second):
     return float(first @ (np.cumsum(second) - second / 2))
+
+
+def detectable_accuracy(seeds: int, questions: int, accuracy: float, seed_spread: float = 0.015,
+                        shares: tuple[float, float] = (0.5, 0.1), level: float = 0.05, power: float = 0.8,
+                        simulations: int = 400, seed: int = 0) -> float:
+    """Return the smallest difference in accuracy (0 to 1) that crossed_difference finds with probability `power`.
+
+    By simulation: an answer is right if a normal score exceeds a threshold, which is where the method's accuracy puts
+    it and differs between seeds with the standard deviation `seed_spread` of an accuracy. `shares` of the score's
+    variance: of the question, equal for both methods, and of question and method; the rest is noise. `accuracy`: that
+    of the weaker method. Both methods have `seeds` seeds and the same `questions`. The differences tried are the same
+    random draws, so power rises with the difference, and bisection finds the smallest one to 0.001. NaN where even the
+    largest possible difference is not found. With one seed crossed_difference says nothing about other seeds, so at
+    least two are needed (StudyError).
+    """
+    if seeds < 2:
+        raise StudyError(f"seeds: {seeds} cannot show a difference between methods; give at least 2")
+
+    def found(difference):
+        generator, hits = np.random.default_rng(seed), 0
+        for _ in range(simulations):
+            common = generator.normal(0, shares[0] ** 0.5, questions)
+            right = []
+            for mean in (accuracy, accuracy + difference):
+                own = generator.normal(0, shares[1] ** 0.5, questions)
+                noise = generator.normal(0, (1 - sum(shares)) ** 0.5, (seeds, questions))
+                of_seed = np.clip(mean + generator.normal(0, seed_spread, (seeds, 1)), 0.001, 0.999)
+                right.append(common + own + noise > stats.norm.ppf(1 - of_seed))
+            hits += crossed_difference(right[1], right[0]).p < level
+        return hits / simulations
+
+    low, high = 0.0, 1 - accuracy
+    if found(high) < power:
+        return float("nan")
+    while high - low > 0.001:
+        middle = (low + high) / 2
+        low, high = (low, middle) if found(middle) >= power else (middle, high)
+    return high
