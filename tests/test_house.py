@@ -14,7 +14,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdutils"
 GROUND = {  # every room may import these
-    "errors": set(), "runs": {"errors"}, "source_code": {"errors", "runs"}, "settings": {"errors", "runs"}}
+    "errors": set(), "runs": {"errors"}, "packages": {"runs"}, "source_code": {"errors", "runs"},
+    "settings": {"errors", "runs"}}
 ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks stands in none of the lists
     "stats": set(), "data": set(), "gguf": set(), "hub": {"gguf"},
     "report": {"stats"},

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
 from kdutils.student.methods import METHODS, Method
 from kdutils.teacher.choices import PROMPTINGS, Prompting
 
-FOLDER = PROJECT / "notebooks" / "experiments"
 OUTPUTS = PROJECT / "outputs"
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.

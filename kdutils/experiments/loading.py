@@ -1,13 +1,16 @@
 """From the name or file of an experiment to the checked experiment with its jobs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError, refuse_secrets, short
-from kdutils.experiments.grid import FOLDER, Experiment, make_jobs
-from kdutils.experiments.schema import NAME, check_settings
-from kdutils.experiments.yaml_file import read_settings
+from kdutils.experiments.yaml_file import FOLDER, read_settings
 from kdutils.hub import exists
+from kdutils.packages import EXTRAS
 from kdutils.runs import PROJECT
+
+if TYPE_CHECKING:
+    from kdutils.experiments.grid import Experiment
 
 
 def experiment_names() -> list[str]:
@@ -15,15 +18,31 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_experiment(name: str | Path, tiny: bool = False) -> Experiment:
-    """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
-
-    `tiny`: with tiny models and few questions (tiny.py), under a name of its own.
-    """
+def experiment_file(name: str | Path) -> Path:
+    """Return the YAML file of an experiment, by its name or path; StudyError if there is none."""
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not exists(path) or not path.is_file():
         raise StudyError(f"{short(str(path), 200)}: no such experiment; there are: "
                          f"{short(', '.join(experiment_names()), 400)}")
+    return path
+
+
+def extras_of(name: str | Path) -> list[str]:
+    """Return the known `extras` of an experiment, without checking the rest of its file; StudyError if unreadable."""
+    settings = read_settings(experiment_file(name))
+    extras = settings.get("extras") if isinstance(settings, dict) else None
+    return [extra for extra in EXTRAS if isinstance(extras, list) and extra in extras]
+
+
+def load_experiment(name: str | Path, tiny: bool = False) -> "Experiment":
+    """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
+
+    `tiny`: with tiny models and few questions (tiny.py), under a name of its own.
+    """
+    from kdutils.experiments.grid import Experiment, make_jobs
+    from kdutils.experiments.schema import NAME, check_settings
+
+    path = experiment_file(name)
     settings = read_settings(path)
     refuse_secrets(settings, f"{path}: ")
     check_settings(settings, path)

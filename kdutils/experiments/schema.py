@@ -8,7 +8,7 @@ on earlier ones: names and types, then the grid, then parameters and files, then
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -31,6 +31,7 @@ from kdutils.experiments.grid import (
 )
 from kdutils.experiments.inputs import config_type_fault, file_faults, notebook_fault, path_fault
 from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.packages import EXTRAS
 from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
 from kdutils.student.methods import METHODS
 from kdutils.student.settings import LmReader
@@ -85,6 +86,7 @@ class ExperimentFile(BaseModel):
     about: Text
     needs: Text
     took: str = ""
+    extras: Annotated[list[Literal[*EXTRAS]], AfterValidator(unique)] = []
     datasets: Entries
     teachers: Entries
     promptings: Entries

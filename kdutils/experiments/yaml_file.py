@@ -14,7 +14,9 @@ from pathlib import Path
 import yaml
 
 from kdutils.errors import StudyError, short
+from kdutils.runs import PROJECT
 
+FOLDER = PROJECT / "notebooks" / "experiments"  # of the experiments that ship with the project
 LARGEST = 200_000  # bytes of a file
 MOST = 20_000  # values and keys, those behind an alias counted wherever they are used
 DEEPEST = 20  # mappings and lists inside each other
