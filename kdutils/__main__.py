@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from kdutils.errors import StudyError, masked
+from kdutils.errors import StudyError, first_line, masked
 from kdutils.packages import missing_requirements
 from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
 
 if TYPE_CHECKING:
+    from kdutils.experiments.cost import Plan
     from kdutils.experiments.grid import Experiment, Job
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -251,24 +252,44 @@ def _dry_run(experiment, options):
     planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
     for job in experiment.jobs:
         print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
-    say_costs(experiment, [job for job in experiment.jobs if job.folder in planned])
-    print(f"{len(experiment.jobs)} jobs, {len(planned)} of them to do; nothing was run")
+    todo = [job for job in experiment.jobs if job.folder in planned]
+    plans = say_costs(experiment, todo)
+    if todo:
+        _say_duration(experiment, todo, options.cores, plans)
+    print(f"{len(experiment.jobs)} jobs, {len(todo)} of them to do; nothing was run")
     return 0
 
 
-def say_costs(experiment: "Experiment", jobs: list["Job"]) -> None:
-    """Print, per explaining job, how many completions the store has and what asking for the rest would cost."""
+def _say_duration(experiment, jobs, cores, plans):
+    """Print how long `jobs` will take on this machine; no fault of this guess stops a dry run."""
+    from kdutils.experiments.duration import duration_lines
+
+    try:
+        print("\n".join(duration_lines(experiment, jobs, cores, plans)))
+    except Exception as error:  # of a model, a full disk, too little memory
+        print(f"how long it will take cannot be told: {masked(first_line(error))}")
+
+
+def say_costs(experiment: "Experiment", jobs: list["Job"]) -> dict[str, "Plan"]:
+    """Print, per explaining job, how many completions the store has and what asking for the rest would cost.
+
+    Returns {folder: what is printed} of those whose cost is known.
+    """
     from kdutils.experiments.cost import planned_cost
 
+    plans = {}
     for job in jobs:
         if job.kind != "explanations":
             continue
         try:
             cost = planned_cost(experiment, job)
         except StudyError as error:  # the job itself will stop at it, with the same line
-            cost = f"cannot be told: {error}"
+            print(f"{job.folder}: cannot be told: {error}", flush=True)
+            continue
         if cost:
+            plans[job.folder] = cost
             print(f"{job.folder}: {cost}", flush=True)
+    return plans
 
 
 def missing_executor(words: list[str]) -> str:

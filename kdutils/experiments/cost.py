@@ -1,8 +1,11 @@
 """What explaining would cost, before a teacher is asked."""
 
+import pandas as pd
+
 from kdutils.data.tables import read_table
+from kdutils.errors import StudyError
 from kdutils.experiments.grid import Experiment, Job
-from kdutils.experiments.inputs import read_job_questions
+from kdutils.experiments.inputs import questions_are_here, read_job_questions
 from kdutils.experiments.steps import DATA, SETTINGS
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.choices import PROMPTINGS
@@ -11,20 +14,31 @@ from kdutils.teacher.stored import Plan
 
 
 def planned_cost(experiment: Experiment, job: Job) -> Plan | None:
-    """Return what the explaining `job` would cost now, or None where no teacher is asked.
-
-    The questions are those of the data job's table, or are read anew if it has not run yet or had other parameters.
-    """
-    parameters = {**SETTINGS[job.notebook].defaults(), **job.parameters}
-    prompting = next(name for name, entry in PROMPTINGS.items() if entry.notebook == job.notebook)
+    """Return what the explaining `job` would cost now, or None where no teacher is asked."""
+    parameters, prompting = {**SETTINGS[job.notebook].defaults(), **job.parameters}, prompting_of_job(job)
     if not PROMPTINGS[prompting].function or parameters["backend"] == "published":
         return None
-    data = next(one for one in experiment.jobs if one.folder in job.needs and one.kind == "data")
-    given, path = {**SETTINGS[DATA].defaults(), **data.parameters}, project_path(parameters["questions"])
-    made = path.parent / "run.json"
-    if path.is_file() and made.is_file() and read_json(made)["parameters"] == given:
-        questions = read_table(path, "questions")
-    else:
-        questions = read_job_questions(given)
+    questions = planned_questions(experiment, job)
     questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
     return plan(questions, prompting, parameters)
+
+
+def prompting_of_job(job: Job) -> str:
+    """Return the prompting (a key of PROMPTINGS) of an explaining job."""
+    return next(name for name, entry in PROMPTINGS.items() if entry.notebook == job.notebook)
+
+
+def planned_questions(experiment: Experiment, job: Job, download: bool = True) -> pd.DataFrame:
+    """Return the questions that `job` works on, all splits, as a frame of tables.QUESTIONS.
+
+    They are those of the data job's table, or are read anew if it has not run yet or had other parameters. Raises
+    StudyError if that takes a download and `download` is false.
+    """
+    data = next(one for one in experiment.jobs if one.folder == job.needs[0])
+    given, path = {**SETTINGS[DATA].defaults(), **data.parameters}, project_path(job.parameters["questions"])
+    made = path.parent / "run.json"
+    if path.is_file() and made.is_file() and read_json(made)["parameters"] == given:
+        return read_table(path, "questions")
+    if not download and not questions_are_here(given):
+        raise StudyError(f"the questions of '{given['dataset']}' are not on this machine yet")
+    return read_job_questions(given)

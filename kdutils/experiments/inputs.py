@@ -151,6 +151,12 @@ def check_data(experiment: Experiment) -> None:
                              "needs train, dev and test (dev is drawn from train if no file is given for it)")
 
 
+def questions_are_here(given: dict) -> bool:
+    """Return whether the questions of a data job's parameters can be read without a download."""
+    made, files = _sources(given)
+    return made or bool(files) and all(map(path_kind, files))
+
+
 def _sources(given):
     """Return (whether the questions are made by a program, the files that they are read from)."""
     dataset = given["reader"] or given["dataset"]

@@ -1,0 +1,219 @@
+"""How long an experiment will take on this machine, before it runs: a guess with its basis.
+
+A job takes as long per question as a finished one of the same kind, student, method and settings in the folder of
+outputs. Where there is none, the student or the teacher is timed on a few questions (trials.py). What cannot be told is
+named with the reason.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cache
+from heapq import heappop, heappush
+from itertools import islice
+from typing import NamedTuple
+
+from kdutils.data.tables import read_table
+from kdutils.errors import StudyError, first_line
+from kdutils.experiments import grid
+from kdutils.experiments.cost import planned_questions
+from kdutils.experiments.grid import Experiment, Job
+from kdutils.experiments.steps import SETTINGS
+from kdutils.experiments.trials import speed_key, student_key, try_student, try_teacher
+from kdutils.runs import machine, project_path, read_json
+from kdutils.student.settings import Train
+from kdutils.teacher.stored import Plan
+
+START = 10.0  # seconds that a job takes besides: its kernel starts, libraries are imported, figures are drawn
+BUSY = 25  # per cent of the processors: if others use more, what is timed takes longer than on a free machine
+NAMES = {"students": "training", "teachers": "training", "evaluations": "evaluation", "explanations": "explanations"}
+
+
+class Part(NamedTuple):
+    """The duration of one job: what it does, in seconds (None where that cannot be told), and the basis or reason.
+
+    `questions`: how many it works on, each as often as it does. `source`: the file of a finished job that is the basis.
+    """
+
+    what: str
+    seconds: float | None
+    basis: str
+    questions: float = 0
+    source: str = ""
+
+
+def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: Mapping[str, Plan]) -> list[str]:
+    """Return lines on how long the `jobs` (those to do) take with `cores`, and on what each part of it is based.
+
+    `plans`: {folder: cost} of the explaining jobs whose teacher is asked.
+    """
+    import torch
+    from psutil import cpu_percent
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that only 4-bit models use
+    busy = cpu_percent(interval=0.5)  # before anything is timed
+    threads = min(experiment.settings.get("threads_per_job", 1), cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        parts = job_parts(experiment, jobs, plans, threads)
+    finally:
+        torch.set_num_threads(before)
+    at_once, grouped = cores // threads, {}
+    total = makespan(jobs, {folder: START + (part.seconds or 0) for folder, part in parts.items()}, at_once)
+    for part in parts.values():
+        grouped.setdefault((part.what, part.basis), []).append(part)
+    untold = any(part.seconds is None for part in parts.values())
+    timed = any(part.seconds and part.basis.startswith("timed") for part in parts.values())
+    lines = [f"{'at least' if untold else 'about'} {in_words(total)} on this machine with {cores} "
+             f"core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time"
+             f"{f', while other programs use {busy:.0f} % of it' if timed and busy > BUSY else ''}:"]
+    for (what, basis), of_jobs in grouped.items():
+        seconds, questions = sum(part.seconds or 0 for part in of_jobs), sum(part.questions for part in of_jobs)
+        sources = list(dict.fromkeys(part.source for part in of_jobs))
+        rate = f"{float(f'{questions / seconds:.2g}'):g} questions/s, " if seconds and questions else ""
+        if of_jobs[0].seconds is None:
+            lines.append(f"    {what}: cannot be told: {basis}")
+        elif seconds:
+            lines.append(f"    {what}: {in_words(seconds)} ({rate}{basis}{sources[0]}{' …' * (len(sources) > 1)})")
+    return [*lines, f"    start and end of {len(jobs)} jobs: {in_words(START * len(jobs))} ({START:.0f} s each)"]
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it: 40 s, 12 min, 2 h 40 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min".removesuffix(" 0 min")
+
+
+def makespan(jobs: Iterable[Job], seconds: Mapping[str, float], at_once: int) -> float:
+    """Return the seconds until the last of `jobs` ends, if at most `at_once` of them run at a time.
+
+    A job starts when there is room and the jobs that it needs have ended, the first one first. `seconds`: {folder:
+    duration}. Jobs that are not among `jobs` have ended before.
+    """
+    waiting, running, now = {job.folder: job for job in jobs}, [], 0.0
+    unfinished = set(waiting)
+    while unfinished:
+        ready = (folder for folder, job in waiting.items() if unfinished.isdisjoint(job.needs))
+        for folder in list(islice(ready, at_once - len(running))):
+            heappush(running, (now + seconds[folder], folder))
+            del waiting[folder]
+        now, folder = heappop(running)
+        unfinished.remove(folder)
+    return now
+
+
+def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan], threads: int) -> dict[str, Part]:
+    """Return {folder: Part} of `jobs`, each with `threads` threads and without its START; see duration_lines."""
+    trainings = {job.parameters["output"]: job for job in experiment.jobs if job.kind in ("teachers", "students")}
+    known, tables, alike = finished_rates(threads), {}, {}
+    for training in trainings.values():
+        alike.setdefault(student_key(training), []).append(training)
+
+    def questions_of(job):
+        path = job.parameters["questions"]
+        if path not in tables:
+            tables[path] = _or_error(planned_questions, experiment, job, False)  # nothing is downloaded
+        return _checked(tables[path])
+
+    @cache
+    def student_times(key):
+        return _or_error(try_student, experiment, alike[key])
+
+    @cache
+    def teacher_rate(teacher):
+        first = next(job for job in jobs if job.labels.get("teacher") == teacher and job.folder in plans
+                     and plans[job.folder].to_ask)
+        return _or_error(try_teacher, experiment, first, plans[first.folder])
+
+    def told(job):
+        """Return the Part from its seconds on; StudyError with the reason where they cannot be told."""
+        given = {**SETTINGS[job.notebook].defaults(), **job.parameters}
+        if job.kind not in NAMES or given.get("backend") == "published":
+            return 0.0, ""
+        questions = questions_of(job)
+        work, epochs = _work(given, questions), given.get("epochs", 1)
+        key = speed_key(job.notebook, given, lambda output: (trainings[output].notebook, trainings[output].parameters))
+        if key in known and job.folder not in plans:  # what a teacher took depends on what was in the store
+            rate, source = known[key]
+            return rate * work, "from ", work * epochs, source
+        if job.kind == "explanations":
+            if job.folder not in plans:
+                raise StudyError("nothing like it has finished on this machine, and it is not tried")
+            # What a revision starts from is in the store after few_shot.
+            asked = plans[job.folder].new_tokens - sum(plans[need].new_tokens for need in job.needs if need in plans)
+            return asked and asked * _checked(teacher_rate(job.labels["teacher"])), "timed on a few completions"
+        training = trainings[given.get("students", given["output"])]
+        load, times = _checked(student_times(student_key(training)))[training.folder]
+        once = load * len(given["seeds"])
+        if job.kind == "evaluations":
+            attributed = min(work, given["attributed_questions"] * len(given["seeds"]))
+            simulator = ", without its simulator" if given["simulator"] else ""
+            return once + work * times.asked + attributed * times.attributed, \
+                f"timed on a few answers and steps{simulator}", work
+        on_dev = given["dev_evaluations"] * len(given["seeds"]) * int((questions["split"] == "dev").sum())
+        return once + work * epochs * times.trained + on_dev * times.dev, "timed on a few steps and answers", \
+            work * epochs
+
+    parts = {}
+    for job in jobs:
+        what = f"{NAMES.get(job.kind, job.kind)} of {job.labels.get('student') or job.labels.get('teacher', '')}"
+        try:
+            parts[job.folder] = Part(what, *told(job))
+        except StudyError as error:
+            parts[job.folder] = Part(what, None, first_line(error, 200))
+    return parts
+
+
+def _or_error(function, *arguments):
+    """Return what a function returns or the StudyError that it raises, to be kept like a result."""
+    try:
+        return function(*arguments)
+    except StudyError as error:
+        return error
+
+
+def _checked(result):
+    if isinstance(result, StudyError):
+        raise result
+    return result
+
+
+# Finished jobs
+
+def finished_rates(threads: int) -> dict[str, tuple[float, str]]:
+    """Return {speed_key: (seconds per question and seed, file that tells it)} of the finished jobs of this machine.
+
+    A training counts with what its students cost, if none of them was interrupted; other jobs with all of their time.
+    """
+    here, found = {**machine(), "threads": threads}, []
+    for path in grid.OUTPUTS.glob("*/*/**/run.json"):
+        with contextlib.suppress(StudyError, LookupError, TypeError, ValueError):  # of another version, or broken
+            run, folder = read_json(path), path.parent
+            given, seconds, file = run["parameters"], run["seconds"], path
+            if run["machine"] != here or not (folder / "metrics.json").is_file() or "questions" not in given:
+                continue
+            if issubclass(SETTINGS[run["notebook"]], Train):
+                file, costs = folder / "costs.json", read_json(folder / "costs.json").values()
+                if any(cost["resumed"] for cost in costs) or len(costs) < len(given["seeds"]):
+                    continue
+                seconds = sum(cost["seconds"] for cost in costs)
+            rate = seconds / _work(given, read_table(project_path(given["questions"]), "questions"))
+            source = str(file.relative_to(grid.OUTPUTS.parent))
+            found.append((run["started"], speed_key(run["notebook"], given, _training_run), (rate, source)))
+    return {key: rate for _, key, rate in sorted(found)}
+
+
+def _training_run(output):
+    run = read_json(project_path(output) / "run.json")
+    return run["notebook"], run["parameters"]
+
+
+def _work(given, questions):
+    """Return how many questions a job works on, once for each of its seeds."""
+    splits = given.get("splits") or [given.get("split", "train")]
+    return int(questions["split"].isin(splits).sum()) * len(given.get("seeds", [0]))

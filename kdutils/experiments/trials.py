@@ -1,0 +1,169 @@
+"""Trials of an experiment's students and teachers on a few of its questions, to tell how long its jobs will take.
+
+Nothing is kept: no output, no completion in the store. A model that is not on this machine, or large, is not tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from kdutils.data.tables import read_explanations
+from kdutils.errors import StudyError
+from kdutils.experiments.cost import planned_questions, prompting_of_job
+from kdutils.experiments.steps import EVALUATION, SETTINGS
+from kdutils.hub import locate_model
+from kdutils.runs import project_path
+from kdutils.student.methods import METHODS, Explained, explained_of
+from kdutils.student.settings import TrainLabelOnly
+from kdutils.student.training import Recipe, recipe_from
+
+if TYPE_CHECKING:
+    from kdutils.experiments.grid import Experiment, Job
+    from kdutils.student.timing import Times
+    from kdutils.teacher.stored import Plan
+
+SAMPLE = 32  # questions whose texts are measured
+EXPLAINED = 16  # questions that a teacher is timed on
+LARGEST = 2e9  # bytes of weights: a larger model is not tried
+COPIES = 6  # of the weights that a trial keeps in memory: gradients, two of the optimiser, activations
+ANY_SPEED = {"learning_rate", "warmup_steps", "tensorboard"}  # parameters that do not change the speed
+
+
+# What the speed of a job depends on
+
+def speed_key(notebook: str, given: Mapping,
+              training_of: Callable[[str], tuple[str, Mapping]] | None = None) -> str:
+    """Return what the time of a job per question depends on, as text: its settings, and whose texts it reads.
+
+    `given`: the parameters of its notebook. ``training_of(folder)`` is needed for an evaluation: (notebook, parameters)
+    of the training of the students in a folder.
+    """
+    model = SETTINGS[notebook]
+    settings = {**model.defaults(), **given}
+    taught = speed_key(*training_of(given["students"]), training_of) if "students" in given else ""
+    return json.dumps([notebook, {name: settings[name] for name in model.own() - ANY_SPEED}, taught,
+                       [given["labels"].get(name) for name in ("dataset", "teacher", "prompting", "tested_on")]],
+                      sort_keys=True)
+
+
+def student_key(training: Job) -> str:
+    """Return the student and settings of a training, as text: trainings for which they are equal need one trial."""
+    recipe = _recipe(training)
+    return json.dumps([recipe.student, {name: value for name, value in recipe.training.items()
+                                        if name not in (*ANY_SPEED, "epochs", "dev_evaluations")}], sort_keys=True)
+
+
+def _recipe(training) -> Recipe:
+    settings = SETTINGS[training.notebook]
+    given = {**settings.defaults(), **training.parameters}
+    method = next(name for name, entry in METHODS.items() if entry.notebook == training.notebook)
+    return recipe_from(given, method, {name: given[name] for name in settings.own() - TrainLabelOnly.own()})
+
+
+# Trials
+
+def try_student(experiment: Experiment, trainings: list[Job]) -> dict[str, tuple[float, Times]]:
+    """Return {folder: (seconds to load the student, its Times)} of `trainings` that have one student_key.
+
+    Raises StudyError if the model or the questions are not on this machine, and if the model is too large to be tried.
+    """
+    from kdutils.student.timing import Cell, time_student
+
+    student, cells, texts = _recipe(trainings[0]).student, {}, {}
+    _check_model(student["model"], not student["random_weights"])
+    _check_model(student["tokenizer"], False)
+    keys = [speed_key(job.notebook, job.parameters) for job in trainings]
+    for key, job in zip(keys, trainings, strict=True):
+        if key not in cells:
+            questions = planned_questions(experiment, job, download=False)
+            train = questions[questions["split"] == "train"]
+            some = train.sample(min(SAMPLE, len(train)), random_state=0).reset_index(drop=True)
+            cells[key] = Cell(_recipe(job), some.to_dict("records"), _explained(experiment, job, some, texts))
+    evaluation = {**SETTINGS[EVALUATION].defaults(), **experiment.settings.get("evaluation", {})}
+    print(f"timing a few steps of {student['model']}", flush=True)
+    load, times = time_student(list(cells.values()), evaluation["max_explanation_tokens"], evaluation["precision"])
+    of_key = dict(zip(cells, times, strict=True))
+    return {job.folder: (load, of_key[key]) for key, job in zip(keys, trainings, strict=True)}
+
+
+def _explained(experiment, training, questions, texts):
+    """Return {question id: Explained} of some questions: texts that exist, else words in a plausible number.
+
+    `texts`: {path: what _texts returned for it}, to which new ones are added.
+    """
+    makers = {f"{job.parameters['output']}/explanations.parquet": job for job in experiment.jobs
+              if job.kind == "explanations"}
+    paths = [training.parameters[name] for name in ("explanations", "counterfactuals") if name in training.parameters]
+    texts.update({path: _texts(makers[path], path, questions) for path in paths if path not in texts})
+    tables = [texts[path] for path in paths]
+    if all(table is not None for table in tables):
+        return explained_of(tables[0], questions, *tables[1:]) if tables else {}
+    given = {**SETTINGS[makers[paths[0]].notebook].defaults(), **makers[paths[0]].parameters}
+    length = given["k"] if "k" in given else given.get("max_revision_tokens", given["max_new_tokens"]) // 2
+    text = " ".join(["because"] * length)
+    return {item["id"]: Explained(text, {choice: text for choice in item["choices"] if choice != item["answer"]})
+            for item in questions.to_dict("records")}
+
+
+def _texts(maker, path, questions):
+    """Return the explanations of some questions that the job `maker` writes to `path`, None if there are none yet."""
+    from kdutils.teacher.explaining import explain
+
+    given = {**SETTINGS[maker.notebook].defaults(), **maker.parameters}
+    if project_path(path).is_file():
+        return read_explanations(path)
+    if given.get("backend") != "published":
+        return None
+    here = given["published_folder"] or os.environ.get("KDUTILS_DATA") or given["published_teacher"] == "people"
+    return explain(questions, prompting_of_job(maker), given) if here else None
+
+
+def try_teacher(experiment: Experiment, job: Job, cost: Plan) -> float:
+    """Return the seconds that the teacher of the explaining `job` takes per token that it may write.
+
+    `cost`: that of `job`. Raises StudyError for a server, and as try_student does.
+    """
+    from kdutils.teacher.backends import load_teacher
+    from kdutils.teacher.explaining import PROMPTED
+    from kdutils.teacher.store import Store
+    from kdutils.teacher.stored import StoredTeacher
+
+    given = {**SETTINGS[job.notebook].defaults(), **job.parameters}
+    if given["backend"] != "hf":
+        raise StudyError("a server writes them")
+    _check_model(given["model"], revision=given["revision"])
+    questions = planned_questions(experiment, job, download=False)
+    some = questions[questions["split"].isin(given["splits"])].head(EXPLAINED).reset_index(drop=True)
+    print(f"timing a few completions of {given['model']}", flush=True)
+    with TemporaryDirectory() as folder, Store(Path(folder) / "completions.sqlite") as store:
+        teacher = StoredTeacher(load_teacher(given), store)
+        teacher.teacher.model.eval()  # loaded before the time counts
+        begun = time.perf_counter()
+        PROMPTED[prompting_of_job(job)](teacher, some, given, None)
+        return (time.perf_counter() - begun) / (teacher.asked * cost.new_tokens / cost.to_ask)
+
+
+def _check_model(name, needs_weights=True, revision=""):
+    """Raise StudyError if a model is not on this machine, or too large to be tried in a minute."""
+    import psutil
+    from transformers.utils import cached_file
+
+    if not name:  # a shape alone
+        return
+    where = locate_model(name, needs_weights)
+    if not Path(where).is_dir():
+        file = "config.json" if needs_weights else "tokenizer_config.json"
+        with contextlib.suppress(OSError, ValueError):
+            where = Path(cached_file(where, file, revision=revision or None, local_files_only=True)).parent
+    if not Path(where).is_dir():
+        raise StudyError(f"{name} is not on this machine")
+    size = sum(path.stat().st_size for path in Path(where).glob("*.safetensors")) if needs_weights else 0
+    if size > LARGEST or COPIES * size > psutil.virtual_memory().available:
+        raise StudyError(f"{name} is too large for a quick trial here: {size / 1e9:.1f} GB of weights")
