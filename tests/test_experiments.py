@@ -323,7 +323,7 @@ def test_the_choices_are_those_of_the_code_that_reads_the_values():
 def test_listing_goes_on_past_broken_experiments(tmp_path, monkeypatch, capsys):
     for name, text in {"a-deep": "a: " + "[" * 3000, "b-latin": b"about: \xe9", "c-alias": "a: &a [*a]", "d-empty": "",
                        "e\x1b[2J": "x", "f-lines": (FOLDER / "mini.yaml").read_text().replace(
-                           "took: 7 minutes", "took: |\n  7\n  minutes\n#")}.items():
+                           "needs: nothing", "needs: |\n  nothing\n  at all\n#")}.items():
         (tmp_path / f"{name}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "g-folder.yaml").mkdir()
     (tmp_path / "h-nowhere.yaml").symlink_to(tmp_path / "nowhere")

@@ -84,7 +84,6 @@ class ExperimentFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     about: Text
     needs: Text
-    took: str = ""
     datasets: Entries
     teachers: Entries
     promptings: Entries

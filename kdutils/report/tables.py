@@ -36,6 +36,14 @@ def table_html(frame: "pd.DataFrame", caption: str = "", decimals: int | None = 
     return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in seconds as text: 41 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _column(name, values, decimals):
     """Return the cells of a column as HTML, the head first; its class says whether it is of numbers or long texts."""
     texts = [_text(value, decimals) for value in values]
