@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     executing.add_argument("--finished-only", action="store_true", help="compare the evaluations that are finished")
     keeping = command("keep", keep_results, "keep the tables and the figure of a finished run in outputs/results")
     keeping.add_argument("name", help="an experiment, or bench/NAME for a benchmark")
+    keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
     command("write-results", write_results, "write RESULTS.md, and the results that README.md names, from "
                                             "outputs/results")
     return top
@@ -110,7 +111,7 @@ def keep_results(options: argparse.Namespace) -> int:
     """Keep the results of a finished experiment or benchmark and say where they are."""
     from kdutils.results.keeping import keep
 
-    print(f"kept: {keep(options.name)}\nRESULTS.md is written from it by ./run_all.sh --write-results")
+    print(f"kept: {keep(options.name, options.note)}\nRESULTS.md is written from it by ./run_all.sh --write-results")
     return 0
 
 

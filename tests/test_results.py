@@ -3,7 +3,8 @@
 A number of the README is a result if it counts or measures something: a number, in digits or words, before a unit of
 UNITS. Such a number stands between the comments that ``--write-results`` fills. Every other number must be a year, an
 arXiv id, a version of Python, the number of a notebook, or part of a name (T5, MiniLM-L6). Code is not checked. The
-same rule holds for the templates of RESULTS.md, where numbers of results are variables.
+same rule holds for the templates of RESULTS.md, where numbers of results are variables; only what an earlier version
+printed is quoted as it was.
 """
 
 import json
@@ -39,7 +40,8 @@ def cell(method, mean, **more):
             "student": "t5", "method": method, "tested_on": "mini", "kind": method,
             "name": f"{method} (few_shot)" if explained else method, "mean": mean, "low": mean - 0.1,
             "high": mean + 0.1, "sd": 0.05, "likelihood": 0.75, "per_token": 0.7, "exact": mean,
-            "calibration_error": 0.1, "no_choice": 0.125, "chance": 0.2, "n_seeds": 2, "n_failed": 0, "n_questions": 10, **more}
+            "calibration_error": 0.1, "no_choice": 0.125, "chance": 0.2, "n_seeds": 2, "n_failed": 0, "n_questions": 10,
+            **more}
 
 
 def metrics_of(job):
@@ -118,12 +120,14 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
 
 
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy):
+    assert main(["keep", "toy", "--note", "Another program ran."]) == 0
+    assert "transformers 5.0. Another program ran." in document.results_text(keeping.read_kept()).replace("\n", " ")
     folder = keeping.keep("toy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert before["accuracy.png"].startswith(b"\x89PNG") and set(before) == {"accuracy.png", "results.json"}
     (folder / "old.txt").write_text("of an earlier version")
     assert keeping.keep("notebooks/experiments/toy.yaml") == folder
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}, "without the note, too"
     assert [path.name for path in folder.parent.iterdir()] == ["toy"], "nothing is left beside it"
 
 
@@ -194,8 +198,8 @@ def test_a_benchmark_is_kept_with_commit_date_and_figure(own_outputs, capsys):
     assert f"kept: {folder}" in capsys.readouterr().out
     assert json.loads((folder / "results.json").read_text()) == {
         "name": "bench-speed", "kind": "benchmark", "command": "./run_all.sh --bench speed", "date": "2026-03-01",
-        "commits": ["b" * 40], "machines": [MACHINE], "versions": VERSIONS, "seconds": 90, "figures": ["curve.png"],
-        "found": {"rows": [1.5], "seconds": 90}}
+        "commits": ["b" * 40], "machines": [MACHINE], "versions": VERSIONS, "seconds": 90, "note": "",
+        "figures": ["curve.png"], "found": {"rows": [1.5], "seconds": 90}}
     assert (folder / "curve.png").read_bytes() == b"a picture"
     text = document.results_text(keeping.read_kept())
     assert "`./run_all.sh --bench speed`, 1 min 30 s." in text and "outputs/results/bench-speed/curve.png" in text
@@ -250,8 +254,8 @@ def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
 
 Does keeping work?
 
-`./run_all.sh toy`: 12 jobs, which take 1 min 18 s one after another. Run on 2026-02-01 with commit aaaaaaaaaa on Linux
-x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
+`./run_all.sh toy`: 12 jobs, which take 1 min 18 s in all, without their start. Run on 2026-02-01 with commit aaaaaaaaaa
+on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
 
 ![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
 
@@ -330,7 +334,7 @@ def test_the_list_says_how_long_a_kept_experiment_took(toy, monkeypatch, capsys)
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.split("\n")
     took = lines[lines.index(next(line for line in lines if line.startswith("mini: "))) + 1]
-    assert took == ("    needs: nothing but a CPU; took: 1 min 18 s, one job after another "
+    assert took == ("    needs: nothing but a CPU; took: 1 min 18 s in all jobs "
                     "(Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread)")
     assert "took: not measured" in "\n".join(lines)
 
@@ -369,3 +373,65 @@ def test_a_kept_benchmark_replaces_what_an_earlier_version_printed(own_outputs, 
     text = document.results_text(keeping.read_kept())
     assert quoted not in text and f"## bench-{name}\n" in text
     assert [line for line in LINES[name] if line not in " ".join(text.split())] == []
+
+
+# --- what the project says
+
+
+def test_the_documents_are_as_the_kept_results_say():
+    for path, text in document.documents().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run ./run_all.sh --write-results"
+
+
+def test_what_is_kept_is_small_and_has_a_figure_and_a_commit():
+    kept = keeping.read_kept()
+    assert kept and {path.name for path in keeping.kept_folder().iterdir()} == set(kept)
+    for name, result in kept.items():
+        folder = keeping.kept_folder() / name
+        assert result["name"] == name and result["date"] and all(result["commits"])
+        assert not [commit for commit in result["commits"] if not re.fullmatch("[0-9a-f]{40}", commit)], "dirty"
+        files = [folder / file for file in result.get("figures", [keeping.FIGURE])]
+        assert all(file.read_bytes().startswith(b"\x89PNG") for file in files), name
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 400_000, name
+
+
+UNITS = (r"%|percent|points?|times|seconds?|s|min|minutes?|hours?|h|days?|MiB|GiB|MB|GB|tokens|tests|cores|threads|jobs"
+         r"|(?:\w+ )?questions|seeds|cells|epochs|parameters|runs")
+WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred|thousand"
+NOTEBOOKS = {path.name[:2] for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+
+
+def stray_numbers(text):
+    """Return the numbers of a Markdown text that may be results; see the docstring of this module."""
+    text = document.MARKED.sub(" ", text)
+    text = re.sub(r"^```.*?^```|`[^`]*`|<!--.*?-->|\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|\]\([^)]*\)", " ", text,
+                  flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\b95 % (bootstrap |t-)?intervals?", " ", text)  # of every interval; not measured
+    measured = [match[0] for match in re.finditer(rf"(?<![\w-])(\d[\d.,]*|{WORDS})\s+({UNITS})(?!\w)", text,
+                                                  flags=re.IGNORECASE)]
+    plain = re.findall(r"(?<![\w.-])\d+(?:[.,]\d+)*(?![\w-])", text)
+    return measured + [number for number in plain if not re.fullmatch(
+        r"(19|20)\d\d|\d{4}\.\d{5}|3\.1\d", number) and number not in NOTEBOOKS and not any(
+        number in words.split() for words in measured)]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("it takes about seven minutes on two cores", ["seven minutes", "two cores"]),
+    ("89.5 % of 200 questions", ["89.5 %", "200 questions"]), ("21 minutes", ["21 minutes"]),
+    ("a ratio of 2.65, or 3", ["2.65", "3"]), ("1,000 here", ["1,000"]), ("it runs 2.4 times", ["2.4 times"]),
+    ("as 12 test questions", ["12 test questions"]),
+    ("Python 3.11, 3.12 or 3.13; notebooks 02 to 06; arXiv 2504.16056; Hsieh et al. 2023", []),
+    ("T5, all-MiniLM-L6-v2, bf16, `12 %`, a 95 % interval, {{ x | fixed(2) }} %", []),
+    ("```\n7 minutes\n```\n<!-- result: mini.jobs -->41<!-- /result --> jobs in two or three examples", []),
+    ("Two commands: one file and two or three worked examples", []),
+])
+def test_the_rule_tells_results_from_other_numbers(text, found):
+    assert stray_numbers(text) == found
+
+
+def test_the_readme_and_the_templates_hold_no_number_of_a_result_themselves():
+    templates = sorted(document.HERE.rglob("*.j2"))
+    assert len(templates) >= 4
+    for path in (PROJECT / "README.md", *templates):
+        assert stray_numbers(path.read_text(encoding="utf-8")) == [], path.name
+    assert len(document.MARKED.findall((PROJECT / "README.md").read_text())) >= 2

@@ -59,8 +59,10 @@ def results_text(kept: Mapping[str, dict], names: Iterable[str] = ()) -> str:
 
 def _filled(block):
     """Return a block of Markdown; the lines of a paragraph are filled, tables, lists and the like stay as they are."""
-    plain = block.lstrip()[:1] not in "|#>-!"
-    return textwrap.fill(block, WIDTH, break_long_words=False, break_on_hyphens=False) if plain else block.strip("\n")
+    block = block.strip()
+    if re.match(r"[|#>!<]|```|([-*+]|\d+[.)]) ", block):
+        return block
+    return textwrap.fill(block, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def fill_marks(text: str, kept: Mapping[str, dict]) -> str:
@@ -82,7 +84,7 @@ def _rendered(render, where):
 
 def _environment():
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True)
+                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= FORMATS
     return environment
 
@@ -118,9 +120,9 @@ def machine(about: Mapping[str, Any]) -> str:
 
 
 def time_taken(result: Mapping[str, Any]) -> str:
-    """Return how long the jobs of a kept experiment took, and on which machine."""
+    """Return how long the jobs of a kept experiment took in all, without their start, and on which machine."""
     machines = "; ".join(machine(about) for about in result["machines"])
-    return f"{duration(result['seconds'])}, one job after another ({machines})"
+    return f"{duration(result['seconds'])} in all jobs ({machines})"
 
 
 # Tables

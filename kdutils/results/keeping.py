@@ -3,7 +3,8 @@
 Everything comes from the files that the runs wrote (metrics.json, costs.json, run.json). ``results.json`` has
 
 - name, kind (experiment or benchmark), command, date (of the last run, UTC), commits (of the code that ran, see
-  runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together),
+  runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
+  about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
   transfers, contrasts and summary (the sentences of the report),
 - of a benchmark: found (its own results.json) and figures.
@@ -51,13 +52,15 @@ def read_kept() -> dict[str, dict[str, Any]]:
     return {path.parent.name: read_json(path) for path in sorted(kept_folder().glob(f"*/{FILE}"))}
 
 
-def keep(name: str) -> Path:
+def keep(name: str, note: str = "") -> Path:
     """Keep the results of an experiment (its name or file) or of a benchmark (bench/NAME); return their folder.
 
     The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished or its files are
     damaged, or if there is no result: a run with --tiny or --smoke.
     """
-    return _keep_benchmark(name.removeprefix("bench/")) if name.startswith("bench/") else _keep_experiment(name)
+    if name.startswith("bench/"):
+        return _keep_benchmark(name.removeprefix("bench/"), note)
+    return _keep_experiment(name, note)
 
 
 def _replace(name: str, write: Callable[[Path], None]) -> Path:
@@ -81,7 +84,7 @@ def _replace(name: str, write: Callable[[Path], None]) -> Path:
 
 # Experiments
 
-def _keep_experiment(name):
+def _keep_experiment(name, note):
     name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     if not NAME.fullmatch(name) or not (grid.OUTPUTS / name / RECORD).is_file():
         raise StudyError(f"{short(name)}: this experiment has not been run; run it with ./run_all.sh first")
@@ -89,7 +92,7 @@ def _keep_experiment(name):
     if experiment.tiny:
         raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
     _check_finished(experiment)
-    found = plain(_results_of(experiment))
+    found = plain({**_results_of(experiment), "note": note})
 
     def write(folder):
         save(draw_cells(found["cells"]), folder / FIGURE)
@@ -190,7 +193,7 @@ def draw_cells(cells: Sequence[dict]) -> "Figure":
 
 # Benchmarks
 
-def _keep_benchmark(name):
+def _keep_benchmark(name, note):
     folder = grid.OUTPUTS / "bench" / name
     if not re.fullmatch("[a-z0-9-]{1,60}", name) or not (folder / FILE).is_file():
         raise StudyError(f"bench/{short(name)}: this benchmark has not been run; run ./run_all.sh --bench first")
@@ -208,6 +211,6 @@ def _keep_benchmark(name):
         write_json(target / FILE, {
             "name": f"bench-{name}", "kind": "benchmark", "command": command, "date": found["date"],
             "commits": [found["git"]], "machines": [found["machine"]], "versions": found["versions"],
-            "seconds": found.get("seconds"), "figures": list(figures), "found": own})
+            "seconds": found.get("seconds"), "note": note, "figures": list(figures), "found": own})
 
     return _replace(f"bench-{name}", write)
