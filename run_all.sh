@@ -9,7 +9,7 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- 
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training [--smoke]   how fast, against the plain way, in one run
-       ./run_all.sh --keep EXPERIMENT|bench/NAME [--note SENTENCE]   keep the tables and figure of a finished run in outputs/results
+       ./run_all.sh --keep EXPERIMENT|bench/NAME [--note TEXT]   keep its tables and figure in outputs/results
        ./run_all.sh --write-results   write RESULTS.md from outputs/results
        ./run_all.sh --help
 
