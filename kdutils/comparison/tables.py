@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
@@ -124,7 +125,7 @@ def controls_table(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFram
     """Return one row per method with a control: the mean accuracies of method, control and label_only (shares)."""
     own = in_domain(accuracies)
     means = own.set_index(["dataset", "student", "name"])["mean"]
-    pairs = tests.loc[tests["comparison"] == "control", ["dataset", "student", "first", "second"]]
+    pairs = with_control(tests)[["dataset", "student", "first", "second"]]
     table = pairs.rename(columns={"first": "method", "second": "control"}).reset_index(drop=True)
     for column in ("method", "control"):
         keys = zip(table["dataset"], table["student"], table[column], strict=True)
