@@ -503,6 +503,22 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     assert "so it is no merit" not in better[0]
 
 
+def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checked(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 22), explains=False).add("multitask", right=(30, 31))
+    world.add("standard", right=(30, 31))
+    runs, _, accuracies = world.read()
+    shares = {"multitask": 0.05, "standard": 0.1}
+    measures = pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]},
+                              "measure": "wholly_true", "value": shares[row["method"]]}
+                             for row in runs.to_dict("records") if row["method"] in shares])
+    teachers = pd.DataFrame({"dataset": ["small", "else"], "wholly true": [0.995, 0.2]})
+    said = summary.summarise(accuracies, world.tests(), runs, measures=measures, teachers=teachers)
+    assert ("Are the explanations true, tiny on small: of the texts of standard (few_shot) 10.0 %, multitask (few_shot) "
+            "5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say something false."
+            ) in said
+    assert not any("wholly true" in one for one in summary.summarise(accuracies, world.tests(), runs, measures=None))
+
+
 def test_nothing_right_is_no_order_of_methods(tmp_path):
     world = World(tmp_path).add("label_only", right=(0, 0), explains=False).add("multitask", right=(0, 0))
     runs, _, accuracies = world.read()

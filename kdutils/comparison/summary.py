@@ -83,17 +83,21 @@ def figure_rows(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, missing: Sequence[str | dict] = (),
-              published: pd.DataFrame | None = None, margin: float = 0.02) -> list[str]:
+              published: pd.DataFrame | None = None, margin: float = 0.02, measures: pd.DataFrame | None = None,
+              teachers: pd.DataFrame | None = None) -> list[str]:
     """Return at most MOST sentences, the most important first; `sentences` and the tables have all tests.
 
     `accuracies`: tables.accuracy_table. `tests`, `margin`: hypotheses.run_tests. `runs` and `missing`: see
-    runs_table.read_evaluations. `published`: published_accuracies.published_table.
+    runs_table.read_evaluations. `published`: published_accuracies.published_table. `measures`:
+    runs_table.read_measures; `teachers`: the cleaned texts of teacher.quality.read_reports. The last two say whether
+    explanations are true, where that can be checked.
     """
     students = [(student_label(*student), add_names(cells),
                  tests[(tests[["dataset", "student"]] == list(student)).all(axis=1)])
                 for student, cells in in_domain(accuracies).groupby(["dataset", "student"], sort=False)]
     statements = [text for state in (_best, _not_above_chance, _primary) for place, cells, rows in students
                   for text in state(place, cells[cells["mean"].notna()], rows, margin)]
+    statements += _truth(measures, teachers)
     for state in (_revised_explanations, _simulatability, _exploratory):
         statements += [text for place, cells, rows in students for text in state(place, cells, rows)]
     statements += [text for place, _, rows in students for text in _published(place, rows, published)]
@@ -136,6 +140,22 @@ def _primary(place, cells, rows, margin):
     return [_say("primary", place=place, question=question, rows=_describe(part), size=_size(part),
                  margin=100 * margin, one_seed=(part["n_seeds"] < 2).all(), family=len(primary))
             for question, part in primary.groupby("question", sort=False)]
+
+
+def _truth(measures, teachers):
+    """State how many explanations are wholly true, of each cell and of the teachers."""
+    if measures is None or "wholly_true" not in set(measures["measure"]):
+        return []
+    known = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])]))
+    said = []
+    for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
+        means = rows.pivot_table(index="name", columns="measure", values="value").sort_values(
+            "wholly_true", ascending=False)
+        own = teachers[teachers["dataset"] == dataset] if teachers is not None and "wholly true" in teachers else None
+        own = [] if own is None else own["wholly true"].dropna()
+        said.append(_say("truth", place=student_label(dataset, student), teachers=list(own),
+                         cells=means.reset_index().to_dict("records")))
+    return said
 
 
 def _exploratory(place, cells, rows):
