@@ -514,8 +514,8 @@ def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checke
     teachers = pd.DataFrame({"dataset": ["small", "else"], "wholly true": [0.995, 0.2]})
     said = summary.summarise(accuracies, world.tests(), runs, measures=measures, teachers=teachers)
     assert ("Are the explanations true, tiny on small: of the texts of standard (few_shot) 10.0 %, multitask "
-            "(few_shot) 5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say something false."
-            ) in said
+            "(few_shot) 5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say "
+            "something false.") in said
     assert not any("wholly true" in one for one in summary.summarise(accuracies, world.tests(), runs, measures=None))
 
 

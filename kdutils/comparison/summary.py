@@ -84,13 +84,13 @@ def figure_rows(tests: pd.DataFrame) -> pd.DataFrame:
 
 def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, missing: Sequence[str | dict] = (),
               published: pd.DataFrame | None = None, margin: float = 0.02, measures: pd.DataFrame | None = None,
-              teachers: pd.DataFrame | None = None) -> list[str]:
+              teachers: pd.DataFrame | None = None, fakes: pd.DataFrame | None = None) -> list[str]:
     """Return at most MOST sentences, the most important first; `sentences` and the tables have all tests.
 
     `accuracies`: tables.accuracy_table. `tests`, `margin`: hypotheses.run_tests. `runs` and `missing`: see
     runs_table.read_evaluations. `published`: published_accuracies.published_table. `measures`:
     runs_table.read_measures; `teachers`: the cleaned texts of teacher.quality.read_reports. The last two say whether
-    explanations are true, where that can be checked.
+    explanations are true, where that can be checked. `fakes`: runs_table.read_fakes.
     """
     students = [(student_label(*student), add_names(cells),
                  tests[(tests[["dataset", "student"]] == list(student)).all(axis=1)])
@@ -99,7 +99,7 @@ def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
                   for text in state(place, cells[cells["mean"].notna()], rows, margin)]
     statements += _truth(measures, teachers)
     for state in (_revised_explanations, _simulatability, _exploratory):
-        statements += [text for place, cells, rows in students for text in state(place, cells, rows)]
+        statements += [text for place, cells, rows in students for text in state(place, cells, rows, fakes)]
     statements += [text for place, _, rows in students for text in _published(place, rows, published)]
     last = _cautions(tests, runs, missing)
     if len(statements) > MOST - len(last):
@@ -158,7 +158,7 @@ def _truth(measures, teachers):
     return said
 
 
-def _exploratory(place, cells, rows):
+def _exploratory(place, cells, rows, fakes):
     """State how many of the other comparisons of accuracies show a difference, and the largest ones."""
     rows = rows[(rows["family"] == "exploratory") & (rows["measure"] == "accuracy")]
     if rows.empty:
@@ -169,7 +169,7 @@ def _exploratory(place, cells, rows):
                  differ=[row for row in described if row["significant"]], one_seed=(rows["n_seeds"] < 2).all())]
 
 
-def _simulatability(place, cells, rows):
+def _simulatability(place, cells, rows, fakes):
     """State LAS beside that of the control: what explanations without content reach is no merit of an explanation."""
     described = {row["first"]: row for row in _describe(_of(rows, "las"))}
     pairs = with_control(rows)
@@ -178,7 +178,11 @@ def _simulatability(place, cells, rows):
     found = [row | {"control": controls.get(name), "exceeds": row["significant"] and name in controls
                     and row["low"] > controls[name]["high"]}
              for name, row in described.items() if name not in set(pairs["second"])]
-    return [_say("simulatability", place=place, rows=found)] if found else []
+    repeats = [] if fakes is None else in_domain(fakes).query("fake == 'answer' and measure == 'las'")
+    repeats = [row["value"] for row in (repeats.to_dict("records") if len(repeats) else [])
+               if [row["dataset"], row["student"]] == list(rows[["dataset", "student"]].iloc[0])]
+    repeats = _signed(sum(repeats) / len(repeats), 3) if repeats else ""
+    return [_say("simulatability", place=place, rows=found, repeats=repeats)] if found else []
 
 
 def _published(place, rows, published):
@@ -197,7 +201,7 @@ def _higher_first(rows):
     return rows.where(~(rows["difference"] < 0), exchanged[list(rows)])
 
 
-def _revised_explanations(place, cells, rows):
+def _revised_explanations(place, cells, rows, fakes):
     rows = rows[(rows["comparison"] == "revision") & (rows["measure"] != "accuracy")]
     changed = [row for row in _describe(rows) if row["significant"]]
     unchanged = sorted(set(rows["measure"]) - {row["measure"] for row in changed})
