@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 LONG_TEXT = 40  # characters; a column with a longer text is set as text, a longer label in a figure is shortened
 
 
-def show_table(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None) -> None:
+def show_table(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None, folded: bool = False) -> None:
     """Display a data frame as an HTML table; every cell, name and the caption is escaped, long texts are wrapped.
 
     All rows are shown (pass ``frame.head(20)`` for fewer). Floats have `decimals` places, by default four significant
-    digits. Missing values are a dash. The index is shown unless it only counts the rows.
+    digits. Missing values are a dash. The index is shown unless it only counts the rows. `folded`: only the caption is
+    shown until it is opened.
     """
     from IPython.display import display
 
     plain = frame.to_string(index=_has_index(frame), max_colwidth=60)
-    display({"text/html": table_html(frame, caption, decimals), "text/plain": f"{caption}\n{plain}".lstrip("\n")},
+    table = table_html(frame, "" if folded else caption, decimals)
+    table = f"<details><summary>{html.escape(caption)}</summary>{table}</details>" if folded else table
+    display({"text/html": table, "text/plain": f"{caption}\n{plain}".lstrip("\n")},
             raw=True)
 
 
