@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE, FIGURE = "results.json", "accuracy.png"
-CONTRAST = ("comparison", "dataset", "student", "measure", "first", "second", "difference", "low", "high", "p",
-            "p_corrected", "n_seeds", "n_questions", "test")
+CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
+            "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "test")
 
 
 def kept_folder() -> Path:
@@ -140,7 +140,7 @@ def _results_of(experiment):
         "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
         "transfers": compared["transfer"],
-        "contrasts": [{key: row.get(key) for key in CONTRAST} for row in compared["tests"]],
+        "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
         "summary": compared["summary"]}
 
 
