@@ -18,11 +18,12 @@ from kdutils.runs import is_complete, read_json
 from kdutils.student.chunks import pad_choices, pad_inputs, padded
 from kdutils.student.collating import choice_row, cut_source, encode_sources, encode_targets, shared, student_gaps
 from kdutils.student.loss import loss_sums
-from kdutils.student.methods import Method, method_of, taught_method
+from kdutils.student.methods import Method, asked_as, method_of
 from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
 from kdutils.student.rows import IGNORED, TokenRow
 from kdutils.student.sharing import shares_tokens
 
+LEAST_READ = 8  # tokens: less is no question
 LEAST_SHARED = 8  # tokens: to read less than that once for several texts is no gain
 
 
@@ -68,7 +69,7 @@ def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
     """
     kinds = list(zip(*sources, strict=True))
     ids = [_read(model, tokenizer, list(texts), [limit] * len(texts))
-           for texts, limit in zip(kinds, limits, strict=True)] if shares_tokens(model) else []
+           for texts, limit in zip(kinds, limits, strict=True)] if len(limits) > 1 and shares_tokens(model) else []
     shared = [min(len(commonprefix(of_item)), *(len(one) - 1 for one in of_item)) for of_item in zip(*ids, strict=True)]
     if min(shared, default=0) < LEAST_SHARED:
         texts = [generate(model, tokenizer, list(texts), limit, token_budget)
@@ -114,6 +115,10 @@ def _read(model, tokenizer, sources, behind):
     encoded = encode_sources(tokenizer, sources, kind)
     if context is None:
         return encoded
+    most = context - LEAST_READ if kind == "causal" else context
+    if max(behind, default=0) > most:
+        raise StudyError(f"{max(behind)} tokens to write are too many for a model with {context} positions, which has "
+                         f"room for {most}; lower max_explanation_tokens (in training: max_target_tokens)")
     room = [context - length if kind == "causal" else context for length in behind]
     return [cut_source(tokenizer, *one) for one in zip(sources, encoded, room, strict=True)]
 
@@ -376,15 +381,10 @@ def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
     return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
 
 
-def asked_as(folder: Path | str) -> Method:
-    """Return the Method by which the student in `folder` was taught, and so is asked."""
-    about = read_json(Path(folder) / "student.json")
-    return taught_method(about["method"], about.get("tag", "before"))
-
-
 def load_trained(folder: Path | str, precision: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one, with weights in `precision`."""
     model, tokenizer = load_student(str(folder))
+    shares_tokens(model)  # is found out once, and only float32 can tell
     return model.to(device(), {"float32": torch.float32, "bf16": torch.bfloat16}[precision]), tokenizer
 
 
