@@ -122,7 +122,8 @@ def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed,
 def test_products_in_bf16_train_weights_in_float32(train, tmp_path, student, explained, questions):
     found = {}
     for precision in ("float32", "bf16"):
-        record = train(tmp_path / precision, student=student, precision=precision, epochs=3, dev_evaluations=3)
+        record = train(tmp_path / precision, student=student, precision=precision, epochs=2, dev_evaluations=2,
+                       learning_rate=1e-2)
         found[precision] = [point["loss"] for point in record["curve"]]
         assert {tensor.dtype for tensor in weights(tmp_path / precision).values()} == {torch.float32}
     assert found["bf16"][-1] < 0.9 * found["bf16"][0]
