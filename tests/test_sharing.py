@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from test_byte_vocabulary import byt5  # noqa: F401
 from test_loss import DECODER, PARAMETERS, SMALL, WEIGHTS, assert_as_by_hand, assert_equal, exact, loss_by_hand
 from test_loss import step_with_trainer as step
 from test_predicting import by_hand
@@ -327,6 +328,36 @@ def test_scores_behind_a_forced_text_equal_a_plain_forward_pass_of_each_choice(n
                             for choice in ITEMS[number]["choices"]]
                 assert scores[number] == pytest.approx([total for total, _ in expected], rel=1e-9)
                 assert tokens[number] == [count for _, count in expected]
+
+
+LONG = "It has wool and fur. " * 9
+ROBERTA = {**FAMILIES["bert"], "model_type": "roberta"}  # with a start token that pads, too, it counts places wrongly
+
+
+@pytest.mark.parametrize("name", ["t5", "t5-v1.1", "bert", "bytes", "roberta"])
+def test_an_encoder_decoder_reads_a_forced_text_once_and_scores_as_in_a_plain_forward_pass(name, byt5):  # noqa: F811
+    """T5 has relative positions, BERT places of its own; a forced text of bytes is not cut where a word ends."""
+    config = {"bytes": FAMILIES["t5"], "roberta": ROBERTA}.get(name) or FAMILIES[name]
+    model, tokenizer = student(config, byt5 if name == "bytes" else "kdutils/mini/student", seed=3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2.0 if weight.dim() > 1 else 1.0)
+    model, forced, read = model.double(), ["It is.", "", "x", LONG], []
+    for method, prefixes in (("multitask", None), ("counterfactual", forced)):
+        asks, separate = taught_method(method), 0
+        for budget in (1, 400, 10**5):
+            scores, _ = score_choices(model, tokenizer, ITEMS, method, prefixes, None, budget)
+            for number in (0, 1, 3):
+                head = f"{prefixes[number]} " if prefixes and prefixes[number] else ""
+                expected = [by_hand(model, tokenizer, asks.source(ITEMS[number], asks.answer), head, choice, method)[0]
+                            for choice in ITEMS[number]["choices"]]
+                assert scores[number] == pytest.approx(expected, rel=1e-9)
+                separate += sum(len(tokenizer(head + asks.says(choice))["input_ids"])
+                                for choice in ITEMS[number]["choices"]) * (budget == 1)
+    model.get_decoder().register_forward_pre_hook(
+        lambda module, args, inputs: read.append(inputs["input_ids"].numel()), with_kwargs=True)
+    score_choices(model, tokenizer, ITEMS, method, forced, None, 1)
+    assert sum(read) < 0.6 * separate or name == "roberta" and sum(read) >= separate
 
 
 def asked(tag, *more):
