@@ -7,7 +7,7 @@ Loss of a step, with weights w_t and N_t counted target tokens of task t in the 
 N_t is counted over the whole step and all processes before any chunk runs. So the loss and its gradient do not depend
 on how the step is cut. If a chunk does not fit in memory, the token budget is halved and the step starts again; the
 step itself never becomes smaller. (Dropout draws its masks chunk by chunk, so with dropout equal numbers need equal
-chunks.)
+chunks. Rows that share a token share its dropout, too.)
 
 What makes it fast: rows of similar length run together, whatever their task. The output layer sees only counted
 positions, one slice at a time; the logits, the largest tensor of a step, are turned into their gradient at once and are
