@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny():
     """A T5 with random weights in float64 and without dropout, and its tokenizer."""
     from kdutils.student.models import load_student
