@@ -220,7 +220,8 @@ def test_a_model_that_is_too_large_is_not_tried(experiment, monkeypatch):
 
 # The dry run
 
-@pytest.mark.parametrize(("busy", "told"), [(3.0, ""), (80.0, ", while other programs use 80 % of it")])
+@pytest.mark.parametrize(("busy", "told"), [
+    (3.0, ""), (80.0, ", without the other programs, which use 80 % of it now")])
 def test_a_dry_run_says_how_long_it_will_take_and_no_fault_of_that_stops_it(busy, told, experiment, tmp_path, capsys,
                                                                             monkeypatch):
     experiment(methods={"label_only": {}, "multitask": {}})

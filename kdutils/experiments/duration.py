@@ -7,7 +7,8 @@ named with the reason.
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from heapq import heappop, heappush
 from itertools import islice
@@ -20,12 +21,13 @@ from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.steps import SETTINGS
 from kdutils.experiments.trials import speed_key, student_key, try_student, try_teacher
+from kdutils.hub import device
 from kdutils.runs import machine, project_path, read_json
 from kdutils.student.settings import Train
 from kdutils.teacher.stored import Plan
 
 START = 10.0  # seconds that a job takes besides: its kernel starts, libraries are imported, figures are drawn
-BUSY = 25  # per cent of the processors: if others use more, what is timed takes longer than on a free machine
+BUSY = 25  # per cent of the processors: if other programs use more, this machine is not free
 NAMES = {"students": "training", "teachers": "training", "evaluations": "evaluation", "explanations": "explanations"}
 
 
@@ -54,11 +56,13 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
     disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that only 4-bit models use
     busy = cpu_percent(interval=0.5)  # before anything is timed
-    threads = min(experiment.settings.get("threads_per_job", 1), cores)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    threads, before = min(experiment.settings.get("threads_per_job", 1), cores), torch.get_num_threads()
+    free = busy <= BUSY or device() == "cuda"
+    # On a busy processor several threads wait for each other for long. One thread's processor time tells more.
+    clock = time.perf_counter if free else lambda: time.process_time() / threads
+    torch.set_num_threads(threads if free else 1)
     try:
-        parts = job_parts(experiment, jobs, plans, threads)
+        parts = job_parts(experiment, jobs, plans, threads, clock)
     finally:
         torch.set_num_threads(before)
     at_once, grouped = cores // threads, {}
@@ -69,7 +73,7 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
     timed = any(part.seconds and part.basis.startswith("timed") for part in parts.values())
     lines = [f"{'at least' if untold else 'about'} {in_words(total)} on this machine with {cores} "
              f"core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time"
-             f"{f', while other programs use {busy:.0f} % of it' if timed and busy > BUSY else ''}:"]
+             f"{f', without the other programs, which use {busy:.0f} % of it now' if timed and not free else ''}:"]
     for (what, basis), of_jobs in grouped.items():
         seconds, questions = sum(part.seconds or 0 for part in of_jobs), sum(part.questions for part in of_jobs)
         sources = list(dict.fromkeys(part.source for part in of_jobs))
@@ -107,8 +111,12 @@ def makespan(jobs: Iterable[Job], seconds: Mapping[str, float], at_once: int) ->
     return now
 
 
-def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan], threads: int) -> dict[str, Part]:
-    """Return {folder: Part} of `jobs`, each with `threads` threads and without its START; see duration_lines."""
+def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan], threads: int,
+              clock: Callable[[], float] = time.perf_counter) -> dict[str, Part]:
+    """Return {folder: Part} of `jobs`, each with `threads` threads and without its START; see duration_lines.
+
+    `clock` returns seconds; trials are timed with it.
+    """
     trainings = {job.parameters["output"]: job for job in experiment.jobs if job.kind in ("teachers", "students")}
     known, tables, alike = finished_rates(threads), {}, {}
     for training in trainings.values():
@@ -122,13 +130,13 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
 
     @cache
     def student_times(key):
-        return _or_error(try_student, experiment, alike[key])
+        return _or_error(try_student, experiment, alike[key], clock)
 
     @cache
     def teacher_rate(teacher):
         first = next(job for job in jobs if job.labels.get("teacher") == teacher and job.folder in plans
                      and plans[job.folder].to_ask)
-        return _or_error(try_teacher, experiment, first, plans[first.folder])
+        return _or_error(try_teacher, experiment, first, plans[first.folder], clock)
 
     def told(job):
         """Return the Part from its seconds on; StudyError with the reason where they cannot be told."""

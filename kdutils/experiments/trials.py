@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,10 +68,12 @@ def _recipe(training) -> Recipe:
 
 # Trials
 
-def try_student(experiment: Experiment, trainings: list[Job]) -> dict[str, tuple[float, Times]]:
+def try_student(experiment: Experiment, trainings: list[Job],
+                clock: Callable[[], float]) -> dict[str, tuple[float, Times]]:
     """Return {folder: (seconds to load the student, its Times)} of `trainings` that have one student_key.
 
-    Raises StudyError if the model or the questions are not on this machine, and if the model is too large to be tried.
+    `clock` returns seconds. Raises StudyError if the model or the questions are not on this machine, and if the model
+    is too large to be tried.
     """
     from kdutils.student.timing import Cell, time_student
 
@@ -88,7 +89,8 @@ def try_student(experiment: Experiment, trainings: list[Job]) -> dict[str, tuple
             cells[key] = Cell(_recipe(job), some.to_dict("records"), _explained(experiment, job, some, texts))
     evaluation = {**SETTINGS[EVALUATION].defaults(), **experiment.settings.get("evaluation", {})}
     print(f"timing a few steps of {student['model']}", flush=True)
-    load, times = time_student(list(cells.values()), evaluation["max_explanation_tokens"], evaluation["precision"])
+    load, times = time_student(list(cells.values()), evaluation["max_explanation_tokens"], evaluation["precision"],
+                               clock)
     of_key = dict(zip(cells, times, strict=True))
     return {job.folder: (load, of_key[key]) for key, job in zip(keys, trainings, strict=True)}
 
@@ -125,10 +127,10 @@ def _texts(maker, path, questions):
     return explain(questions, prompting_of_job(maker), given) if here else None
 
 
-def try_teacher(experiment: Experiment, job: Job, cost: Plan) -> float:
+def try_teacher(experiment: Experiment, job: Job, cost: Plan, clock: Callable[[], float]) -> float:
     """Return the seconds that the teacher of the explaining `job` takes per token that it may write.
 
-    `cost`: that of `job`. Raises StudyError for a server, and as try_student does.
+    `cost`: that of `job`. `clock` returns seconds. Raises StudyError for a server, and as try_student does.
     """
     from kdutils.teacher.backends import load_teacher
     from kdutils.teacher.explaining import PROMPTED
@@ -145,9 +147,9 @@ def try_teacher(experiment: Experiment, job: Job, cost: Plan) -> float:
     with TemporaryDirectory() as folder, Store(Path(folder) / "completions.sqlite") as store:
         teacher = StoredTeacher(load_teacher(given), store)
         teacher.teacher.model.eval()  # loaded before the time counts
-        begun = time.perf_counter()
+        begun = clock()
         PROMPTED[prompting_of_job(job)](teacher, some, given, None)
-        return (time.perf_counter() - begun) / (teacher.asked * cost.new_tokens / cost.to_ask)
+        return (clock() - begun) / (teacher.asked * cost.new_tokens / cost.to_ask)
 
 
 def _check_model(name, needs_weights=True, revision=""):

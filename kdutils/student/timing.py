@@ -1,6 +1,7 @@
 """How fast this machine trains a student and lets it write: a trial on a few questions that leaves nothing behind."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -50,22 +51,23 @@ class Times(NamedTuple):
     attributed: float
 
 
-def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str) -> tuple[float, list[Times]]:
+def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
+                 clock: Callable[[], float] = time.perf_counter) -> tuple[float, list[Times]]:
     """Return (seconds to load the student, the Times of each of `cells`), which differ in method and texts alone.
 
     The cell with the most tokens per question is trained for STEPS steps, and its student is asked ASKED questions, to
     which it writes up to the limits. The times of the other cells are in proportion to their tokens: it is assumed that
     a trained student writes texts as long as the longest one that it learns from. `max_explanation_tokens` and
-    `precision` are those of the evaluation.
+    `precision` are those of the evaluation. `clock` returns seconds.
     """
-    begun = time.perf_counter()
+    begun = clock()
     model, tokenizer = load_student(**cells[0].recipe.student, seed=cells[0].recipe.seed)
-    loaded, rows = time.perf_counter() - begun, [_rows(model, tokenizer, cell) for cell in cells]
+    loaded, rows = clock() - begun, [_rows(model, tokenizer, cell) for cell in cells]
     sizes = [_tokens(model, of_cell) / len(of_cell) for of_cell in rows]
     longest = max(range(len(cells)), key=sizes.__getitem__)
-    per_token, per_step = _time_steps(model, cells[longest].recipe, rows[longest])
+    per_token, per_step = _time_steps(model, cells[longest].recipe, rows[longest], clock)
     model.to(device(), torch.bfloat16 if precision == "bf16" else torch.float32)
-    per_written = _time_writing(model, tokenizer, cells[longest], max_explanation_tokens)
+    per_written = _time_writing(model, tokenizer, cells[longest], max_explanation_tokens, clock)
     times, attributes = [], model_kind(model) == "seq2seq"
     for cell, of_cell, size in zip(cells, rows, sizes, strict=True):
         answer = answer_tokens(tokenizer, cell.method, cell.items)
@@ -98,11 +100,11 @@ def _tokens(model, rows):
     return sum(len(row.source) + len(row.target) for of_item in rows for row in of_item)
 
 
-def _time_steps(model, recipe, rows):
+def _time_steps(model, recipe, rows, clock):
     """Return the seconds of a step (per token of its rows, and for the update of the weights)."""
     few = max(1, CHUNK * len(rows) // _tokens(model, rows))
     rows = rows[: min(few, recipe.training["questions_per_step"])]
-    weights, watch = task_weights(recipe.method, recipe.parameters), _Watch()
+    weights, watch = task_weights(recipe.method, recipe.parameters), _Watch(clock)
     with TemporaryDirectory() as folder, quiet_transformers():
         arguments = training_arguments(folder, recipe.seed, STEPS + 2, len(rows), recipe.training["learning_rate"], 0,
                                        1, 1, recipe.training["precision"])
@@ -114,13 +116,13 @@ def _time_steps(model, recipe, rows):
     return sum(passes) / len(passes) / _tokens(model, rows), sum(updates) / len(updates)
 
 
-def _time_writing(model, tokenizer, cell, max_explanation_tokens):
+def _time_writing(model, tokenizer, cell, max_explanation_tokens, clock):
     """Return the seconds that a question takes per token that may be written to it."""
     if model_kind(model) != "classifier":
         model.generation_config.eos_token_id = None  # an untrained student may end at once, or never
-    items, begun = cell.items[:ASKED], time.perf_counter()
+    items, begun = cell.items[:ASKED], clock()
     predict_questions(model, tokenizer, cell.method, items, max_explanation_tokens)
-    seconds = time.perf_counter() - begun
+    seconds = clock() - begun
     texts = 0 if cell.method.explanation is None else max_explanation_tokens
     return seconds / len(items) / (answer_tokens(tokenizer, cell.method, cell.items) + texts)
 
@@ -128,15 +130,15 @@ def _time_writing(model, tokenizer, cell, max_explanation_tokens):
 class _Watch(TrainerCallback):
     """Times the passes through the model and the update of each step; ends the training after enough of them."""
 
-    def __init__(self):
-        self.steps = []
+    def __init__(self, clock):
+        self.clock, self.steps = clock, []
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.begun = time.perf_counter()
+        self.begun = self.clock()
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.passed = time.perf_counter()
+        self.passed = self.clock()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.steps.append((self.passed - self.begun, time.perf_counter() - self.passed))
+        self.steps.append((self.passed - self.begun, self.clock() - self.passed))
         control.should_training_stop = len(self.steps) > STEPS or self.steps[0][0] > LONG
