@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 from kdutils.errors import StudyError
 from kdutils.stats.estimates import Estimate, HypothesisTest, bootstrap, percentiles
@@ -114,8 +114,17 @@ class CrossedTest:
         return float(stats.t.cdf((abs(self.value) - margin) / self.error, self.freedom))
 
     def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
-        """Return the difference that a test at `level` would find with probability `power`, given this error."""
-        return float(sum(stats.t.ppf([1 - level / 2, power], self.freedom)) * self.error)
+        """Return the difference that a test at `level` finds, as one in its direction, with probability `power`.
+
+        Given this error. The distribution is the noncentral t. The sum of two quantiles of t, the usual shortcut, is 5
+        to 15 % too small with 2 degrees of freedom.
+        """
+        far = stats.t.ppf(1 - level / 2, self.freedom)
+
+        def gap(shift):  # scipy returns NaN where the probability is 0 or 1
+            return np.nan_to_num(stats.nct.sf(far, self.freedom, shift), nan=float(shift > far)) - power
+
+        return float(optimize.brentq(gap, 0, 5 * far + 10) * self.error)
 
 
 def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
