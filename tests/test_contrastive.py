@@ -7,6 +7,7 @@ import transformers
 from kdutils.data.mini_world import build_questions
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Decoding
+from kdutils.teacher.contrastive import contrast
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.prompting import few_shot_prompts
 
@@ -67,6 +68,23 @@ def by_hand(teacher, prompt, against, limit, strength, stop=()):
 
 def told(done):
     return [(one.text, one.finish_reason) for one in done]
+
+
+@pytest.mark.parametrize(("strength", "scores", "token"), [
+    (0, (-0.6931, -0.9163, -2.3026), 0), (0.1, (-0.6708, -0.6860, -2.0723), 0), (0.5, (-0.5816, 0.2350, -1.1513), 1),
+    (1, (-0.4700, 1.3863, 0.0), 1)])
+def test_the_score_of_a_token_worked_by_hand(strength, scores, token):
+    """Three tokens, p = .5, .4, .1 after the right, .8, .1, .1 after the wrong answer: log .4 - .5 log .1 = .235."""
+    class Writes:
+        def write(self, pairs, decoding, score, progress, keep):
+            self.score = score
+            return {pairs[0]: None}
+
+    teacher, p = Writes(), torch.tensor([[0.5, 0.4, 0.1], [0.8, 0.1, 0.1]])
+    contrast(teacher, ["right"], ["wrong"], Decoding(1), strength)
+    found = teacher.score(p.log())
+    torch.testing.assert_close(found, torch.tensor(scores), atol=1e-4, rtol=0)
+    assert int(teacher.score(p.log() + 3).argmax()) == int(found.argmax()) == token, "logits do as well as log p"
 
 
 @pytest.mark.parametrize(("strength", "limit"), [(0.5, 30), (1, 10)])

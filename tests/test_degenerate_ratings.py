@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -174,6 +175,25 @@ def test_ratings_of_people_take_the_place_of_simulated_ones_of_an_earlier_run(tm
     assert describe_origin(found["found"]) == "Ratings by people."
     mixed = found["found"].assign(simulated=found["found"]["rater"] == plan["rater"].iloc[0])
     assert describe_origin(mixed).startswith("**1 of 4 raters are simulated.**")
+
+
+def test_tables_of_simulated_ratings_are_marked_and_have_no_p_values(tmp_path):
+    path, plan = small_plan(tmp_path)
+    captions, heads = {}, {}
+    for simulated in (True, False):
+        written = write_documents(tmp_path / "back", documents(plan))
+        _, printed = run_notebook("23_analyse_human_study", tmp_path, plan=str(path),
+                                  ratings=[] if simulated else [str(written)])
+        captions[simulated] = re.findall("<caption>(.*?)</caption>", printed)
+        heads[simulated] = set(re.findall("<th[^>]*>(p|p_[a-z]+)</th>", printed))
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert ("p_corrected" in metrics["kruskal"][0]) is not simulated and "H" in metrics["kruskal"][0]
+        assert ("p_corrected" in pd.read_csv(tmp_path / "run" / "tests.csv")) is not simulated
+        assert ("so no p value is shown" in describe_origin(pd.read_parquet(tmp_path / "run" / "ratings.parquet"))
+                ) is simulated
+    assert len(captions[True]) > 10 and all(caption.startswith("SIMULATED: ") for caption in captions[True])
+    assert not any("SIMULATED" in caption for caption in captions[False])
+    assert heads[True] == set() and heads[False] == {"p", "p_corrected"}
 
 
 @pytest.mark.parametrize("parameters, message", [

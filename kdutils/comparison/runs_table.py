@@ -33,7 +33,7 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
 
     `missing`: evaluations without a result. An entry {"folder", "labels", "seeds"} gives one row per seed; a string is
     a folder whose labels are unknown, and gives none. `control_of`: {method: the method whose control it is}. Raises
-    StudyError if no evaluation has a result.
+    StudyError if no evaluation has a result, and if the predictions of a seed are missing.
     """
     kinds, rows, predictions = method_kinds(trainings), [], []
     for folder in map(project_path, folders):
@@ -46,7 +46,11 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
             **cell, chance=chance, control_of=(control_of or {}).get(cell["kind"], ""))
         predictions.append(table)
         for seed, values in metrics["seeds"].items():
-            state = _state(table.loc[table["seed"] == int(seed), "correct"], chance)
+            correct = table.loc[table["seed"] == int(seed), "correct"]
+            if correct.empty:
+                raise StudyError(f"{folder / 'predictions.parquet'}: no predictions of seed {seed}; "
+                                 "run notebook 21 again")
+            state = _state(correct, chance)
             rows.append({**cell, "seed": int(seed), "state": state, **values,
                          "calibration_error": metrics.get("calibration_error")})
     rows += _failed_runs(trainings, kinds)

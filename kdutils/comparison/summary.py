@@ -122,7 +122,8 @@ def _best(place, cells, rows, margin):
     cell = cells.loc[cells["mean"].idxmax()].to_dict()
     if cell["mean"] == 0 or chances and not above:
         return [_say("none_above_chance", place=place, cell=cell, cells=len(cells), chance=chances.get(cell["name"]))]
-    return [_say("best", place=place, cell=cell, cells=len(cells), chance=chances.get(cell["name"]))]
+    alike = int((cells["mean"] > cell["mean"] - 1e-12).sum())
+    return [_say("best", place=place, cell=cell, cells=len(cells), alike=alike, chance=chances.get(cell["name"]))]
 
 
 def _not_above_chance(place, cells, rows, margin):

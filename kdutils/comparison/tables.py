@@ -11,7 +11,6 @@ import pandas as pd
 
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
-from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
@@ -124,14 +123,9 @@ def accuracy_and_measure(runs: pd.DataFrame, measures: pd.DataFrame, measure: st
 
 
 def choose_measure(measures: pd.DataFrame, wanted: str = "") -> str:
-    """Return `wanted` or, if it is "", the first of las, rouge_l_teacher and words that was measured; "" if none was.
-
-    Raises StudyError if other measures were taken, but not `wanted`.
-    """
+    """Return `wanted` or, if it is "", the first of las, rouge_l_teacher and words that was measured, or ""."""
     measured = set(measures["measure"])
-    if wanted and measured and wanted not in measured:
-        raise StudyError(f"measure: {wanted!r} was not measured here; choose one of {', '.join(sorted(measured))}")
-    return next((name for name in (wanted, "las", "rouge_l_teacher", "words") if name in measured), "")
+    return wanted or next((name for name in ("las", "rouge_l_teacher", "words") if name in measured), "")
 
 
 def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:

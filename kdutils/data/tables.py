@@ -91,6 +91,14 @@ def read_table(path: Path | str, name: str) -> pd.DataFrame:
     return frame
 
 
+def read_split(path: Path | str, split: str) -> pd.DataFrame:
+    """Return the questions of `split` in the table at `path`; StudyError if there is none."""
+    table = read_table(path, "questions")
+    if split not in set(table["split"]):
+        raise StudyError(f"{path}: no question of the split {split!r}; give this split questions in notebook 01")
+    return table[table["split"] == split].reset_index(drop=True)
+
+
 def read_explanations(path: Path | str) -> pd.DataFrame:
     """Return the table of explanations at `path` (relative to the project), an empty table if `path` is ""."""
     if path:

@@ -23,6 +23,11 @@ LAS, leakage-adjusted simulatability (Hase et al. 2020)
     mean( 1[simulator(x, e) = ŷ] − 1[simulator(x) = ŷ] ). Above 0: the explanation adds to what the question says about
     the answer. Where one group is empty, LAS is the value of the other, and ``groups`` is 1.
 
+    Different from the paper: the conditional logit is the default simulator, because a T5 learns nothing from a few
+    hundred predictions; folds take the place of a simulator's own training set, because students are only asked the
+    test questions; and every simulator knows the choices, also the one that decides about leaking, because an answer
+    is one of them.
+
 QBE, question-based evaluation
     A secondary summary of arXiv 2504.16056 names a metric "QBE"; neither the paper nor its code defines or uses it.
     This study defines it as: accuracy of simulator(x, e with the student's answer masked) − accuracy of simulator(x).

@@ -97,7 +97,7 @@ def describe_origin(ratings: pd.DataFrame) -> str:
     if not simulated.any():
         return "Ratings by people."
     who = "These raters are" if simulated.all() else f"{int(simulated.sum())} of {len(simulated)} raters are"
-    return f"**{who} simulated.** Simulated ratings are not evidence about people."
+    return f"**{who} simulated.** Simulated ratings are not evidence about people, so no p value is shown."
 
 
 def describe_use(raters: pd.DataFrame, ratings: pd.DataFrame) -> str:

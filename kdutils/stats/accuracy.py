@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 from kdutils.errors import StudyError
 from kdutils.stats.estimates import Estimate, HypothesisTest, bootstrap, percentiles
@@ -114,8 +114,17 @@ class CrossedTest:
         return float(stats.t.cdf((abs(self.value) - margin) / self.error, self.freedom))
 
     def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
-        """Return the difference that a test at `level` would find with probability `power`, given this error."""
-        return float(sum(stats.t.ppf([1 - level / 2, power], self.freedom)) * self.error)
+        """Return the difference that a test at `level` finds, as one in its direction, with probability `power`.
+
+        Given this error. The distribution is the noncentral t. The sum of two quantiles of t, the usual shortcut, is 5
+        to 15 % too small with 2 degrees of freedom.
+        """
+        far = stats.t.ppf(1 - level / 2, self.freedom)
+
+        def gap(shift):  # scipy returns NaN where the probability is 0 or 1
+            return np.nan_to_num(stats.nct.sf(far, self.freedom, shift), nan=float(shift > far)) - power
+
+        return float(optimize.brentq(gap, 0, 5 * far + 10) * self.error)
 
 
 def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
@@ -124,8 +133,9 @@ def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
     Seeds and questions are both a sample (crossed random effects: Searle, Casella and McCulloch 1992, chapter 5). The
     variance of the difference is the sum of two parts: that of the questions (paired, of means over seeds) and, for
     each method, that of its seeds, with Satterthwaite's degrees of freedom (Welch's for the seeds of two methods). If
-    `second` has one dimension, it is known and not sampled. None where a sampled method has one seed, which says
-    nothing about other seeds, and where nothing varies. Raises StudyError where the numbers of questions differ.
+    `second` has one dimension, it is known and not sampled. None where a sampled method has one seed or there is one
+    question, which says nothing about others, and where nothing varies. Raises StudyError for unequal numbers of
+    questions.
 
     Why not a bootstrap over seeds: in simulations of two equal methods with 2, 3 and 5 seeds it finds a difference at
     the 5 % level in up to 28 %, 18 % and 12 % of the cases, because it never sees other seeds. Why the part of the
@@ -135,7 +145,7 @@ def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
     """
     first, second = _same_questions(first, second)
     sampled = [first] if second.ndim == 1 else [first, second]
-    if min(map(len, sampled)) < 2:
+    if min(*map(len, sampled), first.shape[1]) < 2:
         return None
     differences = first.mean(axis=0) - np.atleast_2d(second).mean(axis=0)
     count = len(differences)

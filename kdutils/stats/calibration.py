@@ -33,6 +33,11 @@ def calibration_bins(probabilities: ArrayLike, correct: ArrayLike, bins: int = 1
 
 def expected_calibration_error(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10,
                                equal_mass: bool = False) -> float:
-    """Return Σ n_bin / n · |accuracy - mean probability| over calibration_bins, from 0 (calibrated) to 1."""
+    """Return Σ n_bin / n · |accuracy - mean probability| over calibration_bins, from 0 (calibrated) to 1.
+
+    Equation 3 of Guo et al. (2017), whose tables have 15 bins; here 10, because a test split of a few hundred questions
+    leaves too few answers in narrower bins. A report gives it the softmax over the choices (error_analysis.
+    by_likelihood), as if the student had only these to say.
+    """
     table = calibration_bins(probabilities, correct, bins, equal_mass)
     return float(np.average(table["gap"].abs(), weights=table["n"]))

@@ -151,11 +151,12 @@ def _fit_mixed(target, design, names, indicators):
     parts = VCSpec(names, [[[str(i) for i in range(part.shape[1])]] for part in indicators],
                    [[part] for part in indicators])
     model = MixedLM(target.to_numpy(), design.to_numpy(), groups=np.zeros(len(target)), exog_vc=parts)
-    for method in ("bfgs", "nm"):
+    # The default gtol of 1e-5 leaves four right digits of a variance.
+    for method, options in (("bfgs", {"gtol": 1e-7}), ("nm", {})):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                fit = model.fit(reml=True, method=[method])
+                fit = model.fit(reml=True, method=[method], **options)
             except np.linalg.LinAlgError:
                 if method == "nm":
                     raise

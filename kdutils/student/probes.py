@@ -10,6 +10,13 @@ so there always is one. The probes, by the text before the answer:
 - ``told right``, ``told wrong``: the same two rationales, but in the source, as in the task `counterfactual` with the
   style ``encoder``.
 
+``asserted answer given`` is the mean of 1[answer after the text = answer that the text asserts].
+
+Different from the paper: its students write the answer, so an answer may be missing; here the choices are scored, and
+every probe has an answer to compare. The paper forces the teacher's rationale (``teacher``, there "oracle") and the
+perturbed one; ``none``, ``wrong`` and the two in the source are this study's own. ``wrong`` tells whether a student
+follows a text where the question contradicts it.
+
 A student that answers first, or explains in another text, has no path from explanation to answer; there are no probes.
 """
 

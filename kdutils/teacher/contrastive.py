@@ -5,8 +5,9 @@ The next token supports the right answer more than it supports another answer; x
     argmax over t of  log p(t | prompt with the right answer, x) − λ · log p(t | prompt with a wrong answer or none, x)
 
 One model continues both prompts with one text; the shared prefix of all prompts is computed once (prefix_decoding.py).
-As published, the whole vocabulary is searched. There is no plausibility mask, so with a large λ a token can be chosen
-that is unlikely in both contexts.
+This is the score of the published code, with λ = 0.5. As there, the whole vocabulary is searched. There is no
+plausibility mask as in the contrastive decoding of Li et al. (2023), so with a large λ a token can be chosen that is
+unlikely in both contexts. Different from the published code: questions are decoded in batches, each until its own end.
 """
 
 import math

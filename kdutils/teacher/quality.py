@@ -13,6 +13,7 @@ import pandas as pd
 
 from kdutils.data.mini_world import truth_of
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
+from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
 
@@ -188,12 +189,16 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     """Return (raw, cleaned, costs) of several explaining runs, each with the labels of the run in the first columns.
 
     `raw` and `cleaned` are raw_table and text_table. `costs` has one row per run: texts, seconds, and tokens read and
-    written, where they are known. Raises StudyError for a folder without a finished run.
+    written, where they are known. Raises StudyError for no folder, and for a folder without a finished run or texts.
     """
     raw, cleaned, costs = [], [], []
+    if not (folders := list(folders)):
+        raise StudyError("explained: no run to judge; give the folders of finished explaining runs")
     for folder in folders:
         metrics, about = (read_json(project_path(folder) / name) for name in ("metrics.json", "run.json"))
         labels = metrics["labels"]
+        if not metrics["raw"]:
+            raise StudyError(f"{folder}: the run has no texts; run its explaining notebook again")
         raw.append(pd.DataFrame(metrics["raw"]).assign(**labels))
         cleaned.append(pd.DataFrame(metrics["quality"]).assign(**labels))
         tokens = {name: cleaned[-1][name].sum(min_count=1) for name in ("prompt tokens", "written tokens")
@@ -208,9 +213,12 @@ def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int,
     """Return up to `count` texts with and `count` without a fault per stage, drawn from `seed`, with the faults.
 
     A fault: the text is unusable, was cut, or argues for another answer than the asserted one. Without a fault means
-    only that none of these rules applies.
+    only that none of these rules applies. Raises StudyError for a text on none of these questions.
     """
     items, rows = questions.set_index("id"), []
+    if unknown := sorted(set(explanations["id"]) - set(items.index)):
+        raise StudyError(f"{len(unknown)} explained questions are not in the table of questions, such as "
+                         f"{unknown[0]!r}: run the explaining notebook again with this table")
     for row in explanations.sample(frac=1, random_state=seed).to_dict("records"):
         item = items.loc[row["id"]]
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
@@ -222,5 +230,6 @@ def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int,
                      "question": item["question"], "choices": item["choices"], "asserted": row["answer"],
                      "raw": row["text"] if row["raw"].startswith("[[") else row["raw"],  # not the scores of its words
                      "faulty": bool(faults)})
-    drawn = pd.DataFrame(rows).groupby(["stage", "faulty"], sort=False).head(count)
+    table = pd.DataFrame(rows, columns=["stage", "verdict", "question", "choices", "asserted", "raw", "faulty"])
+    drawn = table.groupby(["stage", "faulty"], sort=False).head(count)
     return drawn.sort_values(["stage", "faulty"], kind="stable").drop(columns="faulty").reset_index(drop=True)

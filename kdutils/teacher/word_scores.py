@@ -418,9 +418,14 @@ def gradient_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", 
     """Return the mean over a row's target tokens of each source token's score, (rows, S).
 
     The score of source token s for target token t, with e the embedding of s and g = ∂ log p(t) / ∂ e, is ‖g‖₂ for
-    `saliency` and |e · g| for `input_x_gradient`. It is computed per target token before the mean, so that opposite
-    signs of two target tokens do not cancel. One backward pass per target token serves all rows at once. T5 normalises
-    each token before its first layer, which removes most of the component of g along e: there, e · g says little.
+    `saliency` (Simonyan, Vedaldi and Zisserman 2014) and |e · g| for `input_x_gradient` (Shrikumar et al. 2016).
+    Simonyan et al. take the largest |g| of the three colours of a pixel, and the score of a class before the softmax.
+    Here it is the norm, because no axis of an embedding has a meaning of its own, and log p, because a score before the
+    softmax may rise for all tokens alike.
+
+    The score is computed per target token before the mean, so that opposite signs of two target tokens do not cancel.
+    One backward pass per target token serves all rows at once. T5 normalises each token before its first layer, which
+    removes most of the component of g along e: there, e · g says little.
     """
     import torch
 
@@ -437,10 +442,12 @@ def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tenso
                          token_budget: int) -> "tuple[torch.Tensor, list[float]]":
     """Return (scores (rows, S), completeness errors) by captum's IntegratedGradients (Sundararajan et al. 2017).
 
-    The function f is the mean of log p over the target tokens. A score is the absolute sum over the dimensions of the
-    embedding. The baseline has the embedding of the padding token in place of every token that is not `special`; it is
-    not zero, because T5 normalises each token. The error is the sum of all attributions minus f(source) − f(baseline).
-    It goes to 0 with more `steps`.
+    The attribution of dimension i of the embeddings x is (x_i - b_i) · ∫ ∂f/∂x_i(b + a (x - b)) da over a from 0 to 1,
+    with the baseline b; the integral is a sum over `steps` points of Gauss and Legendre. In the paper f is the score of
+    a class, here the mean of log p over the target tokens. The score of a token is the absolute sum over the dimensions
+    of its embedding, because words are ranked by the size of their influence. The baseline has the embedding of the
+    padding token in place of every token that is not `special`; it is not zero, because T5 normalises each token. The
+    error is the sum of all attributions minus f(source) − f(baseline). It goes to 0 with more `steps`.
     """
     import torch
     from captum.attr import IntegratedGradients
@@ -462,9 +469,9 @@ def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tenso
 def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
     """Return attention rollout seen from the target, (rows, S).
 
-    Encoder: see `rollout` (Abnar & Zuidema 2020). Its rows are weighted by the cross-attention of the target tokens,
-    averaged over heads, decoder layers and target tokens. The scores of a row sum to 1. Attention shows where a model
-    looks, not what decides its answer.
+    Encoder: see `rollout`. The paper has encoders only. Here its rows are weighted by the cross-attention of the target
+    tokens, averaged over heads, decoder layers and target tokens. The scores of a row sum to 1. Attention shows where a
+    model looks, not what decides its answer.
     """
     import torch
 
@@ -477,7 +484,11 @@ def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]")
 
 
 def rollout(attentions: "Sequence[torch.Tensor]") -> "torch.Tensor":
-    """Return the product of (W + I) / 2 over layers, last layer first; W, (rows, heads, S, S), averaged over heads."""
+    """Return attention rollout, (rows, S, S): the product of (W + I) / 2 over layers, last layer first.
+
+    W, (rows, heads, S, S) in `attentions`, is averaged over heads; I stands for the residual connection (Abnar and
+    Zuidema 2020, where W + I is normalised to rows that sum to 1, which is the same).
+    """
     import torch
 
     joined = torch.eye(attentions[0].shape[-1]).to(attentions[0])
