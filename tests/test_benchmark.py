@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from kdutils.benchmarks import training
-from kdutils.benchmarks.training import (
-    Bench,
-    OutOfMemory,
-    block_widths,
-    multiplications,
-    new_model,
-    padded_to,
-    show_row,
-)
+from kdutils.benchmarks.processes import Bench, OutOfMemory
+from kdutils.benchmarks.training import block_widths, multiplications, new_model, padded_to, show_row
 from kdutils.errors import StudyError
 from kdutils.student.rows import TokenRow
 
@@ -38,7 +31,7 @@ def test_one_way_without_memory_is_a_row_and_the_other_way_is_measured(monkeypat
         return {"seconds": [2.0], "peak_mib": 7}
 
     monkeypatch.setattr(Bench, "measure", measure)
-    found = Bench(threads=1).both(None, rounds=2)
+    found = Bench(threads=1).alternate(None, ("plain", "ours"), rounds=2)
     assert found == {"plain": {"seconds": [], "peak_mib": None}, "ours": {"seconds": [2.0, 2.0], "peak_mib": 7}}
     row = show_row("steps", "30M", "combined", True, found, 48)
     assert row["ratio"] is None and row["plain_per_second"] is None and row["ours_per_second"] == 24
