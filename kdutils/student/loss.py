@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.models import choice_losses, model_kind, output_layer_on
+from kdutils.student.products import linear, uses_onednn
 from kdutils.student.rows import IGNORED, counted_tokens
 
 LOGITS = {"cpu": 8_000_000, "cuda": 64_000_000}  # how many logits a slice has at most
@@ -91,7 +92,7 @@ class HeadLoss(torch.autograd.Function):
         for first in range(0, len(tokens), size):
             part = slice(first, first + size)
             token, states = tokens[part, None], states_of_all[part]
-            logits = functional.linear(states, matrix, bias).to(exact)
+            logits = linear(states, matrix, bias).to(exact)
             slope = torch.softmax(logits, dim=1)
             right = slope.gather(1, token)
             losses[part] = -right[:, 0].log()
@@ -127,8 +128,10 @@ def _add_gradients(wanted, part, slope, states, matrix, weights):
     of_states, of_matrix, of_bias = wanted
     narrow = slope.to(states.dtype)
     if of_states is not None:
-        of_states[part] = (narrow @ matrix).to(weights.dtype) * weights
-    if of_matrix is not None and narrow.dtype == of_matrix.dtype:
+        of_states[part] = linear(narrow, matrix.t()).to(weights.dtype) * weights
+    if of_matrix is not None and uses_onednn(narrow.t(), states.t()):
+        of_matrix += linear(narrow.t(), (states * weights).t())
+    elif of_matrix is not None and narrow.dtype == of_matrix.dtype:
         of_matrix.addmm_(narrow.t(), states * weights)
     elif of_matrix is not None:
         of_matrix += narrow.t() @ (states * weights).to(states.dtype)
