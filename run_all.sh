@@ -9,6 +9,8 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- 
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training [--smoke]   how fast, against the plain way, in one run
+       ./run_all.sh --keep EXPERIMENT|bench/NAME [--note TEXT]   keep its tables and figure in outputs/results
+       ./run_all.sh --write-results   write RESULTS.md from outputs/results
        ./run_all.sh --help
 
 EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
@@ -55,6 +57,8 @@ find_python() {
 case "${1:-}" in
   -h | --help) usage ;;
   --list) set_up; exec "$PYTHON" -m kdutils list ;;
+  --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
+  --write-results) set_up; exec "$PYTHON" -m kdutils write-results ;;
   --test)
     shift
     set_up

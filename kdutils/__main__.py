@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     executing = command("execute", execute_job, "execute one job of the experiment recorded in the current folder")
     executing.add_argument("folder")
     executing.add_argument("--finished-only", action="store_true", help="compare the evaluations that are finished")
+    keeping = command("keep", keep_results, "keep the tables and the figure of a finished run in outputs/results")
+    keeping.add_argument("name", help="an experiment, or bench/NAME for a benchmark")
+    keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
+    command("write-results", write_results, "write RESULTS.md, and the results that README.md names, from "
+                                            "outputs/results")
     return top
 
 
@@ -87,14 +92,35 @@ def list_experiments(options: argparse.Namespace) -> int:
     """Print every experiment with what it needs and how long it took."""
     from kdutils.errors import short
     from kdutils.experiments.loading import experiment_names, load_experiment
+    from kdutils.results.document import time_taken
+    from kdutils.results.keeping import read_kept
 
+    kept = read_kept()
     for name in experiment_names():
         try:
             settings = load_experiment(name).settings
-            about, needs, took = (short(settings.get(key, "not measured"), 500) for key in ("about", "needs", "took"))
+            about, needs = (short(settings[key], 500) for key in ("about", "needs"))
+            took = short(time_taken(kept[name]), 500) if name in kept else "not measured"
             print(f"{name}: {about}\n    needs: {needs}; took: {took}")
         except StudyError as error:
             print(f"{short(name)}: cannot run: {error}")
+    return 0
+
+
+def keep_results(options: argparse.Namespace) -> int:
+    """Keep the results of a finished experiment or benchmark and say where they are."""
+    from kdutils.results.keeping import keep
+
+    print(f"kept: {keep(options.name, options.note)}\nRESULTS.md is written from it by ./run_all.sh --write-results")
+    return 0
+
+
+def write_results(options: argparse.Namespace) -> int:
+    """Write RESULTS.md and the results in README.md; say which of them changed."""
+    from kdutils.results.document import write_documents
+
+    changed = ", ".join(path.name for path in write_documents())
+    print(f"written: {changed}" if changed else "RESULTS.md and README.md are as the kept results say")
     return 0
 
 

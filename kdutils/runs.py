@@ -44,6 +44,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sa
 # A spreadsheet runs a text as a formula if it begins so (after spaces and apostrophes) and is no number.
 _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
+CODE = ("kdutils", "notebooks", "constraints.txt")  # what decides a result, for git
 UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
     "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
 
@@ -141,9 +142,9 @@ class Run:
         """
         written = {name: entry["sha256"] for name, entry in checksums(self.folder).items()
                    if name.endswith((".parquet", ".safetensors"))}
-        metrics = {**_plain(metrics), "files": written}
+        metrics = {**plain(metrics), "files": written}
         write_json(self.folder / "run.json", {
-            "notebook": self.notebook, "parameters": _plain(self.parameters), "seed": self.seed,
+            "notebook": self.notebook, "parameters": plain(self.parameters), "seed": self.seed,
             "inputs": self._inputs(), "versions": versions(), "git": git_revision(), "machine": machine(),
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self.started, 3), "laps": self.laps,
@@ -361,14 +362,14 @@ def _dumps(value):
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value):
-    """Return `value` in plain Python types; NaN and infinity become None."""
+def plain(value: Any) -> Any:
+    """Return `value` in the types of JSON: NumPy's become Python's, NaN and infinity None; TypeError for others."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, bool, int)):
@@ -417,13 +418,13 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Return the commit of the project, with ``+changes`` if tracked files differ from it; "" outside git."""
+    """Return the commit of the project, with ``-dirty`` if tracked files of CODE differ from it; "" outside git."""
     def git(*words):
         return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
-        return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *CODE).strip()
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -432,5 +433,13 @@ def machine() -> dict[str, Any]:
     """Return what timings depend on: system, processor, cores, GPU and threads; the host is not named."""
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else ""
-    return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "gpu": gpu,
+    return {"system": f"{platform.system()} {platform.machine()}", "processor": _processor(),
+            "cores": os.cpu_count(), "gpu": gpu,
             "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0)) or None}
+
+
+def _processor():
+    """Return the name of the processor, as far as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

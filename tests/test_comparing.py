@@ -12,11 +12,19 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from kdutils.comparison import hypotheses, published_accuracies, runs_table, summary, tables
+from kdutils.comparison import contrasts, hypotheses, published_accuracies, runs_table, summary, tables
 from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
+from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.report.figures import accuracy_against_measure, difference_intervals, heat_map
-from kdutils.stats.accuracy import RESAMPLES, crossed_difference, difference_to_chance, mcnemar, paired_bootstrap
+from kdutils.stats.accuracy import (
+    RESAMPLES,
+    crossed_difference,
+    crossed_test,
+    difference_to_chance,
+    mcnemar,
+    paired_bootstrap,
+)
 from kdutils.stats.groups import correct_p_values
 from kdutils.student.methods import METHODS
 
@@ -163,9 +171,9 @@ def test_a_difference_over_seeds_and_questions_by_hand():
     found = crossed_difference(first, second)
     of_questions = np.var([1, 0, 0.5, -0.5], ddof=1) / 4
     # Seed means .75 and .25; beside rows and columns every answer of the first is .25 off: 8 · .0625 on 3 degrees.
-    seeds, noise = 0.125 / 2, 0.5 / 3 / 4 / 2
-    # The second method's seeds have equal means: nothing of theirs is added.
-    parts = [(of_questions - noise, 3), (seeds, 1)]
+    # The second method's seeds have equal means, and four answers are .5 off: 4 · .25 on 3 degrees.
+    seeds, noise = 0.125 / 2, (0.5 + 1) / 3 / 4 / 2
+    parts = [(of_questions - noise, 3), (max(seeds, noise), 1)]
     total = sum(part for part, _ in parts)
     freedom = total ** 2 / sum(part ** 2 / df for part, df in parts)
     t = 0.25 / np.sqrt(total)
@@ -251,7 +259,7 @@ def test_an_experiment_without_any_finished_seed_is_an_error(tmp_path):
 def test_a_method_of_another_name_is_compared_as_what_it_is(tmp_path):
     world = World(tmp_path).add("mine", right=(30, 31), kind="multitask").add("shuffled", right=(29, 30))
     tests = world.tests()
-    assert set(tests.loc[tests["comparison"] == "control", "first"]) == {"mine (few_shot)"}
+    assert set(hypotheses.with_control(tests)["first"]) == {"mine (few_shot)"}
 
 
 def test_controls_are_those_of_the_methods_table(tmp_path):
@@ -265,7 +273,7 @@ def test_controls_are_those_of_the_methods_table(tmp_path):
     assert predictions.groupby("method")["control_of"].unique().map(list).to_dict() == {
         method: [CONTROL_OF[method]] for method in set(predictions["method"])}
     tests = world.tests()
-    pairs = tests.loc[tests["comparison"] == "control", ["first", "second"]]
+    pairs = hypotheses.with_control(tests)[["first", "second"]]
     assert dict(zip(pairs["second"].str.removesuffix(" (few_shot)"), pairs["first"].str.removesuffix(" (few_shot)"),
                     strict=True)) == controls
     unknown, _ = runs_table.read_evaluations(world.evaluations)[::-1]
@@ -279,21 +287,25 @@ def test_the_comparisons_of_a_study_are_these(study, tests):
     found = {(row.comparison, row.measure, row.first, row.second) for row in tests.itertuples()}
     explained = {"multitask (few_shot)", "multitask (critique_revision)", "shuffled (few_shot)", "standard (few_shot)",
                  "counterfactual (few_shot)"}
+    plain, revised = "multitask (few_shot)", "multitask (critique_revision)"
+    primary = tests[tests["family"] == "primary"]
+    assert list(zip(primary["question"], primary["first"], primary["second"], strict=True)) == [
+        ("explaining", plain, "label_only"), ("content", plain, "shuffled (few_shot)"), ("revision", revised, plain),
+        ("counterfactual", plain, "counterfactual (few_shot)")]
     assert {item for item in found if item[0] == "label_only"} == {
-        ("label_only", "accuracy", name, "label_only") for name in explained}
-    assert {item[2:] for item in found if item[0] == "control"} == {("multitask (few_shot)", "shuffled (few_shot)")}
+        ("label_only", "accuracy", name, "label_only") for name in explained - {plain}}
+    assert not [item for item in found if item[0] == "control"]
     assert {item[2:] for item in found if item[0] == "methods"} == {
-        ("multitask (few_shot)", "standard (few_shot)"), ("multitask (few_shot)", "counterfactual (few_shot)"),
-        ("standard (few_shot)", "counterfactual (few_shot)")}
+        (plain, "standard (few_shot)"), ("standard (few_shot)", "counterfactual (few_shot)")}
     assert {item[1:] for item in found if item[0] == "revision"} == {
-        (measure, "multitask (critique_revision)", "multitask (few_shot)") for measure in ("accuracy", "words", "las")}
+        (measure, revised, plain) for measure in ("words", "las")}
     assert {item[2] for item in found if item[0] == "chance"} == explained | {"label_only"}
     assert {item[2] for item in found if item[0] == "las"} == explained
-    assert set(tests["dataset"]) == {"small"} and len(tests) == 5 + 1 + 3 + 3 + 6 + 5
+    assert set(tests["dataset"]) == {"small"} and len(tests) == 4 + 4 + 2 + 2 + 6 + 5
 
 
-def test_differences_are_those_of_the_means_and_the_correction_counts_all(study, tests):
-    row = tests[(tests["comparison"] == "label_only") & (tests["first"] == "multitask (few_shot)")].iloc[0]
+def test_differences_are_those_of_the_means_and_each_family_is_corrected_by_itself(study, tests):
+    row = tests[(tests["question"] == "explaining") & (tests["first"] == "multitask (few_shot)")].iloc[0]
     assert row["difference"] == pytest.approx((36 + 35 + 37 - 18 - 20 - 19) / 3 / SIZE)
     assert row["n_seeds"] == 3 and row["n_questions"] == SIZE and row["test"] == "t over seeds and questions"
     assert row["bootstrap_low"] < row["difference"] < row["bootstrap_high"] and len(row["mcnemar"]) == 3
@@ -302,12 +314,50 @@ def test_differences_are_those_of_the_means_and_the_correction_counts_all(study,
     assert las["p"] == pytest.approx(expected.pvalue) and las["difference"] == pytest.approx(0.94 / 3 - 0.37 / 3)
     zero = tests[(tests["comparison"] == "las") & (tests["first"] == "multitask (few_shot)")].iloc[0]
     assert zero["p"] == pytest.approx(scipy_stats.ttest_1samp((0.11, 0.12, 0.14), 0).pvalue)
-    known = tests["p"].notna()
-    assert np.allclose(tests.loc[known, "p_corrected"], correct_p_values(tests.loc[known, "p"]))
-    ordered = tests[known].sort_values("p")
-    assert ordered["p_corrected"].iloc[0] == pytest.approx(min(1, ordered["p"].iloc[0] * known.sum()))
-    less = study.tests(["unheard_of"])  # fewer comparisons, a smaller correction
-    assert less["p_corrected"].iloc[0] <= tests["p_corrected"].iloc[0] and set(less["measure"]) == {"accuracy"}
+    families = {name: part for name, part in tests[tests["p"].notna()].groupby("family")}
+    assert {name: len(part) for name, part in families.items()} == {"primary": 4, "exploratory": 13, "plausibility": 6}
+    for name, method in (("primary", "holm"), ("exploratory", "fdr_bh")):
+        assert np.allclose(families[name]["p_corrected"], correct_p_values(families[name]["p"], method))
+    assert families["plausibility"]["p_corrected"].equals(families["plausibility"]["p"])
+    smallest = families["primary"].sort_values("p").iloc[0]
+    assert smallest["p_corrected"] == pytest.approx(min(1, 4 * smallest["p"]))
+    less = study.tests(["unheard_of"])
+    assert less["p_corrected"].iloc[0] == tests["p_corrected"].iloc[0] and set(less["measure"]) == {"accuracy"}
+
+
+def test_intervals_of_primary_contrasts_hold_together_and_small_differences_are_a_finding(study, tests):
+    named = runs_table.add_names(study.read()[1].query("tested_on == 'small'"))
+    matrices = {name: correct_matrix(part) for name, part in named.groupby("name")}
+    row = tests[tests["question"] == "content"].iloc[0]
+    both = matrices[row["first"]], matrices[row["second"]]
+    assert (row["low"], row["high"]) == pytest.approx((lambda e: (e.low, e.high))(
+        crossed_difference(*both, 1 - 0.05 / 4)))
+    test = crossed_test(*both)
+    assert row["detectable"] == pytest.approx(
+        (scipy_stats.t.ppf(1 - 0.05 / 8, test.freedom) + scipy_stats.t.ppf(0.8, test.freedom)) * test.error)
+    one_sided = max(scipy_stats.t.sf((test.value + 0.02) / test.error, test.freedom),
+                    scipy_stats.t.cdf((test.value - 0.02) / test.error, test.freedom))
+    assert test.p_equivalent(0.02) == pytest.approx(one_sided)
+    assert tests.loc[tests["family"] != "primary", "p_equivalent"].isna().all()
+
+
+def test_primary_contrasts_can_be_written_out_and_are_six_at_most(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21), explains=False)
+    for method in ("standard", "multitask", "shuffled", "counterfactual", "combined", "token_rationale",
+                   "random_tokens"):
+        world.add(method, right=(22, 23))
+    world.add("multitask", "critique_revision", right=(22, 25))
+    cells = world.read()[1]
+    found = contrasts.primary_contrasts(cells, list(contrasts.QUESTIONS))
+    assert [(question, first[4], second[4]) for question, first, second in found] == [
+        ("explaining", "multitask", "label_only"), ("explaining", "combined", "label_only"),
+        ("content", "multitask", "shuffled"), ("content", "token_rationale", "random_tokens"),
+        ("revision", "multitask", "multitask"), ("counterfactual", "multitask", "counterfactual")]
+    written = ["standard (few_shot) minus label_only", "label_only minus standard (few_shot)", "content"]
+    assert [(first[4], second[4]) for _, first, second in contrasts.primary_contrasts(cells, written)] == [
+        ("standard", "label_only"), ("multitask", "shuffled"), ("token_rationale", "random_tokens")]
+    with pytest.raises(StudyError, match="primary: 'standard minus label_only' is neither one of explaining"):
+        contrasts.primary_contrasts(cells, ["standard minus label_only"])
 
 
 def test_texts_are_compared_one_by_one(study, tests):
@@ -347,18 +397,20 @@ def test_sentences_say_only_what_the_corrected_p_allows(tests):
         else:
             assert ": no significant difference between " in said
         if row["p"] == row["p"]:
-            assert "corrected p " in said and "95 % interval" in said and f"{row['n_seeds']} seeds" in said
+            name = {"primary": "corrected p ", "exploratory": ", q ", "plausibility": ", p "}[row["family"]]
+            assert name in said and "95 % interval" in said and f"{row['n_seeds']} seeds" in said
     first = summary.sentences(tests)[0]
     assert first.startswith("tiny on small: multitask (few_shot) is more accurate than label_only: +42.5 points (95 % "
                             "interval")
     of_words = summary.sentences(tests[tests["measure"] == "words"])
     assert re.fullmatch(r"tiny on small: multitask \(critique_revision\) is higher than multitask \(few_shot\) in "
-                        r"words: \+8\.0 \(95 % interval \+\d\.\d to \+\d\.\d, corrected p < 0\.001, 3 seeds, 40 "
+                        r"words: \+8\.0 \(95 % interval \+\d\.\d to \+\d\.\d, q < 0\.001, 3 seeds, 40 "
                         r"questions\)\.", *of_words)
 
 
 def test_what_is_significant_only_before_the_correction_is_not_claimed():
-    row = {"comparison": "label_only", "dataset": "d", "student": "s", "measure": "accuracy", "first": "a",
+    row = {"family": "primary", "comparison": "primary", "question": "explaining", "p_equivalent": 0.9,
+           "detectable": 0.12, "dataset": "d", "student": "s", "measure": "accuracy", "first": "a",
            "second": "label_only", "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_corrected": 0.3,
            "n_seeds": 3, "n_questions": 50}
     said = summary.sentences(pd.DataFrame([row]))[0]
@@ -379,19 +431,23 @@ def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
     said = summary.summarise(accuracies, tests, runs, missing)
     assert len(said) <= summary.MOST and not any("nan" in sentence for sentence in said)
     assert said[0].startswith("tiny on small: multitask (few_shot) has the highest of 6 mean accuracies: 90.0 %")
-    assert ", above chance (20.0 %, corrected p < 0.001). The best of 6 is partly selection; see the " in said[0]
-    assert said[1].startswith("Not significantly above chance (20.0 %), tiny on small: counterfactual (few_shot) 3.3 "
-                              "% (significantly below, ")
-    against = next(sentence for sentence in said if sentence.startswith(
-        "Compared with label_only, tiny on small (2 to 3 seeds, 40 questions): "))
-    assert "significantly higher: " in against and "significantly lower: counterfactual (few_shot)" in against
-    assert "; no significant difference: 2 comparisons, of which the largest difference is " in against
-    assert any(sentence.startswith("Methods compared with their controls") for sentence in said)
+    assert ", above chance (20.0 %, p < 0.001). The best of 6 is partly selection; see the contrasts." in said[0]
+    assert said[1].startswith("Not above chance (20.0 %), tiny on small: ")
+    assert "counterfactual (few_shot) 3.3 % (below it, p " in said[1]
+    for question in ("Does explaining help", "Does the content of the explanations matter",
+                     "Does the revision of explanations help", "Multitask or counterfactual training"):
+        start = f"{question}, tiny on small (3 seeds, 40 questions): "
+        assert sum(sentence.startswith(start) for sentence in said) == 1
+    helps = next(sentence for sentence in said if sentence.startswith("Does explaining help"))
+    assert re.search(r"multitask \(few_shot\) minus label_only \+42\.5 points \(.*\): a difference\.$", helps)
+    revised = next(sentence for sentence in said if sentence.startswith("Does the revision"))
+    assert re.search(r": no difference shown; one of \d+\.\d points would be found with probability 0\.8\.$", revised)
     assert any("2 runs failed or are missing and not included in any mean: standard (few_shot) seed 2, "
                "combined (few_shot) seed 0." in sentence for sentence in said)
     assert "1 evaluation with unknown labels is missing: outputs/x." in said
-    assert said[-1].startswith("All intervals are 95 % confidence intervals. Every p is corrected ")
-    assert "(Holm) for the 23 comparisons of this report" in said[-1]
+    assert said[-1].startswith(
+        "Intervals are 95 % confidence intervals; those of the 4 primary contrasts hold together")
+    assert "The 13 other comparisons are exploratory" in said[-1]
     assert not [sentence for sentence in said if re.search(r"\s[.,;:)]|[(]\s|\s\s|\n|[^.]$", sentence)], said
 
 
@@ -399,9 +455,9 @@ def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
     world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(), runs)
-    against = next(sentence for sentence in said if sentence.startswith("Compared with label_only"))
-    assert "significantly higher: multitask (few_shot) +82.5 points" in against
-    assert against.endswith(", one seed). With one seed each, this says nothing about the methods.")
+    against = next(sentence for sentence in said if sentence.startswith("Does explaining help"))
+    assert "multitask (few_shot) minus label_only +82.5 points" in against
+    assert against.endswith("one seed, which says nothing about the methods.")
 
 
 def test_a_control_that_does_as_well_is_said_so(tmp_path):
@@ -422,7 +478,52 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
             world.add("standard", right=(9, 8), dataset=dataset, student=student)
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(), runs)
-    assert len(said) == summary.MOST and said[-2].endswith(" more statements of this kind.")
+    assert len(said) == summary.MOST and any(sentence.endswith(" more statements of this kind.") for sentence in said)
+    assert any(sentence.startswith("2 seeds show little: only differences of about ") for sentence in said)
+
+
+def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_control(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37), las=(0.31, 0.32, 0.34))
+    world.add("shuffled", right=spread(19, 21, 20, rng=rng), las=(0.30, 0.31, 0.32))
+    world.add("standard", right=spread(22, 20, 21, rng=rng), las=(0.05, 0.02, 0.03))
+    runs, _, accuracies = world.read()
+    said = summary.summarise(accuracies, world.tests(["las"]), runs)
+    more = next(sentence for sentence in said if sentence.startswith("Exploratory, tiny on small"))
+    assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons has q below 0\.05: multitask minus "
+                     r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. They are hypotheses for ", more)
+    las = next(sentence for sentence in said if sentence.startswith("Do explanations help to predict"))
+    assert "; its control +0.310, so it is no merit of what the explanations say)" in las
+    assert "standard (few_shot) +0.033 " in las and "; no control to judge it by)" in las and "shuffled" not in las
+    better = [sentence for sentence in summary.summarise(accuracies, world.tests(["las"]).replace(
+        {"low": {row["low"]: 0.5 for row in world.tests(["las"]).query("first == 'multitask (few_shot)' and "
+                                                                       "comparison == 'las'").to_dict("records")}}),
+        runs) if sentence.startswith("Do explanations help to predict")]
+    assert "so it is no merit" not in better[0]
+
+
+def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checked(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 22), explains=False).add("multitask", right=(30, 31))
+    world.add("standard", right=(30, 31))
+    runs, _, accuracies = world.read()
+    shares = {"multitask": 0.05, "standard": 0.1}
+    measures = pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]},
+                              "measure": "wholly_true", "value": shares[row["method"]]}
+                             for row in runs.to_dict("records") if row["method"] in shares])
+    teachers = pd.DataFrame({"dataset": ["small", "else"], "wholly true": [0.995, 0.2]})
+    said = summary.summarise(accuracies, world.tests(), runs, measures=measures, teachers=teachers)
+    assert ("Are the explanations true, tiny on small: of the texts of standard (few_shot) 10.0 %, multitask "
+            "(few_shot) 5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say "
+            "something false.") in said
+    assert not any("wholly true" in one for one in summary.summarise(accuracies, world.tests(), runs, measures=None))
+
+
+def test_nothing_right_is_no_order_of_methods(tmp_path):
+    world = World(tmp_path).add("label_only", right=(0, 0), explains=False).add("multitask", right=(0, 0))
+    runs, _, accuracies = world.read()
+    said = summary.summarise(accuracies, world.tests(), runs)
+    assert said[0].startswith("tiny on small: no answer of 2 cells is right; ") and "highest" not in said[0]
 
 
 def test_a_single_cell_without_explanations_is_enough(tmp_path):
@@ -436,9 +537,8 @@ def test_a_single_cell_without_explanations_is_enough(tmp_path):
     assert tables.difference_to_baseline(predictions, inputs, {}).empty
     assert tables.won_and_lost_of_lowest(predictions, inputs, 2, 0) == []
     said = summary.summarise(accuracies, tests, runs)
-    assert said[0].startswith("tiny on small: label_only: 22.5 %")
-    assert "not significantly different from chance (20.0 %, corrected p = " in said[0]
-    assert said[0].endswith("; 25.0 % of its answers are none of the choices.")
+    assert said[0].startswith("tiny on small: no cell is above chance (20.0 %); the highest of 1 mean accuracy is 22.5")
+    assert said[0].endswith("Students at chance say nothing about methods.")
     assert len(tables.side_by_side(inputs, {}, predictions, 2)) == 2
 
 
@@ -589,7 +689,7 @@ def test_figures_name_their_parts(study, tests):
     rows = tests.assign(group=tests["comparison"], label=tests["first"], significant=hypotheses.significant(tests))
     figure = difference_intervals(rows, "points")
     titles = [axis.get_title("left") for axis in figure.axes]
-    assert titles == ["label_only", "control", "methods", "revision", "chance", "las"]
+    assert titles == ["primary", "label_only", "methods", "revision", "chance", "las"]
     measures = runs_table.read_measures(study.evaluations)
     both = tables.accuracy_and_measure(runs_table.in_domain(runs), measures, "las")
     figure = accuracy_against_measure(both, "las", {("small", "tiny"): 0.4})

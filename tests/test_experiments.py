@@ -323,7 +323,7 @@ def test_the_choices_are_those_of_the_code_that_reads_the_values():
 def test_listing_goes_on_past_broken_experiments(tmp_path, monkeypatch, capsys):
     for name, text in {"a-deep": "a: " + "[" * 3000, "b-latin": b"about: \xe9", "c-alias": "a: &a [*a]", "d-empty": "",
                        "e\x1b[2J": "x", "f-lines": (FOLDER / "mini.yaml").read_text().replace(
-                           "took: 7 minutes", "took: |\n  7\n  minutes\n#")}.items():
+                           "needs: nothing", "needs: |\n  nothing\n  at all\n#")}.items():
         (tmp_path / f"{name}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "g-folder.yaml").mkdir()
     (tmp_path / "h-nowhere.yaml").symlink_to(tmp_path / "nowhere")
@@ -354,9 +354,13 @@ def test_an_unknown_experiment_is_named_with_those_there(capsys):
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch):
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    experiment = load_experiment(name)
+    if "creak" in experiment.settings["datasets"]:  # it is on no hub: its files have to be there
+        assert main(["run", name, "--dry-run"]) == 2
+        assert "creak/train.json: no such file" in (told := capsys.readouterr().err) and "KDUTILS_DATA" in told
+        monkeypatch.setattr("kdutils.experiments.inputs.check_data", lambda experiment: None)
     assert main(["run", name, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    experiment = load_experiment(name)
     assert f"{len(experiment.jobs)} jobs" in out and "comparison" in out
 
 
@@ -599,3 +603,19 @@ def test_a_backend_that_a_prompting_cannot_use_is_refused(tmp_path, monkeypatch)
     path.write_text(changed("about", "a prompting that needs a server"))
     with pytest.raises(StudyError, match="prompting 'few_shot': the backend hf cannot do it; known are openai"):
         load_experiment(path)
+
+
+@pytest.mark.parametrize(("primary", "fault"), [
+    (["explaining", "standard (few_shot) minus label_only"], ""),
+    (["helping"], "'helping' is neither one of explaining, content, revision, counterfactual nor"),
+    (["standard minus label_only"], "two of these cells: .*label_only, .*standard \\(few_shot\\)"),
+    (["explaining", "explaining"], "twice")])
+def test_primary_contrasts_are_checked_before_anything_runs(tmp_path, primary, fault):
+    settings = yaml.safe_load((NOTEBOOKS / "experiments" / "mini.yaml").read_text())
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**settings, "comparison": {"primary": primary}}))
+    if fault:
+        with pytest.raises(StudyError, match=fault):
+            load_experiment(str(path))
+    else:
+        assert load_experiment(str(path)).settings["comparison"]["primary"] == primary

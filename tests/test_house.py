@@ -22,7 +22,8 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
     "comparison": {"evaluation", "stats"}, "human_study": {"data", "evaluation", "stats"},
     "mini": {"data", "teacher"},
     "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
-    "__main__": {"experiments", "report"},
+    "results": {"comparison", "experiments", "report"},
+    "__main__": {"experiments", "report", "results"},
     "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same

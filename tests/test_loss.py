@@ -229,7 +229,7 @@ def test_running_out_of_memory_splits_the_step_and_does_not_change_it(students, 
     assert trainer.splits > 0 and trainer.token_budget < 10**4
     assert small_loss == pytest.approx(loss, rel=1e-12)
     assert_equal(small, gradients)
-    with pytest.raises(StudyError, match="out of memory with one row at a time"):
+    with pytest.raises(StudyError, match="out of memory with one row or question at a time"):
         step_with_trainer(model, groups, TWO, tmp_path, 100, NoMachine)
 
 

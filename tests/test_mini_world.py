@@ -6,7 +6,15 @@ from itertools import combinations
 import yaml
 
 from kdutils.data import mini_world as mini
-from kdutils.data.mini_world import build_questions, find_key, load_world, true_rationale, true_rationales
+from kdutils.data.mini_world import (
+    build_questions,
+    find_key,
+    load_world,
+    read_statements,
+    true_rationale,
+    true_rationales,
+    truth_of,
+)
 from kdutils.data.questions import check_questions
 from kdutils.teacher.prompting import FOLDER
 
@@ -88,3 +96,29 @@ def test_teacher_transcripts_ask_no_dev_or_test_question():
             text = "".join(part for part, _ in transcript(draw, train, layout))
             asked = {find_key(question) for question in re.findall(r"^Question: (.*)$", text, re.MULTILINE)}
             assert asked and not asked & held_out
+
+
+# Is a text true?
+
+def test_statements_are_read_and_checked_against_the_facts():
+    found = read_statements("A cow has horns and is good for milk. A goat is an animal, but is found in the sea. "
+                            "The answer is cow. A car is a fruit and has wheels! A cow has seven horns. It rains.")
+    assert [(one.concept, one.fact, one.true) for one in found] == [
+        ("cow", ("part", "horns"), True), ("cow", ("use", "milk"), True), ("goat", ("kind", "animal"), True),
+        ("goat", ("place", "sea"), False), ("car", ("kind", "fruit"), False), ("car", ("part", "wheels"), True),
+        ("cow", ("", ""), None), ("", ("", ""), None)]
+    assert read_statements("") == [] == read_statements("So the answer is cow.")
+
+
+def test_every_true_rationale_is_wholly_true_and_a_changed_one_is_not():
+    table = build_questions(60, 5, 30)
+    for item in table.to_dict("records"):
+        for text in true_rationales(item["question"], item["choices"], item["answer"]):
+            assert truth_of(text, item["question"], item["answer"]) == {
+                "wholly_true": 1.0, "true_share": 1.0, "true_reason": 1.0}
+        wrong = next(choice for choice in item["choices"] if choice != item["answer"])
+        claim = true_rationale(item["question"], item["choices"], wrong)  # claims the asked facts of a wrong choice
+        assert truth_of(claim, item["question"], wrong)["wholly_true"] == 0.0
+        assert truth_of(f"The answer is {item['answer']}.", item["question"], item["answer"]) == {
+            "wholly_true": 0.0, "true_share": None, "true_reason": 0.0}
+    assert truth_of("A cow has horns.", "Where do people sit?", "cow") is None

@@ -10,9 +10,17 @@ from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.runs import mark_complete, write_json
 from kdutils.student.collating import SEPARATOR
-from kdutils.student.methods import METHODS, Explained, format_source
+from kdutils.student.methods import METHODS, Explained, asked_as, format_source
 from kdutils.student.models import model_kind
-from kdutils.student.predicting import dev_accuracy, generate, predict_questions, predict_with, score_choices
+from kdutils.student.predicting import (
+    dev_accuracy,
+    generate,
+    load_trained,
+    predict_questions,
+    predict_with,
+    score_choices,
+)
+from kdutils.student.probes import probe_answers
 
 MODELS = ("t5", "bert", "llama", "gpt2")
 SOURCES = ["What?", "[predict] Question: What has fur and wings?", "What?", "a b c d e f g h"]
@@ -96,6 +104,27 @@ def by_hand(model, tokenizer, source, head, choice, method):
     logs = logits.log_softmax(-1)
     counted = range(len(begin), len(whole))
     return sum(logs[place, whole[place]].item() for place in counted), len(counted)
+
+
+@pytest.mark.parametrize("family", [*MODELS, "classifier"])
+def test_every_kind_of_student_answers_with_weights_in_bf16(family, tmp_path):
+    model, tokenizer = student(ENCODER, kind="classifier") if family == "classifier" else student(family, seed=4)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(tmp_path / "student.json", {"method": "label_only" if family == "classifier" else "counterfactual",
+                                           "parameters": {}, "tag": "after"})
+    mark_complete(tmp_path)
+    assert {weight.dtype for weight in load_trained(tmp_path, "bf16")[0].parameters()} == {torch.bfloat16}
+    questions = pd.DataFrame([{**ITEM, "split": "test", "human_explanations": []}])
+    told, scores = {"1": Explained("It mows.", {"lock": "It is a lock."})}, {}
+    for precision in ("float32", "bf16"):
+        said = predict_with(tmp_path, questions, 8, 0, precision)
+        probes = probe_answers(tmp_path, questions, told, said.assign(explanation="It is."), 0, precision)
+        assert len(said) == 1 and len(probes) == (0 if family == "classifier" else 7)
+        loaded = load_trained(tmp_path, precision)
+        scores[precision] = score_choices(*loaded, [ITEM], asked_as(tmp_path), ["It is."])[0][0]
+    assert scores["bf16"] == pytest.approx(scores["float32"], rel=0.02, abs=0.02)
+    assert scores["bf16"] != scores["float32"]
 
 
 def test_probabilities_of_a_classifier_sum_to_one():

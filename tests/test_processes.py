@@ -32,20 +32,24 @@ texts = {item["id"]: Explained(true_rationale(item["question"], item["choices"],
     choice: true_rationale(item["question"], item["choices"], choice)
     for choice in item["choices"] if choice != item["answer"]}) for item in table.to_dict("records")}
 student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 32, "d_kv": 8, "d_ff": 48}}
-folder, first = sys.argv[1], []
+llama = {**student, "model": "", "tokenizer": "kdutils/mini/student", "config": {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "tie_word_embeddings": True}}
+folder, seen = sys.argv[1], set()
 
 step = trainer.StudyTrainer.training_step
 def watched(self, model, inputs, *more):
     loss = step(self, model, inputs, *more)
-    if not first and self.is_world_process_zero():
-        plain = self.accelerator.unwrap_model(model)
+    plain = self.accelerator.unwrap_model(model)
+    kind = plain.config.model_type
+    if kind not in seen and self.is_world_process_zero():
         torch.save({"loss": loss, "means": self.step["means"],
-                    **{name: weight.grad for name, weight in plain.named_parameters()}}, folder + ".step")
-    first.append(1)
+                    **{name: weight.grad for name, weight in plain.named_parameters()}}, f"{folder}.{kind}")
+    seen.add(kind)
     return loss
 trainer.StudyTrainer.training_step = watched
 
-for name, questions_per_step in (("even", 8), ("odd", 12)):
+for name, questions_per_step, student in (("even", 8, student), ("odd", 12, student), ("causal", 12, llama)):
     record = training.train_student(
         f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe("combined", student, {
             "epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
@@ -74,14 +78,15 @@ def runs(tmp_path_factory):
     return folder
 
 
-def test_a_step_shared_by_two_processes_has_the_same_loss_and_gradients(runs):
-    one, two = (torch.load(runs / f"{name}.step") for name in ("one", "two"))
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_a_step_shared_by_two_processes_has_the_same_loss_and_gradients(runs, kind):
+    one, two = (torch.load(runs / f"{name}.{kind}") for name in ("one", "two"))
     assert one.keys() == two.keys() and len(one) > 10
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["even", "odd"])
+@pytest.mark.parametrize("name", ["even", "odd", "causal"])
 def test_two_processes_train_the_same_student(runs, name):
     """Steps that do not come out even included: no question is taken twice, and one process may be left with none."""
     one, two = runs / "one" / name, runs / "two" / name
@@ -97,6 +102,6 @@ def test_two_processes_train_the_same_student(runs, name):
 
 def test_a_rank_that_was_left_in_the_environment_is_no_second_process(runs):
     """The one process had LEFT in its environment; the first of two writes the folder, the second alone never does."""
-    assert all(is_complete(runs / "one" / name) for name in ("even", "odd"))
+    assert all(is_complete(runs / "one" / name) for name in ("even", "odd", "causal"))
     assert read_json(runs / "one" / "even" / "record.json")["cost"]["processes"] == 1
     assert read_json(runs / "two" / "even" / "record.json")["cost"]["processes"] == 2

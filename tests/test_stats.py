@@ -1,5 +1,6 @@
 """Statistics against the published figures (shared/facts.md A7 and A8), textbooks, hand calculations and properties."""
 
+import math
 import os
 from itertools import combinations
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from kdutils.errors import StudyError
@@ -28,7 +30,13 @@ from kdutils.stats.groups import (
     vargha_delaney,
 )
 from kdutils.stats.models import linear_model, mixed_model, rank_correlation
-from kdutils.stats.power import _holm, _kruskal_of_counts, minimal_detectable, study_power
+from kdutils.stats.power import (
+    _holm,
+    _kruskal_of_counts,
+    detectable_accuracy,
+    minimal_detectable,
+    study_power,
+)
 
 ITEMS = ["Plausibility", "Understandability", "Completeness", "Satisfaction", "Contrastiveness"]
 CF, MT, BOTH, REVISED = "CF:PosRationales", "MT:PosRationales", "MT+CF:PosRationales", "MT+CF:RevRationales"
@@ -863,3 +871,22 @@ WRONG = [
 def test_what_is_wrong_is_named(call, message):
     with pytest.raises(StudyError, match=message):
         call()
+
+
+# The smallest difference in accuracy
+
+def test_the_detectable_difference_is_that_of_two_proportions_where_seeds_add_nothing():
+    """All of an answer depends on method and question: every seed answers alike, the methods independently."""
+    found = detectable_accuracy(5, 800, 0.5, seed_spread=1e-6, shares=(0.0, 0.999999), simulations=1000)
+    half = 2.8016  # the normal quantiles of 0.975 and 0.8
+    by_hand = optimize.brentq(lambda d: half * math.sqrt((0.25 + (0.5 + d) * (0.5 - d)) / 800) - d, 0.01, 0.4)
+    assert found == pytest.approx(by_hand, rel=0.1)
+
+
+def test_seeds_lower_the_detectable_difference_more_than_questions_where_seeds_differ():
+    few, more_seeds, more_questions = (detectable_accuracy(*size, 0.5, seed_spread=0.03, simulations=200)
+                                       for size in ((3, 600), (6, 600), (3, 1200)))
+    assert more_seeds < more_questions < few
+    assert math.isnan(detectable_accuracy(2, 10, 0.9, simulations=50))
+    with pytest.raises(StudyError, match="at least 2"):
+        detectable_accuracy(1, 100, 0.5)

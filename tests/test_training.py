@@ -31,6 +31,8 @@ from kdutils.student.training import Recipe, fingerprint, train_seeds, train_stu
 
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96}
 STUDENT = {"model": "kdutils/mini/student", "random_weights": True, "config": {**T5, "dropout_rate": 0.1}}
+LLAMA = {"model_type": "llama", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+         "num_attention_heads": 4}
 TRAINING = {"epochs": 4, "questions_per_step": 6, "learning_rate": 3e-3, "warmup_steps": 2, "dev_evaluations": 6,
             "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900}
 # 24 questions: four steps an epoch, and with six evaluations a checkpoint every three, so inside of epochs too
@@ -113,6 +115,24 @@ def test_every_method_can_be_trained_with_the_vocabulary_of_t5(train, tmp_path, 
 def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
     train(tmp_path / "less", gradient_checkpointing=True)
     assert same(weights(tmp_path / "less"), weights(undisturbed[0]))
+
+
+@pytest.mark.parametrize("student", [STUDENT, {"model": "", "tokenizer": STUDENT["model"], "random_weights": True,
+                                               "config": LLAMA}], ids=["t5", "llama"])
+def test_products_in_bf16_train_weights_in_float32(train, tmp_path, student, explained, questions):
+    found = {}
+    for precision in ("float32", "bf16"):
+        record = train(tmp_path / precision, student=student, precision=precision, epochs=2, dev_evaluations=2,
+                       learning_rate=1e-2)
+        found[precision] = [point["loss"] for point in record["curve"]]
+        assert {tensor.dtype for tensor in weights(tmp_path / precision).values()} == {torch.float32}
+    assert found["bf16"][-1] < 0.9 * found["bf16"][0]
+    assert found["bf16"] == pytest.approx(found["float32"], rel=0.05) and found["bf16"] != found["float32"]
+    prints = [fingerprint(questions[0], explained, Recipe(METHOD, student, {**TRAINING, **changed}))
+              for changed in ({"precision": "bf16"}, {"precision": "float32"}, {}, {"tag": "after"}, {"tag": "before"})]
+    assert all(one != other for place, one in enumerate(prints) for other in prints[:place])
+    with pytest.raises(StudyError, match="precision: unknown 'fp16'; known: float32, bf16"):
+        train(tmp_path / "unknown", student=student, precision="fp16")
 
 
 def test_the_record_tells_dev_and_training_losses_of_every_task(undisturbed):

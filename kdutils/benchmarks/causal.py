@@ -38,11 +38,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdutils.benchmarks.machine import describe_machine, now, show_machine
+from kdutils.benchmarks.machine import conditions, now, show_machine
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib, pooled
 from kdutils.benchmarks.training import load_questions
 from kdutils.errors import StudyError
-from kdutils.runs import PROJECT, project_path, versions, write_json
+from kdutils.runs import PROJECT, machine, project_path, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -336,7 +336,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     threads, started, at_once = threads or os.cpu_count(), time.time(), settings["questions_per_step"]
     table, explained = read_data(smoke, at_once * settings["rounds"])
     load_student(settings["model"])  # a missing model is an error before anything is measured
-    about = {**describe_machine(), "threads": threads}
+    about = {**machine(), "threads": threads}
     show_machine(about)
     show_head(at_once)
     bench, rows = Bench(threads), []
@@ -348,8 +348,8 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
             rounds.append(bench.alternate(time_steps, ways, Cell(*cell), part, explained, settings))
             check_losses(Cell(*cell), rounds[-1])
         rows.append(show_row(Cell(*cell), rounds, at_once))
-    found = {"machine": about, "versions": {**versions(), "trl": metadata.version("trl")}, "smoke": smoke,
-             "settings": settings, "steps": rows, "seconds": round(time.time() - started)}
+    found = {**conditions(about), "trl": metadata.version("trl"), "smoke": smoke, "settings": settings, "steps": rows,
+             "seconds": round(time.time() - started)}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
     print(f"\n{found['seconds']} s; written: {output / 'results.json'}")

@@ -1,23 +1,19 @@
 """The machine of a benchmark: its description, its clock, and figures for a file."""
 
-import platform
 import time
-from pathlib import Path
+from datetime import UTC, datetime
 from types import ModuleType
 
-from kdutils.runs import machine, versions
+from kdutils.runs import git_revision, versions
 
 
-def describe_machine() -> dict:
-    """Return runs.machine() with the name of the processor, as far as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {**machine(), "processor": name}
+def conditions(about: dict) -> dict:
+    """Return what results.json of a benchmark says beside its numbers: machine (`about`), versions, commit and date."""
+    return {"machine": about, "versions": versions(), "git": git_revision(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
 
 
 def show_machine(about: dict) -> None:
-    """Print a description of describe_machine in one line, with the versions of torch and transformers."""
+    """Print a description of runs.machine in one line, with the versions of torch and transformers."""
     packages = versions()
     print(f"{about['system']}, {about['processor']}, {about['gpu'] or 'no GPU'}, {about['cores']} cores, "
           f"{about['threads']} threads; torch {packages['torch']}, transformers {packages['transformers']}")

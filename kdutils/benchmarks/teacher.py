@@ -24,8 +24,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.benchmarks.machine import describe_machine, now, pyplot, show_machine
-from kdutils.runs import project_path, versions, write_json
+from kdutils.benchmarks.machine import conditions, now, pyplot, show_machine
+from kdutils.runs import machine, project_path, write_json
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
 
@@ -143,7 +143,7 @@ def run(output: Path, smoke: bool, threads: int) -> dict:
         contenders = {"mini teacher": (mini, mini_prompts, (8 if smoke else 64) * large),
                       name: (big, lambda count, shots: word_prompts(count, shots, words), (2 if smoke else 24) * large)}
         results, curve, repeats = [], [], 1 if smoke else 3
-        about = describe_machine()
+        about = machine()
         show_machine(about)
         print("\n| model | new tokens | prompt tokens | plain, texts/s | shared, texts/s | ratio | goal | same text |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|")
@@ -161,7 +161,7 @@ def run(output: Path, smoke: bool, threads: int) -> dict:
             if teacher is mini:
                 results += [_show_row(f"{label}, 3 shots, to the blank line",
                                   compare(teacher, prompts_of(count, 3), 64, stop=["\n\n"], repeats=repeats))]
-    found = {"machine": about, "versions": versions(), "smoke": smoke, "results": results, "shots": curve}
+    found = {**conditions(about), "smoke": smoke, "results": results, "shots": curve}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
     draw(curve, output / "shots.png", 4 if smoke else 16)

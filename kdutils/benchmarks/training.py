@@ -32,10 +32,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.benchmarks.machine import describe_machine, now, pyplot, show_machine
+from kdutils.benchmarks.machine import conditions, now, pyplot, show_machine
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib
 from kdutils.errors import StudyError
-from kdutils.runs import project_path, versions, write_json
+from kdutils.runs import machine, project_path, write_json
 from kdutils.student.methods import METHODS, explained_of, format_source
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str
 
     gpu = torch.cuda.is_available()
     settings, threads = SETTINGS["smoke" if smoke else "gpu" if gpu else "cpu"], threads or os.cpu_count()
-    about, started = {**describe_machine(), "threads": threads}, time.time()
+    about, started = {**machine(), "threads": threads}, time.time()
     table, explained = load_questions(settings["questions"])
     show_machine(about)
     bench, at_once = Bench(threads), settings["questions_per_step"]
@@ -363,7 +363,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str
                                                   found, count * at_once)})
     growth = measure_growth(bench, table, explained, settings)
     shown = {**settings, "runs": [[*cell, *counts] for cell, counts in settings["runs"].items()]}
-    found = {"machine": about, "versions": versions(), "smoke": smoke, "settings": shown, "steps": steps,
+    found = {**conditions(about), "smoke": smoke, "settings": shown, "steps": steps,
              "runs": runs, "growth": growth, "seconds": round(time.time() - started)}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)

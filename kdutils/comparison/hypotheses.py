@@ -1,10 +1,18 @@
-"""The hypothesis tests of a report. Which comparisons are made is fixed in advance (planned_comparisons).
+"""The hypothesis tests of a report. Which comparisons are made is fixed in advance.
 
-All p values of a report are one family: Holm's correction counts them all, including those of explanations and of
-published numbers. A difference is always first minus second.
+Three families, which the column `family` names:
+
+- ``primary``: the contrasts of the experiment's primary questions (contrasts). Holm's correction within a data set and
+  student; intervals hold for all of them together (Bonferroni); two one-sided tests of equivalence, also by Holm.
+- ``exploratory``: every other comparison, those of explanations and of published numbers included. Benjamini and
+  Hochberg's q over the report: of what is called a difference, about a twentieth is expected to be none.
+- ``plausibility``: each cell with chance, without correction. It shows whether a training worked at all.
+
+A difference is always first minus second.
 """
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,12 +20,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from kdutils.comparison.contrasts import QUESTIONS, alike, key_of, nearest_baseline, primary_contrasts
 from kdutils.comparison.runs_table import BASELINE, CELL, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.stats.accuracy import (
     bootstrap_difference,
     crossed_difference,
+    crossed_test,
     difference_to_chance,
     mcnemar,
     mean_interval,
@@ -25,82 +35,96 @@ from kdutils.stats.accuracy import (
 from kdutils.stats.groups import correct_p_values, mean_difference
 
 LEVEL = 0.05
-COLUMNS = ["comparison", "dataset", "student", "measure", "first", "second", "difference", "low", "high", "p",
-           "p_corrected", "n_seeds", "n_questions", "bootstrap_low", "bootstrap_high", "mcnemar", "test"]
-COMPARISONS = ("label_only", "control", "methods", "revision", "chance")  # in the order of the tables
+COLUMNS = ["family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
+           "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "bootstrap_low",
+           "bootstrap_high", "mcnemar", "test"]
+COMPARISONS = ("primary", "label_only", "control", "methods", "revision", "chance")  # in the order of the tables
 
 
-def planned_comparisons(cells: pd.DataFrame) -> list[tuple[str, tuple, tuple | None]]:
-    """Return (comparison, first cell, second cell) for every comparison of accuracies.
+def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> list[tuple[str, tuple, tuple | None, str]]:
+    """Return (comparison, first cell, second cell, question) for every comparison of accuracies.
 
     `cells` has the columns CELL, kind and control_of. A returned cell is a tuple in the order of CELL. On each data set
-    and for each student, the comparisons are: ``label_only``, every cell with the baseline; ``control``, a method with
-    its control; ``methods``, two methods on the same explanations; ``revision``, the same method on revised and on
-    unrevised explanations; ``chance``, every cell with guessing (second is None). Transfers are not compared.
+    and for each student, the comparisons are: ``primary``, those of the questions `primary` (see contrasts); and
+    without them ``label_only``, every cell with the baseline; ``control``, a method with its control; ``methods``, two
+    methods on the same explanations; ``revision``, the same method on revised and on unrevised explanations;
+    ``chance``, every cell with guessing (second is None). Transfers are not compared. `question` is "" except for
+    primary comparisons.
     """
-    planned = []
+    planned = [("primary", first, second, question) for question, first, second in primary_contrasts(cells, primary)]
+    known = {frozenset((first, second)) for _, first, second, _ in planned}
     for _, group in in_domain(cells).drop_duplicates(CELL).groupby(["dataset", "student"], sort=False):
         rows = group.to_dict("records")
         baselines = [row for row in rows if row["kind"] == BASELINE]
         others = [row for row in rows if row["kind"] != BASELINE]
         methods = [row for row in others if not row["control_of"]]
-        planned += [("chance", row, None) for row in rows]
-        planned += [("label_only", row, _nearest(row, baselines)) for row in others if baselines]
-        planned += [("control", row, control) for row in methods for control in others
-                    if control["control_of"] == row["kind"] and _same(row, control, "teacher", "prompting")]
-        planned += [("methods", *both) for both in combinations(methods, 2) if _same(*both, "teacher", "prompting")]
-        planned += [("revision", row, plain) for row in methods for plain in methods
-                    if (row["prompting"], plain["prompting"]) == ("critique_revision", "few_shot")
-                    and _same(row, plain, "teacher", "method")]
+        pairs = [("chance", row, None) for row in rows]
+        pairs += [("label_only", row, nearest_baseline(row, baselines)) for row in others if baselines]
+        pairs += [("control", row, control) for row in methods for control in others
+                  if control["control_of"] == row["kind"] and alike(row, control, "teacher", "prompting")]
+        pairs += [("methods", *both) for both in combinations(methods, 2) if alike(*both, "teacher", "prompting")]
+        pairs += [("revision", row, plain) for row in methods for plain in methods
+                  if (row["prompting"], plain["prompting"]) == ("critique_revision", "few_shot")
+                  and alike(row, plain, "teacher", "method")]
+        planned += [(comparison, key_of(first), second and key_of(second), "") for comparison, first, second in pairs
+                    if not second or frozenset((key_of(first), key_of(second))) not in known]
     planned.sort(key=lambda comparison: COMPARISONS.index(comparison[0]))
-    return [(comparison, _key(first), _key(second)) for comparison, first, second in planned]
-
-
-def _nearest(row, baselines):
-    """Return the label_only cell with the teacher and prompting of `row` if there is one, else the first."""
-    return next((one for one in baselines if _same(row, one, "teacher", "prompting")), baselines[0])
-
-
-def _same(first, second, *keys):
-    return all(first[key] == second[key] for key in keys)
-
-
-def _key(row):
-    return row and tuple(row[key] for key in CELL)
+    return planned
 
 
 def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.DataFrame, tested: Collection[str] = (),
-              more: list[dict[str, Any]] | None = None) -> pd.DataFrame:
+              more: list[dict[str, Any]] | None = None, primary: Sequence[str] = tuple(QUESTIONS),
+              margin: float = 0.02) -> pd.DataFrame:
     """Return one row per comparison with its test: COLUMNS, in the order of COMPARISONS.
 
     `predictions`, `scores`, `measures`: see runs_table. `tested`: the measures of explanations to test. Each is
     compared between revised and unrevised explanations, and ``las`` of every cell with 0. `more`: rows of the same
-    columns with their own p (published numbers).
+    columns with their own p (published numbers). `primary`: see contrasts.primary_contrasts. `margin`: the smallest
+    difference of interest, as a share.
 
     difference, low, high: shares for accuracy, else units of the measure; low to high is the 95 % interval of the test,
-    not corrected. bootstrap_low, bootstrap_high: bootstrap over seeds and questions, which is too narrow for few seeds.
-    mcnemar: mid-p, not corrected, of each seed that both cells have. A comparison without variation has no p. Raises
-    StudyError if two cells have different questions.
+    for primary contrasts that of all contrasts of the family together. p_corrected: see the families above; for
+    plausibility it is p. p_equivalent, of primary contrasts: corrected p of a true difference of `margin` or more.
+    detectable: the difference that the test would have found with probability 0.8, given these seeds and questions.
+    bootstrap_low, bootstrap_high: bootstrap over seeds and questions, which is too narrow for few seeds. mcnemar:
+    mid-p, not corrected, of each seed that both cells have. A comparison without variation has no p. Raises StudyError
+    if two cells have different questions.
     """
     matrices = {cell: group for cell, group in in_domain(predictions).groupby(CELL, sort=False)}
     names = add_names(predictions.drop_duplicates(CELL)).set_index(CELL)["name"].to_dict()
+    planned = planned_comparisons(predictions[[*CELL, "kind", "control_of"]], primary)
+    sizes = Counter(_student(first) for comparison, first, *_ in planned if comparison == "primary")
     rows = []
-    for comparison, first, second in planned_comparisons(predictions[[*CELL, "kind", "control_of"]]):
+    for comparison, first, second, question in planned:
         if second is None and matrices[first]["chance"].iloc[0] == 0:
             continue  # free text cannot be guessed
-        row = _accuracy_row(matrices[first], matrices.get(second))
-        rows.append(_labelled(row, comparison, names, first, second, "accuracy"))
-        if comparison == "revision":
-            rows += [_labelled(row, comparison, names, first, second, measure) for measure in tested
+        level = LEVEL / sizes[_student(first)] if question else LEVEL
+        row = _accuracy_row(matrices[first], matrices.get(second), level, margin if question else 0)
+        rows.append({**_labelled(row, comparison, names, first, second, "accuracy"), "question": question})
+        if comparison == "revision" or question == "revision":
+            rows += [_labelled(row, "revision", names, first, second, measure) for measure in tested
                      if (row := _measure_row(scores, measures, measure, first, second))]
+    rows.sort(key=lambda row: COMPARISONS.index(row["comparison"]))
     if "las" in tested:
         rows += [_labelled(row, "las", names, cell, None, "las") for cell in matrices
                  if (row := _zero_row(_values(measures, cell, "las")))]
     table = pd.DataFrame([*rows, *(more or [])], columns=COLUMNS)
-    known = table["p"].notna()
-    if known.any():
-        table.loc[known, "p_corrected"] = correct_p_values(table.loc[known, "p"])
-    return table.astype({"p": float, "p_corrected": float})
+    table["family"] = table["comparison"].map({"primary": "primary", "chance": "plausibility"}).fillna("exploratory")
+    return _corrected(table.astype({name: float for name in ("p", "p_corrected", "p_equivalent", "detectable")}))
+
+
+def _corrected(table):
+    """Fill in p_corrected and correct p_equivalent, family by family."""
+    table["p_corrected"] = table["p"].where(table["family"] == "plausibility")
+    families = [("p", "holm", part) for _, part in table[table["family"] == "primary"].groupby(["dataset", "student"])]
+    families += [("p_equivalent", "holm", part) for _, _, part in families]
+    families += [("p", "fdr_bh", table[table["family"] == "exploratory"])]
+    for name, correction, part in families:
+        known = part.index[part[name].notna()]
+        if len(known):
+            target = "p_corrected" if name == "p" else name
+            table.loc[known, target] = correct_p_values(table.loc[known, name], correction)
+    return table
 
 
 def significant(tests: pd.DataFrame) -> pd.Series:
@@ -108,14 +132,28 @@ def significant(tests: pd.DataFrame) -> pd.Series:
     return tests["p_corrected"] < LEVEL
 
 
+def with_control(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the tests of a method (first) against its control (second)."""
+    return tests[(tests["comparison"] == "control") | (tests["question"] == "content")]
+
+
+def equivalent(tests: pd.DataFrame) -> pd.Series:
+    """Return True for each primary contrast whose difference is shown to be smaller than the margin."""
+    return tests["p_equivalent"] < LEVEL
+
+
+def _student(cell):
+    return cell[CELL.index("dataset")], cell[CELL.index("student")]
+
+
 def _labelled(row, comparison, names, first, second, measure):
     against = {"chance": "chance", "las": "0"}.get(comparison, "")
-    return {**row, "comparison": comparison, "dataset": first[CELL.index("dataset")],
-            "student": first[CELL.index("student")], "measure": measure, "first": names[first],
-            "second": names[second] if second else against}
+    dataset, student = _student(first)
+    return {**row, "comparison": comparison, "dataset": dataset, "student": student, "measure": measure,
+            "first": names[first], "second": names[second] if second else against}
 
 
-def _accuracy_row(first, second):
+def _accuracy_row(first, second, level, margin):
     matrix = correct_matrix(first)
     if second is None:
         chance = first["chance"].iloc[0]
@@ -128,8 +166,11 @@ def _accuracy_row(first, second):
     _, low, high = bootstrap_difference(matrix, other, resamples=1000)
     seeds = [sorted(table["seed"].unique()) for table in (first, second)]
     shared = [(matrix[seeds[0].index(seed)], other[seeds[1].index(seed)]) for seed in seeds[0] if seed in seeds[1]]
-    return {**_difference_row(matrix, other), "n_questions": matrix.shape[1], "bootstrap_low": low,
-            "bootstrap_high": high, "mcnemar": [mcnemar(*both).p for both in shared]}
+    test = crossed_test(matrix, other)
+    limits = {"detectable": test.detectable(level)} if test else {}
+    limits |= {"p_equivalent": test.p_equivalent(margin)} if test and margin else {}
+    return {**_difference_row(matrix, other, 1 - level), **limits, "n_questions": matrix.shape[1],
+            "bootstrap_low": low, "bootstrap_high": high, "mcnemar": [mcnemar(*both).p for both in shared]}
 
 
 def _measure_row(scores, measures, measure, first, second):
@@ -151,8 +192,8 @@ def _measure_row(scores, measures, measure, first, second):
     return {**_test_row(mean_difference, "Welch's t over seeds", *values), **row, "n_questions": None}
 
 
-def _difference_row(first, second):
-    return {**_test_row(crossed_difference, _title(first, second), first, second),
+def _difference_row(first, second, confidence=0.95):
+    return {**_test_row(crossed_difference, _title(first, second), first, second, confidence),
             "difference": first.mean() - second.mean(), "n_seeds": min(len(first), len(second))}
 
 

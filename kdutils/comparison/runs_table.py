@@ -107,6 +107,15 @@ def read_measures(folders: Iterable[str]) -> pd.DataFrame:
     return table.astype({"seed": int, "value": float}).reset_index(drop=True)
 
 
+def read_fakes(folders: Iterable[str]) -> pd.DataFrame:
+    """Return one row per run, fake and measure (evaluation.fake_texts): CELL, fake, measure, value."""
+    rows = []
+    for folder in map(project_path, folders):
+        metrics = read_json(folder / "metrics.json")
+        rows += [{**cell_of(metrics["labels"], {}), **record} for record in _records(metrics, "fakes")]
+    return pd.DataFrame(rows, columns=[*CELL, "fake", "measure", "value"])
+
+
 def read_notes(folders: Iterable[str]) -> pd.DataFrame:
     """Return CELL and note, one row per caution that an evaluation gives about its own numbers."""
     rows = []

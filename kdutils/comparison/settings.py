@@ -4,10 +4,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from kdutils.evaluation.settings import OWN
+from kdutils.comparison.contrasts import QUESTIONS
+from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.settings import Seed, Settings, matching, of_grid, unique
 
-_PATTERN = (rf"(bleu|rouge_l|bertscore)_(teacher|human)|{'|'.join(OWN)}"
+_PATTERN = (rf"(bleu|rouge_l|bertscore)_(teacher|human)|{'|'.join((*OWN, *TRUTH))}"
             r"|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
             r"|reader of (question|explanation|both|masked)|behind .+: (right|as asserted)")
 _IN_WORDS = "a measure such as words, names_answer, rouge_l_teacher, las, qbe or overlap_gain"
@@ -27,6 +28,10 @@ class CompareMethods(Settings):
     tested: Annotated[list[Measure], AfterValidator(unique)] = Field(
         ["words", "distractors", "names_answer", "rouge_l_teacher", "las", "qbe", "overlap_gain"],
         description="measures")
+    primary: Annotated[list[str], AfterValidator(unique)] = Field(
+        list(QUESTIONS), description="primary questions or contrasts")
+    margin: Annotated[float, Field(gt=0, le=100)] = Field(
+        2.0, description="smallest difference of interest, in percentage points")
     measure: MeasureOrNone = Field("", description="measure that is shown beside accuracy, empty means LAS, or else "
                                                    "likeness to the teacher")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="questions shown of each group")

@@ -4,20 +4,23 @@ runs_table reads the runs and defines a cell; hypotheses tests the differences; 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
-from kdutils.evaluation.settings import OWN
+from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
+from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
 MEASURES = {  # title of a table of explanations: the measures in it
+    "truth": "|".join(TRUTH),
     "similarity to references": r"(bleu|rouge_l|bertscore)_.*",
     "properties of the text": rf"{'|'.join(OWN)}|distinct_\d",
     "simulatability": r"las.*|leaking|qbe|reader of .*",
@@ -70,8 +73,39 @@ def measure_names(measures: pd.DataFrame, pattern: str) -> list[str]:
     return [name for name in measures["measure"].unique() if re.fullmatch(pattern, name)]
 
 
-def explanation_table(measures: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds."""
+def fooled(measures: pd.DataFrame, fakes: pd.DataFrame) -> dict[str, str]:
+    """Return {measure: why it is no evidence of good explanations}: those by which a fake text beats real students.
+
+    `measures`: those of methods that are no controls. `fakes`: see runs_table.read_fakes. Only measures of which more
+    is better are judged (fake_texts.HIGHER_IS_BETTER). A fake beats a cell if its mean over the cells of the data set
+    and student is at least the cell's.
+    """
+    reasons, keys = {}, ["dataset", "student"]
+    for measure in measures["measure"].unique():
+        part = fakes[fakes["measure"] == measure]
+        if not re.fullmatch(HIGHER_IS_BETTER, measure) or part.empty:
+            continue
+        cells = measures[measures["measure"] == measure].groupby(CELL)["value"].mean().reset_index()
+        best = part.groupby([*keys, "fake"])["value"].mean().reset_index()
+        both = cells.merge(best, on=keys, suffixes=("", "_fake"))
+        beaten = both[both["value_fake"] >= both["value"]]
+        if len(beaten):
+            count = beaten.groupby("fake", sort=False)[CELL[0]].size().sort_values(ascending=False)
+            reasons[measure] = f"'{count.index[0]}' scores at least as high as {count.iloc[0]} of {len(cells)} cells"
+    return reasons
+
+
+def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.DataFrame | None = None,
+                      marked: Collection[str] = ()) -> pd.DataFrame:
+    """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds.
+
+    With `fakes` (runs_table.read_fakes) a row per fake follows, in the column of the method. The names of `marked`
+    measures end with a star.
+    """
+    if fakes is not None and len(fakes):
+        rows = fakes.assign(method="fake: " + fakes["fake"], teacher="-", prompting="-", seed=0)
+        rows = rows.groupby([*CELL, "seed", "measure"], sort=False)["value"].mean().reset_index()
+        measures = pd.concat([measures, rows], ignore_index=True)
     part = measures[measures["measure"].isin(names)]
     means = part.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "std"])
     digits = [1 if measure == "words" else 3 for measure in means.index.get_level_values("measure")]
@@ -80,7 +114,7 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str]) -> pd.DataFr
                      for mean, sd, digit in zip(means["mean"], means["std"], digits, strict=True)]
     table = means["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
     order = part[CELL].drop_duplicates()
-    return order.merge(table, on=CELL)
+    return order.merge(table, on=CELL).rename(columns={name: f"{name} *" for name in marked})
 
 
 def accuracy_and_measure(runs: pd.DataFrame, measures: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -124,7 +158,7 @@ def controls_table(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFram
     """Return one row per method with a control: the mean accuracies of method, control and label_only (shares)."""
     own = in_domain(accuracies)
     means = own.set_index(["dataset", "student", "name"])["mean"]
-    pairs = tests.loc[tests["comparison"] == "control", ["dataset", "student", "first", "second"]]
+    pairs = with_control(tests)[["dataset", "student", "first", "second"]]
     table = pairs.rename(columns={"first": "method", "second": "control"}).reset_index(drop=True)
     for column in ("method", "control"):
         keys = zip(table["dataset"], table["student"], table[column], strict=True)

@@ -6,6 +6,7 @@ that it needs are in the train split.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -224,3 +225,64 @@ def exactly_right(questions: pd.DataFrame, explanations: pd.DataFrame) -> dict[s
              for key, answer, turn, text in columns]
     splits = items.loc[explanations["id"], "split"]
     return pd.Series(right, index=splits.to_numpy()).groupby(level=0, sort=False).mean().to_dict()
+
+
+# Is a text true?
+
+@dataclass(frozen=True)
+class Statement:
+    """What a text says of a concept: a fact, and whether it is true of it; `true` is None where no fact was read."""
+
+    text: str
+    concept: str = ""
+    fact: Fact = ("", "")
+    true: bool | None = None
+
+
+def read_statements(text: str) -> list[Statement]:
+    """Return the statements of a text about the world, in its words.
+
+    A sentence is read if it is a concept followed by clauses of the relations, joined by "and", "but" or a comma. A
+    clause with a value that no concept has, a sentence about anything else, and a part that is no clause are not read.
+    Sentences that only give the answer ("The answer is cow.") are left out.
+    """
+    found = []
+    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
+        plain = " ".join(sentence.lower().strip(" .!?").split())
+        if not plain or plain.startswith(("the answer is", "so the answer is")):
+            continue
+        match = re.match(r"(?:an?|the) (\w+) (.+)", plain)
+        if not match or match[1] not in load_world().concepts:
+            found.append(Statement(sentence))
+            continue
+        found += [_read_clause(match[1], clause) for clause in re.split(r",? (?:and|but) |, ", match[2])]
+    return found
+
+
+def _read_clause(concept, clause):
+    fact = _fact_of_clause().get(clause)
+    return Statement(clause, concept, fact, load_world().fits(concept, fact)) if fact else Statement(clause, concept)
+
+
+@cache
+def _fact_of_clause():
+    world = load_world()
+    return {world.clause(*fact): fact for facts in world.concepts.values() for fact in facts.items()}
+
+
+def truth_of(text: str, question: str, answer: str) -> dict[str, float | None] | None:
+    """Return how true an explanation is, or None where the question is not one of the world.
+
+    ``wholly_true``: 1 if it makes statements and all of them are read and true. ``true_share``: the share of true ones
+    among the statements that are read, None without any. ``true_reason``: 1 if it says of `answer` a true fact that the
+    question asks.
+    """
+    try:
+        asked = find_key(question)
+    except KeyError:
+        return None
+    statements = read_statements(text)
+    read = [one for one in statements if one.true is not None]
+    return {"wholly_true": float(bool(statements) and all(one.true for one in statements)),
+            "true_share": sum(one.true for one in read) / len(read) if read else None,
+            "true_reason": float(any(one.true and one.concept == answer and one.fact in asked for one in read))}

@@ -263,6 +263,7 @@ def _choice_in(text, choices):
 
 _LONGEST_CHARACTER = 8  # tokens that one character may take
 _FAR = 16  # a token begins at most so many characters behind the token before it
+_TAG_BEHIND = re.compile(r"\n\[\w+\]$")  # see student.methods.place_tag
 
 
 def locate_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -308,6 +309,18 @@ def count_tokens_before(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[st
     whole = encode(text_target=texts)["input_ids"]
     heads = encode(text_target=[text[:place] for text, place in zip(texts, positions, strict=True)])["input_ids"]
     return [len(commonprefix([head, ids])) for head, ids in zip(heads, whole, strict=True)]
+
+
+def kept_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, count: int, limit: int) -> list[int]:
+    """Return which of the `count` tokens of a source text are left if at most `limit` may be read.
+
+    These are the first ones and the last one; if a task tag is behind the text, the last ones from the tag on.
+    """
+    if count <= limit:
+        return list(range(count))
+    tag = _TAG_BEHIND.search(text)
+    tail = min(count - count_tokens_before(tokenizer, [text], [tag.start()])[0], limit) if tag else 1
+    return [*range(limit - tail), *range(count - tail, count)]
 
 
 def _piece(tokenizer, ids):

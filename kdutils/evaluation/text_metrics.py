@@ -27,8 +27,14 @@ Measures of the text alone:
 ``copied``
     The share of its three-word sequences that occur in the question.
 
-An empty text has 0 for every measure against a reference. Without a reference such a measure is None. No measure
-shows that a text is true, or that it is the reason for the student's answer.
+Measures of truth, where what a text says can be checked (the embedded world, mini_world.truth_of):
+
+``wholly_true``, ``true_share``, ``true_reason``
+    1 where all statements are read and true; the share of true ones among those that are read; 1 where the text gives
+    a true fact about the predicted answer that the question asks.
+
+An empty text has 0 for every measure against a reference. Without a reference such a measure is None. No other
+measure shows that a text is true, and none that it is the reason for the student's answer.
 
 kdutils.data.texts defines a word. score_notes tells readers of the numbers which texts were cut.
 """
@@ -42,6 +48,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kdutils.data.mini_world import truth_of
 from kdutils.data.texts import (
     count_words,
     first_words,
@@ -52,7 +59,7 @@ from kdutils.data.texts import (
     word_triples,
 )
 from kdutils.errors import StudyError
-from kdutils.evaluation.settings import OWN
+from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.hub import model_context
 
 if TYPE_CHECKING:
@@ -77,6 +84,10 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
     own = [own_scores(text, row.predicted, row.answer, items.at[row.id, "question"], items.at[row.id, "choices"])
            for text, row in zip(texts, predictions.itertuples(), strict=True)]
     table = table.join(pd.DataFrame(own, columns=OWN))
+    truth = [truth_of(text, items.at[row.id, "question"], row.predicted)
+             for text, row in zip(texts, predictions.itertuples(), strict=True)]
+    if any(truth):
+        table = table.join(pd.DataFrame([one or {} for one in truth], columns=TRUTH))
     for name, known in references.items():
         wanted = [[text for text in known.get(key, []) if text and text.strip()] for key in predictions["id"]]
         table[f"bleu_{name}"] = list(map(bleu, texts, wanted))

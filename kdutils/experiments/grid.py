@@ -142,15 +142,21 @@ def resources_of(settings: dict, kind: str) -> dict[str, int]:
 
 def compared_by_people(settings: dict) -> list[tuple[str, str, str, str]]:
     """Return (method, prompting, student, teacher) of every cell whose texts people are shown."""
-    entry, cells = settings["human_study"], []
+    entry = settings["human_study"]
+    return [cell for cell in cells_of(settings) if cell[0] in entry.get("methods", [cell[0]])
+            and cell[1] in entry.get("promptings", [cell[1]])]
+
+
+def cells_of(settings: dict) -> list[tuple[str, str, str, str]]:
+    """Return (method, prompting, student, teacher) of every cell of a data set; "-" where nothing was explained."""
+    cells = []
     for teacher in settings["teachers"]:
         for method in settings["methods"]:
             plain = not method_of(settings, method).explained
             for prompting in ["-"] if plain else promptings_of(settings, teacher, method):
                 cells += [(method, prompting, student, "-" if plain else teacher) for student in settings["students"]
                           if method in methods_of(settings, student)]
-    return [cell for cell in dict.fromkeys(cells) if cell[0] in entry.get("methods", [cell[0]])
-            and cell[1] in entry.get("promptings", [cell[1]])]
+    return list(dict.fromkeys(cells))
 
 
 # Jobs

@@ -19,6 +19,7 @@ from kdutils.experiments.grid import (
     RESOURCES,
     asked_with,
     base_of,
+    cells_of,
     compared_by_people,
     contrary_prompting,
     method_of,
@@ -84,7 +85,6 @@ class ExperimentFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     about: Text
     needs: Text
-    took: str = ""
     datasets: Entries
     teachers: Entries
     promptings: Entries
@@ -290,6 +290,7 @@ def _combination_faults(settings) -> Iterator[Fault]:
     yield from _cell_faults(settings)
     yield from _teacher_faults(settings)
     yield from _people_faults(settings)
+    yield from _contrast_faults(settings)
 
 
 def _conflicts(where, notebook, values) -> Iterator[Fault]:
@@ -368,6 +369,25 @@ def _text_faults(name, base, known, given) -> Iterator[str]:
                 requests(name) if file == "requests" else template(name, file)
     except StudyError as error:
         yield str(error)
+
+
+def _contrast_faults(settings) -> Iterator[Fault]:
+    """Check the primary contrasts, which the comparison would refuse only when everything else has run."""
+    import pandas as pd
+
+    from kdutils.comparison.contrasts import primary_contrasts
+
+    names = ["method", "prompting", "student", "teacher"]
+    cells = pd.concat(pd.DataFrame(cells_of(settings), columns=names).assign(dataset=dataset, tested_on=dataset)
+                      for dataset in settings["datasets"])
+    known = {name: method_of(settings, name).control_of for name in settings["methods"]}
+    cells = cells.assign(kind=[base_of(settings, "methods", name) for name in cells["method"]],
+                         control_of=cells["method"].map(known))
+    given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))
+    try:
+        primary_contrasts(cells, given.primary)
+    except StudyError as error:
+        yield "comparison", str(error)
 
 
 def _people_faults(settings) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from kdutils.errors import StudyError
 from kdutils.report.tables import LONG_TEXT
@@ -40,10 +40,15 @@ def show(figure: Figure, alt: str) -> None:
     if not alt or not alt.strip():
         raise ValueError("a figure needs an alternative text: describe in one or two sentences what it shows")
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    _pyplot().close(figure)
+    save(figure, picture)
     display({"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt},
             metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def save(figure: Figure, file: Path | BinaryIO) -> None:
+    """Write `figure` as PNG to a path or an open file, and close it; equal figures give equal bytes."""
+    figure.savefig(file, format="png", metadata={"Software": None})
+    _pyplot().close(figure)
 
 
 def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float]) -> Figure:

@@ -16,6 +16,7 @@ from kdutils.errors import StudyError
 from kdutils.report import notebook_pages, safe_html
 from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
 from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
+from kdutils.report.tables import duration
 from kdutils.runs import read_json, sha256, write_json
 
 KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
@@ -110,14 +111,14 @@ def _view(run, page):
     state, error, problems = _state(folder)
     metrics = _read(folder / "metrics.json", problems)
     manifest = _read(folder / "manifest.json", problems)
-    about = _read(folder / "run.json", problems)
+    seconds = _read(folder / "run.json", problems).get("seconds")
     links = [(text, link_to(folder / name, page)) for text, name in
              (("page", PAGE), ("notebook", NOTEBOOK), ("metrics", "metrics.json"), ("parameters", "run.json"))
              if (folder / name).is_file()]
     return {
         "name": run["name"], "kind": run["kind"], "notebook": run.get("notebook", ""),
         "state": state, "error": error, "problems": problems, "links": links, "metrics": metrics,
-        "page": dict(links).get("page", ""), "time": _duration(about.get("seconds")),
+        "page": dict(links).get("page", ""), "time": duration(seconds) if _is_number(seconds) else "",
         "tables": [(name, link_to(folder / name, page)) for name in _tables(manifest, folder)],
         "scalars": _scalars(metrics),
         "labels": {name: _word(value) for name, value in (run.get("labels") or {}).items()},
@@ -212,13 +213,3 @@ def _number(value):
 
 def _percent(value):
     return f"{100 * value:.1f} %" if _is_number(value) else _word(value)
-
-
-def _duration(seconds):
-    """Return a duration in seconds as text: 41 s, 3 min 20 s, 2 h 05 min."""
-    if not _is_number(seconds):
-        return ""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -27,9 +27,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 TEXT_TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "a", "img", "ul", "ol", "li", "dl", "dt", "dd",
              "strong", "b", "em", "i", "u", "s", "del", "mark", "small", "sub", "sup", "code", "pre", "kbd", "samp",
-             "blockquote", "div", "span", "bdi", "abbr",
+             "blockquote", "div", "span", "bdi", "abbr", "details", "summary",
              "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "th", "td"}
-PAGE_TAGS = TEXT_TAGS | {"header", "nav", "main", "section", "figure", "figcaption", "details", "summary"}
+PAGE_TAGS = TEXT_TAGS | {"header", "nav", "main", "section", "figure", "figcaption"}
 TEXT_ATTRIBUTES = {
     "a": {"href", "title"}, "img": {"src", "alt", "title", "width", "height"}, "abbr": {"title"},
     "th": {"colspan", "rowspan", "scope", "style"}, "td": {"colspan", "rowspan", "style"}, "ol": {"start"},

@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 LONG_TEXT = 40  # characters; a column with a longer text is set as text, a longer label in a figure is shortened
 
 
-def show_table(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None) -> None:
+def show_table(frame: "pd.DataFrame", caption: str = "", decimals: int | None = None, folded: bool = False) -> None:
     """Display a data frame as an HTML table; every cell, name and the caption is escaped, long texts are wrapped.
 
     All rows are shown (pass ``frame.head(20)`` for fewer). Floats have `decimals` places, by default four significant
-    digits. Missing values are a dash. The index is shown unless it only counts the rows.
+    digits. Missing values are a dash. The index is shown unless it only counts the rows. `folded`: only the caption is
+    shown until it is opened.
     """
     from IPython.display import display
 
     plain = frame.to_string(index=_has_index(frame), max_colwidth=60)
-    display({"text/html": table_html(frame, caption, decimals), "text/plain": f"{caption}\n{plain}".lstrip("\n")},
+    table = table_html(frame, "" if folded else caption, decimals)
+    table = f"<details><summary>{html.escape(caption)}</summary>{table}</details>" if folded else table
+    display({"text/html": table, "text/plain": f"{caption}\n{plain}".lstrip("\n")},
             raw=True)
 
 
@@ -34,6 +37,14 @@ def table_html(frame: "pd.DataFrame", caption: str = "", decimals: int | None = 
     head, *rows = ("".join(cells) for cells in zip(*columns, strict=True)) if columns else [""]
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in seconds as text: 41 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _column(name, values, decimals):

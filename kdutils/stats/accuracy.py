@@ -1,5 +1,7 @@
 """Accuracy of one method over seeds and questions, and the difference of two methods on the same questions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
@@ -89,42 +91,76 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, resamples: int = 2000,
     return Estimate(value, float(low), float(high), size, 1.0 if value == 0 else 2 * 0.5 ** size)
 
 
-def crossed_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Return mean(first) - mean(second) of two methods, each a matrix (seeds, questions).
+@dataclass(frozen=True)
+class CrossedTest:
+    """A difference of two mean accuracies with its standard error and degrees of freedom; n: the number of questions.
+
+    All from Student's t with `freedom` degrees of freedom.
+    """
+
+    value: float
+    error: float
+    freedom: float
+    n: int
+
+    def estimate(self, confidence: float = 0.95) -> Estimate:
+        """Return the difference with its interval and the two-sided p of no difference."""
+        half = stats.t.ppf(0.5 + confidence / 2, self.freedom) * self.error
+        return Estimate(self.value, float(self.value - half), float(self.value + half), self.n,
+                        float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom)))
+
+    def p_equivalent(self, margin: float) -> float:
+        """Return p of a true difference of at least `margin`: the larger of two one-sided tests (Schuirmann 1987)."""
+        return float(stats.t.cdf((abs(self.value) - margin) / self.error, self.freedom))
+
+    def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
+        """Return the difference that a test at `level` would find with probability `power`, given this error."""
+        return float(sum(stats.t.ppf([1 - level / 2, power], self.freedom)) * self.error)
+
+
+def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
+    """Return the test of mean(first) - mean(second) of two methods, each a matrix (seeds, questions).
 
     Seeds and questions are both a sample (crossed random effects: Searle, Casella and McCulloch 1992, chapter 5). The
     variance of the difference is the sum of two parts: that of the questions (paired, of means over seeds) and, for
-    each method, that of its seeds beyond what the questions explain. Interval and p: Student's t with Satterthwaite's
-    degrees of freedom. If `second` has one dimension, it is known and not sampled. If a sampled method has one seed,
-    only questions are resampled (paired_bootstrap), and the result says nothing about other seeds. Raises StudyError
-    where the numbers of questions differ.
+    each method, that of its seeds, with Satterthwaite's degrees of freedom (Welch's for the seeds of two methods). If
+    `second` has one dimension, it is known and not sampled. None where a sampled method has one seed, which says
+    nothing about other seeds, and where nothing varies. Raises StudyError where the numbers of questions differ.
 
     Why not a bootstrap over seeds: in simulations of two equal methods with 2, 3 and 5 seeds it finds a difference at
-    the 5 % level in up to 28 %, 18 % and 12 % of the cases, because it never sees other seeds. This test: at most 7 %.
+    the 5 % level in up to 28 %, 18 % and 12 % of the cases, because it never sees other seeds. Why the part of the
+    seeds always counts, also where it is estimated as zero: otherwise the test has the questions' degrees of freedom,
+    more than a few seeds can support, and small p values come too often with 2 or 3 seeds. ``python -m
+    kdutils.stats.error_rates`` simulates this test.
     """
     first, second = _same_questions(first, second)
     sampled = [first] if second.ndim == 1 else [first, second]
-    second = np.atleast_2d(second)
     if min(map(len, sampled)) < 2:
-        return paired_bootstrap(first.mean(axis=0), second.mean(axis=0), RESAMPLES, confidence)
-    differences = first.mean(axis=0) - second.mean(axis=0)
-    value, count = float(differences.mean()), len(differences)
-    parts = [(differences.var(ddof=1) / count, count - 1)]
-    rest = 0.0
-    for matrix in sampled:
-        seeds, noise = _seed_variance(matrix)
-        rest += noise
-        if seeds > noise:
-            parts.append((seeds, len(matrix) - 1))
-            parts[0] = (max(parts[0][0] - noise, 0.0), count - 1)  # this noise is in both parts: counted once
-    total = sum(part for part, _ in parts)
-    if max(total, rest) <= 1e-18:
-        return paired_bootstrap(first.mean(axis=0), second.mean(axis=0), RESAMPLES, confidence)
-    freedom = total ** 2 / sum(part ** 2 / df for part, df in parts) if total > 0 else count - 1
-    error = np.sqrt(max(total, rest))
-    half = stats.t.ppf(0.5 + confidence / 2, freedom) * error
-    return Estimate(value, float(value - half), float(value + half), count,
-                    float(2 * stats.t.sf(abs(value) / error, freedom)))
+        return None
+    differences = first.mean(axis=0) - np.atleast_2d(second).mean(axis=0)
+    count = len(differences)
+    parts = [(*_seed_variance(matrix), len(matrix) - 1) for matrix in sampled]
+    seen, noise = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    of_seeds = max(seen, noise)  # the noise of the answers is in both parts and counted once, here
+    of_questions = max(differences.var(ddof=1) / count - noise, 0.0)
+    total = of_seeds + of_questions
+    if total <= 1e-18:
+        return None
+    seeds_df = seen ** 2 / sum(part ** 2 / df for part, _, df in parts) if seen > 0 else min(part[2] for part in parts)
+    freedom = total ** 2 / (of_seeds ** 2 / seeds_df + of_questions ** 2 / max(count - 1, 1))
+    return CrossedTest(float(differences.mean()), float(np.sqrt(total)), float(freedom), count)
+
+
+def crossed_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Return mean(first) - mean(second) with its interval and p by crossed_test.
+
+    Where that gives no test, only questions are resampled (paired_bootstrap).
+    """
+    test = crossed_test(first, second)
+    if test:
+        return test.estimate(confidence)
+    first, second = _same_questions(first, second)
+    return paired_bootstrap(first.mean(axis=0), np.atleast_2d(second).mean(axis=0), RESAMPLES, confidence)
 
 
 def _seed_variance(matrix):

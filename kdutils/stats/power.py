@@ -1,4 +1,4 @@
-"""Power of a planned rating study: how likely it finds a difference, and the smallest difference it can find."""
+"""Power: the smallest difference that a study of accuracies or of ratings can find, and how likely it finds one."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,8 +9,11 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from kdutils.errors import StudyError
+from kdutils.stats.accuracy import crossed_difference
 from kdutils.stats.estimates import Estimate
 from kdutils.stats.inputs import checked_numbers
+
+SHARES = (0.5, 0.1)  # of the variance of an answer's score: of the question, and of question and method
 
 
 @dataclass(frozen=True)
@@ -134,3 +137,51 @@ def check_shares(values: ArrayLike, name: str) -> np.ndarray:
 
 def _vda_of_shares(first, second):
     return float(first @ (np.cumsum(second) - second / 2))
+
+
+def simulate_answers(accuracies: list[float], seeds: int, questions: int, spreads: list[float],
+                     generator: np.random.Generator, shares: tuple[float, float] = SHARES) -> list[np.ndarray]:
+    """Return a matrix (seeds, questions) of right answers per method; `accuracies`, `spreads`: one per method.
+
+    An answer is right if a normal score exceeds a threshold. The score is the sum of the question (equal for all
+    methods), of question and method, and of noise; `shares` of its variance are those of the first two. The threshold
+    is where the accuracy of method and seed puts it; `spreads` are the standard deviations between seeds.
+    """
+    common, answers = generator.normal(0, shares[0] ** 0.5, questions), []
+    for accuracy, spread in zip(accuracies, spreads, strict=True):
+        own = generator.normal(0, shares[1] ** 0.5, questions)
+        noise = generator.normal(0, max(0.0, 1 - sum(shares)) ** 0.5, (seeds, questions))
+        of_seed = np.clip(accuracy + generator.normal(0, spread, (seeds, 1)), 0.001, 0.999)
+        answers.append(common + own + noise > stats.norm.ppf(1 - of_seed))
+    return answers
+
+
+def detectable_accuracy(seeds: int, questions: int, accuracy: float, seed_spread: float = 0.015,
+                        shares: tuple[float, float] = SHARES, level: float = 0.05, power: float = 0.8,
+                        simulations: int = 400, seed: int = 0) -> float:
+    """Return the smallest difference in accuracy (0 to 1) that crossed_difference finds with probability `power`.
+
+    By simulation, see simulate_answers. `accuracy`: that of the weaker method. `seed_spread`: the standard deviation of
+    an accuracy between seeds. Both methods have `seeds` seeds and the same `questions`. All differences are tried with
+    the same random numbers, so power rises with the difference, and bisection finds the smallest one to 0.001. NaN
+    where even the largest possible difference is not found. Raises StudyError for one seed, which says nothing about
+    other seeds.
+    """
+    if seeds < 2:
+        raise StudyError(f"seeds: {seeds} cannot show a difference between methods; give at least 2")
+
+    def found(difference):
+        generator, hits = np.random.default_rng(seed), 0
+        for _ in range(simulations):
+            weak, strong = simulate_answers([accuracy, accuracy + difference], seeds, questions, [seed_spread] * 2,
+                                            generator, shares)
+            hits += crossed_difference(strong, weak).p < level
+        return hits / simulations
+
+    low, high = 0.0, 1 - accuracy
+    if found(high) < power:
+        return float("nan")
+    while high - low > 0.001:
+        middle = (low + high) / 2
+        low, high = (low, middle) if found(middle) >= power else (middle, high)
+    return high

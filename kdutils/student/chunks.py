@@ -66,10 +66,8 @@ def cut_shared(rows: list[SharedRows], token_budget: int) -> list[list[SharedRow
     """
     rest, chunks = sorted(rows, key=lambda row: len(row.ids), reverse=True), []
     while rest:
-        bins = packed(rest)
-        room = max(1, token_budget // len(rest[0].ids))
-        chunks.append([row for one in bins[:room] for row in one])
-        rest = sorted((row for one in bins[room:] for row in one), key=lambda row: len(row.ids), reverse=True)
+        bins, rest = _filled(rest, max(1, token_budget // len(rest[0].ids)))
+        chunks.append([row for one in bins for row in one])
     return chunks
 
 
@@ -79,17 +77,27 @@ def packed(rows: list[SharedRows]) -> list[list[SharedRows]]:
     First fit, the longest first (as "best fit decreasing" of Ding et al. 2024, "Fewer truncations improve language
     modeling", but no text is cut). A chunk so has next to no padding.
     """
-    bins, room = [], []
-    rows = sorted(rows, key=lambda row: len(row.ids), reverse=True)
+    return _filled(sorted(rows, key=lambda row: len(row.ids), reverse=True), len(rows))[0]
+
+
+def _filled(rows, most):
+    """Put SharedRows, the longest first, into at most `most` sequences; return (sequences, rows without room)."""
+    bins, room, rest, widest = [], [], [], 0
     for row in rows:
-        at = next((at for at, left in enumerate(room) if left >= len(row.ids)), None)
-        if at is None:
+        size = len(row.ids)
+        if size <= widest:
+            at = next(at for at, left in enumerate(room) if left >= size)
+        elif len(bins) < most:
             at = len(bins)
             bins.append([])
             room.append(len(rows[0].ids))
+        else:
+            rest.append(row)
+            continue
         bins[at].append(row)
-        room[at] -= len(row.ids)
-    return bins
+        room[at] -= size
+        widest = max(room)
+    return bins, rest
 
 
 # Tensors

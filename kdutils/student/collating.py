@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
-from kdutils.data.texts import count_tokens_before, fold
+from kdutils.data.texts import count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
 from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
 from kdutils.student.models import end_token, load_tokenizer
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-TAG_BEHIND = re.compile(r"\n\[\w+\]$")
 SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
 
 
@@ -228,9 +226,7 @@ def cut(ids: list[int], limit: int, tail: int = 1) -> list[int]:
 
 def cut_source(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], limit: int) -> list[int]:
     """Return at most `limit` of the `ids` that encode_sources returned for `text`; a tag behind the text is kept."""
-    tag = TAG_BEHIND.search(text) if len(ids) > limit else None
-    tail = len(ids) - count_tokens_before(tokenizer, [text], [tag.start()])[0] if tag else 1
-    return cut(ids, limit, min(tail, limit))
+    return [ids[place] for place in kept_tokens(tokenizer, text, len(ids), limit)]
 
 
 def _check_answers(tokenizer, items, sentence: Callable[[str], str], limit):

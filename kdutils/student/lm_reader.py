@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER
 from kdutils.errors import StudyError, StudyErrors
-from kdutils.student.methods import Method
+from kdutils.student.methods import Method, asked_as
 from kdutils.student.settings import LmReader
 from kdutils.student.training import Recipe, recipe_from, train_student
 
@@ -71,7 +71,7 @@ def _trained(folder: Path, taught: list[dict],
     """Return (model, tokenizer, its method) of a reader that has learnt to predict the answers of `taught`."""
     import pandas as pd
 
-    from kdutils.student.predicting import asked_as, load_trained
+    from kdutils.student.predicting import load_trained
 
     places = list(range(len(taught)))
     random.Random(f"reader {recipe.seed}").shuffle(places)

@@ -15,12 +15,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
 from kdutils.data.questions import format_choices
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
+from kdutils.runs import project_path, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,9 +290,23 @@ def taught_method(name: str, tag: str = "before") -> Method:
     return replace(method_of(name), tag=tag)
 
 
+def asked_as(folder: Path | str) -> Method:
+    """Return the Method by which the student in `folder` was taught, and so is asked.
+
+    A student.json without the place of its tag is older than `tag`: before. A model that was not trained here is asked
+    as a student of label_only.
+    """
+    path = project_path(folder) / "student.json"
+    about = read_json(path) if path.is_file() else {"method": "label_only"}
+    return taught_method(about["method"], about.get("tag", "before"))
+
+
 def tag_place(wanted: str, kind: str) -> str:
-    """Return where a student of `kind` (models.KINDS) reads the tag: as `wanted`, and if that is empty by its kind."""
-    return wanted or ("after" if kind == "causal" else "before")
+    """Return where a student of `kind` (models.KINDS) reads the tag: as `wanted`, and if that is empty by its kind.
+
+    StudyError where `wanted` is unknown.
+    """
+    return one_of({"tag": wanted}, "tag", TAG_PLACES) if wanted else "after" if kind == "causal" else "before"
 
 
 def tasks_of(method: str, parameters: dict) -> list[Task]:

@@ -1,6 +1,7 @@
 """What a student writes, by greedy generation, and the probability that it gives to each choice."""
 
 import itertools
+import weakref
 from collections.abc import Callable
 from os.path import commonprefix
 from pathlib import Path
@@ -13,17 +14,21 @@ from transformers.modeling_outputs import BaseModelOutput
 from kdutils.data.answers import MARKER, is_right, parse_answer
 from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
-from kdutils.hub import device, model_context
+from kdutils.hub import device, is_memory_error, model_context
 from kdutils.runs import is_complete, read_json
 from kdutils.student.chunks import pad_choices, pad_inputs, padded
 from kdutils.student.collating import choice_row, cut_source, encode_sources, encode_targets, shared, student_gaps
 from kdutils.student.loss import loss_sums
-from kdutils.student.methods import Method, method_of, taught_method
+from kdutils.student.methods import Method, asked_as, method_of
 from kdutils.student.models import choice_logits, end_token, load_student, model_kind, output_layer_on
 from kdutils.student.rows import IGNORED, TokenRow
 from kdutils.student.sharing import shares_tokens
 
+LEAST_READ = 8  # tokens: less is no question
 LEAST_SHARED = 8  # tokens: to read less than that once for several texts is no gain
+SAME = 1e-4  # differences of log p below this are rounding
+READS_ON = weakref.WeakKeyDictionary()  # {encoder-decoder: the answer of _reads_on}
+SIMILAR = 8  # tokens by which the beginnings of the targets of a batch differ at most
 
 
 @torch.no_grad()
@@ -68,7 +73,7 @@ def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
     """
     kinds = list(zip(*sources, strict=True))
     ids = [_read(model, tokenizer, list(texts), [limit] * len(texts))
-           for texts, limit in zip(kinds, limits, strict=True)] if shares_tokens(model) else []
+           for texts, limit in zip(kinds, limits, strict=True)] if len(limits) > 1 and shares_tokens(model) else []
     shared = [min(len(commonprefix(of_item)), *(len(one) - 1 for one in of_item)) for of_item in zip(*ids, strict=True)]
     if min(shared, default=0) < LEAST_SHARED:
         texts = [generate(model, tokenizer, list(texts), limit, token_budget)
@@ -114,6 +119,10 @@ def _read(model, tokenizer, sources, behind):
     encoded = encode_sources(tokenizer, sources, kind)
     if context is None:
         return encoded
+    most = context - LEAST_READ if kind == "causal" else context
+    if max(behind, default=0) > most:
+        raise StudyError(f"{max(behind)} tokens to write are too many for a model with {context} positions, which has "
+                         f"room for {most}; lower max_explanation_tokens (in training: max_target_tokens)")
     room = [context - length if kind == "causal" else context for length in behind]
     return [cut_source(tokenizer, *one) for one in zip(sources, encoded, room, strict=True)]
 
@@ -161,9 +170,9 @@ def score_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, it
     A score is Σ log p over the tokens of the choice in the sentence with which a student of `method` answers, full stop
     and end token included, so that "bank" does not count as the beginning of "bank account". `tokens` is the number of
     these tokens, for scores per token. The beginning of the sentence is given, and before it the text of `prefixes`,
-    one per question, as if the student had written it. `sources` replace the question as the method asks it. A source
-    is read once for all choices; a causal student reads the forced text once, too. The scores of a classifier are
-    log p of the choices, one token each.
+    one per question, as if the student had written it. `sources` replace the question as the method asks it. Source
+    and forced text are read once for all choices, where the model allows it. The scores of a classifier are log p of
+    the choices, one token each.
     """
     model.eval()
     places = [i for i, item in enumerate(items) if item["choices"]]
@@ -219,29 +228,66 @@ def _causal_likelihoods(model, read, rows, token_budget):
     return [[-next(sums) for _ in of_item] for of_item in questions]
 
 
-def _seq2seq_likelihoods(model, read, rows, token_budget):
-    """Return the same of an encoder-decoder: the encoder reads each question once for all of its rows."""
+def _seq2seq_likelihoods(model, read, rows, token_budget, share=None):
+    """Return the same of an encoder-decoder: what the rows of a question share is computed once for all of them.
+
+    The encoder reads the source, and the decoder the beginning of the targets up to what counts. The questions of a
+    batch have beginnings of similar length, and what goes beyond the shortest is read for each row. So no padding
+    stands between the beginning and the rest, where models with relative positions would count it. `share`: whether
+    beginnings are read once; None for models that compute the same then.
+    """
     sizes = [len(of_item) * (len(source) + max(len(ids) for ids, _ in of_item))
              for source, of_item in zip(read, rows, strict=True)]
     pad, start, results = model.config.pad_token_id, model.config.decoder_start_token_id, {}
-    for batch in _batches(range(len(rows)), lambda i: 0, sizes.__getitem__, token_budget):
-        targets = [row for i in batch for row in rows[i]]
+    share = _reads_on(model) if share is None else share
+    begun = [min(1 + len(commonprefix([ids for ids, _ in of_item])), *(given for _, given in of_item)) if share else 0
+             for of_item in rows]
+    for batch in _batches(range(len(rows)), lambda i: begun[i] // SIMILAR, sizes.__getitem__, token_budget):
+        targets, known = [row for i in batch for row in rows[i]], min(begun[i] for i in batch)
+        inputs = padded([[start, *ids[:-1]][known:] for ids, _ in targets], pad).to(model.device)
+        labels = padded([([IGNORED] * given + ids[given:])[known:] for ids, given in targets], IGNORED).to(model.device)
         index = torch.tensor([number for number, i in enumerate(batch) for _ in rows[i]], device=model.device)
-        labels = padded([[IGNORED] * given + ids[given:] for ids, given in targets], IGNORED).to(model.device)
         source = _on(model, pad_inputs([read[i] for i in batch], pad))
-        hidden = model.get_encoder()(**source).last_hidden_state
-        places = (labels != IGNORED).flatten().nonzero()[:, 0]
+        hidden, mask = model.get_encoder()(**source).last_hidden_state, source["attention_mask"]
+        places, cache = (labels != IGNORED).flatten().nonzero()[:, 0], None
+        if known:
+            beginnings = torch.tensor([[start, *rows[i][0][0][: known - 1]] for i in batch], device=model.device)
+            with output_layer_on(model, places[:0]):
+                cache = model(encoder_outputs=BaseModelOutput(hidden), attention_mask=mask, use_cache=True,
+                              decoder_input_ids=beginnings).past_key_values
+            cache.batch_select_indices(index)
         with output_layer_on(model, places):
-            logits = model(encoder_outputs=BaseModelOutput(hidden[index]),
-                           attention_mask=source["attention_mask"][index],
-                           decoder_input_ids=padded([[start, *ids[:-1]] for ids, _ in targets], pad).to(model.device)
-                           ).logits
+            logits = model(encoder_outputs=BaseModelOutput(hidden[index]), attention_mask=mask[index],
+                           decoder_input_ids=inputs, past_key_values=cache, use_cache=True).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = torch.nn.functional.cross_entropy(logits, labels.flatten()[places], reduction="none").double()
         sums = torch.zeros(len(targets), dtype=torch.float64, device=model.device)
         found = iter((-sums.index_add(0, places // labels.shape[1], losses)).tolist())
         results |= {i: [next(found) for _ in rows[i]] for i in batch}
     return [results[i] for i in range(len(rows))]
+
+
+def _reads_on(model):
+    """Return whether the decoder of a model computes the same if it reads a target in two parts.
+
+    Some architectures do not (positions that count padding, sparse attention). Both ways are computed once, for made
+    targets. Only float32 can tell (see sharing.shares_tokens).
+    """
+    if model_kind(model) != "seq2seq":
+        return False
+    if model not in READS_ON and torch.finfo(model.dtype).eps <= torch.finfo(torch.float32).eps:
+        read = [[11, 12, 13, 14], [15, 16]]
+        rows = [[([17, 18, 19, 20, 21, 22], 4), ([17, 18, 19, 20, 23], 4)], [([24, 25, 26], 2), ([24, 25, 27, 17], 2)]]
+        try:
+            with torch.autocast(model.device.type, enabled=False):
+                apart, together = (list(itertools.chain(*_seq2seq_likelihoods(model, read, rows, 10**4, share)))
+                                   for share in (False, True))
+            READS_ON[model] = all(abs(one - other) < SAME for one, other in zip(apart, together, strict=True))
+        except Exception as error:  # every architecture refuses in its own way
+            if is_memory_error(error):
+                raise
+            READS_ON[model] = False
+    return READS_ON.get(model, False)
 
 
 def _classifier_scores(model, tokenizer, items, token_budget):
@@ -376,15 +422,11 @@ def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
     return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
 
 
-def asked_as(folder: Path | str) -> Method:
-    """Return the Method by which the student in `folder` was taught, and so is asked."""
-    about = read_json(Path(folder) / "student.json")
-    return taught_method(about["method"], about.get("tag", "before"))
-
-
 def load_trained(folder: Path | str, precision: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one, with weights in `precision`."""
     model, tokenizer = load_student(str(folder))
+    for finds_out in (shares_tokens, _reads_on):  # once for a model, and only float32 can tell
+        finds_out(model)
     return model.to(device(), {"float32": torch.float32, "bf16": torch.bfloat16}[precision]), tokenizer
 
 

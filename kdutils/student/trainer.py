@@ -27,6 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from kdutils.errors import StudyError
 from kdutils.hub import device
 from kdutils.runs import leave_process_group, process_group
+from kdutils.settings import PRECISIONS
 from kdutils.student.checkpoints import named_disk_errors
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import StepCollator, shared
@@ -100,8 +101,8 @@ class StudyTrainer(Trainer):
         tokens = self._summed(inputs["task_tokens"].to(self.args.device))
         while (sums := self._run_chunks(model, inputs["rows"], tokens)) is None:
             if self.token_budget < 16:
-                raise StudyError("out of memory with one row at a time; lower max_source_tokens or max_target_tokens, "
-                                 "or use a smaller student")
+                raise StudyError("out of memory with one row or question at a time; lower max_source_tokens or "
+                                 "max_target_tokens, or use a smaller student")
             self.token_budget, self.splits = self.token_budget // 2, self.splits + 1
         self._sum_gradients(model)
         means = self._summed(sums) / tokens.clamp(min=1)
@@ -280,6 +281,8 @@ def training_arguments(folder: Path | str, seed: int, epochs: float, questions_p
     """
     leave_process_group()  # the library would wait for processes that do not exist
     processes = process_group()[1]
+    if precision not in ("", *PRECISIONS):
+        raise StudyError(f"precision: unknown '{precision}'; known: {', '.join(PRECISIONS)}")
     if questions_per_step % processes:
         raise StudyError(f"questions_per_step: {questions_per_step} cannot be shared evenly by {processes} processes")
     steps = max(1, math.ceil(epochs * steps_per_epoch))

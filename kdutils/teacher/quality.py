@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kdutils.data.mini_world import truth_of
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import FOLDER, template
@@ -74,11 +75,13 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
 
     Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
     mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.argues_for; other texts do not show
-    it; None for critiques), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has
-    the same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see
-    is_copy; None without `dataset`), and tokens read and written, where they are known.
+    it; None for critiques), `wholly true` and `true statements` (mini_world.truth_of; only for questions of the
+    embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the same
+    text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy; None
+    without `dataset`), and tokens read and written, where they are known.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
+    asked = dict(zip(questions["id"], questions["question"], strict=True))
     shots, rows, earlier = shot_texts(dataset) if dataset else [], [], {}
     for (stage, turn), group in explanations.groupby(["stage", "round"], sort=False):
         usable = group[group["text"].notna()]
@@ -96,6 +99,7 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
             "answer named": _share(map(names_answer, texts, answers)),
             "answer followed": _share(item is True for item in argued),
             "contradicted": _share(item is False for item in argued),
+            **_truth(usable, asked, stage),
             "a distractor named": _share(any(flags) for flags in named),
             "all distractors named": _share(bool(flags) and all(flags) for flags in named),
             "words": _mean(map(count_words, texts)),
@@ -109,6 +113,16 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
         if stage in ("rationale", "revision"):
             earlier = dict(zip(usable["id"], texts, strict=True))
     return pd.DataFrame(rows)
+
+
+def _truth(usable, asked, stage):
+    """Return how many texts are wholly true and how many statements are, where what they say can be checked."""
+    found = [truth_of(row.text, asked[row.id], row.answer) for row in usable.itertuples()] \
+        if stage in ("rationale", "revision") else []
+    if not any(found):
+        return {}
+    shares = [one["true_share"] for one in found if one and one["true_share"] is not None]
+    return {"wholly true": _share(bool(one and one["wholly_true"]) for one in found), "true statements": _mean(shares)}
 
 
 def shot_texts(dataset: str) -> list[set]:

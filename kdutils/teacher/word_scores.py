@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from kdutils.data.questions import format_choices
-from kdutils.data.texts import count_tokens_before, locate_tokens, spans_between, split_characters
+from kdutils.data.texts import count_tokens_before, kept_tokens, locate_tokens, spans_between, split_characters
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
@@ -89,7 +89,7 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     if begins is None:
         _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))
     else:
-        encoded = _cut(encoded, context)
+        encoded = _cut(tokenizer, sources, encoded, context)
     answers, errors = [item["answer"] for item in items], {}
     if settings["attribution"] == "random":
         scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
@@ -261,9 +261,11 @@ def with_places(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> dict[
                                                  for text, row in zip(texts, ids, strict=True)]}
 
 
-def _cut(encoded, limit):
-    """Return `encoded` with at most `limit` tokens per source: its first ones and its last one."""
-    return {key: [row if len(row) <= limit else row[: limit - 1] + row[-1:] for row in encoded[key]]
+def _cut(tokenizer, sources, encoded, limit):
+    """Return `encoded` with at most `limit` tokens per source, as a student reads it."""
+    kept = [kept_tokens(tokenizer, text, len(ids), limit)
+            for text, ids in zip(sources, encoded["input_ids"], strict=True)]
+    return {key: [[row[place] for place in places] for row, places in zip(encoded[key], kept, strict=True)]
             for key in ("input_ids", "offset_mapping")}
 
 

@@ -1,0 +1,61 @@
+"""Texts that explain nothing, measured in the same way as a student's explanations.
+
+A fake student gives the same answers as the real one. A measure by which a fake is as good as real students does not
+show that their explanations are good. The fakes:
+
+- ``empty``: nothing; ``question``: the question;
+- ``answer``: "The answer is X because it is the best answer.", with the student's answer;
+- ``other``: the teacher's explanation of another question, drawn;
+- ``teacher``: the teacher's own explanation, for measures that do not compare with the teacher: what a text can reach
+  that is not the student's own reason.
+"""
+
+import random
+
+import pandas as pd
+
+from kdutils.evaluation.simulatability import Simulator, measure_simulatability
+from kdutils.evaluation.text_metrics import explanation_scores, summarise_scores
+
+FAKES = ("empty", "question", "answer", "other", "teacher")
+HIGHER_IS_BETTER = r"(bleu|rouge_l|bertscore)_(teacher|human)|names_(answer|gold)|las.*|qbe|wholly_true|true_.*"
+
+
+def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: dict[str, str],
+               seed: int = 0) -> dict[str, list[str]]:
+    """Return {fake: a text for each row of `predictions`} (a frame of tables.PREDICTIONS); see the module.
+
+    `rationales`: {question id: the teacher's explanation}. Without two of them there is no ``other``, and without one
+    for every question no ``teacher``.
+    """
+    asked, texts = questions.set_index("id")["question"], {}
+    texts["empty"] = [""] * len(predictions)
+    texts["question"] = [asked[key] for key in predictions["id"]]
+    texts["answer"] = [f"The answer is {answer} because it is the best answer." for answer in predictions["predicted"]]
+    if len(rationales) > 1:
+        keys = sorted(rationales)
+        texts["other"] = [rationales[random.Random(f"fake {seed} {key}").choice([one for one in keys if one != key])]
+                          for key in predictions["id"]]
+    if set(predictions["id"]) <= set(rationales):
+        texts["teacher"] = [rationales[key] for key in predictions["id"]]
+    return texts
+
+
+def fake_measures(predictions: pd.DataFrame, questions: pd.DataFrame, references: dict[str, dict[str, list[str]]],
+                  encoder: str = "", simulator: Simulator | None = None) -> list[dict]:
+    """Return [{fake, measure, value}] of every fake and every measure of a text that it has.
+
+    `predictions`: those of one seed. `references`, `encoder`: see text_metrics.explanation_scores; `simulator`: see
+    simulatability.measure_simulatability.
+    """
+    rationales, rows = {key: known[0] for key, known in references.get("teacher", {}).items()}, []
+    for fake, texts in fake_texts(predictions, questions, rationales).items():
+        changed = predictions.assign(explanation=texts)
+        values = summarise_scores(explanation_scores(changed, questions, references, encoder), changed)
+        values = values.drop(columns="seed").iloc[0].to_dict()
+        if fake != "empty":
+            las, _ = measure_simulatability(changed, questions, encoder, simulator=simulator)
+            values |= las.drop(columns=["seed", "simulated", "left out"]).iloc[0].to_dict()
+        rows += [{"fake": fake, "measure": name, "value": float(value)} for name, value in values.items()
+                 if value is not None and value == value and not (fake == "teacher" and name.endswith("_teacher"))]
+    return rows

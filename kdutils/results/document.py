@@ -1,0 +1,184 @@
+"""Write RESULTS.md, and the results that README.md names, from what is kept in outputs/results (see keeping).
+
+The wording is in RESULTS.md.j2 and, for single experiments and benchmarks, in ``sections/<name>.md.j2``. The numbers
+are those of ``results.json``, which a section has as `result`. FORMATS is the one place where they are rounded.
+``earlier/<name>.md`` is what an earlier version printed. It is quoted until there is a kept result of that name.
+
+README.md names a result as ``<!-- result: mini.seconds | duration -->9 min 40 s<!-- /result -->``: the text between the
+comments is replaced by the value of the expression. `results` is {name: results.json} of everything that is kept; a
+name without a hyphen can be written alone.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from kdutils.errors import StudyError
+from kdutils.experiments.loading import experiment_names
+from kdutils.report.tables import duration
+from kdutils.results.keeping import FIGURE, read_kept
+from kdutils.runs import PROJECT, write_text
+
+HERE = Path(__file__).parent
+MARKED = re.compile(r"(?P<start><!-- result: (?P<value>.+?) -->).*?(?P<end><!-- /result -->)", re.DOTALL)
+EARLIER = {  # benchmark -> the commit whose code printed earlier/<benchmark>.md, and its day
+    "bench-teacher": ("5b73640", "2026-11-23"), "bench-training": ("25f3908", "2026-11-23")}
+SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json has all that the report has
+    "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
+PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
+         "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
+WIDTH = 120  # characters of a line of RESULTS.md
+Rows = Sequence[Mapping[str, Any]]
+
+
+def documents() -> dict[Path, str]:
+    """Return {path: text} of RESULTS.md and README.md as the kept results say; StudyError if a template fails."""
+    kept, readme = read_kept(), PROJECT / "README.md"
+    return {PROJECT / "RESULTS.md": results_text(kept, experiment_names()),
+            readme: fill_marks(readme.read_text(encoding="utf-8"), kept)}
+
+
+def write_documents() -> list[Path]:
+    """Write RESULTS.md and README.md; return the paths of those that have changed."""
+    return [write_text(path, text) for path, text in documents().items()
+            if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def results_text(kept: Mapping[str, dict], names: Iterable[str] = ()) -> str:
+    """Return RESULTS.md for the kept results {name: results.json}; `names`: experiments that may not have been kept."""
+    quoted = {name: (HERE / "earlier" / f"{name}.md").read_text(encoding="utf-8") for name in EARLIER}
+    text = _rendered(lambda environment: environment.get_template("RESULTS.md.j2").render(
+        results=kept, not_kept=[name for name in names if name not in kept], quoted=quoted, earlier=EARLIER,
+        figure=FIGURE), "RESULTS.md")
+    return "\n\n".join(map(_filled, re.split(r"\n{2,}", text.strip()))) + "\n"
+
+
+def _filled(block):
+    """Return a block of Markdown; the lines of a paragraph are filled, tables, lists and the like stay as they are."""
+    block = block.strip()
+    if re.match(r"[|#>!<]|```|([-*+]|\d+[.)]) ", block):
+        return block
+    return textwrap.fill(block, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def fill_marks(text: str, kept: Mapping[str, dict]) -> str:
+    """Return `text` with the value of every expression between its comments."""
+    def filled(mark):
+        value = _rendered(lambda environment: environment.from_string("{{ " + mark["value"] + " }}").render(
+            {**kept, "results": kept}), f"'{mark['start']}'")
+        return f"{mark['start']}{value}{mark['end']}"
+
+    return MARKED.sub(filled, text)
+
+
+def _rendered(render, where):
+    try:
+        return render(_environment())
+    except jinja2.TemplateError as error:
+        raise StudyError(f"{where}: {error}; correct the template, or keep the results that it names") from error
+
+
+def _environment():
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= FORMATS
+    return environment
+
+
+# Numbers as texts
+
+def percent(share: float | None) -> str:
+    """Return a share from 0 to 1 in percent with one decimal, "–" for None."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def fixed(number: float | None, digits: int = 0) -> str:
+    """Return a number with `digits` decimals and thousands separators, "–" for None."""
+    return "–" if number is None else f"{number:,.{digits}f}".replace("-", "−")
+
+
+def span(numbers: Iterable[float | None]) -> str:
+    """Return "3" or "3 to 5": the smallest and the largest of some whole numbers."""
+    known = [number for number in numbers if number is not None]
+    return " to ".join(dict.fromkeys(fixed(end) for end in (min(known), max(known)))) if known else "–"
+
+
+def commit(revision: str) -> str:
+    """Return a revision of git (runs.git_revision) with the first ten digits of its commit."""
+    return f"{revision[:10]}{revision[40:]}" or "not recorded"
+
+
+def machine(about: Mapping[str, Any]) -> str:
+    """Return a description of runs.machine as text."""
+    parts = [about["system"], about.get("processor"), f"{about['cores']} cores", about["gpu"] or "no GPU",
+             f"{about['threads']} thread{'s' if about['threads'] != 1 else ''}"]
+    return ", ".join(part for part in parts if part)
+
+
+def time_taken(result: Mapping[str, Any]) -> str:
+    """Return how long the jobs of a kept experiment took in all, without their start, and on which machine."""
+    machines = "; ".join(machine(about) for about in result["machines"])
+    return f"{duration(result['seconds'])} in all jobs ({machines})"
+
+
+# Tables
+
+def table(rows: Rows) -> str:
+    """Return rows of texts as a table in Markdown; columns of numbers are aligned on the right."""
+    names = list(rows[0])
+    number = re.compile(r"[+−]?\d[\d,.]*( %)?|–")
+    right = [all(number.fullmatch(row[name]) for row in rows) for name in names]
+    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+                   for line in [names, *([row[name] for name in names] for row in rows)])
+    return "\n".join([head, f"|{'|'.join('--:' if one else '---' for one in right)}|", *body])
+
+
+def accuracy_rows(cells: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of accuracies, in the order of `cells`; transfers have no cost."""
+    def row(cell):
+        interval = "–" if cell["low"] is None else f"{fixed(100 * cell['low'], 1)} to {percent(cell['high'])}"
+        texts = {"accuracy": percent(cell["mean"]), "95 % interval": interval,
+                 "by likelihood": percent(cell["likelihood"]), "no choice": percent(cell["no_choice"])}
+        if "cost" in cell:
+            texts |= {"training, s": fixed(cell["cost"].get("seconds")),
+                      "peak, MiB": fixed(cell["cost"].get("peak_memory_mib"))}
+        return texts
+
+    return [{**names, **row(cell)} for names, cell in zip(_names(cells), cells, strict=True)]
+
+
+def measure_rows(cells: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of explanations: means over seeds of the measures SHOWN; [] if there are none."""
+    measured = [cell for cell in cells if set(SHOWN) & set(cell["measures"])]
+    columns = [name for name in SHOWN if any(name in cell["measures"] for cell in measured)]
+    return [{**names, **{name: fixed(cell["measures"].get(name, {}).get("mean"), SHOWN[name]) for name in columns}}
+            for names, cell in zip(_names(measured), measured, strict=True)]
+
+
+def same_in_all(cells: Rows) -> list[str]:
+    """Return what is the same in all cells, and therefore not in their table: "student mini-t5", "seeds 3"."""
+    return [f"{PARTS[key]} {next(iter(values))}" for key, values in _values(cells).items()
+            if len(values) == 1 and key not in ("method", "tested_on")]
+
+
+def _names(cells):
+    """Return what tells cells apart, as texts: the method, and each other part that is not the same in all cells."""
+    kept = [key for key, values in _values(cells).items() if key == "method" or len(values) > 1]
+    if any(cell["tested_on"] != cell["dataset"] for cell in cells):
+        kept.insert(0, "tested_on")
+    return [{PARTS[key]: "–" if cell[key] == "-" else str(cell[key]) for key in dict.fromkeys(kept)} for cell in cells]
+
+
+def _values(cells):
+    """Return {part of a cell: its values}; a method without explanations has no teacher and no prompting."""
+    values = {key: {cell[key] for cell in cells} for key in PARTS if key != "tested_on"}
+    return values | {key: values[key] - {"-"} for key in ("teacher", "prompting")}
+
+
+FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
+           "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows,
+           "same_in_all": same_in_all}

@@ -1,0 +1,216 @@
+"""Keep the small tables and the figure of a finished experiment or benchmark in outputs/results, which git tracks.
+
+Everything comes from the files that the runs wrote (metrics.json, costs.json, run.json). ``results.json`` has
+
+- name, kind (experiment or benchmark), command, date (of the last run, UTC), commits (of the code that ran, see
+  runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
+  about this run, "" for nothing),
+- of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
+  transfers, contrasts and summary (the sentences of the report),
+- of a benchmark: found (its own results.json) and figures.
+
+A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
+seconds of training, peak_memory_mib}), ``cost`` (comparison.tables.mean_costs) and ``measures`` of its explanations
+({measure: mean and sd over seeds}). A transfer is such a row without these. A contrast is a row of
+comparison.hypotheses.run_tests.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kdutils.comparison.runs_table import CELL, cell_of, cost_table, read_measures
+from kdutils.comparison.tables import MEASURES, mean_costs, measure_names
+from kdutils.errors import StudyError, short
+from kdutils.experiments import grid
+from kdutils.experiments.execution import RECORD, recorded
+from kdutils.experiments.grid import Experiment, Job
+from kdutils.experiments.schema import NAME
+from kdutils.report.figures import accuracy_by_method, save
+from kdutils.runs import check_run, plain, read_json, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FILE, FIGURE = "results.json", "accuracy.png"
+CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
+            "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "test")
+
+
+def kept_folder() -> Path:
+    """Return the folder of all kept results."""
+    return grid.OUTPUTS / "results"
+
+
+def read_kept() -> dict[str, dict[str, Any]]:
+    """Return {name: results.json} of everything that is kept, sorted by name."""
+    return {path.parent.name: read_json(path) for path in sorted(kept_folder().glob(f"*/{FILE}"))}
+
+
+def keep(name: str, note: str = "") -> Path:
+    """Keep the results of an experiment (its name or file) or of a benchmark (bench/NAME); return their folder.
+
+    The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished or its files are
+    damaged, or if there is no result: a run with --tiny or --smoke.
+    """
+    if name.startswith("bench/"):
+        return _keep_benchmark(name.removeprefix("bench/"), note)
+    return _keep_experiment(name, note)
+
+
+def _replace(name: str, write: Callable[[Path], None]) -> Path:
+    """Fill a new folder with `write` and put it in the place of the kept folder `name`; return the path."""
+    target = kept_folder() / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        write(new)
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    return target
+
+
+# Experiments
+
+def _keep_experiment(name, note):
+    name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    if not NAME.fullmatch(name) or not (grid.OUTPUTS / name / RECORD).is_file():
+        raise StudyError(f"{short(name)}: this experiment has not been run; run it with ./run_all.sh first")
+    experiment = recorded(grid.OUTPUTS / name / RECORD)
+    if experiment.tiny:
+        raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
+    _check_finished(experiment)
+    found = plain({**_results_of(experiment), "note": note})
+
+    def write(folder):
+        save(draw_cells(found["cells"]), folder / FIGURE)
+        write_json(folder / FILE, found)
+
+    return _replace(name, write)
+
+
+def _check_finished(experiment):
+    faults = {job.folder: fault for job in experiment.jobs if (fault := _fault(experiment, job))}
+    if faults:
+        folder, fault = next(iter(faults.items()))
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise StudyError(f"{experiment.name}: {len(faults)} of {len(experiment.jobs)} jobs have no complete result "
+                         f"({folder}: {fault}{more}); run {experiment.command} until it ends without an error")
+
+
+def _fault(experiment: Experiment, job: Job) -> str:
+    """Return why a job has no complete result, "" if it has one."""
+    folder = experiment.folder / job.folder
+    if not (folder / "metrics.json").is_file():
+        return "failed" if (folder / "error.txt").is_file() else "not finished"
+    if problems := check_run(folder):
+        return problems[0]
+    given = read_json(folder / "run.json")["parameters"]
+    changed = [key for key, value in plain(job.parameters).items() if given.get(key, value) != value]
+    return f"was run with another value of '{changed[0]}'" if changed else ""
+
+
+def _results_of(experiment):
+    """Return results.json of a finished experiment."""
+    folders = {kind: [experiment.folder / job.folder for job in experiment.jobs if job.kind == kind]
+               for kind in grid.KINDS}
+    runs = [read_json(experiment.folder / job.folder / "run.json") for job in experiment.jobs]
+    trained = [read_json(folder / "run.json") for folder in folders["students"]]
+    compared = read_json(folders["comparison"][0] / "metrics.json")
+    ends = [datetime.fromisoformat(run["started"]) + timedelta(seconds=run["seconds"]) for run in runs]
+    splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
+    settings = {key: value for key, value in experiment.settings.items() if key not in ("about", "needs")}
+    return {
+        "name": experiment.name, "kind": "experiment", "about": experiment.settings["about"],
+        "command": experiment.command, "settings": settings, "date": max(ends).date().isoformat(),
+        "commits": _distinct(run["git"] for run in sorted(runs, key=lambda run: run["started"])),
+        "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
+        "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
+        "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
+        "transfers": compared["transfer"],
+        "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
+        "summary": compared["summary"]}
+
+
+def _distinct(values):
+    found = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequence[Path]) -> list[dict]:
+    """Return the accuracy `rows` of the report with the seeds, cost and measures of each cell."""
+    costs, measures = cost_table(map(str, trainings)), read_measures(map(str, evaluations))
+    means, accuracies = mean_costs(costs), _accuracies(evaluations)
+    shown = [name for pattern in MEASURES.values() for name in measure_names(measures, pattern)]
+    cells = []
+    for row in rows:
+        own, all_of = _of_cell(measures, row).groupby("measure")["value"], _of_cell(means, row)
+        spread = own.agg(["mean", "std"]).rename(columns={"std": "sd"}).to_dict("index")
+        seeds = {seed: {"accuracy": accuracy} for seed, accuracy in accuracies[tuple(row[key] for key in CELL)].items()}
+        for cost in _of_cell(costs, row).to_dict("records"):
+            seeds.setdefault(cost["seed"], {"accuracy": None}).update(
+                {key: cost[key] for key in ("seconds", "peak_memory_mib")})
+        cells.append({**row, "seeds": seeds, "measures": {name: spread[name] for name in shown if name in spread},
+                      "cost": next(iter(all_of.drop(columns=[*CELL, "n_seeds"]).to_dict("records")), {})})
+    return cells
+
+
+def _of_cell(table, row):
+    return table[(table[CELL] == [row[key] for key in CELL]).all(axis=1)]
+
+
+def _accuracies(evaluations):
+    """Return {cell: {seed: accuracy}}."""
+    found = {}
+    for metrics in (read_json(folder / "metrics.json") for folder in evaluations):
+        cell = cell_of(metrics["labels"], {})
+        own = found.setdefault(tuple(cell[key] for key in CELL), {})
+        own |= {int(seed): values["accuracy"] for seed, values in metrics["seeds"].items()}
+    return found
+
+
+def draw_cells(cells: Sequence[dict]) -> "Figure":
+    """Return the figure of the accuracy of every kept cell, as notebook 31 draws it."""
+    rows = [{"method": cell["name"], "prompting": "", "student": cell["student"], "dataset": cell["dataset"],
+             "seed": seed, "accuracy": values["accuracy"]} for cell in cells for seed, values in cell["seeds"].items()]
+    return accuracy_by_method(pd.DataFrame(rows), {cell["dataset"]: cell["chance"] or 0.0 for cell in cells})
+
+
+# Benchmarks
+
+def _keep_benchmark(name, note):
+    folder = grid.OUTPUTS / "bench" / name
+    if not re.fullmatch("[a-z0-9-]{1,60}", name) or not (folder / FILE).is_file():
+        raise StudyError(f"bench/{short(name)}: this benchmark has not been run; run ./run_all.sh --bench first")
+    command, found = f"./run_all.sh --bench {name}", read_json(folder / FILE)
+    if found.get("smoke"):
+        raise StudyError(f"bench/{name}: was run with --smoke, which gives no result; run {command}")
+    if lacking := [key for key in ("date", "git", "machine", "versions") if key not in found]:
+        raise StudyError(f"{folder / FILE}: has no '{lacking[0]}', an earlier version wrote it; run {command} again")
+    figures = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    own = {key: value for key, value in found.items() if key not in ("date", "git", "machine", "versions", "smoke")}
+
+    def write(target):
+        for figure, content in figures.items():
+            (target / figure).write_bytes(content)
+        write_json(target / FILE, {
+            "name": f"bench-{name}", "kind": "benchmark", "command": command, "date": found["date"],
+            "commits": [found["git"]], "machines": [found["machine"]], "versions": found["versions"],
+            "seconds": found.get("seconds"), "note": note, "figures": list(figures), "found": own})
+
+    return _replace(f"bench-{name}", write)

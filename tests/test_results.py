@@ -1,0 +1,437 @@
+"""Results that stay: what is kept of a finished run, and that RESULTS.md and README.md say nothing else.
+
+A number of the README is a result if it counts or measures something: a number, in digits or words, before a unit of
+UNITS. Such a number stands between the comments that ``--write-results`` fills. Every other number must be a year, an
+arXiv id, a version of Python, the number of a notebook, or part of a name (T5, MiniLM-L6). Code is not checked. The
+same rule holds for the templates of RESULTS.md, where numbers of results are variables; only what an earlier version
+printed is quoted as it was.
+"""
+
+import json
+import re
+import subprocess
+
+import pytest
+from conftest import PROJECT
+
+from kdutils import runs
+from kdutils.__main__ import main
+from kdutils.errors import StudyError
+from kdutils.experiments import execution
+from kdutils.experiments.grid import Experiment, make_jobs
+from kdutils.results import document, keeping
+
+SETTINGS = {
+    "about": "Does keeping work?", "needs": "nothing", "datasets": {"mini": {"limits": {"train": 40, "test": 10}}},
+    "teachers": {"llama": {"model": "kdutils/mini/teacher"}}, "promptings": {"few_shot": {}},
+    "methods": {"label_only": {}, "multitask": {"alpha": 0.5}}, "students": {"t5": {"model": "kdutils/mini/student"}},
+    "seeds": [0, 1], "seeds_per_job": 1}
+MACHINE = {"system": "Linux x86_64", "processor": "ACME 1", "cores": 2, "gpu": "", "threads": 1}
+VERSIONS = {"torch": "2.0", "transformers": "5.0"}
+ACCURACIES = {"label_only": (0.5, 0.7), "multitask": (0.8, 0.9)}
+CONTRAST = {"comparison": "label_only", "dataset": "mini", "student": "t5", "measure": "accuracy",
+            "first": "multitask (few_shot)", "second": "label_only", "difference": 0.25, "low": 0.1, "high": 0.4,
+            "p": 0.01, "p_corrected": 0.03, "n_seeds": 2, "n_questions": 10, "test": "t over seeds and questions"}
+
+
+def cell(method, mean, **more):
+    explained = method != "label_only"
+    return {"dataset": "mini", "teacher": "llama" if explained else "-", "prompting": "few_shot" if explained else "-",
+            "student": "t5", "method": method, "tested_on": "mini", "kind": method,
+            "name": f"{method} (few_shot)" if explained else method, "mean": mean, "low": mean - 0.1,
+            "high": mean + 0.1, "sd": 0.05, "likelihood": 0.75, "per_token": 0.7, "exact": mean,
+            "calibration_error": 0.1, "no_choice": 0.125, "chance": 0.2, "n_seeds": 2, "n_failed": 0, "n_questions": 10,
+            **more}
+
+
+def metrics_of(job):
+    """Return the metrics.json of an invented run, as the notebook of `job` writes it."""
+    labels, seed = job.parameters.get("labels"), str(job.parameters.get("seeds", [0])[0])
+    if job.kind == "students":
+        return {"labels": labels, "method": labels["method"], "seeds": {seed: {
+            "effective_batch": 8, "epochs": 4.0, "steps": 20, "questions": 40, "target_tokens": 900,
+            "model_parameters": 1000}}}
+    if job.kind == "evaluations":
+        accuracy = ACCURACIES[labels["method"]][int(seed)]
+        measured = [{"seed": int(seed), "words": 6.0 + 2 * int(seed)}] if labels["method"] == "multitask" else []
+        return {"labels": labels, "split": "test", "accuracy": {"chance": 0.2}, "seeds": {seed: {"accuracy": accuracy}},
+                "explanations": measured, "simulatability": [{"seed": int(seed), "simulated": 9}]}
+    if job.kind == "comparison":
+        rows = [cell("multitask", 0.85), cell("label_only", 0.6)]
+        return {"accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
+                "tests": [{**CONTRAST, "sentence": "long", "mcnemar": [0.5]}]}
+    return {"about": job.kind}
+
+
+def write_run(folder, metrics, **about):
+    """Write a finished run that holds `metrics`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_json(folder / "run.json", about)
+    runs.write_json(folder / "metrics.json", metrics)
+    (folder / "notebook.ipynb").write_text("{}")
+    listed = ("run.json", "metrics.json", "notebook.ipynb", "costs.json")
+    runs.write_json(folder / "manifest.json", {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": runs.sha256(folder / name)}
+        for name in listed if (folder / name).is_file()})
+
+
+@pytest.fixture
+def toy(own_outputs):
+    """A finished experiment in an outputs folder of its own; job number i of n took i seconds."""
+    file = "notebooks/experiments/toy.yaml"
+    experiment = Experiment("toy", SETTINGS, list(make_jobs("toy", SETTINGS)), file)
+    for number, job in enumerate(experiment.jobs, start=1):
+        folder = experiment.folder / job.folder
+        if job.kind == "students":
+            seed = job.parameters["seeds"][0]
+            folder.mkdir(parents=True)
+            runs.write_json(folder / "costs.json", {
+                str(seed): {"seconds": 10.0 + 20 * seed, "peak_memory_mib": 500 + 200 * seed}})
+        write_run(folder, metrics_of(job), parameters={**job.parameters, "a default": 1}, git="a" * 40, machine=MACHINE,
+                  versions=VERSIONS, seconds=float(number), started="2026-01-31T23:59:50+00:00")
+    execution.record(experiment, experiment.folder / execution.RECORD)
+    return experiment
+
+
+def keep_toy(toy):
+    return json.loads((keeping.keep("toy") / "results.json").read_text())
+
+
+# --- what is kept
+
+
+def test_all_that_a_finished_experiment_found_is_kept(toy):
+    found = keep_toy(toy)
+    jobs = len(toy.jobs)
+    assert found["seconds"] == jobs * (jobs + 1) / 2 and found["jobs"] == jobs == 12
+    assert found["date"] == "2026-02-01", "the last job ends after midnight"
+    assert found["about"] == "Does keeping work?" and found["command"] == "./run_all.sh toy"
+    assert found["commits"] == ["a" * 40] and found["machines"] == [MACHINE] and found["versions"] == VERSIONS
+    assert found["summary"] == ["multitask is better.", "p < 0.05 | so"] and found["split"] == "test"
+    assert found["contrasts"] == [CONTRAST] and found["settings"]["seeds"] == [0, 1]
+    multitask, baseline = found["cells"]
+    assert {key: multitask[key] for key in cell("multitask", 0.85)} == cell("multitask", 0.85), "the row of the report"
+    assert multitask["seeds"] == {"0": {"accuracy": 0.8, "seconds": 10.0, "peak_memory_mib": 500},
+                                  "1": {"accuracy": 0.9, "seconds": 30.0, "peak_memory_mib": 700}}
+    assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
+    assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
+    assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
+    assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
+
+
+def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy):
+    assert main(["keep", "toy", "--note", "Another program ran."]) == 0
+    assert "transformers 5.0. Another program ran." in document.results_text(keeping.read_kept()).replace("\n", " ")
+    folder = keeping.keep("toy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before["accuracy.png"].startswith(b"\x89PNG") and set(before) == {"accuracy.png", "results.json"}
+    (folder / "old.txt").write_text("of an earlier version")
+    assert keeping.keep("notebooks/experiments/toy.yaml") == folder
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}, "without the note, too"
+    assert [path.name for path in folder.parent.iterdir()] == ["toy"], "nothing is left beside it"
+
+
+@pytest.mark.parametrize(("fault", "says"), [
+    ("missing", r"1 of 12 jobs .*\(comparison: not finished\); run ./run_all.sh toy until"),
+    ("failed", r"\(comparison: failed\)"),
+    ("damaged", "not the file that was written"),
+    ("changed", "was run with another value of 'experiment'"),
+    ("two", r"2 of 12 jobs .*data/mini: not finished, and 1 more"),
+])
+def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept_stays(toy, fault, says, capsys):
+    before = keep_toy(toy)
+    folder = toy.folder / "comparison"
+    if fault in ("missing", "failed", "two"):
+        (folder / "metrics.json").unlink()
+    if fault == "two":
+        (toy.folder / "data/mini/metrics.json").unlink()
+    if fault == "failed":
+        (folder / "error.txt").write_text("it broke")
+    if fault == "damaged":
+        (folder / "metrics.json").write_text(json.dumps(metrics_of(toy.jobs[-1])))
+    if fault == "changed":
+        write_run(folder, metrics_of(toy.jobs[-1]), parameters={"experiment": "other"})
+    with pytest.raises(StudyError, match=says):
+        keeping.keep("toy")
+    assert main(["keep", "toy"]) == 2 and capsys.readouterr().err.startswith("error: toy: ")
+    assert keeping.read_kept() == {"toy": before}
+
+
+def test_a_full_disk_leaves_what_was_kept(toy, monkeypatch):
+    before = keep_toy(toy)
+
+    def full(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(keeping, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        keeping.keep("toy")
+    assert keeping.read_kept() == {"toy": before} and len(list(keeping.kept_folder().iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["other", "../toy", "", "a\x00b", "x" * 300])
+def test_an_experiment_that_was_never_run_is_one_line(toy, name, capsys):
+    assert main(["keep", name]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not keeping.kept_folder().exists()
+
+
+def test_a_run_with_tiny_models_is_no_result(toy):
+    execution.record(Experiment("toy", SETTINGS, [], toy.file, tiny=True), toy.folder / execution.RECORD)
+    with pytest.raises(StudyError, match="run with --tiny, which gives no result"):
+        keeping.keep("toy")
+
+
+BENCH = {"machine": MACHINE, "versions": VERSIONS, "git": "b" * 40, "date": "2026-03-01", "smoke": False}
+
+
+def write_benchmark(outputs, name, found):
+    folder = outputs / "bench" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_json(folder / "results.json", found)
+    (folder / "curve.png").write_bytes(b"a picture")
+
+
+def test_a_benchmark_is_kept_with_commit_date_and_figure(own_outputs, capsys):
+    write_benchmark(own_outputs, "speed", {**BENCH, "rows": [1.5], "seconds": 90})
+    assert main(["keep", "bench/speed"]) == 0
+    folder = own_outputs / "results" / "bench-speed"
+    assert f"kept: {folder}" in capsys.readouterr().out
+    assert json.loads((folder / "results.json").read_text()) == {
+        "name": "bench-speed", "kind": "benchmark", "command": "./run_all.sh --bench speed", "date": "2026-03-01",
+        "commits": ["b" * 40], "machines": [MACHINE], "versions": VERSIONS, "seconds": 90, "note": "",
+        "figures": ["curve.png"], "found": {"rows": [1.5], "seconds": 90}}
+    assert (folder / "curve.png").read_bytes() == b"a picture"
+    text = document.results_text(keeping.read_kept())
+    assert "`./run_all.sh --bench speed`, 1 min 30 s." in text and "outputs/results/bench-speed/curve.png" in text
+    assert "Run on 2026-03-01 with commit bbbbbbbbbb on" in text
+
+
+@pytest.mark.parametrize(("change", "says"), [({"smoke": True}, "run with --smoke"), ({"git": None}, "has no 'git'")])
+def test_a_benchmark_that_was_only_tried_or_is_of_an_earlier_version_is_refused(own_outputs, change, says):
+    found = {key: value for key, value in {**BENCH, **change}.items() if value is not None}
+    write_benchmark(own_outputs, "speed", found)
+    with pytest.raises(StudyError, match=says):
+        keeping.keep("bench/speed")
+    with pytest.raises(StudyError, match="has not been run"):
+        keeping.keep("bench/../bench/speed")
+
+
+# --- the code that ran
+
+
+def test_a_commit_is_dirty_only_if_tracked_code_differs_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True,
+                       capture_output=True)
+
+    monkeypatch.setattr(runs, "PROJECT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert runs.git_revision() == ""
+    (tmp_path / "kdutils").mkdir()
+    for file in ("kdutils/a.py", "RESULTS.md"):
+        (tmp_path / file).write_text("one")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = runs.git_revision()
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "RESULTS.md").write_text("two")
+    (tmp_path / "kdutils/untracked.py").write_text("one")
+    assert runs.git_revision() == commit
+    (tmp_path / "kdutils/a.py").write_text("two")
+    assert runs.git_revision() == f"{commit}-dirty"
+    assert document.commit(f"{commit}-dirty") == f"{commit[:10]}-dirty" and document.commit("") == "not recorded"
+
+
+# --- the documents
+
+
+def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
+    keep_toy(toy)
+    text = document.results_text(keeping.read_kept(), ["toy", "not-run"])
+    section = text[text.index("## toy"):text.index("## Experiments without results")]
+    assert section == """## toy
+
+Does keeping work?
+
+`./run_all.sh toy`: 12 jobs, which take 1 min 18 s in all, without their start. Run on 2026-02-01 with commit aaaaaaaaaa
+on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
+
+![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
+
+On mini: 40 training questions, 4 epochs, 10 questions of the test split, chance 20.0 %. Same in all cells: data set
+mini, student t5, teacher llama, explanations few_shot, seeds 2.
+
+| method | accuracy | 95 % interval | by likelihood | no choice | training, s | peak, MiB |
+|---|--:|---|--:|--:|--:|--:|
+| multitask | 85.0 % | 75.0 to 95.0 % | 75.0 % | 12.5 % | 20 | 600 |
+| label_only | 60.0 % | 50.0 to 70.0 % | 75.0 % | 12.5 % | 20 | 600 |
+
+Explanations of the students (`kdutils.evaluation` defines the measures):
+
+| method | words |
+|---|--:|
+| multitask | 7.0 |
+
+From the report:
+
+- multitask is better.
+- p < 0.05 | so
+
+"""
+    assert "No results are kept of not-run." in text
+
+
+def test_parts_that_differ_are_columns_and_what_is_missing_is_a_dash():
+    rows = [{**cell("label_only", 0.5, n_seeds=1), "cost": {}, "measures": {}},
+            {**cell("multitask", 0.5, teacher="a|b", student="gpt"), "cost": {"seconds": 1234.5}, "measures": {}},
+            {**cell("multitask", 0.5, prompting="tokens"), "cost": {}, "measures": {}}]
+    rows[2] |= dict.fromkeys(("mean", "low", "high", "likelihood", "no_choice"))
+    assert document.table(document.accuracy_rows(rows)).split("\n") == [
+        "| student | teacher | method | explanations | seeds | accuracy | 95 % interval | by likelihood | no choice "
+        "| training, s | peak, MiB |",
+        "|---|---|---|---|--:|--:|---|--:|--:|--:|--:|",
+        "| t5 | – | label_only | – | 1 | 50.0 % | 40.0 to 60.0 % | 75.0 % | 12.5 % | – | – |",
+        "| gpt | a\\|b | multitask | few_shot | 2 | 50.0 % | 40.0 to 60.0 % | 75.0 % | 12.5 % | 1,234 | – |",
+        "| t5 | llama | multitask | tokens | 2 | – | – | – | – | – | – |"]
+    moved = [cell("label_only", 0.5, tested_on=name) for name in ("cqa", "creak")]
+    assert [row["tested on"] for row in document.accuracy_rows(moved)] == ["cqa", "creak"]
+    assert document.measure_rows(rows) == []
+
+
+def test_numbers_are_rounded_as_the_report_rounds_them():
+    assert [document.percent(share) for share in (0.8949, 1, 0, None)] == ["89.5 %", "100.0 %", "0.0 %", "–"]
+    assert [document.fixed(-0.5, 2), document.fixed(12345.6), document.fixed(None)] == ["−0.50", "12,346", "–"]
+    assert [document.span([3, 5, None]), document.span([2, 2]), document.span([])] == ["3 to 5", "2", "–"]
+
+
+def test_a_mark_is_filled_with_its_value_and_an_unknown_one_is_an_error(toy):
+    kept = {"toy": keep_toy(toy), "other-one": {"seconds": 7200}}
+    text = "a <!-- result: toy.seconds | duration -->?<!-- /result --> b <!-- result: results['other-one'].seconds " \
+           "| duration --><!-- /result --> c"
+    filled = document.fill_marks(text, kept)
+    assert re.sub("<!--.*?-->", "", filled) == "a 1 min 18 s b 2 h 00 min c"
+    assert document.fill_marks(filled, kept) == filled
+    for wrong in ("nothing.seconds", "toy.speed", "toy seconds"):
+        with pytest.raises(StudyError, match="correct the template, or keep the results"):
+            document.fill_marks(f"<!-- result: {wrong} -->1<!-- /result -->", kept)
+
+
+def test_writing_changes_only_what_differs(toy, tmp_path, monkeypatch, capsys):
+    keep_toy(toy)
+    monkeypatch.setattr(document, "PROJECT", tmp_path)
+    (tmp_path / "README.md").write_text("<!-- result: toy.jobs -->0<!-- /result --> jobs")
+    assert main(["write-results"]) == 0
+    assert capsys.readouterr().out == "written: RESULTS.md, README.md\n"
+    assert (tmp_path / "README.md").read_text() == "<!-- result: toy.jobs -->12<!-- /result --> jobs"
+    assert "## toy" in (tmp_path / "RESULTS.md").read_text()
+    assert main(["write-results"]) == 0 and "as the kept results say" in capsys.readouterr().out
+
+
+def test_the_list_says_how_long_a_kept_experiment_took(toy, monkeypatch, capsys):
+    kept = keep_toy(toy)
+    monkeypatch.setattr("kdutils.results.keeping.read_kept", lambda: {"mini": kept})
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    took = lines[lines.index(next(line for line in lines if line.startswith("mini: "))) + 1]
+    assert took == ("    needs: nothing but a CPU; took: 1 min 18 s in all jobs "
+                    "(Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread)")
+    assert "took: not measured" in "\n".join(lines)
+
+
+# --- benchmarks: a kept one replaces what an earlier version printed
+
+
+def prompting_row(**more):
+    return {"model": "m", "new_tokens": 16, "prompt_tokens": 700, "plain_per_second": 2.0, "shared_per_second": 9.0,
+            "ratio": 4.5, "ratios": [4.4, 4.5, 4.6], "equal": 1.0, "goal": 4.0, **more}
+
+
+def training_row(**more):
+    return {"size": "1M", "method": "combined", "revised": True, "plain_per_second": None, "ours_per_second": 3.0,
+            "ratio": None, "goal": 4.0, "less_to_compute": 2.0, "without_padding": 2.5, "plain_peak_mib": None,
+            "ours_peak_mib": 2946.0, **more}
+
+
+FOUND = {
+    "teacher": {"results": [prompting_row(), prompting_row(ratios=[1], goal=None)],
+                "shots": [{"model": "m", "shots": shots, "new_tokens": 16, "ratio": shots / 2} for shots in (1, 3)]},
+    "training": {"settings": {"questions_per_step": 48}, "steps": [training_row()], "runs": [training_row(ends=True)],
+                 "growth": [{"over": "questions", "at": 96, "plain": 3.0, "ours": 2.0}]}}
+LINES = {"teacher": ["| m | 16 | 700 | 2.00 | 9.00 | 4.5 | 4.0 |", "| m | 16 | 700 | 2.00 | 9.00 | 4.5 | – |",
+                     "0.5 at 1, 1.5 at 3.", "1 to 3 runs", "100.0 % or more of the texts are equal"],
+         "training": ["| 1M | combined | revised | – | 3.00 | – | 4.0 | 2.00 | 2.50 | out of memory | 2,946 |",
+                      "48 questions per step", "1.5 times at 96."]}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_kept_benchmark_replaces_what_an_earlier_version_printed(own_outputs, name):
+    quoted = f"## bench-{name}, printed by an earlier version"
+    assert quoted in document.results_text({})
+    write_benchmark(own_outputs, name, {**BENCH, **FOUND[name]})
+    keeping.keep(f"bench/{name}")
+    text = document.results_text(keeping.read_kept())
+    assert quoted not in text and f"## bench-{name}\n" in text
+    assert [line for line in LINES[name] if line not in " ".join(text.split())] == []
+
+
+# --- what the project says
+
+
+def test_the_documents_are_as_the_kept_results_say():
+    for path, text in document.documents().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run ./run_all.sh --write-results"
+
+
+def test_what_is_kept_is_small_and_has_a_figure_and_a_commit():
+    kept = keeping.read_kept()
+    assert kept and {path.name for path in keeping.kept_folder().iterdir()} == set(kept)
+    for name, result in kept.items():
+        folder = keeping.kept_folder() / name
+        assert result["name"] == name and result["date"] and all(result["commits"])
+        assert not [commit for commit in result["commits"] if not re.fullmatch("[0-9a-f]{40}", commit)], "dirty"
+        files = [folder / file for file in result.get("figures", [keeping.FIGURE])]
+        assert all(file.read_bytes().startswith(b"\x89PNG") for file in files), name
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 400_000, name
+
+
+UNITS = (r"%|percent|points?|times|seconds?|s|min|minutes?|hours?|h|days?|MiB|GiB|MB|GB|tokens|tests|cores|threads|jobs"
+         r"|(?:\w+ )?questions|seeds|cells|epochs|parameters|runs")
+WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred|thousand"
+NOTEBOOKS = {path.name[:2] for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+
+
+def stray_numbers(text):
+    """Return the numbers of a Markdown text that may be results; see the docstring of this module."""
+    text = document.MARKED.sub(" ", text)
+    text = re.sub(r"^```.*?^```|`[^`]*`|<!--.*?-->|\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|\]\([^)]*\)", " ", text,
+                  flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\b95 % (bootstrap |t-)?intervals?", " ", text)  # of every interval; not measured
+    measured = [match[0] for match in re.finditer(rf"(?<![\w-])(\d[\d.,]*|{WORDS})\s+({UNITS})(?!\w)", text,
+                                                  flags=re.IGNORECASE)]
+    plain = re.findall(r"(?<![\w.-])\d+(?:[.,]\d+)*(?![\w-])", text)
+    return measured + [number for number in plain if not re.fullmatch(
+        r"(19|20)\d\d|\d{4}\.\d{5}|3\.1\d", number) and number not in NOTEBOOKS and not any(
+        number in words.split() for words in measured)]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("it takes about seven minutes on two cores", ["seven minutes", "two cores"]),
+    ("89.5 % of 200 questions", ["89.5 %", "200 questions"]), ("21 minutes", ["21 minutes"]),
+    ("a ratio of 2.65, or 3", ["2.65", "3"]), ("1,000 here", ["1,000"]), ("it runs 2.4 times", ["2.4 times"]),
+    ("as 12 test questions", ["12 test questions"]),
+    ("Python 3.11, 3.12 or 3.13; notebooks 02 to 06; arXiv 2504.16056; Hsieh et al. 2023", []),
+    ("T5, all-MiniLM-L6-v2, bf16, `12 %`, a 95 % interval, {{ x | fixed(2) }} %", []),
+    ("```\n7 minutes\n```\n<!-- result: mini.jobs -->41<!-- /result --> jobs in two or three examples", []),
+    ("Two commands: one file and two or three worked examples", []),
+])
+def test_the_rule_tells_results_from_other_numbers(text, found):
+    assert stray_numbers(text) == found
+
+
+def test_the_readme_and_the_templates_hold_no_number_of_a_result_themselves():
+    templates = sorted(document.HERE.rglob("*.j2"))
+    assert len(templates) >= 4
+    for path in (PROJECT / "README.md", *templates):
+        assert stray_numbers(path.read_text(encoding="utf-8")) == [], path.name
+    assert len(document.MARKED.findall((PROJECT / "README.md").read_text())) >= 2
