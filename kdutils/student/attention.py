@@ -1,8 +1,10 @@
-"""Attention in bfloat16 on a CPU, for training.
+"""Attention for a chunk that runs as one sequence without padding.
 
-PyTorch's fused attention keeps no matrix of weights, but in bfloat16 its backward pass on a CPU is several times slower
-than plain matrix products. For the short sequences of a student these matrices are small. So here they are computed
-with oneDNN's products and kept for the backward pass.
+Only attention needs the sequences of a chunk apart. So the tokens of all sequences follow each other through the other
+layers, without padding (chunks.pad_shared), and are put into padded blocks here.
+
+In bfloat16 on a CPU, the backward pass of PyTorch's fused attention is several times slower than plain matrix products.
+So there the weights of attention are computed and kept, which takes little memory for short sequences.
 """
 
 import torch
@@ -10,47 +12,75 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-NAME = "kept_weights"
-LONGEST = 512  # tokens of a sequence: longer ones need too much memory
+NAME = "blocks"
+LONGEST = 512  # tokens of a sequence for which weights of attention are kept
 
 
-def use_kept_weights(model: PreTrainedModel) -> None:
-    """Give a model this attention, in place, if it takes PyTorch's fused one by the library's interface."""
-    if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
-        model.set_attn_implementation(NAME)
+def attends_in_blocks(model: torch.nn.Module) -> bool:
+    """Return whether a model has this attention, so that its chunks need no padding."""
+    return getattr(_plain(model).config, "_attn_implementation", None) == NAME
+
+
+def set_blocks(model: torch.nn.Module, wanted: bool = True) -> bool:
+    """Give a model this attention in place of PyTorch's fused one, or take it back; return whether it has it now."""
+    plain = _plain(model)
+    if plain.config._attn_implementation == ("sdpa" if wanted else NAME) and plain._can_set_attn_implementation():
+        plain.set_attn_implementation(NAME if wanted else "sdpa")
+    return attends_in_blocks(model)
+
+
+def _plain(model) -> PreTrainedModel:
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
            attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
-           **kwargs: object) -> tuple[torch.Tensor, None]:
-    """Return (attention of each place, None), as the library's sdpa_attention_forward, which has the other cases.
+           block_places: torch.Tensor | None = None, **kwargs: object) -> tuple[torch.Tensor, None]:
+    """Return (the attention of each token, None); without `block_places` as the library does.
 
-    Shapes: `query` (sequences, heads, length, size of a head), `key` and `value` with fewer heads or as many,
-    `attention_mask` (sequences or 1, 1, length, length), bool; the result (sequences, length, heads, size of a head).
+    Shapes: `query`, `key`, `value` (1, heads, tokens, size), with fewer heads in key and value or as many;
+    `attention_mask` (blocks, 1, length, length), bool; `block_places`, (tokens,): where each token stands in the
+    flattened blocks. The result: (1, tokens, heads, size).
     """
-    takes = (value.device.type == "cpu" and torch.is_grad_enabled() and not dropout and not kwargs.get("position_bias")
-             and attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1
-             and query.shape[2] == key.shape[2] <= LONGEST and _half(value) == torch.bfloat16)
-    if not takes:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
-                                      **kwargs)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
-    return Attention.apply(query, key, value, attention_mask, scaling).transpose(1, 2).contiguous(), None
+    if block_places is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    keep = _keeps_weights(query, value, attention_mask, dropout)
+    blocks, _, _, length = attention_mask.shape
+    query, key, value = (_in_blocks(tensor.to(torch.bfloat16) if keep else tensor, block_places, blocks, length)
+                         for tensor in (query, key, value))
+    if keep:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        found = KeptWeights.apply(query, key, value, attention_mask, scaling).transpose(1, 2)
+    else:
+        found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    return found.flatten(0, 1).index_select(0, block_places)[None], None
 
 
-def _half(tensor):
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tensor.dtype
+def _keeps_weights(query, value, mask, dropout):
+    half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    return (query.device.type == "cpu" and half == torch.bfloat16 and value.shape[-1] == query.shape[-1]
+            and torch.is_grad_enabled() and not dropout and mask.shape[-1] <= LONGEST)
 
 
-class Attention(torch.autograd.Function):
-    """softmax(scaling · query keyᵀ) value under a mask; the heads of a group, which share a key, are one matrix.
+def _in_blocks(tensor, places, blocks, length):
+    """Return (1, heads, tokens, size) as (blocks, heads, length, size), filled up with zeros."""
+    tokens = tensor[0].transpose(0, 1)
+    if len(tokens) < blocks * length:
+        tokens = tokens.new_zeros(blocks * length, *tokens.shape[1:]).index_copy(0, places, tokens)
+    return tokens.reshape(blocks, length, *tokens.shape[1:]).transpose(1, 2)
 
-    The softmax is computed in float32, at least.
+
+class KeptWeights(torch.autograd.Function):
+    """softmax(scaling · query keyᵀ) value under a mask; the softmax in float32, or better.
+
+    The heads of a group, which share a key, are one matrix.
     """
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, scaling):
+    def forward(ctx: object, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
+                scaling: float) -> torch.Tensor:
+        """Return (blocks, heads, length, size); for the shapes see attend()."""
         batch, heads, length, size = query.shape
         groups = batch * key.shape[1]
         query, key, value = (query * scaling).reshape(groups, -1, size), key.flatten(0, 1), value.flatten(0, 1)
@@ -63,7 +93,8 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
+    def backward(ctx: object, slope: torch.Tensor) -> tuple:
+        """Return the gradients of forward's inputs."""
         query, key, value, weights = ctx.saved_tensors
         batch, _, length, size = slope.shape
         slope = slope.reshape(query.shape)

@@ -25,22 +25,28 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 
 
 def uses_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Return whether linear() takes oneDNN for these matrices: large ones in float32 on a CPU."""
+    """Return whether linear() takes oneDNN for these matrices: large ones in float32 on a CPU.
+
+    Not inside torch.compile, which cannot build code for this operator with a weight that changes.
+    """
     return (HAS_ONEDNN and inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32
-            and inputs.numel() * len(weight) >= LARGE and not torch.is_autocast_enabled("cpu"))
+            and inputs.numel() * len(weight) >= LARGE and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling())
 
 
 class Linear(torch.autograd.Function):
     """linear() with its gradients; forward takes (inputs, weight, bias)."""
 
     @staticmethod
-    def forward(ctx, inputs, weight, bias):
+    def forward(ctx: object, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Return linear(inputs, weight, bias)."""
         ctx.save_for_backward(inputs, weight)
         return linear(inputs, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
+    def backward(ctx: object, slope: torch.Tensor) -> tuple:
+        """Return the gradients of forward's inputs."""
         inputs, weight = ctx.saved_tensors
         flat = slope.flatten(0, -2)
         return (linear(slope, weight.t()) if ctx.needs_input_grad[0] else None,
