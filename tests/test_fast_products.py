@@ -7,7 +7,7 @@ import torch
 from test_loss import SMALL, exact, step_with_trainer
 from test_students import student
 
-from kdutils.student import attention, products, trainer
+from kdutils.student import attention, loss, products, trainer
 from kdutils.student.attention import KeptWeights, attends_in_blocks, set_blocks
 from kdutils.student.fast_layers import QuickLinear, use_fast_layers
 from kdutils.student.products import HAS_ONEDNN, linear, uses_onednn
@@ -132,3 +132,11 @@ def in_bf16(model, folder):
     one.create_optimizer_and_scheduler(10)
     one.training_step(one.accelerator.prepare_model(model), one.data_collator(QUESTIONS))
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def test_the_output_layer_of_a_step_in_bf16_multiplies_in_bf16(tmp_path, monkeypatch):
+    kinds = []
+    monkeypatch.setattr(loss, "linear", lambda *args: kinds.append(args[0].dtype) or linear(*args))
+    gradients = in_bf16(student(LLAMA, seed=2)[0], tmp_path)
+    assert kinds and set(kinds) == {torch.bfloat16}
+    assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}

@@ -124,7 +124,7 @@ class StudyTrainer(Trainer):
             for rows_of_chunk in cut_rows(rows, self.token_budget, self.causal):
                 chunk = pad_chunk(rows_of_chunk, self.pad, self.start, self.causal, attends_in_blocks(model))
                 chunk = self._to_device(add_places(chunk))
-                with self.compute_loss_context_manager():
+                with self.accelerator.autocast():  # the library does this in the model alone, HeadLoss is outside
                     total, per_task = step_loss(model, chunk, scale)
                 self.accelerator.backward(total)
                 sums += per_task
