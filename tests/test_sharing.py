@@ -130,7 +130,9 @@ def test_no_chunk_exceeds_the_budget_and_no_sequence_the_longest_question():
         for chunk in chunks:
             longest = max(len(row.ids) for row in chunk)
             lengths = [sum(len(row.ids) for row in one) for one in packed(chunk)]
-            assert max(lengths) == longest and longest * (len(lengths) if len(lengths) > 1 else 0) <= budget
+            assert max(lengths) == longest and (len(chunk) == 1 or sum(lengths) <= budget)
+        lengths = [sum(len(row.ids) for row in chunk) for chunk in chunks]
+        assert all(sum(pair) > budget for pair in zip(lengths, lengths[1:], strict=False)), "no more chunks than needed"
     whole, = chunks
     assert len(packed(whole)) <= 1.2 * sum(len(row.ids) for row in rows) / 40, "next to no padding"
     assert cut_shared([], 100) == [] and shared([[], []]) == []

@@ -6,20 +6,21 @@ All train SmolLM2-135M with its own weights and vocabulary on the same rows of t
 published explanations of Llama-2-13B (unrevised, the tag after the question), with the same optimiser, precision and
 number of questions per optimiser step.
 
-- trl: SFTTrainer with packing and loss on the completions alone; one packed sequence of up to `trl_length` tokens at a
-  time, no gradient checkpointing. The sequences of a step hold exactly the rows of its questions, uncut.
-- plain: the library's Trainer, rows padded to the longest of a batch, sources and padding with the label -100.
-- ours: StudyTrainer as train_student runs it; the rows of a question share its tokens (rows.SharedRows).
+- trl: SFTTrainer with packing, loss on the completions alone and no gradient checkpointing, one packed sequence at a
+  time. The sequences of a step hold exactly the rows of its questions, uncut.
+- plain: the library's Trainer, rows padded to the longest of their batch, sources and padding with the label -100.
+- ours: StudyTrainer as train_student runs it. The rows of a question share its tokens (rows.SharedRows).
 
-Each measurement has its own process, in alternating order. A round trains on its own questions: one step that is not
-timed, then `steps` timed ones. Before the first update all must have the same loss per target token; this shows that
-they train on the same tokens, and that packing and sharing keep the rows apart.
+The length of packed sequences and the number of rows of a batch are tried out first. The fastest ones are taken. Each
+measurement has its own process, in alternating order. A round trains on its own questions: one step that is not timed,
+then `steps` timed ones. Before the first update all must have the same loss per target token. This shows that they
+train on the same tokens, and that packing and sharing keep the rows apart.
 
 "less to compute" is the factor by which sharing alone lowers the multiplications of a step (attention scores left
 out, no padding on either side). "matrix speed" is the share of this machine's own speed of matrix products that a step
-of ours reaches: its multiplications, padding left out, per second of the step, divided by the speed of the same
-products alone (of all linear layers, forward and backward, at the sizes of the chunks, padding included), which are
-timed in the same rounds.
+of ours reaches: its multiplications per second, padding left out, divided by those of the same products alone. These
+are the products of all linear layers, forward and backward, with the sizes that they have in the chunks of the step,
+each with the faster one of PyTorch's libraries. They are timed in the same rounds.
 
 Writes results.json to the output folder and prints the table. On a GPU: larger steps.
 """
@@ -46,6 +47,7 @@ from kdutils.runs import PROJECT, machine, project_path, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
@@ -65,12 +67,18 @@ LIKE_OURS = ("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", 
              "logging_first_step", "eval_strategy", "save_strategy", "dataloader_num_workers", "dataloader_pin_memory")
 
 
+PRELOADED = ("kdutils.student.trainer", "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer")
+
+
 class Cell(NamedTuple):
     """What is measured: a method, ``all`` weights or ``LoRA``, ``float32`` or ``bf16``."""
 
     method: str
     weights: str
     precision: str
+
+
+CELLS = [Cell(*cell) for cell in product(METHODS, ("all", "LoRA"), ("float32", "bf16"))]
 
 
 # The rows
@@ -115,7 +123,7 @@ def labelled(row: "TokenRow") -> tuple[list[int], list[int]]:
 # The three trainers
 
 def trl_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: "list[list[TokenRow]]",
-                arguments: "TrainingArguments", settings: dict, callback: "TrainerCallback") -> "Trainer":
+                arguments: "TrainingArguments", settings: dict, *callbacks: "TrainerCallback") -> "Trainer":
     """Return TRL's trainer; StudyError where its packed sequences do not hold exactly the rows."""
     import datasets
     from trl import SFTConfig, SFTTrainer, pack_dataset
@@ -133,7 +141,7 @@ def trl_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
         gradient_accumulation_steps=sequences, packing=True, packing_strategy="bfd", max_length=settings["trl_length"],
         completion_only_loss=True, gradient_checkpointing=False)
     trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer,
-                         callbacks=[callback])
+                         callbacks=list(callbacks))
     if packed_rows(trainer.train_dataset) != Counter((tuple(ids), tuple(labels)) for ids, labels in pairs):
         raise StudyError(f"trl: its packed sequences do not hold the rows as they are; is trl_length "
                          f"({settings['trl_length']}) shorter than the longest row?")
@@ -153,7 +161,7 @@ def packed_rows(data: "Dataset") -> Counter:
 
 
 def plain_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: "list[list[TokenRow]]",
-                  arguments: "TrainingArguments", settings: dict, callback: "TrainerCallback") -> "Trainer":
+                  arguments: "TrainingArguments", settings: dict, *callbacks: "TrainerCallback") -> "Trainer":
     """Return the library's Trainer, with rows padded to the longest of their batch."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -162,11 +170,12 @@ def plain_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     config = TrainingArguments(**like_ours(arguments), output_dir=arguments.output_dir,
                                per_device_train_batch_size=batch, gradient_accumulation_steps=-(-len(pairs) // batch))
     return Trainer(model=model, args=config, data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-                   train_dataset=[{"input_ids": ids, "labels": labels} for ids, labels in pairs], callbacks=[callback])
+                   train_dataset=[{"input_ids": ids, "labels": labels} for ids, labels in pairs],
+                   callbacks=list(callbacks))
 
 
 def study_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: "list[list[TokenRow]]",
-                  arguments: "TrainingArguments", settings: dict, callback: "TrainerCallback") -> "Trainer":
+                  arguments: "TrainingArguments", settings: dict, *callbacks: "TrainerCallback") -> "Trainer":
     """Return our trainer, set up as train_student does."""
     from kdutils.student.methods import task_weights
     from kdutils.student.trainer import StudyTrainer
@@ -175,7 +184,18 @@ def study_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     return StudyTrainer(
         model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
         token_budget=settings["budget"], dev_rows=rows[:1], dev_accuracy=None, start=None,
-        pad=model.config.pad_token_id, callbacks=[callback])
+        pad=model.config.pad_token_id, callbacks=list(callbacks))
+
+
+def arguments_of(folder: Path | str, questions: int, steps: int, precision: str) -> "TrainingArguments":
+    """Return the arguments of our trainer for `steps` steps, without evaluations and checkpoints."""
+    from kdutils.student.trainer import training_arguments
+
+    arguments = training_arguments(folder, 0, 1, questions, 5e-5, 0, steps, 1, precision)
+    arguments.eval_strategy = arguments.save_strategy = "no"
+    arguments.load_best_model_at_end = False
+    arguments.logging_first_step, arguments.logging_steps = True, 10**6  # later losses are not needed
+    return arguments
 
 
 def like_ours(arguments: "TrainingArguments") -> dict:
@@ -194,17 +214,13 @@ def time_steps(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str
     the target tokens before the first update; "target_tokens": how many a question has.
     """
     from kdutils.student.models import load_student
-    from kdutils.student.trainer import training_arguments
 
     model, tokenizer = load_student(settings["model"], lora={"rank": RANK} if cell.weights == "LoRA" else None)
     rows = token_rows(tokenizer, cell.method, table, explained)
     if way == "products":
         return time_products(model, rows, settings["budget"], cell.precision)
-    steps, watch = settings["steps"] + 1, StepTimes()
-    arguments = training_arguments(tempfile.mkdtemp(), 0, 1, len(rows), 5e-5, 0, steps, 1, cell.precision)
-    arguments.eval_strategy = arguments.save_strategy = "no"
-    arguments.load_best_model_at_end = False
-    arguments.logging_first_step, arguments.logging_steps = True, 10**6  # later losses are not needed
+    watch = StepTimes()
+    arguments = arguments_of(tempfile.mkdtemp(), len(rows), settings["steps"] + 1, cell.precision)
     trainer = TRAINERS[way](model, tokenizer, rows, arguments, {**settings, "method": cell.method}, watch.callback)
     trainer.train()
     counted = [row.counted for group in rows for row in group]
@@ -255,68 +271,67 @@ def multiplications(layers: Counter, tokens: int, counted: int) -> int:
 
 
 def time_products(model: "PreTrainedModel", rows: "list[list[TokenRow]]", budget: int, precision: str) -> dict:
-    """Return {"seconds": [of the matrix products of a step alone], "multiplications": {…}, "peak_mib"}.
+    """Return {"seconds": [of the matrix products of a step of ours alone], "multiplications": {…}, "peak_mib"}.
 
-    The sizes are those of the chunks of a step of ours. Of several kernels the fastest one counts. The multiplications
-    are those of the products (``padded``), and without padding those of our step (``shared``) and of separate rows
-    (``separate``).
+    The multiplications are those of the products (``run``) and, without padding, those of our step (``shared``) and of
+    separate rows (``separate``).
     """
     import torch
 
-    from kdutils.student.chunks import cut_rows, packed
+    from kdutils.student.attention import attends_in_blocks
+    from kdutils.student.chunks import cut_rows, pad_chunk
     from kdutils.student.rows import SharedRows
+    from kdutils.student.sharing import use_blocks
 
-    layers, seconds, padded = linear_layers(model), 0.0, 0
+    use_blocks(model)
+    layers, seconds, run = linear_layers(model), 0.0, 0
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    for chunk in cut_rows([SharedRows(group) for group in rows], budget, True):
-        bins = packed(chunk)
-        tokens = len(bins) * max(sum(len(row.ids) for row in one) for one in bins)
-        counted = sum(len(row.counted) for row in chunk)
+    shared = [SharedRows(group) for group in rows]
+    for part in cut_rows(shared, budget, True):
+        chunk = pad_chunk(part, 0, None, True, attends_in_blocks(model))
+        tokens, counted = chunk["input_ids"].numel(), len(chunk["places"])
         seconds += sum(number * time_layer(layer, counted if layer.head else tokens, kind)
                        for layer, number in layers.items())
-        padded += multiplications(layers, tokens, counted)
-    shared = [SharedRows(group) for group in rows]
+        run += multiplications(layers, tokens, counted)
     separate = [SharedRows([row]) for group in rows for row in group]
-    without_padding = {name: multiplications(layers, sum(len(row.ids) for row in some),
-                                             sum(len(row.counted) for row in some))
-                       for name, some in (("shared", shared), ("separate", separate))}
-    return {"seconds": [seconds], "multiplications": {"padded": padded, **without_padding}, "peak_mib": peak_mib()}
+    counts = {name: multiplications(layers, sum(len(row.ids) for row in some), sum(len(row.counted) for row in some))
+              for name, some in (("shared", shared), ("separate", separate))}
+    return {"seconds": [seconds], "multiplications": {"run": run, **counts}, "peak_mib": peak_mib()}
 
 
-def time_layer(layer: Layer, tokens: int, kind: "torch.dtype") -> float:  # noqa: F821
+def time_layer(layer: Layer, tokens: int, kind: "torch.dtype") -> float:
     """Return the seconds of the products of one layer for this many tokens, each by its fastest kernel."""
     import torch
     from torch.nn import functional
 
     from kdutils.hub import device
+    from kdutils.student.products import linear
 
     inputs, weight, slope = (torch.randn(*size, device=device()).to(kind) for size in (
         (tokens, layer.inner), (layer.out, layer.inner), (tokens, layer.out)))
     pairs = [(inputs, weight), (slope, weight.t()), (slope.t(), inputs.t())][: layer.passes]
-    return sum(min(median_time(lambda left=left, right=right, kernel=kernel: kernel(left, right))
-                   for kernel in (functional.linear,)) for left, right in pairs)
+    return sum(min(median_time(kernel, *pair) for kernel in (functional.linear, linear)) for pair in pairs)
 
 
-def median_time(function: Callable, repeats: int = 3) -> float:
+def median_time(function: Callable, *arguments: object, repeats: int = 3) -> float:
     """Return the median of the seconds of a call, after one that is not timed."""
-    function()
     seconds = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         started = now()
-        function()
+        function(*arguments)
         seconds.append(now() - started)
-    return statistics.median(seconds)
+    return statistics.median(seconds[1:])
 
 
 # The whole benchmark
 
-SETTINGS = {  # of a machine without a GPU, with one, and of --smoke
-    "cpu": {"model": MODEL, "questions_per_step": 16, "steps": 2, "rounds": 2, "budget": 2000, "trl_length": 1024,
-            "plain_rows": 16},
-    "gpu": {"model": MODEL, "questions_per_step": 128, "steps": 5, "rounds": 2, "budget": 16_000, "trl_length": 4096,
-            "plain_rows": 128},
-    "smoke": {"model": "kdutils/mini/teacher", "questions_per_step": 3, "steps": 1, "rounds": 1, "budget": 300,
-              "trl_length": 512, "plain_rows": 4},
+SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "tried": what the others try out first
+    "cpu": {"model": MODEL, "cells": CELLS, "questions_per_step": 16, "steps": 2, "rounds": 2, "budget": 2000,
+            "tried": {"trl_length": (256, 512, 1024), "plain_rows": (4, 8, 16)}},
+    "gpu": {"model": MODEL, "cells": CELLS, "questions_per_step": 128, "steps": 5, "rounds": 2, "budget": 16_000,
+            "tried": {"trl_length": (1024, 4096, 16_384), "plain_rows": (32, 64, 128)}},
+    "smoke": {"model": "kdutils/mini/teacher", "cells": [CELLS[7], CELLS[8]], "questions_per_step": 3, "steps": 1,
+              "rounds": 1, "budget": 300, "tried": {"trl_length": (512,), "plain_rows": (4,)}},
 }
 
 
@@ -326,6 +341,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     Raises StudyError where TRL or the model is missing, or where the ways train on different losses.
     """
     import torch
+    from transformers.utils import logging
 
     from kdutils.student.models import load_student
 
@@ -335,25 +351,47 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     settings = SETTINGS["smoke" if smoke else "gpu" if torch.cuda.is_available() else "cpu"]
     threads, started, at_once = threads or os.cpu_count(), time.time(), settings["questions_per_step"]
     table, explained = read_data(smoke, at_once * settings["rounds"])
+    parts = [table.iloc[turn * at_once: (turn + 1) * at_once] for turn in range(settings["rounds"])]
+    logging.disable_progress_bar()
     load_student(settings["model"])  # a missing model is an error before anything is measured
     about = {**machine(), "threads": threads}
     show_machine(about)
+    bench, rows = Bench(threads, PRELOADED), []
+    settings = {**settings, **fastest(bench, parts[0], explained, settings)}
     show_head(at_once)
-    bench, rows = Bench(threads), []
-    for cell in product(methods, ("all", "LoRA"), ("float32", "bf16")):
+    for cell in settings["cells"]:
+        if cell.method not in methods:
+            continue
         rounds = []
-        for turn in range(settings["rounds"]):
+        for turn, part in enumerate(parts):
             ways = (*WAYS, "products")[:: 1 if turn % 2 == 0 else -1]
-            part = table.iloc[turn * at_once: (turn + 1) * at_once]
-            rounds.append(bench.alternate(time_steps, ways, Cell(*cell), part, explained, settings))
-            check_losses(Cell(*cell), rounds[-1])
-        rows.append(show_row(Cell(*cell), rounds, at_once))
-    found = {**conditions(about), "trl": metadata.version("trl"), "smoke": smoke, "settings": settings, "steps": rows,
+            rounds.append(bench.alternate(time_steps, ways, cell, part, explained, settings))
+            check_losses(cell, rounds[-1])
+        rows.append(show_row(cell, rounds, at_once))
+    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows,
              "seconds": round(time.time() - started)}
+    found["versions"] |= {"trl": metadata.version("trl")}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
     print(f"\n{found['seconds']} s; written: {output / 'results.json'}")
     return found
+
+
+def fastest(bench: Bench, table: "pd.DataFrame", explained: "dict[str, Explained]", settings: dict) -> dict[str, int]:
+    """Return {setting: value} that makes a step of multitask fastest for trl and plain; print what was tried.
+
+    A single value is taken untried.
+    """
+    best, cell = {}, Cell("multitask", "all", "float32")
+    for name, values in settings["tried"].items():
+        way, seconds = name.partition("_")[0], {}
+        for value in values if len(values) > 1 else ():
+            found = bench.alternate(time_steps, [way], cell, table, explained, {**settings, name: value, "steps": 1})
+            if found[way]["seconds"]:  # it did not run out of memory
+                seconds[value] = found[way]["seconds"][0]
+                print(f"{name} {value}: {seconds[value]:.2f} s")
+        best[name] = min(seconds, key=seconds.get, default=values[0])
+    return best
 
 
 def check_losses(cell: Cell, found: dict[str, dict]) -> None:
@@ -367,9 +405,9 @@ def check_losses(cell: Cell, found: dict[str, dict]) -> None:
 
 def show_head(questions: int) -> None:
     """Print the head of the table."""
-    print(f"\na step of {questions} questions\n| method | weights | precision | trl, questions/s | plain, questions/s | "
-          "ours, questions/s | ours / trl | goal | ours / plain | less to compute | matrix speed | goal | trl, MiB | "
-          "plain, MiB | ours, MiB |\n|---|---|---|" + 12 * "--:|")
+    print(f"\na step of {questions} questions\n| method | weights | precision | trl, questions/s | "
+          "plain, questions/s | ours, questions/s | ours / trl | goal | ours / plain | less to compute | "
+          "matrix speed | goal | trl, MiB | plain, MiB | ours, MiB |\n|---|---|---|" + 12 * "--:|")
 
 
 def show_row(cell: Cell, rounds: list[dict[str, dict]], questions: int) -> dict:
@@ -395,14 +433,14 @@ def show_row(cell: Cell, rounds: list[dict[str, dict]], questions: int) -> dict:
 
 
 def matrix_share(rounds: list[dict[str, dict]]) -> float | None:
-    """Return the median over rounds of (multiplications without padding / seconds of our step) / (speed of products)."""
+    """Return the median over the rounds of the speed of our step divided by that of its products alone."""
     shares = []
     for one in rounds:
         if not one["ours"]["seconds"]:
             return None
         counts, alone = one["products"]["multiplications"], one["products"]["seconds"][0]
         reached = counts["shared"] / statistics.median(one["ours"]["seconds"])
-        shares.append(reached / (counts["padded"] / alone))
+        shares.append(reached / (counts["run"] / alone))
     return statistics.median(shares)
 
 

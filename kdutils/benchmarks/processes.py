@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,7 @@ from kdutils.benchmarks.machine import now
 from kdutils.errors import StudyError
 
 PRELOADED = ("kdutils.student.training", "kdutils.student.trainer", "kdutils.student.predicting",
-             "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5",
-             "transformers.models.llama.modeling_llama")
+             "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5")
 
 
 class StepTimes:
@@ -51,14 +51,14 @@ class OutOfMemory(StudyError):
 class Bench:
     """Runs measurements one after the other in new processes, so that each has its own peak memory."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, preloaded: Sequence[str] = PRELOADED) -> None:
         import torch
 
         # A fork of a process that has imported everything starts at once; a GPU cannot be used after a fork.
         self.context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
         self.threads = threads
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload(list(PRELOADED))
+            self.context.set_forkserver_preload(list(preloaded))
 
     def measure(self, function: Callable, *arguments: object) -> Any:
         """Return the result of `function` in a new process; StudyError where the process ends without a result."""
@@ -117,6 +117,7 @@ def _child(pipe, threads, function, arguments):
     torch.set_num_threads(threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - hides the lines of the trainers
     try:
         pipe.send(function(*arguments))

@@ -60,14 +60,17 @@ def cut_rows(rows: list, token_budget: int, causal: bool = False) -> list[list]:
 
 
 def cut_shared(rows: list[SharedRows], token_budget: int) -> list[list[SharedRows]]:
-    """Cut SharedRows into chunks whose packed size (see packed) is at most `token_budget`, or one sequence.
+    """Cut SharedRows into chunks of at most `token_budget` tokens, padding left out, or of one longer sequence.
 
     The longest come first: sequences of similar length run together.
     """
-    rest, chunks = sorted(rows, key=lambda row: len(row.ids), reverse=True), []
-    while rest:
-        bins, rest = _filled(rest, max(1, token_budget // len(rest[0].ids)))
-        chunks.append([row for one in bins for row in one])
+    chunks, room = [], 0
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+        if not chunks or len(row.ids) > room:
+            chunks.append([])
+            room = token_budget
+        chunks[-1].append(row)
+        room -= len(row.ids)
     return chunks
 
 
@@ -75,29 +78,21 @@ def packed(rows: list[SharedRows]) -> list[list[SharedRows]]:
     """Put SharedRows one after the other into as few sequences as needed, none longer than the longest of `rows`.
 
     First fit, the longest first (as "best fit decreasing" of Ding et al. 2024, "Fewer truncations improve language
-    modeling", but no text is cut). A chunk so has next to no padding.
+    modeling", but no text is cut). So at most one sequence has more padding than tokens.
     """
-    return _filled(sorted(rows, key=lambda row: len(row.ids), reverse=True), len(rows))[0]
-
-
-def _filled(rows, most):
-    """Put SharedRows, the longest first, into at most `most` sequences; return (sequences, rows without room)."""
-    bins, room, rest, widest = [], [], [], 0
+    rows, bins, room, widest = sorted(rows, key=lambda row: len(row.ids), reverse=True), [], [], 0
     for row in rows:
         size = len(row.ids)
         if size <= widest:
             at = next(at for at, left in enumerate(room) if left >= size)
-        elif len(bins) < most:
+        else:
             at = len(bins)
             bins.append([])
             room.append(len(rows[0].ids))
-        else:
-            rest.append(row)
-            continue
         bins[at].append(row)
         room[at] -= size
         widest = max(room)
-    return bins, rest
+    return bins
 
 
 # Tensors
