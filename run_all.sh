@@ -8,7 +8,7 @@ usage() {
 usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- snakemake options]
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
-       ./run_all.sh --bench teacher|training [--smoke]   how fast, against the plain way, in one run
+       ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
        ./run_all.sh --keep EXPERIMENT|bench/NAME [--note TEXT]   keep its tables and figure in outputs/results
        ./run_all.sh --write-results   write RESULTS.md from outputs/results
        ./run_all.sh --help
@@ -86,7 +86,12 @@ case "${1:-}" in
     case "${2:-}" in
       teacher) exec "$PYTHON" -m kdutils.benchmarks.teacher "${@:3}" ;;
       training) exec "$PYTHON" -m kdutils.benchmarks.training "${@:3}" ;;
-      *) echo "error: --bench needs a name: teacher or training" >&2; exit 2 ;;
+      causal)
+        "$PYTHON" -m pip show --quiet trl 2>/dev/null ||
+          "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+        exec "$PYTHON" -m kdutils.benchmarks.causal "${@:3}"
+        ;;
+      *) echo "error: --bench needs a name: teacher, training or causal" >&2; exit 2 ;;
     esac
     ;;
   *) set_up; install_extras "$@"; exec "$PYTHON" -m kdutils run "$@" ;;

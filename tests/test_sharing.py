@@ -14,7 +14,8 @@ from test_students import FAMILIES, ITEM, student
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
-from kdutils.student import fast_layers, predicting, sharing, trainer
+from kdutils.student import attention, fast_layers, predicting, sharing, trainer
+from kdutils.student.attention import attends_in_blocks
 from kdutils.student.chunks import cut_shared, packed, pad_shared
 from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
 from kdutils.student.methods import Explained, apply_control, taught_method
@@ -111,6 +112,12 @@ def test_the_tensors_of_all_chunks_say_the_same_whatever_the_budget(seed):
             visible = sees[row, 0, column].nonzero()[:, 0]
             assert depths[row, visible].tolist() == list(range(len(visible)))
             found[tuple(ids[row, visible].tolist()), token, task] += 1
+        flat = pad_shared(chunk, 9, blocks=True)
+        places = flat["block_places"]
+        assert len(places) == sum(len(row.ids) for row in chunk) and torch.equal(flat["attention_mask"], sees)
+        for name in ("input_ids", "position_ids"):
+            assert torch.equal(flat[name], tensors[name].flatten()[None, places])
+        assert torch.equal(places[flat["places"]], tensors["places"])
     assert found == sum(map(wanted_of, questions), Counter())
 
 
@@ -123,7 +130,9 @@ def test_no_chunk_exceeds_the_budget_and_no_sequence_the_longest_question():
         for chunk in chunks:
             longest = max(len(row.ids) for row in chunk)
             lengths = [sum(len(row.ids) for row in one) for one in packed(chunk)]
-            assert max(lengths) == longest and longest * (len(lengths) if len(lengths) > 1 else 0) <= budget
+            assert max(lengths) == longest and (len(chunk) == 1 or sum(lengths) <= budget)
+        lengths = [sum(len(row.ids) for row in chunk) for chunk in chunks]
+        assert all(sum(pair) > budget for pair in zip(lengths, lengths[1:], strict=False)), "no more chunks than needed"
     whole, = chunks
     assert len(packed(whole)) <= 1.2 * sum(len(row.ids) for row in rows) / 40, "next to no padding"
     assert cut_shared([], 100) == [] and shared([[], []]) == []
@@ -198,6 +207,15 @@ def test_a_step_of_every_architecture_equals_one_row_by_row(questions, told, nam
     groups = groups_of(tokenizer, questions, told, "combined", {**PARAMETERS, **DECODER}, "after")
     assert_as_by_hand(model, groups, WEIGHTS["combined"], tmp_path)
     assert type(model.get_input_embeddings()) is fast_layers.QuickEmbedding
+    assert attends_in_blocks(model)
+
+
+def test_a_model_that_would_not_tell_attention_the_blocks_keeps_its_padding(questions, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(attention, "_in_blocks", lambda tensor, places, blocks, length: tensor)
+    model, tokenizer = causal(LLAMA)
+    groups = groups_of(tokenizer, questions, told, "multitask", PARAMETERS, "after")
+    step(model, groups, WEIGHTS["multitask"], tmp_path, 700)
+    assert shares_tokens(model) and not attends_in_blocks(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

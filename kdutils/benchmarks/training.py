@@ -23,18 +23,17 @@ large, bf16.
 """
 
 import argparse
-import multiprocessing
 import os
-import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdutils.benchmarks.machine import conditions, now, pyplot, show_machine
+from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib
 from kdutils.errors import StudyError
 from kdutils.runs import machine, project_path, write_json
 from kdutils.student.methods import METHODS, explained_of, format_source
@@ -193,28 +192,6 @@ def arithmetic(method: str, table: "pd.DataFrame", explained: "dict[str, Explain
 
 # The measurements, each in its own process
 
-class StepTimes:
-    """Records the time at the end of every step, by its `callback`."""
-
-    def __init__(self) -> None:
-        from transformers import TrainerCallback
-
-        watch = self
-
-        class Callback(TrainerCallback):
-            def on_step_begin(self, args, state, control, **kwargs):
-                watch.times = watch.times or [now()]
-
-            def on_step_end(self, args, state, control, **kwargs):
-                watch.times.append(now())
-
-        self.times, self.callback = [], Callback()
-
-    def steps(self) -> list[float]:
-        """Return the seconds of each step."""
-        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
-
-
 def tokenized(method: str, table: "pd.DataFrame", explained: "dict[str, Explained]") -> "dict[str, list]":
     """Return {split: rows} of the questions: per question a list with one TokenRow per task."""
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
@@ -338,91 +315,6 @@ def set_ends(rows: dict[str, list]) -> None:
     GenerationMixin.generate = generate
 
 
-def peak_mib() -> float:
-    """Return the peak memory of this process, in MiB."""
-    from kdutils.student.training import peak_memory_mib
-
-    return peak_memory_mib()
-
-
-def _child(pipe, threads, function, arguments):
-    import torch
-    from transformers.utils import logging
-
-    torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - hides the lines of the trainers
-    try:
-        pipe.send(function(*arguments))
-    except BaseException as error:  # the parent process reports it
-        pipe.send(error)
-        raise
-
-
-class OutOfMemory(StudyError):
-    """A measurement ran out of memory, or the system killed its process for that reason."""
-
-
-def _no_memory(found):
-    import torch
-
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(found, kinds) or isinstance(found, RuntimeError) and "can't allocate memory" in str(found)
-
-
-class Bench:
-    """Runs measurements one after the other in new processes, so that each has its own peak memory."""
-
-    def __init__(self, threads: int) -> None:
-        import torch
-
-        # A fork of a process that has imported everything starts at once; a GPU cannot be used after a fork.
-        self.context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
-        self.threads = threads
-        if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([
-                "kdutils.student.training", "kdutils.student.trainer", "kdutils.student.predicting",
-                "transformers.trainer_seq2seq", "transformers.models.t5.modeling_t5"])
-
-    def measure(self, function: Callable, *arguments) -> Any:
-        """Return the result of `function` in a new process; StudyError where the process ends without a result."""
-        here, there = self.context.Pipe()
-        process = self.context.Process(target=_child, args=(there, self.threads, function, arguments))
-        process.start()
-        there.close()
-        try:
-            found = here.recv()
-        except EOFError:
-            process.join()
-            kind = OutOfMemory if process.exitcode == -signal.SIGKILL else StudyError
-            raise kind(f"{function.__name__}: its process ended with code {process.exitcode}; out of memory?") from None
-        process.join()
-        if _no_memory(found):
-            raise OutOfMemory(f"{function.__name__}: {found}")
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def both(self, function: Callable, *arguments, rounds: int = 1) -> dict[str, dict]:
-        """Return {way: measurement} of both methods in alternating order, with the seconds of all rounds.
-
-        A method that runs out of memory has no seconds. This is a result, and the other method is measured.
-        """
-        found, lost = {}, {}
-        for turn in range(rounds):
-            for way in WAYS if turn % 2 == 0 else reversed(WAYS):
-                try:
-                    one = self.measure(function, way, *arguments)
-                except OutOfMemory:
-                    lost[way] = {"seconds": [], "peak_mib": None}
-                    continue
-                before = found.setdefault(way, {**one, "seconds": []})
-                before["seconds"] += one["seconds"]
-                before["peak_mib"] = max(before["peak_mib"], one["peak_mib"])
-        return {**found, **lost}
-
-
 # The whole benchmark
 
 SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "runs": (method, revised): (steps, dev questions)
@@ -457,16 +349,16 @@ def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str
     for size in sizes or settings["sizes"]:
         shape, count = settings["sizes"][size], settings["steps"][size]
         for method, revised in CELLS:
-            found = bench.both(time_steps, method, table, explained[revised], shape, at_once, count,
-                               settings["budget"], rounds=2 if count > 1 else 1)
+            found = bench.alternate(time_steps, WAYS, method, table, explained[revised], shape, at_once, count,
+                                    settings["budget"], rounds=2 if count > 1 else 1)
             less = arithmetic(method, table, explained[revised], shape, at_once, settings["budget"])
             steps.append(show_row("steps", size, method, revised, found, at_once, less))
     show_head("a whole run, from texts to a trained student")
     size = settings["run_size"]
     for (method, revised), (count, dev) in settings["runs"].items():
         for ends in (True, False):
-            found = bench.both(time_run, method, table, explained[revised], settings["sizes"][size], at_once,
-                               (count * at_once, dev), settings["budget"], ends)
+            found = bench.alternate(time_run, WAYS, method, table, explained[revised], settings["sizes"][size],
+                                    at_once, (count * at_once, dev), settings["budget"], ends)
             runs.append({"ends": ends, **show_row("runs", f"{size}, {'ends' if ends else 'endless'}", method, revised,
                                                   found, count * at_once)})
     growth = measure_growth(bench, table, explained, settings)
@@ -493,11 +385,12 @@ def measure_growth(bench: Bench, table: "pd.DataFrame", explained: dict, setting
     shape, points = settings["sizes"][settings["growth_size"]], []
     at_once, budget = settings["questions_per_step"], settings["budget"]
     for lengthen in settings["lengths"]:
-        found = bench.both(time_steps, "multitask", table, explained[True], shape, at_once, 1, budget, lengthen)
+        found = bench.alternate(time_steps, WAYS, "multitask", table, explained[True], shape, at_once, 1, budget,
+                                lengthen)
         points.append({"over": "target tokens", "at": found["ours"].get("target_tokens", 0), **seconds_of(found)})
     for count in settings["counts"]:
-        found = bench.both(time_run, "multitask", table, explained[False], shape, at_once,
-                           (count, max(1, count // 12)), budget)
+        found = bench.alternate(time_run, WAYS, "multitask", table, explained[False], shape, at_once,
+                                (count, max(1, count // 12)), budget)
         points.append({"over": "questions", "at": count, **seconds_of(found)})
     points = [point for point in points if point["plain"] and point["ours"]]  # both had enough memory
     for point in points:

@@ -60,14 +60,17 @@ def cut_rows(rows: list, token_budget: int, causal: bool = False) -> list[list]:
 
 
 def cut_shared(rows: list[SharedRows], token_budget: int) -> list[list[SharedRows]]:
-    """Cut SharedRows into chunks whose packed size (see packed) is at most `token_budget`, or one sequence.
+    """Cut SharedRows into chunks of at most `token_budget` tokens, padding left out, or of one longer sequence.
 
     The longest come first: sequences of similar length run together.
     """
-    rest, chunks = sorted(rows, key=lambda row: len(row.ids), reverse=True), []
-    while rest:
-        bins, rest = _filled(rest, max(1, token_budget // len(rest[0].ids)))
-        chunks.append([row for one in bins for row in one])
+    chunks, room = [], 0
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+        if not chunks or len(row.ids) > room:
+            chunks.append([])
+            room = token_budget
+        chunks[-1].append(row)
+        room -= len(row.ids)
     return chunks
 
 
@@ -75,48 +78,41 @@ def packed(rows: list[SharedRows]) -> list[list[SharedRows]]:
     """Put SharedRows one after the other into as few sequences as needed, none longer than the longest of `rows`.
 
     First fit, the longest first (as "best fit decreasing" of Ding et al. 2024, "Fewer truncations improve language
-    modeling", but no text is cut). A chunk so has next to no padding.
+    modeling", but no text is cut). So at most one sequence has more padding than tokens.
     """
-    return _filled(sorted(rows, key=lambda row: len(row.ids), reverse=True), len(rows))[0]
-
-
-def _filled(rows, most):
-    """Put SharedRows, the longest first, into at most `most` sequences; return (sequences, rows without room)."""
-    bins, room, rest, widest = [], [], [], 0
+    rows, bins, room, widest = sorted(rows, key=lambda row: len(row.ids), reverse=True), [], [], 0
     for row in rows:
         size = len(row.ids)
         if size <= widest:
             at = next(at for at, left in enumerate(room) if left >= size)
-        elif len(bins) < most:
+        else:
             at = len(bins)
             bins.append([])
             room.append(len(rows[0].ids))
-        else:
-            rest.append(row)
-            continue
         bins[at].append(row)
         room[at] -= size
         widest = max(room)
-    return bins, rest
+    return bins
 
 
 # Tensors
 
-def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False) -> dict[str, torch.Tensor]:
+def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False,
+              blocks: bool = False) -> dict[str, torch.Tensor]:
     """Return the tensors of a chunk of rows, padded on the right: ids, mask and labels, (rows, length); task, (rows,).
 
     Encoder-decoder: `decoder_input_ids` are the targets moved right by one, after the start token; ``labels[:, i]`` is
     the token to write at decoder position i. Causal: `input_ids` are source and target as one text, and
     ``labels[:, i]`` is the token after position i; the labels are already moved, a loss must not move them again.
     Sources, target prefixes and padding have the label IGNORED. Padding is known by the lengths, so an end token counts
-    even where it is also the padding token. For ChoiceRows see pad_choices, for SharedRows pad_shared.
+    even where it is also the padding token. For ChoiceRows see pad_choices, for SharedRows (and `blocks`) pad_shared.
     """
     import torch
 
     if isinstance(rows[0], ChoiceRow):
         return pad_choices(rows, pad)
     if isinstance(rows[0], SharedRows):
-        return pad_shared(rows, pad)
+        return pad_shared(rows, pad, blocks)
     labels = [[IGNORED] * row.given + row.target[row.given:] for row in rows]
     task = torch.tensor([row.task for row in rows])
     if causal:
@@ -129,32 +125,43 @@ def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False) -> 
             "labels": padded(labels, IGNORED), "task": task}
 
 
-def pad_shared(rows: list[SharedRows], pad: int) -> dict[str, torch.Tensor]:
+def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[str, torch.Tensor]:
     """Return the tensors of a chunk of SharedRows, packed into sequences.
 
     `input_ids`, `position_ids`: (sequences, length). `attention_mask`, (sequences, 1, length, length): which place
     (third index) sees which (last index); a place of padding sees itself alone, because a softmax over nothing has no
     value. `places`, `tokens`, `of`, (counted tokens,): see loss.add_places; a place may be counted for several rows.
+
+    `blocks`: for a model with attention.attend. The sequences follow each other as one, without padding: `input_ids`
+    and `position_ids` are (1, tokens), and `block_places`, (tokens,), are the places of the tokens in the flattened
+    sequences, which the mask still describes.
     """
     import torch
 
     bins = packed(rows)
-    length = max(sum(len(row.ids) for row in one) for one in bins)
-    ids, depths, ends, counted = [], [], [], []
-    for number, one in enumerate(bins):
+    sizes = [sum(len(row.ids) for row in one) for one in bins]
+    length = max(sizes)
+    ids, depths, ends, counted, first = [], [], [], [], 0
+    for one, size in zip(bins, sizes, strict=True):
         ids.append([token for row in one for token in row.ids])
         depths.append([depth for row in one for depth in row.depths])
         before, own = 0, []
         for row in one:
             own += [before + end for end in row.ends]
-            counted += [(number * length + before + place, token, task) for place, token, task in row.counted]
+            counted += [(first + before + place, token, task) for place, token, task in row.counted]
             before += len(row.ids)
         ends.append(own + list(range(before + 1, length + 1)))
+        first += size if blocks else length
     places, tokens, tasks = torch.tensor(counted).T.contiguous()
     at = torch.arange(length)
     sees = (at[None, :] <= at[:, None]) & (at[:, None] < torch.tensor(ends)[:, None, :])
-    return {"input_ids": padded(ids, pad), "position_ids": padded(depths, 0), "attention_mask": sees[:, None],
-            "places": places, "tokens": tokens, "of": tasks}
+    tensors = {"input_ids": padded(ids, pad), "position_ids": padded(depths, 0), "attention_mask": sees[:, None],
+               "places": places, "tokens": tokens, "of": tasks}
+    if blocks:
+        kept = (at < torch.tensor(sizes)[:, None]).flatten().nonzero()[:, 0]
+        tensors |= {name: tensors[name].flatten()[None, kept] for name in ("input_ids", "position_ids")}
+        tensors["block_places"] = kept
+    return tensors
 
 
 def pad_choices(rows: list[ChoiceRow], pad: int) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from transformers.activations import NewGELUActivation
 
 from kdutils.student.loss import existing_gradient
 from kdutils.student.models import model_kind
+from kdutils.student.products import Linear, uses_onednn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 VOCABULARY = 1000  # entries from which an embedding counts as that of a vocabulary
@@ -27,6 +28,15 @@ class QuickDropout(torch.nn.Dropout):
         dropped = min(round(self.p * 2**16), 2**16 - 1)
         kept = (bits[: numbers.numel()].view(numbers.shape) >= dropped - 2**15).to(numbers.dtype)
         return numbers * kept.mul_(2**16 / (2**16 - dropped))
+
+
+class QuickLinear(torch.nn.Linear):
+    """A linear layer that takes the faster library for large products in float32 on a CPU (see products)."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if uses_onednn(inputs, self.weight):
+            return Linear.apply(inputs, self.weight, self.bias)
+        return super().forward(inputs)
 
 
 class QuickEmbedding(torch.nn.Embedding):
@@ -58,12 +68,15 @@ class _Lookup(torch.autograd.Function):
 
 
 def use_fast_layers(model: torch.nn.Module) -> torch.nn.Module:
-    """Replace layers of a model, in place, by faster ones: GELU's tanh form, and on a CPU dropout and embeddings.
+    """Replace layers of a model, in place, by faster ones: GELU's tanh form, and on a CPU dropout, linear layers and
+    embeddings.
 
-    They compute the same, except for the random bits of dropout.
+    They compute the same, except for the random bits of dropout. The output layer stays: HeadLoss computes it.
     """
-    on_cpu = not next(model.parameters()).is_cuda
+    on_cpu, head = not next(model.parameters()).is_cuda, model.get_output_embeddings()
     for module in list(model.modules()):
+        if on_cpu and type(module) is torch.nn.Linear and module is not head:
+            module.__class__ = QuickLinear
         if on_cpu and type(module) is torch.nn.Embedding and _is_plain(module):
             module.__class__ = QuickEmbedding  # in place, because a model may use one object in several places
         for name, part in list(module.named_children()):

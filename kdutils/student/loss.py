@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from kdutils.student.attention import attends_in_blocks
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.models import choice_losses, model_kind, output_layer_on
+from kdutils.student.products import linear, uses_onednn
 from kdutils.student.rows import IGNORED, counted_tokens
 
 LOGITS = {"cpu": 8_000_000, "cuda": 64_000_000}  # how many logits a slice has at most
@@ -91,7 +93,7 @@ class HeadLoss(torch.autograd.Function):
         for first in range(0, len(tokens), size):
             part = slice(first, first + size)
             token, states = tokens[part, None], states_of_all[part]
-            logits = functional.linear(states, matrix, bias).to(exact)
+            logits = linear(states, matrix, bias).to(exact)
             slope = torch.softmax(logits, dim=1)
             right = slope.gather(1, token)
             losses[part] = -right[:, 0].log()
@@ -127,11 +129,12 @@ def _add_gradients(wanted, part, slope, states, matrix, weights):
     of_states, of_matrix, of_bias = wanted
     narrow = slope.to(states.dtype)
     if of_states is not None:
-        of_states[part] = (narrow @ matrix).to(weights.dtype) * weights
-    if of_matrix is not None and narrow.dtype == of_matrix.dtype:
-        of_matrix.addmm_(narrow.t(), states * weights)
+        of_states[part] = linear(narrow, matrix.t()).to(weights.dtype) * weights
+    weighted = (states * weights).to(states.dtype)
+    if of_matrix is not None and narrow.dtype == of_matrix.dtype and not uses_onednn(narrow.t(), weighted.t()):
+        of_matrix.addmm_(narrow.t(), weighted)
     elif of_matrix is not None:
-        of_matrix += narrow.t() @ (states * weights).to(states.dtype)
+        of_matrix += linear(narrow.t(), weighted.t())
     if of_bias is not None:
         of_bias += (slope * weights).sum(0)
 
@@ -142,7 +145,7 @@ LAST = weakref.WeakKeyDictionary()  # {model: whether its logits are the output 
 def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.nn.Linear | None:
     """Return the output layer if HeadLoss can replace it: a plain linear layer with nothing behind it; else None.
 
-    Some models scale or bound their logits, and adapters wrap the layer. One row of the first chunk shows it.
+    Some models scale or bound their logits, and adapters wrap the layer. The first chunk, or a row of it, shows it.
     """
     head = model.get_output_embeddings() if "choices" not in chunk else None
     if type(head) is not torch.nn.Linear:
@@ -152,7 +155,8 @@ def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.
         handle = head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         training = model.training
         with torch.no_grad(), torch.autocast(chunk["input_ids"].device.type, enabled=False):
-            logits = _logits(model.eval(), {name: tensor[:1] for name, tensor in chunk.items()})
+            few = chunk if "block_places" in chunk else {name: tensor[:1] for name, tensor in chunk.items()}
+            logits = _logits(model.eval(), few)
         handle.remove()
         model.train(training)
         LAST[model] = len(outputs) == 1 and torch.equal(outputs[0].to(logits.dtype), logits)
@@ -160,7 +164,7 @@ def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.
 
 
 def _logits(model, chunk):
-    names = ("input_ids", "attention_mask", "position_ids", "decoder_input_ids")
+    names = ("input_ids", "attention_mask", "position_ids", "decoder_input_ids", "block_places")
     inputs = {name: chunk[name] for name in names if name in chunk}
     return model(**inputs, use_cache=False).logits
 
@@ -190,7 +194,8 @@ def loss_sums(model: torch.nn.Module, rows: Sequence, tasks: int, token_budget: 
     causal = model_kind(model) == "causal"
     sums = torch.zeros(tasks, dtype=torch.float64, device=device)
     for rows_of_chunk in cut_rows(rows, token_budget, causal):
-        chunk = move_chunk(add_places(pad_chunk(rows_of_chunk, pad, start, causal)), device)
+        chunk = pad_chunk(rows_of_chunk, pad, start, causal, attends_in_blocks(model))
+        chunk = move_chunk(add_places(chunk), device)
         sums += step_loss(model, chunk, torch.zeros(tasks, device=device))[1]
     return sums
 

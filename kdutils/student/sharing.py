@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from kdutils.hub import is_memory_error
+from kdutils.student.attention import set_blocks
 from kdutils.student.chunks import pad_chunk
 from kdutils.student.models import model_kind, output_layer_on
 from kdutils.student.rows import SharedRows, TokenRow
@@ -38,18 +39,27 @@ def shares_tokens(model: torch.nn.Module) -> bool:
     return KNOWN[model]
 
 
+def use_blocks(model: torch.nn.Module) -> None:
+    """Let a model that shares tokens run its chunks without padding (attention.attend), in place, if it can.
+
+    It is tried out as in shares_tokens.
+    """
+    if set_blocks(model) and not _computes_the_same(model, blocks=True):
+        set_blocks(model, False)
+
+
 def _config(model):
     config = getattr(model, "module", model).config
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def _computes_the_same(model):
+def _computes_the_same(model, blocks=False):
     import torch
 
     questions = [[TokenRow(0, [11, 12, 13, 14], [15, 16, 17]), TokenRow(1, [11, 12, 13, 18], [19, 20, 21])],
                  [TokenRow(0, [22, 23], [27, 24]), TokenRow(1, [22, 23], [27, 25, 26])]]
     training, pad = model.training, model.config.pad_token_id or 0
-    together = pad_chunk([SharedRows(rows) for rows in questions], pad, None)
+    together = pad_chunk([SharedRows(rows) for rows in questions], pad, None, blocks=blocks)
     try:
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             model.eval()
@@ -71,8 +81,8 @@ def _computes_the_same(model):
 def _counted(model, chunk):
     """Return (task, next token, logits) of every counted token of a chunk."""
     places = chunk["places"].to(model.device)
-    inputs = {name: chunk[name].to(model.device) for name in ("input_ids", "attention_mask", "position_ids")
-              if chunk[name] is not None}
+    inputs = {name: chunk[name].to(model.device) for name in (
+        "input_ids", "attention_mask", "position_ids", "block_places") if chunk.get(name) is not None}
     with output_layer_on(model, places):
         logits = model(**inputs, use_cache=False).logits
     return list(zip(chunk["of"].tolist(), chunk["tokens"].tolist(), logits.double(), strict=True))

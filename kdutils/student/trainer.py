@@ -11,7 +11,9 @@ chunks. Rows that share a token share its dropout, too.)
 
 What makes it fast: rows of similar length run together, whatever their task. The output layer sees only counted
 positions, one slice at a time; the logits, the largest tensor of a step, are turned into their gradient at once and are
-not kept. A causal student computes the tokens that the rows of a question share only once (rows.SharedRows).
+not kept. A causal student computes the tokens that the rows of a question share only once (rows.SharedRows), and
+outside of attention without padding (attention.attend). On a CPU, large products in float32 take the faster of two
+libraries (products.linear).
 The gradient of a vocabulary is written once per step and not once per chunk. Processes exchange gradients
 once per step. Dropout and GELU take one kernel. Freed memory is kept for the next chunk.
 """
@@ -28,6 +30,7 @@ from kdutils.errors import StudyError
 from kdutils.hub import device
 from kdutils.runs import leave_process_group, process_group
 from kdutils.settings import PRECISIONS
+from kdutils.student.attention import attends_in_blocks
 from kdutils.student.checkpoints import named_disk_errors
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import StepCollator, shared
@@ -36,7 +39,7 @@ from kdutils.student.loss import add_places, dev_losses, move_chunk, step_loss
 from kdutils.student.models import model_kind
 from kdutils.student.progress import Progress
 from kdutils.student.rows import of_task
-from kdutils.student.sharing import shares_tokens
+from kdutils.student.sharing import shares_tokens, use_blocks
 
 BUCKET = 2**25  # how many numbers of the gradient the processes exchange at a time
 
@@ -80,6 +83,8 @@ class StudyTrainer(Trainer):
             if isinstance(callback, Progress):
                 callback.trainer = self
         use_fast_layers(self.model)
+        if share:
+            use_blocks(self.model)
         keep_memory()
 
     def _questions_per_step(self):
@@ -117,8 +122,9 @@ class StudyTrainer(Trainer):
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         try:
             for rows_of_chunk in cut_rows(rows, self.token_budget, self.causal):
-                chunk = self._to_device(add_places(pad_chunk(rows_of_chunk, self.pad, self.start, self.causal)))
-                with self.compute_loss_context_manager():
+                chunk = pad_chunk(rows_of_chunk, self.pad, self.start, self.causal, attends_in_blocks(model))
+                chunk = self._to_device(add_places(chunk))
+                with self.accelerator.autocast():  # the library does this in the model alone, HeadLoss is outside
                     total, per_task = step_loss(model, chunk, scale)
                 self.accelerator.backward(total)
                 sums += per_task
