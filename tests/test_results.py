@@ -44,6 +44,10 @@ def cell(method, mean, **more):
             **more}
 
 
+TEACHER = {"dataset": "mini", "teacher": "a", "prompting": "few_shot", "stage": "rationale", "texts": 1200, "unusable": 3,
+           "words": 17.26, "answer named": 0.25, "contradicted": 0.125, "repeated": 0.0, "unfinished": 1.0}
+
+
 def metrics_of(job):
     """Return the metrics.json of an invented run, as the notebook of `job` writes it."""
     labels, seed = job.parameters.get("labels"), str(job.parameters.get("seeds", [0])[0])
@@ -60,6 +64,9 @@ def metrics_of(job):
         rows = [cell("multitask", 0.85), cell("label_only", 0.6)]
         return {"accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
                 "tests": [{**CONTRAST, "sentence": "long", "mcnemar": [0.5]}]}
+    if job.kind == "report":
+        return {"cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
+                            {**TEACHER, "stage": "revision", "words": 1234.56, "contradicted": None}]}
     return {"about": job.kind}
 
 
@@ -117,6 +124,17 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
     assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
     assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
+    assert found["teachers"][0] == TEACHER and [row["stage"] for row in found["teachers"]] == [
+        "rationale", "rationale", "revision"]
+
+
+def test_each_text_of_a_teacher_is_a_row_once(toy):
+    rows = document.teacher_rows(keep_toy(toy)["teachers"])
+    assert rows == [
+        {"dataset": "mini", "teacher": "a", "stage": "rationale", "texts": "1,200", "unusable": "3", "words": "17.3",
+         "answer named": "25.0 %", "contradicted": "12.5 %", "repeated": "0.0 %", "unfinished": "100.0 %"},
+        {"dataset": "mini", "teacher": "a", "stage": "revision", "texts": "1,200", "unusable": "3", "words": "1,234.6",
+         "answer named": "25.0 %", "contradicted": "–", "repeated": "0.0 %", "unfinished": "100.0 %"}]
 
 
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy):
@@ -272,6 +290,13 @@ Explanations of the students (`kdutils.evaluation` defines the measures):
 | method | words |
 |---|--:|
 | multitask | 7.0 |
+
+Explanations of the teachers, as their page judges them (shares are of the usable texts):
+
+| dataset | teacher | stage | texts | unusable | words | answer named | contradicted | repeated | unfinished |
+|---|---|---|--:|--:|--:|--:|--:|--:|--:|
+| mini | a | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
+| mini | a | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
 
 From the report:
 

@@ -159,6 +159,17 @@ def measure_rows(cells: Rows) -> list[dict[str, str]]:
             for names, cell in zip(_names(measured), measured, strict=True)]
 
 
+def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of the teachers' texts, each text of a teacher once."""
+    found = {}
+    for row in teachers:  # a rationale that is revised afterwards is the one of few_shot
+        names = {name: row[name] for name in ("dataset", "teacher", "stage")}
+        shares = {name: percent(row[name]) for name in ("answer named", "contradicted", "repeated", "unfinished")}
+        found.setdefault(tuple(names.values()), {**names, "texts": fixed(row["texts"]), "unusable": fixed(row["unusable"]),
+                                                 "words": fixed(row["words"], 1), **shares})
+    return list(found.values())
+
+
 def same_in_all(cells: Rows) -> list[str]:
     """Return what is the same in all cells, and therefore not in their table: "student mini-t5", "seeds 3"."""
     return [f"{PARTS[key]} {next(iter(values))}" for key, values in _values(cells).items()
@@ -180,5 +191,5 @@ def _values(cells):
 
 
 FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
-           "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows,
+           "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "teacher_rows": teacher_rows,
            "same_in_all": same_in_all}

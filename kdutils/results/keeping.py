@@ -139,6 +139,7 @@ def _results_of(experiment):
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
         "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
+        "teachers": [row for folder in folders["report"] for row in read_json(folder / "metrics.json")["cleaned"]],
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
         "summary": compared["summary"]}
