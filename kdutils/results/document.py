@@ -165,7 +165,8 @@ def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
     for row in teachers:  # a rationale that is revised afterwards is the one of few_shot
         names = {name: row[name] for name in ("dataset", "teacher", "stage")}
         shares = {name: percent(row[name]) for name in ("answer named", "contradicted", "repeated", "unfinished")}
-        found.setdefault(tuple(names.values()), {**names, "texts": fixed(row["texts"]), "unusable": fixed(row["unusable"]),
+        counts = {name: fixed(row[name]) for name in ("texts", "unusable")}
+        found.setdefault(tuple(names.values()), {**names, **counts,
                                                  "words": fixed(row["words"], 1), **shares})
     return list(found.values())
 
