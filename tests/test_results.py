@@ -45,7 +45,8 @@ def cell(method, mean, **more):
 
 
 TEACHER = {"dataset": "mini", "teacher": "a", "prompting": "few_shot", "stage": "rationale", "texts": 1200,
-           "unusable": 3, "words": 17.26, "answer named": 0.25, "contradicted": 0.125, "repeated": 0.0, "unfinished": 1.0}
+           "unusable": 3, "words": 17.26, "answer named": 0.25,
+           "contradicted": 0.125, "repeated": 0.0, "unfinished": 1.0}
 
 
 def metrics_of(job):
