@@ -10,6 +10,7 @@ from kdutils.errors import StudyError
 from kdutils.teacher import prompting
 from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.explaining import PROMPTED, decoding_of, explain, split_answer
+from kdutils.teacher.settings import ExplainCritiqueRevision, ExplainFewShot
 
 PARAMETERS = {"backend": "hf", "dataset": "mini", "given_answer": True, "seed": 0, "rounds": 1, "wrong": -1,
               "max_new_tokens": 8, "max_critique_tokens": 9, "max_revision_tokens": 10, "stop": ["\n\n"],
@@ -190,3 +191,54 @@ def test_progress_is_one_line_that_ends_when_it_is_done(tmp_path, capsys):
         show_progress(tmp_path / "progress.txt", done, 2, f"explained {done} of 2 texts")
     assert capsys.readouterr().out == "\rexplained 1 of 2 texts\rexplained 2 of 2 texts\n"
     assert (tmp_path / "progress.txt").read_text() == "explained 2 of 2 texts\n"
+
+
+# --- several texts per question
+
+
+SAMPLED = {**PARAMETERS, "temperature": 0.7, "samples": 3}
+
+
+class Sampling(Scripted):
+    """Writes a text that tells the sample and the prompt apart."""
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        self.calls.append((list(prompts), decoding))
+        return [Completion(f" Text {decoding.sample} on {prompt[-30:]!r}.", "stop", 7, 3) for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", ["few_shot", "critique_revision"])
+def test_each_question_gets_as_many_samples_as_are_wanted_and_fewer_are_the_first_of_more(table, tmp_path, name):
+    teacher = Sampling(None)
+    made = explain(table, name, SAMPLED, teacher)
+    assert made.groupby(["stage", "id"])["sample"].apply(list).map(lambda found: found == [0, 1, 2]).all()
+    assert all(f"Text {row.sample} on" in row.text for row in made.itertuples())
+    assert {decoding.sample for _, decoding in teacher.calls} == {0, 1, 2}
+    for prompts, decoding in teacher.calls:  # a later stage builds on its own sample
+        said = {f"Text {other} on" in prompt for prompt in prompts for other in range(3) if other != decoding.sample}
+        assert said == {False}
+    two = explain(table, name, {**SAMPLED, "samples": 2}, Sampling(None))
+    pd.testing.assert_frame_equal(two, made[made["sample"] < 2].reset_index(drop=True))
+    write_table(made, tmp_path / "e.parquet", "explanations")
+    assert read_table(tmp_path / "e.parquet", "explanations")["sample"].tolist() == made["sample"].tolist()
+
+
+def test_a_table_without_samples_is_one_of_first_samples(table, tmp_path):
+    made = explain(table, "few_shot", PARAMETERS, Scripted(lambda prompt: " A text."))
+    write_table(made.drop(columns="sample"), tmp_path / "e.parquet", "explanations")
+    assert set(read_table(tmp_path / "e.parquet", "explanations")["sample"]) == {0}
+
+
+def test_without_a_temperature_the_sample_is_no_part_of_the_key_in_the_store():
+    assert decoding_of({**PARAMETERS, "sample": 2}) == decoding_of(PARAMETERS)
+    assert decoding_of({**SAMPLED, "sample": 2}).sample == 2
+
+
+@pytest.mark.parametrize(("values", "fault"), [
+    ({"samples": 2}, "greedy decoding writes the same text each time; set a temperature above 0"),
+    ({"samples": 2, "backend": "published", "temperature": 1.0},
+     "there is one published text per question; set samples: 1"),
+    ({"samples": 2, "temperature": 1.0}, None), ({}, None)])
+@pytest.mark.parametrize("model", [ExplainFewShot, ExplainCritiqueRevision])
+def test_samples_need_a_teacher_that_can_write_them(model, values, fault):
+    assert list(model(**values).conflicts()) == ([("samples", fault)] if fault else [])

@@ -5,12 +5,14 @@ import random
 
 import pandas as pd
 import pytest
+from scipy.stats import chisquare
 
 from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number
 from kdutils.data.datasets import nli_question
 from kdutils.data.texts import LAYOUT, WORDS, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, read_json
+from kdutils.student.collating import EpochRows
 from kdutils.student.methods import (
     METHODS,
     Explained,
@@ -22,6 +24,7 @@ from kdutils.student.methods import (
     task_weights,
     train_texts,
 )
+from kdutils.student.rows import TokenRow
 from kdutils.teacher.word_scores import eligible_spans, words_of
 
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
@@ -42,6 +45,52 @@ def test_rows_of_the_methods_that_answer_first():
     assert texts("multitask") == texts("shuffled") == [predict, ("explain", f"[explain] {SOURCE}", "It flows.", "")]
     tokens = ("tokens", f"[tokens] {SOURCE}", "wet water", "")
     assert texts("token_rationale", "wet water") == texts("random_tokens", "wet water") == [predict, tokens]
+
+
+def test_every_sample_of_a_rationale_is_an_alternative():
+    several = Explained("It flows.", {}, ("It pours.",))
+    plain = ("predict", f"[predict] {SOURCE}", "The answer is water.", "")
+    explain = ("explain", f"[explain] {SOURCE}")
+    assert texts("label_only", several) == [plain]
+    assert texts("multitask", several) == [plain, (*explain, "It flows.", ""), (*explain, "It pours.", "")]
+    assert [row[2] for row in texts("standard", several)] == [
+        "The answer is water. Explanation: It flows.", "The answer is water. Explanation: It pours."]
+    assert [row[2] for row in texts("untagged", several)] == [
+        "It flows. So the answer is water.", "It pours. So the answer is water."]
+
+
+def test_one_sample_is_drawn_per_epoch_and_in_the_long_run_each_equally_often():
+    rows = [TokenRow(1, [1], [number]) for number in range(4)]
+    epochs = EpochRows([[TokenRow(0, [1], [9]), tuple(rows)]], ["question"], seed=0)
+    drawn = []
+    for epochs.epoch in range(400):
+        predict, explained = epochs[0]
+        assert predict.task == 0 and explained in rows
+        drawn.append(explained.target[0])
+    counts = [drawn.count(number) for number in range(4)]
+    assert chisquare(counts).pvalue > 0.01
+
+
+def test_shuffled_exchanges_all_samples_of_a_question_together():
+    items = [{**ITEM, "id": key} for key in "abcd"]
+    given = {key: Explained(f"{key}0", {}, (f"{key}1", f"{key}2")) for key in "abcd"}
+    found = apply_control("shuffled", {}, items, given, seed=1)
+    origin = {key: {text[0] for text in one.rationales} for key, one in found.items()}
+    assert all(len(keys) == 1 and keys != {key} for key, keys in origin.items())
+    assert {text for one in found.values() for text in one.rationales} == {
+        text for one in given.values() for text in one.rationales}
+    words = apply_control("random_tokens", {"k": 1}, items, given, seed=1)
+    assert all(len(one.rationales) == 1 for one in words.values()), "there is one list of words"
+
+
+def test_of_several_samples_the_usable_and_right_ones_are_learnt_each_once():
+    questions = pd.DataFrame([{**ITEM, "id": key} for key in "ab"])
+    rows = [("a", 0, "water", "It flows."), ("a", 1, "the sun", "It shines."), ("a", 2, "water", None),
+            ("a", 3, "water", "It pours."), ("a", 4, "water", "It flows."), ("b", 0, "sand", "It trickles."),
+            ("b", 1, "sand", "It runs.")]
+    table = pd.DataFrame(rows, columns=["id", "sample", "answer", "text"]).assign(stage="rationale", round=0)
+    found = explained_of(table, questions)
+    assert found["a"].rationales == ("It flows.", "It pours.") and found["b"].rationales == ()
 
 
 def test_rows_of_a_counterfactual_in_both_styles():

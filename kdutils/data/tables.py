@@ -34,6 +34,7 @@ EXPLANATIONS = pa.schema(
         ("id", pa.string()),  # of the question
         ("stage", pa.string()),  # rationale, critique, revision or counterfactual
         ("round", pa.int64()),  # of critique and revision, from 1; 0 for rationale and counterfactual
+        ("sample", pa.int64()),  # which of several texts on the question, from 0
         ("answer", pa.string()),  # the answer that the text argues for
         ("text", pa.string()),  # cleaned; null if nothing usable is left, see `problem`
         ("raw", pa.string()),  # the text of the teacher before cleaning
@@ -63,6 +64,7 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
+DEFAULTS = {"sample": 0}  # of columns that a table need not have
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
@@ -163,6 +165,8 @@ def path_kind(path: Path | str) -> str:
 def _as_table(frame, name, path):
     """Return a data frame as an Arrow table with the schema `name`; StudyError if it does not fit."""
     schema = SCHEMAS[name]
+    frame = frame.assign(**{column: value for column, value in DEFAULTS.items()
+                            if column in schema.names and column not in frame.columns})
     missing = [column for column in schema.names if column not in frame.columns]
     if missing:
         raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {name}")

@@ -150,7 +150,7 @@ def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list
                                        item["choices"]) for item in items}
     gone = [item for item in items if item["answer"] in lost or unread[item["id"]]]
     learnt = map(as_explained, (explained or {}).values()) if method_of(method).explanation is not None else []
-    texts = [text for one in learnt for text in [one.rationale, *one.counterfactuals.values()] if text]
+    texts = [text for one in learnt for text in [*one.rationales, *one.counterfactuals.values()] if text]
     ids = encode_targets(tokenizer, texts) if texts and unknown is not None else []
     others = lost - {item["answer"] for item in items}
     gaps = {"count": len(gone), "wrong": sum(unread.values()), "choices": len(others),

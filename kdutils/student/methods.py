@@ -46,10 +46,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Explained:
-    """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}."""
+    """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}.
+
+    `more`: further samples of the rationale, if the teacher wrote several.
+    """
 
     rationale: str | None = None
     counterfactuals: dict[str, str] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+
+    @property
+    def rationales(self) -> tuple[str, ...]:
+        """All samples of the rationale; () for a question without one."""
+        return (self.rationale, *self.more) if self.rationale else ()
 
 
 @dataclass(frozen=True)
@@ -138,20 +147,20 @@ def predict(item: dict, explained: Explained) -> list[tuple]:
 
 
 def explain(item: dict, explained: Explained) -> list[tuple]:
-    """From the question to the explanation (the second task of multitask); no row without an explanation."""
-    return [(format_source(item), explained.rationale)] if explained.rationale else []
+    """From the question to the explanation (the second task of multitask): a row for each sample of it."""
+    return [(format_source(item), rationale) for rationale in explained.rationales]
 
 
 def predict_then_explain(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the answer, then the explanation if there is one, in one target (standard)."""
-    rest = f" {MARKER} {explained.rationale}" if explained.rationale else ""
-    return [(format_source(item), format_answer(item["answer"]) + rest)]
+    rests = [f" {MARKER} {rationale}" for rationale in explained.rationales] or [""]
+    return [(format_source(item), format_answer(item["answer"]) + rest) for rest in rests]
 
 
 def explain_then_predict(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the explanation, if there is one, then the answer, in one target."""
-    head = f"{explained.rationale} " if explained.rationale else ""
-    return [(format_source(item), head + format_conclusion(item["answer"]))]
+    heads = [f"{rationale} " for rationale in explained.rationales] or [""]
+    return [(format_source(item), head + format_conclusion(item["answer"])) for head in heads]
 
 
 def follow_rationale(item: dict, explained: Explained, style: str, drawn: str) -> list[tuple]:
@@ -210,20 +219,21 @@ def exchange_rationales(parameters: dict, items: list[dict], explained: dict[str
                         other_texts: Sequence[str]) -> dict[str, Explained]:
     """Give every explained question a rationale that is not its own, drawn from `seed`.
 
-    It is that of another one of `items`, by a random cycle through them. With `other_texts`, of another data set, it is
-    one of these, drawn for each question by itself: the style of an explanation, with nothing about the question.
+    It is that of another one of `items`, with all its samples, by a random cycle through them. With `other_texts`, of
+    another data set, it is one of these, drawn for each question by itself: the style of an explanation, with nothing
+    about the question.
     """
     order = [item["id"] for item in items if explained[item["id"]].rationale]
     if other_texts:
-        texts = [random.Random(f"shuffled {seed} {key}").choice(other_texts) for key in order]
+        given = [Explained(random.Random(f"shuffled {seed} {key}").choice(other_texts)) for key in order]
     elif len(order) == 1:
         raise StudyError(f"shuffled: question {order[0]!r} is the only question of its split with a rationale, so "
                          "there is no other rationale to exchange; explain more questions")
     else:
         random.Random(f"shuffled {seed}").shuffle(order)
-        texts = [explained[other].rationale for other in order[1:] + order[:1]]
-    return {**explained, **{key: replace(explained[key], rationale=text)
-                            for key, text in zip(order, texts, strict=True)}}
+        given = [explained[other] for other in order[1:] + order[:1]]
+    return {**explained, **{key: replace(explained[key], rationale=other.rationale, more=other.more)
+                            for key, other in zip(order, given, strict=True)}}
 
 
 def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explained], seed: int,
@@ -239,7 +249,7 @@ def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explain
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))
 
-    return {**explained, **{item["id"]: replace(explained[item["id"]], rationale=drawn(item))
+    return {**explained, **{item["id"]: replace(explained[item["id"]], rationale=drawn(item), more=())
                             for item in items if explained[item["id"]].rationale}}
 
 
@@ -345,7 +355,9 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
 
     - The rationale is the last round of the stage ``revision`` if the table has that stage, else the stage
       ``rationale``. The two are never mixed: a question without a usable revision has no rationale. A text that argues
-      for another answer than the right one is not a rationale.
+      for another answer than the right one is not a rationale: of a teacher that found the answers itself, only the
+      right ones are kept (as in Fine-tune-CoT, Ho et al. 2023, section 3, and SCoTD, Li et al. 2023, section 2).
+      Equal samples count once.
     - Counterfactuals are the usable texts of the stage ``counterfactual``, of both tables, for a wrong answer; where a
       question has choices, the answer is one of them.
     """
@@ -354,7 +366,10 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
     last = explanations[explanations["stage"] == stage]
     if "round" in last and len(last):
         last = last[last["round"] == last.groupby("id")["round"].transform("max")]
-    rationales = {row["id"]: row["text"] for row in _usable(last, items) if row["answer"] == items[row["id"]]["answer"]}
+    rationales = {key: [] for key in items}
+    for row in _usable(last, items):
+        if row["answer"] == items[row["id"]]["answer"] and row["text"] not in rationales[row["id"]]:
+            rationales[row["id"]].append(row["text"])
     wrong = {key: {} for key in items}
     for table in (explanations, counterfactuals):
         if table is None:
@@ -364,7 +379,8 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
             is_choice = row["answer"] in item["choices"] or not len(item["choices"])
             if is_choice and not is_right(row["answer"], item["answer"], item["choices"]):
                 wrong[row["id"]][row["answer"]] = row["text"]
-    return {key: Explained(rationales.get(key), wrong[key]) for key in items}
+    return {key: Explained(texts[0] if texts else None, wrong[key], tuple(texts[1:]))
+            for key, texts in rationales.items()}
 
 
 def _usable(table, items):

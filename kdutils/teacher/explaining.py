@@ -66,7 +66,7 @@ def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: 
     started = time.time()
     report = None if progress is None else lambda done, total: show_progress(
         progress, done, total, f"explained {done} of {total} texts")
-    table = PROMPTED[prompting](teacher, questions, parameters, report)
+    table = _written(teacher, questions, prompting, parameters, report)
     if len(table) and table["text"].isna().all():
         raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({table['problem'].iloc[0]}); "
                          "look at the prompt and at what the teacher writes to it, then run again")
@@ -95,17 +95,25 @@ def plan(questions: pd.DataFrame, prompting: str, parameters: dict) -> "Plan | N
         return None
     with Store(store_path(), read_only=True) as store:
         teacher = PlanningTeacher(load_teacher(parameters), store)
-        PROMPTED[prompting](teacher, questions, parameters, None)
+        _written(teacher, questions, prompting, parameters, None)
         return teacher.plan
+
+
+def _written(teacher, questions, prompting, parameters, report):
+    """Return the texts of a prompting, one sample after the other: the first of eight samples are those of four."""
+    samples = [PROMPTED[prompting](teacher, questions, {**parameters, "sample": sample}, report).assign(sample=sample)
+               for sample in range(parameters.get("samples", 1))]
+    return pd.concat(samples, ignore_index=True)
 
 
 def decoding_of(parameters: dict, limit: str = "max_new_tokens") -> Decoding:
     """Return the Decoding of a notebook's parameters; `limit` names the parameter that limits the new tokens.
 
-    Greedy decoding uses neither `top_p` nor `seed`. They keep their defaults there, because another value would make
-    another key in the store.
+    Greedy decoding uses neither `top_p` nor `seed` nor `sample`. They keep their defaults there, because another value
+    would make another key in the store.
     """
-    sampling = (parameters["temperature"], parameters["top_p"], parameters["seed"]) if parameters["temperature"] else ()
+    sampling = (parameters["temperature"], parameters["top_p"], parameters["seed"], parameters.get("sample", 0)) \
+        if parameters["temperature"] else ()
     return Decoding(parameters[limit], tuple(parameters["stop"]), *sampling)
 
 
@@ -228,18 +236,19 @@ def explanations_table(questions: pd.DataFrame, answers: Sequence[str], completi
     rows = []
     for question_id, answer, done in zip(questions["id"], answers, completions, strict=True):
         cleaned = clean(done.text, answer)
-        rows.append({"id": question_id, "stage": stage, "round": turn, "answer": answer, "text": cleaned.text,
-                     "raw": done.text, "changes": list(cleaned.changes), "problem": cleaned.problem,
-                     "finish_reason": done.finish_reason, "prompt_tokens": done.prompt_tokens,
-                     "completion_tokens": done.completion_tokens})
+        rows.append({"id": question_id, "stage": stage, "round": turn, "sample": 0, "answer": answer,
+                     "text": cleaned.text, "raw": done.text, "changes": list(cleaned.changes),
+                     "problem": cleaned.problem, "finish_reason": done.finish_reason,
+                     "prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens})
     return pd.DataFrame(rows, columns=EXPLANATIONS.names)
 
 
 def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
     """Return explanations_table over all questions; those that are not `usable` were not asked and have `problem`."""
     table = explanations_table(questions[usable], answers[usable], completions, stage, turn)
-    gaps = [{"id": key, "stage": stage, "round": turn, "answer": answer, "text": None, "raw": "", "changes": [],
-             "problem": problem, "finish_reason": "unknown", "prompt_tokens": None, "completion_tokens": None}
+    gaps = [{"id": key, "stage": stage, "round": turn, "sample": 0, "answer": answer, "text": None, "raw": "",
+             "changes": [], "problem": problem, "finish_reason": "unknown", "prompt_tokens": None,
+             "completion_tokens": None}
             for key, answer in zip(questions.loc[~usable, "id"], answers[~usable], strict=True)]
     whole = pd.concat([table, pd.DataFrame(gaps, columns=table.columns)]) if gaps else table
     return whole.set_index("id").loc[questions["id"]].reset_index()[table.columns]

@@ -104,16 +104,21 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
             "a distractor named": _share(any(flags) for flags in named),
             "all distractors named": _share(bool(flags) and all(flags) for flags in named),
             "words": _mean(map(count_words, texts)),
-            "repeated": _share(usable["text"].duplicated(keep=False)),
-            "same as earlier": _share(earlier.get(key) == text for key, text in zip(usable["id"], texts, strict=True))
+            "repeated": _share(usable.groupby("text")["id"].transform("nunique") > 1),
+            "same as earlier": _share(earlier.get(key) == text for key, text in zip(_keys(usable), texts, strict=True))
             if earlier else None,
             "copy of a shot": _share(is_copy(text, shots) for text in texts) if shots else None,
             "prompt tokens": group["prompt_tokens"].sum() if group["prompt_tokens"].notna().any() else None,
             "written tokens": group["completion_tokens"].sum() if group["completion_tokens"].notna().any() else None,
         })
         if stage in ("rationale", "revision"):
-            earlier = dict(zip(usable["id"], texts, strict=True))
+            earlier = dict(zip(_keys(usable), texts, strict=True))
     return pd.DataFrame(rows)
+
+
+def _keys(table):
+    """Return (question id, sample) of each row."""
+    return list(zip(table["id"], table["sample"] if "sample" in table else [0] * len(table), strict=True))
 
 
 def _truth(usable, asked, stage):
@@ -142,14 +147,15 @@ def is_copy(text: str, shots: list[set]) -> bool:
 def revision_changes(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Return the effect of critique and revision: per measure its value before and after, and shares that changed.
 
-    Only questions count whose first rationale and last revision are both usable. Words and named distractors are
-    means, the other measures shares of the texts. ``rose`` and ``fell`` are shares of texts.
+    Only questions (samples of questions) count whose first rationale and last revision are both usable. Words and named
+    distractors are means, the other measures shares of the texts. ``rose`` and ``fell`` are shares of texts.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
-    first = explanations[(explanations["stage"] == "rationale") & explanations["text"].notna()].set_index("id")
-    last = explanations[explanations["stage"] == "revision"]
-    last = last[(last["round"] == last["round"].max()) & last["text"].notna()].set_index("id")
-    both = [key for key in first.index if key in last.index]
+    known = explanations[explanations["text"].notna()]
+    rounds = explanations.loc[explanations["stage"] == "revision", "round"]
+    first, last = (dict(zip(_keys(part), part.to_dict("records"), strict=True)) for part in (
+        known[known["stage"] == "rationale"], known[(known["stage"] == "revision") & (known["round"] == rounds.max())]))
+    both = [key for key in first if key in last]
     measures = {
         "words": lambda row, names: count_words(row["text"]),
         "distractors named": lambda row, names: sum(names_answer(row["text"], c) for c in names if c != row["answer"]),
@@ -159,13 +165,13 @@ def revision_changes(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.
     }
     rows = []
     for name, measure in measures.items():
-        before = [measure(first.loc[key], choices[key]) for key in both]
-        after = [measure(last.loc[key], choices[key]) for key in both]
+        before = [measure(first[key], choices[key[0]]) for key in both]
+        after = [measure(last[key], choices[key[0]]) for key in both]
         rows.append({"measure": name, "texts": len(both), "before": _mean(before), "after": _mean(after),
                      "rose": _share(b > a for a, b in zip(before, after, strict=True)),
                      "fell": _share(b < a for a, b in zip(before, after, strict=True))})
-    same = [first.at[key, "text"] == last.at[key, "text"] for key in both]
-    moved = [first.at[key, "answer"] != last.at[key, "answer"] for key in both]
+    same = [first[key]["text"] == last[key]["text"] for key in both]
+    moved = [first[key]["answer"] != last[key]["answer"] for key in both]
     rows += [{"measure": "text unchanged", "texts": len(both), "after": _share(same)},
              {"measure": "stated answer changed", "texts": len(both), "after": _share(moved)}]
     return pd.DataFrame(rows)

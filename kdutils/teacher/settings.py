@@ -60,7 +60,21 @@ class Explain(Settings):
             yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
 
 
-class ExplainFewShot(Explain):
+class ExplainAgain(Explain):
+    """Explanations of which a teacher can write several."""
+
+    samples: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="texts per question; more than 1 needs a temperature above 0")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.samples > 1 and self.backend == "published":
+            yield "samples", "there is one published text per question; set samples: 1"
+        elif self.samples > 1 and not self.temperature:
+            yield "samples", "greedy decoding writes the same text each time; set a temperature above 0"
+
+
+class ExplainFewShot(ExplainAgain):
     """Explanations by few-shot prompting."""
 
     notebook: ClassVar[str] = "02_explain_few_shot"
@@ -69,7 +83,7 @@ class ExplainFewShot(Explain):
     output: str = of_grid("outputs/explore/02_explain_few_shot", "folder of this run")
 
 
-class ExplainCritiqueRevision(Explain):
+class ExplainCritiqueRevision(ExplainAgain):
     """Explanations that the teacher criticises and revises."""
 
     notebook: ClassVar[str] = "03_explain_critique_revision"

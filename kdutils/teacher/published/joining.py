@@ -72,6 +72,7 @@ def explanation_rows(rows: list[dict], cleaned: list[Cleaned], content: dict[str
         frame[column] = pd.Series([getattr(item, column) for item in cleaned], dtype=object)
     frame["finish_reason"] = "unknown"
     frame["round"] = (frame["stage"] == "revision").astype(int)  # the published runs have one round
+    frame["sample"] = 0
     for column in ("prompt_tokens", "completion_tokens"):
         frame[column] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame = frame[EXPLANATIONS.names]
