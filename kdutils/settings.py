@@ -20,6 +20,7 @@ from kdutils.runs import Run, start_run
 
 MAX_SEED = 2**31 - 1  # NumPy takes less than 2**32, and folds and processes add their number to a seed
 MAX_TEXT = 20_000  # characters of a text
+NULLABLE = {"config", "request"}  # mappings in which null means that something is left out
 # Control characters other than tab and line end, marks that turn the direction of a text, halves of characters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _TYPES = {"string_type": "str", "int_type": "int", "int_from_float": "int", "float_type": "float", "bool_type": "bool",
@@ -224,7 +225,7 @@ def plain_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     The text of a base_url is left to the check of addresses, because it may hold a password.
     """
     return [fault for name, value in values.items() if name != "base_url" or not isinstance(value, str)
-            for fault in _plain_faults(value, name, name == "config")]
+            for fault in _plain_faults(value, name, name in NULLABLE)]
 
 
 def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[str, str]]:
@@ -248,7 +249,7 @@ def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[st
                 yield key, f"{quoted(name)} is not a name of a key"
             else:
                 yield from (() if name == "base_url" and isinstance(one, str) else
-                            _plain_faults(one, f"{key}.{short(name)}", null or name == "config"))
+                            _plain_faults(one, f"{key}.{short(name)}", null or name in NULLABLE))
     elif isinstance(value, list):
         for one in value:
             yield from list(_plain_faults(one, key, null))[:1]
