@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
     run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
+    run.add_argument("--retry-unusable", action="store_true",
+                     help="ask servers again for completions from which no explanation could be read")
+    run.add_argument("--leave-out-too-long", action="store_true",
+                     help="leave out questions whose prompts do not fit into a teacher's context")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
                                    "snakemake", parents=[run])
     # The same words as for run, but no --help: what is printed here is installed.
@@ -85,7 +89,96 @@ def parser() -> argparse.ArgumentParser:
     keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
     command("write-results", write_results, "write RESULTS.md, and the results that README.md names, from "
                                             "outputs/results")
+    _add_store(commands)
     return top
+
+
+def _add_store(commands):
+    """Add the command `store` with its own commands."""
+    text = "look at the stored completions of teachers, forget or export them"
+    kinds = commands.add_parser("store", help=text, description=text).add_subparsers(required=True)
+
+    def command(name, function, text, *more):
+        added = kinds.add_parser(name, help=text, description=text)
+        for word, options in more:
+            added.add_argument(word, **options)
+        added.add_argument("--teacher", default="", help="only of teachers with this in their name or address")
+        added.add_argument("--text", default="", help="only with this text in prompt, completion or thinking")
+        added.add_argument("--unusable", action="store_true", help="only those without a usable explanation")
+        added.set_defaults(command=function)
+
+    keys = ("keys", {"nargs": "*", "help": "keys or their beginnings, as `list` prints them", "metavar": "KEY"})
+    command("list", list_completions, "count the completions per teacher; with a condition, list them", (
+        "--all", {"action": "store_true", "help": "list every one"}))
+    command("show", show_completions, "print completions in full", keys)
+    command("forget", forget_completions, "delete completions, so that a teacher is asked again", keys, (
+        "--yes", {"action": "store_true", "help": "do it; without it, they are only counted"}))
+    command("export", export_completions, "write completions to a file", (
+        "file", {"type": Path, "help": "a name that ends in .jsonl or .csv"}))
+
+
+def list_completions(options: argparse.Namespace) -> int:
+    """Print how many completions each teacher has written, or a line for each that is asked for."""
+    from kdutils.teacher.store_contents import line_of, summary_lines
+
+    with _store(read_only=True) as store:
+        if options.all or options.teacher or options.text or options.unusable:
+            lines = [line_of(row) for row in _chosen(store, options)]
+            print("\n".join([*lines, f"{len(lines)} completions in {store.path}"]))
+        else:
+            print("\n".join([*summary_lines(store), f"{store.size()} completions in {store.path}"]))
+    return 0
+
+
+def show_completions(options: argparse.Namespace) -> int:
+    """Print completions in full."""
+    from kdutils.teacher.store_contents import describe
+
+    with _store(read_only=True) as store:
+        print("\n\n".join(map(describe, _chosen(store, options, needs_condition=True))))
+    return 0
+
+
+def forget_completions(options: argparse.Namespace) -> int:
+    """Delete completions from the store; without --yes say how many it would be."""
+    from kdutils.teacher.store_contents import line_of
+
+    with _store(read_only=not options.yes) as store:
+        chosen = _chosen(store, options, needs_condition=True)
+        if options.yes:
+            print(f"{store.forget([row['key'] for row in chosen])} completions are forgotten; a teacher is asked again "
+                  "when a job that needs them runs")
+        else:
+            lines = [*map(line_of, chosen), f"{len(chosen)} completions would be forgotten; --yes forgets them"]
+            print("\n".join(lines))
+    return 0
+
+
+def export_completions(options: argparse.Namespace) -> int:
+    """Write completions to a file."""
+    from kdutils.teacher.store_contents import export
+
+    with _store(read_only=True) as store:
+        chosen = _chosen(store, options)
+        print(f"{len(chosen)} completions: {export(chosen, options.file)}")
+    return 0
+
+
+def _store(read_only):
+    from kdutils.teacher.store import Store, store_path
+
+    if not store_path().exists():
+        raise StudyError(f"{store_path()}: no completions are stored yet (KDUTILS_STORE names another file)")
+    return Store(store_path(), read_only)
+
+
+def _chosen(store, options, needs_condition=False):
+    from kdutils.teacher.store_contents import choose
+
+    keys = getattr(options, "keys", [])
+    if needs_condition and not (keys or options.teacher or options.text or options.unusable):
+        raise StudyError("say which completions: keys, --teacher, --text or --unusable")
+    return choose(store, keys, options.teacher, options.text, options.unusable)
 
 
 def _cores(text):
@@ -163,12 +256,13 @@ def run_experiment(options: argparse.Namespace) -> int:
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
-    experiment = load_experiment(options.experiment, options.tiny)
+    experiment = load_experiment(options.experiment, options.tiny, options.leave_out_too_long)
     changed = check_folder(experiment)
     check_data(experiment)
     if changed:
         print(changed, flush=True)
     if options.dry_run:
+        _retry(experiment, options)
         return _dry_run(experiment, options)
     begun = time.time()
     experiment.folder.mkdir(parents=True, exist_ok=True)
@@ -187,6 +281,7 @@ def run_experiment(options: argparse.Namespace) -> int:
         slurm.stop_jobs(experiment.folder)  # what an orphan has handed in meanwhile
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+        _retry(experiment, options)
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
@@ -206,6 +301,13 @@ def run_experiment(options: argparse.Namespace) -> int:
             page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
+
+
+def _retry(experiment, options):
+    from kdutils.experiments.retrying import retry_unusable
+
+    for line in retry_unusable(experiment, options.dry_run) if options.retry_unusable else []:
+        print(line, flush=True)
 
 
 def stop_orphans(experiment: "Experiment") -> None:

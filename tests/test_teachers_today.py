@@ -1,21 +1,28 @@
 """Servers as they answer today: thinking, parts, refusals, preambles, words for an end; asked over real HTTP."""
 
 import asyncio
+import json
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import PROJECT
 
+from kdutils.__main__ import main
 from kdutils.data.mini_world import build_questions
 from kdutils.errors import StudyError
+from kdutils.experiments.cost import planned_questions
+from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.retrying import retry_unusable
+from kdutils.runs import read_csv
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.explaining import explain, split_answer
 from kdutils.teacher.settings import ExplainFewShot
-from kdutils.teacher.store import Store
+from kdutils.teacher.store import Request, Store
 from kdutils.teacher.stored import StoredTeacher
 from kdutils.teacher.thinking import answer_start, opens_thinking, split_thinking
 
@@ -241,6 +248,106 @@ def test_a_local_model_leaves_out_what_does_not_fit(store):
         explain(table, "few_shot", given, teacher)
     done = explain(table, "few_shot", {**given, "leave_out_too_long": True}, teacher)
     assert done["problem"].tolist()[1] == "too long for the context" and done["text"].notna().tolist()[0]
+
+
+# Asking again
+
+@pytest.fixture
+def experiment(server, tmp_path, own_outputs, monkeypatch):
+    """An experiment whose teacher is the server, with a store of its own."""
+    path = tmp_path / "served.yaml"
+    settings = {
+        "about": "a test", "needs": "a server", "datasets": {"mini": {"limits": {"train": 6, "dev": 4, "test": 4}}},
+        "teachers": {"it": {"backend": "openai", "base_url": server.url, "model": "m", "chat": True, "requests": 1},
+                     "local": {"model": "kdutils/mini/teacher"}},
+        "promptings": {"few_shot": {}}, "methods": {"multitask": {}}, "students": {"t5": {
+            "model": "kdutils/mini/student"}}, "seeds": [0]}
+    path.write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    return path
+
+
+def test_unusable_completions_are_asked_for_again_and_no_others(server, experiment, own_outputs, capsys):
+    loaded = load_experiment(experiment)
+    job = next(job for job in loaded.jobs if job.kind == "explanations" and job.labels["teacher"] == "it")
+    parameters = {**ExplainFewShot.defaults(), **job.parameters}
+    questions = planned_questions(loaded, job)
+    broken = {questions["question"][0]: message("", reasoning=ICE), questions["question"][3]: message(
+        f"The answer is {questions['answer'][3]}."), questions["question"][5]: message("I can't assist with that.")}
+    server.answer = lambda body: next((reply for text, reply in broken.items() if text in body["messages"][-1][
+        "content"].split("\n\n")[-1]), message(ICE))
+    first = explain(questions, "few_shot", parameters)
+    assert sorted(first["problem"]) == [""] * 11 + ["only the answer", "only thinking", "refusal"]
+    metrics = own_outputs / "served" / job.folder / "metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("{}")
+
+    lines = list(retry_unusable(loaded, dry_run=True))
+    assert lines == [f"{job.folder}: 3 unusable completions to ask for again (only the answer 1, only thinking 1, "
+                     "refusal 1)"] and metrics.exists()
+    assert explain(questions, "few_shot", parameters).attrs["notes"]["completions from the store"] == 14
+    assert list(retry_unusable(loaded)) == lines and not metrics.exists()
+    broken.clear()
+    server.seen.clear()
+    again = explain(questions, "few_shot", parameters)
+    assert len(server.seen) == 3 and (again["text"] == ICE).all()
+    assert list(retry_unusable(loaded)) == [f"{job.folder}: no unusable completion"]
+
+
+def test_a_switch_leaves_out_what_is_too_long_in_every_prompting_that_asks(experiment):
+    jobs = {job.folder: job.parameters.get("leave_out_too_long") for job in load_experiment(
+        experiment, leave_out_too_long=True).jobs}
+    assert [folder for folder, value in jobs.items() if value] == [
+        f"explanations/mini/{name}/few_shot" for name in ("it", "local")]
+
+
+# What is in the store
+
+def test_the_store_is_listed_shown_exported_and_forgotten(server, store, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("KDUTILS_STORE", str(store.path))
+    explained(server, store, [message(f"<think>{THOUGHTS}</think>{ICE}"), message("I can't assist with that.\x1b[1m")])
+    store.put([(Request({"backend": "hf", "model": "other"}, "Why Ü?", Decoding(9)), Completion("Ü.", "stop", 1, 2))])
+
+    assert main(["store", "list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 3 and "2 completions, 6 tokens read, 80 written" in listed[1] and server.url in listed[1]
+    assert listed[0].startswith("      1 completions") and listed[2] == f"3 completions in {store.path}"
+    assert main(["store", "list", "--text", "ü"]) == 0 and "1 completions in" in capsys.readouterr().out
+    assert main(["store", "list", "--unusable", "--teacher", "OPENAI"]) == 0
+    line, count = capsys.readouterr().out.splitlines()
+    assert "[refusal] I can't assist" in line and "\x1b" not in line and count.startswith("1 completions")
+
+    assert main(["store", "show", line[:12]]) == 0
+    shown = capsys.readouterr().out
+    assert "ended: stop; not usable: refusal" in shown and "--- prompt\n" in shown and "\x1b" not in shown
+    assert main(["store", "show", "--text", ICE]) == 0
+    assert f"--- thinking\n{THOUGHTS}\n--- completion\n{ICE}" in capsys.readouterr().out
+
+    assert main(["store", "export", str(tmp_path / "all.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [(row["completion"], row["problem"], row["thinking"]) for row in rows] == [
+        (ICE, "", THOUGHTS), ("I can't assist with that.\x1b[1m", "refusal", ""), ("Ü.", "", "")]
+    assert main(["store", "export", "--unusable", str(tmp_path / "some.csv")]) == 0
+    assert read_csv(tmp_path / "some.csv")["problem"].tolist() == ["refusal"]
+
+    assert main(["store", "forget", "--unusable"]) == 0
+    assert "1 completions would be forgotten" in capsys.readouterr().out and store.size() == 3
+    assert store.size() == 3 and main(["store", "forget", "--unusable", "--yes"]) == 0 and store.size() == 2
+    assert main(["store", "forget", rows[0]["key"][:8], "--yes"]) == 0 and store.size() == 1
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["show"], "say which completions"), (["forget", "--yes"], "say which completions"),
+    (["show", "abc"], "at least 6 characters"), (["show", "0123456789ab"], "no completion has this key"),
+    (["export", "x.txt"], "ends in .jsonl or .csv")])
+def test_a_wrong_request_to_the_store_is_one_line_and_changes_nothing(words, says, store, monkeypatch, capsys):
+    store.put([(Request({}, "a", Decoding(9)), Completion("b", "stop", 1, 2))])
+    monkeypatch.setenv("KDUTILS_STORE", str(store.path))
+    assert main(["store", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and store.size() == 1
+    monkeypatch.setenv("KDUTILS_STORE", str(store.path) + ".none")
+    assert main(["store", "list"]) == 2 and "no completions are stored yet" in capsys.readouterr().err
 
 
 # A model of transformers in a chat

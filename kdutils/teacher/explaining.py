@@ -29,6 +29,7 @@ from kdutils.teacher.progress import show_progress
 from kdutils.teacher.thinking import without_thinking
 
 if TYPE_CHECKING:
+    from kdutils.teacher.store import Store
     from kdutils.teacher.stored import Plan, StoredTeacher
 
 
@@ -104,6 +105,23 @@ def plan(questions: pd.DataFrame, prompting: str, parameters: dict) -> "Plan | N
         teacher = PlanningTeacher(load_teacher(parameters), store)
         PROMPTED[prompting](teacher, questions, parameters, None)
         return teacher.plan
+
+
+def unusable_completions(questions: pd.DataFrame, prompting: str, parameters: dict, store: "Store") -> dict[str, str]:
+    """Return {key: problem} of the stored completions of this explaining from which no text can be read."""
+    from kdutils.teacher.stored import PlanningTeacher
+
+    teacher = PlanningTeacher(load_teacher(parameters), store)
+    table = PROMPTED[prompting](teacher, questions, parameters, None)
+    # With the question's answer, more texts are unusable ("only the answer"); these are known by their raw text.
+    problems = {row.raw: row.problem for row in table[table["problem"] != ""].itertuples() if row.raw}
+    found = {key: problem_of(done) or problems.get(done.text, "") for key, done in teacher.stored.items()}
+    return {key: problem for key, problem in found.items() if problem}
+
+
+def problem_of(done: Completion) -> str:
+    """Return why no explanation can be read from a completion, "" if one can."""
+    return _cleaned(without_thinking(done), "").problem
 
 
 def decoding_of(parameters: dict, limit: str = "max_new_tokens") -> Decoding:
