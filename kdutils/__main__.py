@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.snakemake = words[cut + 1:]
     try:
         return options.command(options)
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; the same command goes on from here: what is finished is kept", file=sys.stderr)
+        return INTERRUPTED
     except StudyError as error:
         for line in getattr(error, "lines", [error]):
             print(f"error: {line}", file=sys.stderr)
@@ -53,9 +56,19 @@ def _disk_error(error):
             "again: what is finished is kept")
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows options by their whole names and tells an error in a line."""
+
+    def __init__(self, **settings):
+        super().__init__(**{**settings, "allow_abbrev": False})
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; ./run_all.sh --help and {self.prog} --help say what there is\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
+    top = _Parser(prog="python -m kdutils", description="Run, list and show the experiments of the study.")
     commands = top.add_subparsers(required=True)
 
     def command(name, function, text, **more):
@@ -284,11 +297,13 @@ def run_experiment(options: argparse.Namespace) -> int:
         _retry(experiment, options)
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
+        code = 0
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in invalidate_damaged(experiment):
-            if _snakemake(experiment, options, f"{folder}/metrics.json") == INTERRUPTED:
-                return INTERRUPTED
-        code = _snakemake(experiment, options)
+            if code != INTERRUPTED:
+                code = _snakemake(experiment, options, f"{folder}/metrics.json")
+        if code != INTERRUPTED:
+            code = _snakemake(experiment, options)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
@@ -457,7 +472,13 @@ def _snakemake(experiment, options, *targets, finished_only=0):
         try:
             _follow(experiment, process, say_finished=not targets)
         except KeyboardInterrupt:
+            stopped = time.time()
+            print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
+            for job in experiment.jobs:  # a job that was stopped has not failed
+                error = experiment.folder / job.folder / "error.txt"
+                if error.is_file() and error.stat().st_mtime >= stopped - 1:
+                    error.unlink()
             return INTERRUPTED
     mask_file(experiment.folder / "snakemake.log")
     for job in experiment.jobs:  # those that are finished were masked when they were sealed
@@ -482,13 +503,30 @@ def _follow(experiment, process, say_finished):
             if outcome and job.folder not in ended:
                 ended.add(job.folder)
                 clear = "\r\033[K" if sys.stdout.isatty() else ""
-                print(f"{clear}[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} {job.folder}", flush=True)
+                start = f"[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} "
+                print(clear + _fitted(start, job.folder), flush=True)
+                if outcome == "FAILED":
+                    _say_failure(experiment.folder / job.folder)
         if over:
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
             shown = time.time()
             _show_running(experiment, begun, ended)
         time.sleep(0.3)
+
+
+def _fitted(start, text):
+    """Return `start` and `text` in one line of the terminal, or of 80 columns, without the middle of a longer text."""
+    room = shutil.get_terminal_size((80, 24)).columns - len(start)
+    if len(text) <= room or room < 20:
+        return start + text
+    return f"{start}{text[:room // 3]}…{text[len(text) - (room - room // 3 - 1):]}"
+
+
+def _say_failure(folder):
+    """Print why a run failed, and the page that shows where."""
+    reason = masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace")).strip()
+    print("\n".join(f"    {line}" for line in [*reason.splitlines(), f"page: {folder / 'report.html'}"]), flush=True)
 
 
 def _outcome(experiment, job, since):
@@ -516,7 +554,7 @@ def _show_running(experiment, begun, ended):
         width = shutil.get_terminal_size().columns
         print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
     elif lines:
-        print("\n".join(f"    {line}" for line in lines), flush=True)
+        print("\n".join(_fitted("    ", line) for line in lines), flush=True)
 
 
 def write_pages(experiment: "Experiment") -> Path:
@@ -537,9 +575,13 @@ def _report(experiment, code, page, seconds):
     with contextlib.suppress(StudyError):
         for sentence in read_json(experiment.folder / "comparison" / "metrics.json")["summary"]:
             print(sentence)
-    if code:
+    missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
+    if code == INTERRUPTED:
+        total = len(experiment.jobs)
+        print(f"stopped by Ctrl-C: {total - len(missing)} of {total} runs are finished and kept; the same command goes "
+              f"on from here:\n    {experiment.command}", file=sys.stderr)
+    elif code:
         log = experiment.folder / "snakemake.log"
-        missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
         print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; the report and {log} say what "
               "went wrong", file=sys.stderr)
     print(f"{seconds:.0f} s\nreport: {page}", flush=True)

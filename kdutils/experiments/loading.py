@@ -1,5 +1,6 @@
 """From the name or file of an experiment to the checked experiment with its jobs."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ def experiment_names() -> list[str]:
 def experiment_file(name: str | Path) -> Path:
     """Return the YAML file of an experiment, by its name or path; StudyError if there is none."""
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    called_from = os.environ.get("KDUTILS_CALLED_FROM", "")  # run_all.sh itself works in the folder of the project
+    if called_from and exists(Path(called_from) / path):
+        path = Path(called_from) / path
     if not exists(path) or not path.is_file():
         raise StudyError(f"{short(str(path), 200)}: no such experiment; there are: "
                          f"{short(', '.join(experiment_names()), 400)}")
