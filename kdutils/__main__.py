@@ -266,6 +266,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment
+    from kdutils.experiments.reruns import rerun_lines
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
@@ -274,6 +275,8 @@ def run_experiment(options: argparse.Namespace) -> int:
     check_data(experiment)
     if changed:
         print(changed, flush=True)
+    for line in [] if options.force else rerun_lines(experiment):
+        print(line, flush=True)
     if options.dry_run:
         _retry(experiment, options)
         return _dry_run(experiment, options)
@@ -292,6 +295,8 @@ def run_experiment(options: argparse.Namespace) -> int:
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
         slurm.stop_jobs(experiment.folder)  # what an orphan has handed in meanwhile
+        if options.force:
+            print("everything runs again (--force)", flush=True)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
         _retry(experiment, options)

@@ -46,7 +46,7 @@ _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
 CODE = ("kdutils", "notebooks", "constraints.txt")  # what decides a result, for git
 UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
-    "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
+    "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt", "inputs.json"}
 
 
 def project_path(path: Path | str) -> Path:

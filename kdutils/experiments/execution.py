@@ -14,6 +14,7 @@ import yaml
 
 from kdutils.errors import StudyError, short
 from kdutils.experiments.grid import Experiment, Job, comparison_of_finished, make_jobs
+from kdutils.experiments.reruns import INPUTS, inputs_of, write_inputs
 from kdutils.experiments.steps import NOTEBOOKS
 from kdutils.runs import PROJECT, add_notebook_checksum, write_text
 
@@ -83,10 +84,13 @@ def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
         raise StudyError(f"{folder}: no job of the experiment {experiment.name}")
     job, target = jobs[folder], experiment.folder / folder
     target.mkdir(parents=True, exist_ok=True)
-    (target / "error.txt").unlink(missing_ok=True)
+    for name in ("error.txt", INPUTS):
+        (target / name).unlink(missing_ok=True)
+    inputs = inputs_of(job)  # as they are when it starts
     reason = _run_notebook(job, target)
     if not reason:
         try:
+            write_inputs(inputs, target)
             add_notebook_checksum(target)
             return True
         except (OSError, StudyError) as error:
