@@ -101,6 +101,13 @@ def _parameter_names(notebook, executed):
     return names
 
 
+def injected_names(executed: object) -> set[str]:
+    """Return the names that papermill's own cell sets. `executed`: the sources of the cells that have run, ``In``."""
+    sources = executed if isinstance(executed, list) else []
+    return set().union(*(_assigned(source) for source in sources
+                         if isinstance(source, str) and source.startswith("# Parameters\n")))
+
+
 def _assigned(source):
     """Return the names that the plain assignments of a cell set."""
     try:

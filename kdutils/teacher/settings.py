@@ -10,12 +10,14 @@ from kdutils.runs import project_path
 from kdutils.settings import (
     Count,
     Folder,
+    Folders,
     Inside,
     ModelName,
     PathOf,
     Seed,
     Settings,
     Splits,
+    Text,
     Texts,
     at_least,
     of_grid,
@@ -51,7 +53,7 @@ def _fields(value: dict) -> dict:
 class Explain(Settings):
     """What all promptings share whose texts a language model writes."""
 
-    questions: str = of_grid(QUESTIONS, "table of questions")
+    questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "data set whose prompts and published files are used")
     backend: Literal[*BACKENDS] = Field(
         "hf", description="hf: a model of transformers, openai: a server, published: published files")
@@ -154,7 +156,7 @@ class ExplainTokens(Settings):
     """Attributed words of a fine-tuned teacher in the place of texts (arXiv 2409.12586)."""
 
     notebook: ClassVar[str] = "05_explain_tokens"
-    questions: str = of_grid(QUESTIONS, "table of questions")
+    questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "name of the data set")
     model: ModelName = Field("kdutils/mini/example/students/seed-0", description="fine-tuned teacher, folder or Hub id")
     attribution: Attribution = Field("saliency", description="saliency, input_x_gradient, integrated_gradients, "
@@ -183,7 +185,7 @@ class JudgeExplanations(Settings):
     """What the teachers wrote, side by side."""
 
     notebook: ClassVar[str] = "07_judge_explanations"
-    explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
+    explained: Folders = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="texts shown per run, stage and verdict")
     seed: Seed = Field(0, description="draws those texts")
     output: str = of_grid("outputs/explore/07_judge_explanations", "folder of this run")
