@@ -14,7 +14,8 @@ WRONG = {"str": [3, None, ["a"]], "int": ["many", 2.5, True, -7, None], "float":
          "bool": ["yes", 1], "list": ["a", {}, None, [None]], "dict": ["a", ["a"], {"": 1}, {"a": {1, 2}}]}
 BY_NAME = {"seeds": [[], [1, 1], ["0"], [-1]], "measure": ["lass"], "epochs": ["many", -1, -1.0], "output": [""],
            "split": ["tests"], "backend": ["openia"], "evaluations": [[], [3]], "trainings": [[]],
-           "questions": ["", []], "splits": [["trian"]], "simulator": [{"nope": 1}, {"model": "a/b", "epochs": -1}], "missing": [[3]],
+           "questions": ["", []], "splits": [["trian"]], "missing": [[3]],
+           "simulator": [{"nope": 1}, {"model": "a/b", "epochs": -1}],
            "attribution": ["salience"], "tag": ["behind"], "request": [{"messages": []}], "lora": [{"rank": 0}]}
 
 

@@ -294,6 +294,15 @@ def test_unusable_completions_are_asked_for_again_and_no_others(server, experime
     assert list(retry_unusable(loaded)) == [f"{job.folder}: no unusable completion"]
 
 
+def test_the_experiment_in_the_readme_is_complete_and_right(tmp_path):
+    blocks = (PROJECT / "README.md").read_text().split("```yaml\n")[1:]
+    text, = [block.split("```")[0] for block in blocks if "thinking:" in block]
+    (tmp_path / "served.yaml").write_text(text)
+    job = next(job for job in load_experiment(tmp_path / "served.yaml").jobs if job.kind == "explanations")
+    teacher = load_teacher({**ExplainFewShot.defaults(), **job.parameters})
+    assert teacher.identity["thinking"] == "off" and teacher.identity["request"] == {"top_k": 20}
+
+
 def test_a_switch_leaves_out_what_is_too_long_in_every_prompting_that_asks(experiment):
     jobs = {job.folder: job.parameters.get("leave_out_too_long") for job in load_experiment(
         experiment, leave_out_too_long=True).jobs}
