@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # One command for the study: sets up what is missing, then runs an experiment or the tests.
 set -euo pipefail
+export KDUTILS_CALLED_FROM="$PWD"  # where a relative path of an experiment file counts from
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- snakemake options]
+usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--retry-unusable]
+                    [--leave-out-too-long] [-- snakemake options]
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
@@ -14,6 +16,10 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- 
        ./run_all.sh --help
 
 EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
+--dry-run checks it and says what would run; --tiny tries it with tiny models; --force runs
+everything again; --retry-unusable asks servers again for texts that could not be used;
+--leave-out-too-long leaves out questions that do not fit into a teacher's context.
+Ctrl-C stops; the same command goes on from there.
 The first call makes a .venv with the pinned packages, unless a conda environment made
 from environment.yml is active. Packages with models that EXPERIMENT names (key extras) are
 installed before it runs. The report is outputs/EXPERIMENT/index.html.
@@ -69,8 +75,16 @@ find_python() {
   return 1
 }
 
+# Help is about this program, wherever it is asked for; pytest and Snakemake have their own.
+for word in "$@"; do
+  [[ "$word" == "--" || "$word" == "--test" ]] && break
+  if [[ "$word" == "-h" || "$word" == "--help" ]]; then
+    usage
+    exit
+  fi
+done
+
 case "${1:-}" in
-  -h | --help) usage ;;
   --list) set_up; exec "$PYTHON" -m kdutils list ;;
   --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
   --write-results) set_up; exec "$PYTHON" -m kdutils write-results ;;

@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.snakemake = words[cut + 1:]
     try:
         return options.command(options)
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; the same command goes on from here: what is finished is kept", file=sys.stderr)
+        return INTERRUPTED
     except StudyError as error:
         for line in getattr(error, "lines", [error]):
             print(f"error: {line}", file=sys.stderr)
@@ -53,9 +56,19 @@ def _disk_error(error):
             "again: what is finished is kept")
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that knows options by their whole names and tells an error in a line."""
+
+    def __init__(self, **settings):
+        super().__init__(**{**settings, "allow_abbrev": False})
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; ./run_all.sh --help and {self.prog} --help say what there is\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="kdutils", description="Run, list and show the experiments of the study.")
+    top = _Parser(prog="python -m kdutils", description="Run, list and show the experiments of the study.")
     commands = top.add_subparsers(required=True)
 
     def command(name, function, text, **more):
@@ -69,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
     run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
+    run.add_argument("--retry-unusable", action="store_true",
+                     help="ask servers again for completions from which no explanation could be read")
+    run.add_argument("--leave-out-too-long", action="store_true",
+                     help="leave out questions whose prompts do not fit into a teacher's context")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
                                    "snakemake", parents=[run])
     # The same words as for run, but no --help: what is printed here is installed.
@@ -85,7 +102,96 @@ def parser() -> argparse.ArgumentParser:
     keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
     command("write-results", write_results, "write RESULTS.md, and the results that README.md names, from "
                                             "outputs/results")
+    _add_store(commands)
     return top
+
+
+def _add_store(commands):
+    """Add the command `store` with its own commands."""
+    text = "look at the stored completions of teachers, forget or export them"
+    kinds = commands.add_parser("store", help=text, description=text).add_subparsers(required=True)
+
+    def command(name, function, text, *more):
+        added = kinds.add_parser(name, help=text, description=text)
+        for word, options in more:
+            added.add_argument(word, **options)
+        added.add_argument("--teacher", default="", help="only of teachers with this in their name or address")
+        added.add_argument("--text", default="", help="only with this text in prompt, completion or thinking")
+        added.add_argument("--unusable", action="store_true", help="only those without a usable explanation")
+        added.set_defaults(command=function)
+
+    keys = ("keys", {"nargs": "*", "help": "keys or their beginnings, as `list` prints them", "metavar": "KEY"})
+    command("list", list_completions, "count the completions per teacher; with a condition, list them", (
+        "--all", {"action": "store_true", "help": "list every one"}))
+    command("show", show_completions, "print completions in full", keys)
+    command("forget", forget_completions, "delete completions, so that a teacher is asked again", keys, (
+        "--yes", {"action": "store_true", "help": "do it; without it, they are only counted"}))
+    command("export", export_completions, "write completions to a file", (
+        "file", {"type": Path, "help": "a name that ends in .jsonl or .csv"}))
+
+
+def list_completions(options: argparse.Namespace) -> int:
+    """Print how many completions each teacher has written, or a line for each that is asked for."""
+    from kdutils.teacher.store_contents import line_of, summary_lines
+
+    with _store(read_only=True) as store:
+        if options.all or options.teacher or options.text or options.unusable:
+            lines = [line_of(row) for row in _chosen(store, options)]
+            print("\n".join([*lines, f"{len(lines)} completions in {store.path}"]))
+        else:
+            print("\n".join([*summary_lines(store), f"{store.size()} completions in {store.path}"]))
+    return 0
+
+
+def show_completions(options: argparse.Namespace) -> int:
+    """Print completions in full."""
+    from kdutils.teacher.store_contents import describe
+
+    with _store(read_only=True) as store:
+        print("\n\n".join(map(describe, _chosen(store, options, needs_condition=True))))
+    return 0
+
+
+def forget_completions(options: argparse.Namespace) -> int:
+    """Delete completions from the store; without --yes say how many it would be."""
+    from kdutils.teacher.store_contents import line_of
+
+    with _store(read_only=not options.yes) as store:
+        chosen = _chosen(store, options, needs_condition=True)
+        if options.yes:
+            print(f"{store.forget([row['key'] for row in chosen])} completions are forgotten; a teacher is asked again "
+                  "when a job that needs them runs")
+        else:
+            lines = [*map(line_of, chosen), f"{len(chosen)} completions would be forgotten; --yes forgets them"]
+            print("\n".join(lines))
+    return 0
+
+
+def export_completions(options: argparse.Namespace) -> int:
+    """Write completions to a file."""
+    from kdutils.teacher.store_contents import export
+
+    with _store(read_only=True) as store:
+        chosen = _chosen(store, options)
+        print(f"{len(chosen)} completions: {export(chosen, options.file)}")
+    return 0
+
+
+def _store(read_only):
+    from kdutils.teacher.store import Store, store_path
+
+    if not store_path().exists():
+        raise StudyError(f"{store_path()}: no completions are stored yet (KDUTILS_STORE names another file)")
+    return Store(store_path(), read_only)
+
+
+def _chosen(store, options, needs_condition=False):
+    from kdutils.teacher.store_contents import choose
+
+    keys = getattr(options, "keys", [])
+    if needs_condition and not (keys or options.teacher or options.text or options.unusable):
+        raise StudyError("say which completions: keys, --teacher, --text or --unusable")
+    return choose(store, keys, options.teacher, options.text, options.unusable)
 
 
 def _cores(text):
@@ -160,15 +266,19 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment
+    from kdutils.experiments.reruns import rerun_lines
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
-    experiment = load_experiment(options.experiment, options.tiny)
+    experiment = load_experiment(options.experiment, options.tiny, options.leave_out_too_long)
     changed = check_folder(experiment)
     check_data(experiment)
     if changed:
         print(changed, flush=True)
+    for line in [] if options.force else rerun_lines(experiment):
+        print(line, flush=True)
     if options.dry_run:
+        _retry(experiment, options)
         return _dry_run(experiment, options)
     begun = time.time()
     experiment.folder.mkdir(parents=True, exist_ok=True)
@@ -185,15 +295,20 @@ def run_experiment(options: argparse.Namespace) -> int:
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
         slurm.stop_jobs(experiment.folder)  # what an orphan has handed in meanwhile
+        if options.force:
+            print("everything runs again (--force)", flush=True)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+        _retry(experiment, options)
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
+        code = 0
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in invalidate_damaged(experiment):
-            if _snakemake(experiment, options, f"{folder}/metrics.json") == INTERRUPTED:
-                return INTERRUPTED
-        code = _snakemake(experiment, options)
+            if code != INTERRUPTED:
+                code = _snakemake(experiment, options, f"{folder}/metrics.json")
+        if code != INTERRUPTED:
+            code = _snakemake(experiment, options)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
@@ -206,6 +321,13 @@ def run_experiment(options: argparse.Namespace) -> int:
             page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
+
+
+def _retry(experiment, options):
+    from kdutils.experiments.retrying import retry_unusable
+
+    for line in retry_unusable(experiment, options.dry_run) if options.retry_unusable else []:
+        print(line, flush=True)
 
 
 def stop_orphans(experiment: "Experiment") -> None:
@@ -355,7 +477,13 @@ def _snakemake(experiment, options, *targets, finished_only=0):
         try:
             _follow(experiment, process, say_finished=not targets)
         except KeyboardInterrupt:
+            stopped = time.time()
+            print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
+            for job in experiment.jobs:  # a job that was stopped has not failed
+                error = experiment.folder / job.folder / "error.txt"
+                if error.is_file() and error.stat().st_mtime >= stopped - 1:
+                    error.unlink()
             return INTERRUPTED
     mask_file(experiment.folder / "snakemake.log")
     for job in experiment.jobs:  # those that are finished were masked when they were sealed
@@ -380,13 +508,30 @@ def _follow(experiment, process, say_finished):
             if outcome and job.folder not in ended:
                 ended.add(job.folder)
                 clear = "\r\033[K" if sys.stdout.isatty() else ""
-                print(f"{clear}[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} {job.folder}", flush=True)
+                start = f"[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} "
+                print(clear + _fitted(start, job.folder), flush=True)
+                if outcome == "FAILED":
+                    _say_failure(experiment.folder / job.folder)
         if over:
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
             shown = time.time()
             _show_running(experiment, begun, ended)
         time.sleep(0.3)
+
+
+def _fitted(start, text):
+    """Return `start` and `text` in one line of the terminal, or of 80 columns, without the middle of a longer text."""
+    room = shutil.get_terminal_size((80, 24)).columns - len(start)
+    if len(text) <= room or room < 20:
+        return start + text
+    return f"{start}{text[:room // 3]}…{text[len(text) - (room - room // 3 - 1):]}"
+
+
+def _say_failure(folder):
+    """Print why a run failed, and the page that shows where."""
+    reason = masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace")).strip()
+    print("\n".join(f"    {line}" for line in [*reason.splitlines(), f"page: {folder / 'report.html'}"]), flush=True)
 
 
 def _outcome(experiment, job, since):
@@ -414,7 +559,7 @@ def _show_running(experiment, begun, ended):
         width = shutil.get_terminal_size().columns
         print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
     elif lines:
-        print("\n".join(f"    {line}" for line in lines), flush=True)
+        print("\n".join(_fitted("    ", line) for line in lines), flush=True)
 
 
 def write_pages(experiment: "Experiment") -> Path:
@@ -435,9 +580,13 @@ def _report(experiment, code, page, seconds):
     with contextlib.suppress(StudyError):
         for sentence in read_json(experiment.folder / "comparison" / "metrics.json")["summary"]:
             print(sentence)
-    if code:
+    missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
+    if code == INTERRUPTED:
+        total = len(experiment.jobs)
+        print(f"stopped by Ctrl-C: {total - len(missing)} of {total} runs are finished and kept; the same command goes "
+              f"on from here:\n    {experiment.command}", file=sys.stderr)
+    elif code:
         log = experiment.folder / "snakemake.log"
-        missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
         print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; the report and {log} say what "
               "went wrong", file=sys.stderr)
     print(f"{seconds:.0f} s\nreport: {page}", flush=True)

@@ -46,7 +46,7 @@ _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
 CODE = ("kdutils", "notebooks", "constraints.txt")  # what decides a result, for git
 UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
-    "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt"}
+    "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt", "inputs.json"}
 
 
 def project_path(path: Path | str) -> Path:
@@ -99,6 +99,13 @@ def _parameter_names(notebook, executed):
         more = _assigned(source) if isinstance(source, str) else set()
         names |= more if source.startswith("# Parameters\n") or "output" in more else set()
     return names
+
+
+def injected_names(executed: object) -> set[str]:
+    """Return the names that papermill's own cell sets. `executed`: the sources of the cells that have run, ``In``."""
+    sources = executed if isinstance(executed, list) else []
+    return set().union(*(_assigned(source) for source in sources
+                         if isinstance(source, str) and source.startswith("# Parameters\n")))
 
 
 def _assigned(source):

@@ -16,10 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from kdutils.errors import StudyErrors, quoted, short
-from kdutils.runs import Run, start_run
+from kdutils.runs import Run, injected_names, start_run
 
 MAX_SEED = 2**31 - 1  # NumPy takes less than 2**32, and folds and processes add their number to a seed
 MAX_TEXT = 20_000  # characters of a text
+NULLABLE = {"config", "request"}  # mappings in which null means that something is left out
 # Control characters other than tab and line end, marks that turn the direction of a text, halves of characters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _TYPES = {"string_type": "str", "int_type": "int", "int_from_float": "int", "float_type": "float", "bool_type": "bool",
@@ -51,7 +52,10 @@ class Settings(BaseModel):
     def start(cls, variables: dict[str, Any]) -> Run:
         """Check the parameters among a notebook's ``globals()`` and open its run; StudyErrors for all that is wrong."""
         given = {name: variables[name] for name in cls.model_fields if name in variables}
-        faults = cls.faults(given) or list(cls(**given).conflicts())
+        unknown = injected_names(variables.get("In")) - set(cls.model_fields)
+        faults = [(name, f"unknown; known are {', '.join(cls.model_fields)}") for name in sorted(unknown)]
+        faults += [(name, "'' is empty") for name in ("dataset", "output") if given.get(name) == ""]
+        faults += cls.faults(given) or list(cls(**given).conflicts())
         if faults:
             raise StudyErrors([f"{cls.notebook}: parameter '{key}': {what}" for key, what in faults])
         seed = given["seed"] if "seed" in given else next(iter(given.get("seeds") or [0]))
@@ -141,8 +145,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 PRECISIONS = ("float32", "bf16")
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = list[Text]
+Folders = Annotated[list[Text], Field(min_length=1), AfterValidator(unique)]
 Split = Literal["train", "dev", "test"]
 Splits = Annotated[list[Split], Field(min_length=1), AfterValidator(unique)]
 ModelName = Annotated[str, PathOf("model")]
@@ -224,7 +230,7 @@ def plain_faults(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     The text of a base_url is left to the check of addresses, because it may hold a password.
     """
     return [fault for name, value in values.items() if name != "base_url" or not isinstance(value, str)
-            for fault in _plain_faults(value, name, name == "config")]
+            for fault in _plain_faults(value, name, name in NULLABLE)]
 
 
 def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[str, str]]:
@@ -248,7 +254,9 @@ def _plain_faults(value: Any, key: str, null: bool = False) -> Iterator[tuple[st
                 yield key, f"{quoted(name)} is not a name of a key"
             else:
                 yield from (() if name == "base_url" and isinstance(one, str) else
-                            _plain_faults(one, f"{key}.{short(name)}", null or name == "config"))
+                            _plain_faults(one, f"{key}.{short(name)}", null or name in NULLABLE))
     elif isinstance(value, list):
         for one in value:
             yield from list(_plain_faults(one, key, null))[:1]
+    elif value is not None and not isinstance(value, (str, int, float)) and "." in key:
+        yield key, f"{short(value)} is not a text, number, true, false, list or mapping"

@@ -240,7 +240,7 @@ def test_a_path_of_any_name_is_found_and_shown_as_a_shell_reads_it(path, outputs
     experiment = load_experiment(str(file))
     assert experiment.name == file.stem
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {experiment.command}"], capture_output=True, text=True)
-    assert shown.stdout.splitlines() == ["./run_all.sh", str(file)]
+    assert shown.stdout.splitlines() == [str(PROJECT / "run_all.sh"), str(file)], "it works in every folder"
 
 
 def test_the_command_of_a_shipped_experiment_is_short():

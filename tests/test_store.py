@@ -16,7 +16,7 @@ from kdutils.runs import project_path
 from kdutils.teacher import cleaning
 from kdutils.teacher import store as store_module
 from kdutils.teacher.completion import Completion, Decoding
-from kdutils.teacher.store import Request, Store, store_path
+from kdutils.teacher.store import VERSION, Request, Store, store_path
 from kdutils.teacher.stored import UNWRITTEN, Plan, PlanningTeacher, StoredTeacher
 
 IDENTITY = {"backend": "fake", "model": "parrot", "revision": "1", "precision": {"bits": 4, "kind": "nf4"}}
@@ -150,7 +150,7 @@ def test_a_person_can_read_the_rows(store):
     assert row == {"key": Request(IDENTITY, "Warum ß?", DECODING, "contrast", {"against": "nö", "strength": 0.5}).key,
                    "kind": "contrast", "teacher": json.dumps(IDENTITY, sort_keys=True), "prompt": "Warum ß?",
                    "completion": "WARUM SS? NOT nö", "finish_reason": "stop", "prompt_tokens": 2,
-                   "completion_tokens": 2, "options": '{"against": "nö", "strength": 0.5}',
+                   "completion_tokens": 2, "options": '{"against": "nö", "strength": 0.5}', "thinking": "",
                    "decoding": json.dumps({**asdict(DECODING), "stop": ["\n\n"]}, sort_keys=True)}
 
 
@@ -305,7 +305,7 @@ def test_a_file_of_another_kind_or_place_is_named(tmp_path):
     with pytest.raises(StudyError, match="other.sqlite: a database of another kind"):
         Store(tmp_path / "other.sqlite")
     with Store(tmp_path / "later.sqlite") as store:
-        store.connection.execute("PRAGMA user_version = 3")
+        store.connection.execute("PRAGMA user_version = 9")
     with pytest.raises(StudyError, match="later.sqlite: .*version"):
         Store(tmp_path / "later.sqlite")
     with pytest.raises(StudyError, match="cannot be opened"):
@@ -353,7 +353,8 @@ def test_a_row_that_is_not_as_it_was_written_is_named_not_used_and_asked_again(s
 
 
 @pytest.mark.parametrize("column", ["created", "kind", "teacher", "prompt", "completion", "finish_reason",
-                                    "prompt_tokens", "completion_tokens", "decoding", "options", "checksum"])
+                                    "prompt_tokens", "completion_tokens", "decoding", "options", "thinking",
+                                    "checksum"])
 def test_every_value_of_a_row_is_under_its_checksum(store, column):
     store.put(rows(1, 2))
     key = rows(1)[0][0].key
@@ -439,7 +440,49 @@ def test_killed_while_it_gets_checksums_it_is_the_old_store_or_the_new_one(earli
     both = [subprocess.Popen([sys.executable, "-c", UPGRADE, str(earlier), "0"], cwd=PROJECT) for _ in range(2)]
     assert [process.wait(timeout=100) for process in both] == [0, 0], "two processes do it at once"
     with Store(earlier) as store:
-        assert store.version == 2 and len(store.get(keys)) == 1199
+        assert store.version == VERSION and len(store.get(keys)) == 1199
+
+
+def test_a_store_without_thinking_gets_its_column_and_keeps_its_checksums(tmp_path):
+    path = tmp_path / "second.sqlite"
+    with Store(path) as store:
+        store.put(rows(1, 2))
+        store.connection.execute("UPDATE completions SET completion = 'x' WHERE key = ?", [rows(2)[0][0].key])
+        store.put(rows(2))  # the damaged row moves to its table
+        sums = store.connection.execute("SELECT key, checksum FROM completions").fetchall()
+        for table in ("completions", "damaged"):
+            store.connection.execute(f"ALTER TABLE {table} DROP COLUMN thinking")
+        store.connection.execute("PRAGMA user_version = 2")
+    keys, expected = [request.key for request, _ in rows(1, 2)], {request.key: done for request, done in rows(1, 2)}
+    before = path.read_bytes()
+    with Store(path, read_only=True) as store:
+        assert store.get(keys) == expected and len(list(store.rows())) == 2
+    assert path.read_bytes() == before
+    with Store(path) as store:
+        assert store.get(keys) == expected
+        assert store.connection.execute("SELECT key, checksum FROM completions").fetchall() == sums
+        store.connection.execute("UPDATE completions SET completion = 'x' WHERE key = ?", [keys[0]])
+        store.put(rows(1))
+        assert store.get(keys) == expected
+        assert store.connection.execute("SELECT count(*) FROM damaged").fetchone() == (2,)
+
+
+def test_thinking_is_kept_beside_the_text_and_under_the_checksum(store):
+    done = Completion("Ice is water.", "stop", 3, 9, "Hm\n\nso \ud83d")
+    store.put([(REQUEST, done)])
+    assert store.get([REQUEST.key])[REQUEST.key] == replace(done, thinking="Hm\n\nso ?")
+    store.connection.execute("UPDATE completions SET thinking = ''")
+    assert store.get([REQUEST.key]) == {}, "taken away, it is missed"
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else(store):
+    store.put(rows(*range(1200)))
+    keys = [request.key for request, _ in rows(*range(1200))]
+    assert store.forget([*keys[:1100], "nothing"]) == 1100 and store.forget([]) == 0
+    assert sorted(store.get(keys)) == sorted(keys[1100:])
+    store.connection.execute("UPDATE completions SET completion = 'x' WHERE key = ?", [keys[1100]])
+    found = list(store.rows())
+    assert len(found) == 99 and found[0]["teacher"] == IDENTITY and found[0]["decoding"]["max_new_tokens"]
 
 
 def test_a_file_of_0_bytes_is_named_and_not_taken_as_new(tmp_path):

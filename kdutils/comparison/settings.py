@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from kdutils.comparison.contrasts import QUESTIONS
 from kdutils.evaluation.settings import OWN, TRUTH
-from kdutils.settings import Seed, Settings, matching, of_grid, unique
+from kdutils.settings import Folders, Seed, Settings, Text, Texts, matching, of_grid, unique
 
 _PATTERN = (rf"(bleu|rouge_l|bertscore)_(teacher|human)|{'|'.join((*OWN, *TRUTH))}"
             r"|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
@@ -20,11 +20,11 @@ class CompareMethods(Settings):
     """Which runs are compared, and by which measures of their explanations."""
 
     notebook: ClassVar[str] = "31_compare_methods"
-    experiment: str = of_grid("example", "name of the experiment")
-    evaluations: list = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs")
-    trainings: list = of_grid(["kdutils/mini/example/students"], "folders of training runs")
-    explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs, for teacher costs")
-    missing: list = of_grid([], "evaluation runs that failed or were not reached")
+    experiment: Text = of_grid("example", "name of the experiment")
+    evaluations: Folders = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs")
+    trainings: Folders = of_grid(["kdutils/mini/example/students"], "folders of training runs")
+    explained: Texts = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs, for teacher costs")
+    missing: list[dict] = of_grid([], "evaluation runs that failed or were not reached")
     tested: Annotated[list[Measure], AfterValidator(unique)] = Field(
         ["words", "distractors", "names_answer", "rouge_l_teacher", "las", "qbe", "overlap_gain"],
         description="measures")

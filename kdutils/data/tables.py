@@ -40,7 +40,7 @@ EXPLANATIONS = pa.schema(
         ("raw", pa.string()),  # the text of the teacher before cleaning
         ("changes", _TEXTS),  # cleaning rules that changed the text
         ("problem", pa.string()),  # "" or why `text` is null
-        ("finish_reason", pa.string()),  # stop, length, content_filter or unknown
+        ("finish_reason", pa.string()),  # stop, length, content_filter, refusal, too_long or unknown
         ("prompt_tokens", pa.int64()),  # null if unknown
         ("completion_tokens", pa.int64()),  # null if unknown
     ]

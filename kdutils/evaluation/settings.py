@@ -2,9 +2,11 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from kdutils.settings import PRECISIONS, Count, ModelName, Seed, Settings, Split, of_grid
+from kdutils.errors import short
+from kdutils.settings import PRECISIONS, Count, Inside, ModelName, Seeds, Settings, Split, Text, of_grid
+from kdutils.student.settings import LmReader
 from kdutils.teacher.choices import ATTRIBUTIONS
 
 # The measures of a text alone, see text_metrics. They are here so that checking an experiment imports nothing heavy.
@@ -12,13 +14,23 @@ OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copi
 TRUTH = ("wholly_true", "true_share", "true_reason")  # where what a text says can be checked
 
 
+def _simulator(value: dict) -> dict:
+    """Refuse what is no setting of a language model that reads explanations."""
+    for key in value:
+        if key not in LmReader.model_fields:
+            raise Inside(short(key), f"unknown; known are {', '.join(LmReader.model_fields)}")
+    for key, what in value and (LmReader.faults(value) or LmReader(**value).conflicts()):
+        raise Inside(key, what)
+    return value
+
+
 class EvaluateStudent(Settings):
     """What students are asked, and which measures of their explanations are computed."""
 
     notebook: ClassVar[str] = "21_evaluate_student"
-    students: str = of_grid("kdutils/mini/example/students", "folder of a training run")
-    seeds: list[Seed] = of_grid([0], "seeds of the students to evaluate")
-    questions: str = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
+    students: Text = of_grid("kdutils/mini/example/students", "folder of a training run")
+    seeds: Seeds = of_grid([0], "seeds of the students to evaluate")
+    questions: Text = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
     explanations: str = of_grid("kdutils/mini/example/explanations/explanations.parquet",
                                 "teacher texts, empty for none")
     counterfactuals: str = of_grid("", "explanations of wrong answers, empty for none")
@@ -27,7 +39,8 @@ class EvaluateStudent(Settings):
     precision: Literal[*PRECISIONS] = Field("float32", description="float32 or bf16, of the student's weights")
     encoder: ModelName = Field(
         "", description="folder or Hub id of an encoder for BERTScore and the conditional logit, empty for none")
-    simulator: dict = Field({}, description="language model that predicts answers for LAS and QBE, empty means a logit")
+    simulator: Annotated[dict, AfterValidator(_simulator)] = Field(
+        {}, description="language model that predicts answers for LAS and QBE, empty means a logit")
     attribution: Literal[*ATTRIBUTIONS] = Field(
         "saliency", description="how words that drive an answer are found, see notebook 05")
     attributed_words: Annotated[int, Field(ge=1, le=1000)] = Field(

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import yaml
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, short
 from kdutils.experiments.grid import Experiment, Job, comparison_of_finished, make_jobs
+from kdutils.experiments.reruns import INPUTS, inputs_of, write_inputs
 from kdutils.experiments.steps import NOTEBOOKS
 from kdutils.runs import PROJECT, add_notebook_checksum, write_text
 
 RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
 PARAMETERS = "parameters.yaml"  # in the folder of a job
+MOST = 2000  # characters of error.txt
 START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a minute to begin
 
 
@@ -71,7 +73,7 @@ def _dumped(value):
 def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
     """Execute one job of the experiment recorded in `root`; return whether its notebook ran to the end.
 
-    What goes wrong stands in ``error.txt`` (its last line alone) and ``papermill.log`` of the job's folder.
+    What goes wrong stands in ``error.txt`` (in one line) and ``papermill.log`` of the job's folder.
     `finished_only`: the comparison over the evaluations that are finished.
     """
     experiment = recorded(Path(root) / RECORD)
@@ -82,17 +84,20 @@ def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
         raise StudyError(f"{folder}: no job of the experiment {experiment.name}")
     job, target = jobs[folder], experiment.folder / folder
     target.mkdir(parents=True, exist_ok=True)
-    (target / "error.txt").unlink(missing_ok=True)
+    for name in ("error.txt", INPUTS):
+        (target / name).unlink(missing_ok=True)
+    inputs = inputs_of(job)  # as they are when it starts
     reason = _run_notebook(job, target)
     if not reason:
         try:
+            write_inputs(inputs, target)
             add_notebook_checksum(target)
             return True
         except (OSError, StudyError) as error:
             reason = f"{type(error).__name__}: {error}"
     lines = [line for line in reason.splitlines() if line.strip()]
     with contextlib.suppress(OSError):  # where the disk is full the log may still say it
-        write_text(target / "error.txt", lines[-1] + "\n")
+        write_text(target / "error.txt", short(" ".join(lines), MOST) + "\n")
     return False
 
 

@@ -65,10 +65,11 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """The command that runs it, as a shell reads it."""
-        inside = Path(self.file).parent == FOLDER.relative_to(PROJECT)
-        words = [Path(self.file).stem if inside else self.file] + ["--tiny"] * self.tiny
-        return f"./run_all.sh {shlex.join(words)}"
+        """The command that runs it, as a shell reads it; for a file outside the project it works in every folder."""
+        shipped = Path(self.file).parent == FOLDER.relative_to(PROJECT)
+        words = [Path(self.file).stem if shipped else self.file] + ["--tiny"] * self.tiny
+        program = str(PROJECT / "run_all.sh") if Path(self.file).is_absolute() else "./run_all.sh"
+        return shlex.join([program, *words])
 
 
 # What the entries of an experiment mean

@@ -216,11 +216,23 @@ def files_of(job: Job) -> list[Path]:
         if given.get("published_folder") or data:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),
                                      given.get("published_folder") or data, bool(given.get("published_folder")))
-    elif job.kind == "explanations" and job.notebook != PROMPTINGS["tokens"].notebook:
-        files += [*prompting.FOLDER.glob("*.txt"), *_below(prompting.FOLDER / given["dataset"])]
+    elif job.kind == "explanations":
+        files += _prompt_files(job)
+        files += [project_path(given["chat_template"])] if given.get("chat_template") else []
     for path in given.get("ratings", []):
         files += _below(project_path(path))
     return sorted({path for path in files if path.is_file()})
+
+
+def _prompt_files(job):
+    """Return the prompt files that an explaining job uses: those of its prompting, and those of all data sets.
+
+    The shots are among them in any case, because texts are compared with them.
+    """
+    entry = next(one for one in PROMPTINGS.values() if one.notebook == job.notebook)
+    names = dict.fromkeys(("few_shot", *entry.prompt_files)) if entry.function else ()
+    return [*(prompting.FOLDER.glob("*.txt") if names else ()),
+            *(prompting.FOLDER / job.parameters["dataset"] / f"{name}.txt" for name in names)]
 
 
 def _models_of(given):

@@ -44,7 +44,8 @@ def _teacher(entry):
         small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
     elif entry.get("backend", "hf") != "published":
         small |= {"backend": "hf", "model": str(causal_model()), "quantization": "none", "max_new_tokens": 12}
-        for key in ("base_url", "revision", "chat"):  # of the model that is replaced
+        # Of the model that is replaced.
+        for key in ("base_url", "revision", "chat", "thinking", "system", "request", "chat_template"):
             small.pop(key, None)
     return small
 

@@ -7,15 +7,15 @@ from pydantic import AfterValidator, Field
 
 from kdutils.errors import short
 from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, NAME, NAME_RULE, TASKS
-from kdutils.settings import ModelName, PathOf, Seed, Settings, matching, of_grid, unique
+from kdutils.settings import Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
 
 
 class MakeHumanStudy(Settings):
     """Which texts people see, and who rates which."""
 
     notebook: ClassVar[str] = "22_make_human_study"
-    evaluations: list = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs to compare")
-    questions: list = of_grid(["kdutils/mini/example/questions/questions.parquet"], "tables of their questions")
+    evaluations: Folders = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs to compare")
+    questions: Folders = of_grid(["kdutils/mini/example/questions/questions.parquet"], "tables of their questions")
     explanations: str = Field("kdutils/mini/example/explanations/explanations.parquet",
                               description="teacher texts rated too, or empty")
     study: Annotated[str, matching(NAME, NAME_RULE)] = Field(

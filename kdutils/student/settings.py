@@ -11,7 +11,7 @@ from kdutils.settings import (
     Count,
     Inside,
     ModelName,
-    Seed,
+    Seeds,
     Settings,
     Share,
     Text,
@@ -112,8 +112,8 @@ class LmReader(Trained):
 class Train(Trained):
     """What every training notebook takes."""
 
-    questions: str = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
-    seeds: list[Seed] = of_grid([0], "one student is trained per seed")
+    questions: Text = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
+    seeds: Seeds = of_grid([0], "one student is trained per seed")
     tensorboard: bool = Field(False, description="write logs for TensorBoard beside the student")
 
 
@@ -128,13 +128,13 @@ class TrainLabelOnly(Train):
 class TrainOnExplanations(Train):
     """What every training on explanations takes."""
 
-    explanations: str = of_grid("kdutils/mini/example/explanations/explanations.parquet", "table of explanations")
+    explanations: Text = of_grid("kdutils/mini/example/explanations/explanations.parquet", "table of explanations")
 
 
 class TrainOnCounterfactuals(TrainOnExplanations):
     """What every training on explanations of wrong answers takes."""
 
-    counterfactuals: str = of_grid("kdutils/mini/example/counterfactuals/explanations.parquet",
+    counterfactuals: Text = of_grid("kdutils/mini/example/counterfactuals/explanations.parquet",
                                    "explanations of wrong answers")
     beta: Share = Field(0.5, description="weight of the task factual; counterfactual has the rest")
     counterfactual_style: Literal["encoder", "decoder"] = Field(

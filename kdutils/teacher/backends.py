@@ -17,10 +17,16 @@ def load_teacher(settings: dict) -> Teacher:
         from kdutils.teacher.hf import HfTeacher
 
         return HfTeacher(settings["model"], settings["quantization"], settings["token_budget"], settings["chat"],
-                         settings["revision"])
+                         settings["revision"], *_of_chats(settings))
     if backend == "openai":
         from kdutils.teacher.served import ServedTeacher
 
+        thinking, system, chat_template = _of_chats(settings)
         return ServedTeacher(settings["model"], settings["base_url"], settings["chat"], settings["requests"],
-                             settings["timeout"])
+                             settings["timeout"], thinking=thinking, system=system, chat_template=chat_template,
+                             extra=settings.get("request"))
     raise StudyError(f"backend: unknown '{backend}'; known: {', '.join(BACKENDS)}")
+
+
+def _of_chats(settings):
+    return settings.get("thinking", "auto"), settings.get("system", ""), settings.get("chat_template", "")

@@ -5,18 +5,20 @@ texts published with arXiv 2504.16056 have all three defects. Their first line, 
 is empty for every e-SNLI and StrategyQA rationale. The rules, in order, with their names in ``changes``:
 
 1. ``stripped``: white space around the text is removed.
-2. ``cut_at_blank_line``: only the first paragraph is kept.
-3. ``cut_at_marker``: the text is cut where a new item of the prompt begins (``Question:``, ``Premise:``,
+2. ``preamble_removed``: a beginning that only announces the text is removed ("Sure! Here's a brief explanation:").
+3. ``cut_at_blank_line``: only the first paragraph is kept.
+4. ``cut_at_marker``: the text is cut where a new item of the prompt begins (``Question:``, ``Premise:``,
    ``Critique:``, ``Briefly explain``, ...). This counts only at the start of a line or after a sentence, because these
    are ordinary words.
-4. ``joined_lines``: line breaks become spaces.
-5. ``answer_repeated``: a first sentence that only says "The answer is ..." is removed, as it is part of the prompt.
-6. ``unfinished_removed``: a last sentence without an end is removed; ``unfinished_kept``: it is the only sentence.
+5. ``joined_lines``: line breaks become spaces.
+6. ``answer_repeated``: a first sentence that only says "The answer is ..." is removed, as it is part of the prompt.
+7. ``unfinished_removed``: a last sentence without an end is removed; ``unfinished_kept``: it is the only sentence.
 
 A sentence ends with a full stop, question or exclamation mark or ellipsis, also those of Chinese and Japanese (。！？),
 Arabic and Urdu (؟۔) and Hindi (।). Those of Chinese and Japanese need no space after them.
 
-Where nothing is left, ``text`` is None, never an empty string, and ``problem`` says why.
+Where nothing is left, ``text`` is None, never an empty string, and ``problem`` says why. A refusal ("I'm sorry, but I
+can't help with that.") is a problem, too.
 """
 
 import re
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 
 from kdutils.data.texts import CLOSERS, ENDS, PAIRS, WIDE_ENDS
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _CLOSERS = f"[{re.escape(CLOSERS)}]*"
@@ -35,6 +37,21 @@ _MARKER = re.compile(
           |Choices[:：]
           |Assistant(?:[ ]\([^)\n]*\))?[:：]
           |Briefly[ ]explain\b)""", re.VERBOSE)
+_SPACE = re.compile(r"\s*")
+_TOPIC = r"(?:explanation|rationale|reason|reasoning|justification|critique|criticism|revision)s?"
+_OPENER = re.compile(r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|understood)"
+                     r"(?: ?[.!]+(?=\s|\Z)|,?(?=\s+here\b))", re.IGNORECASE)
+_ANNOUNCEMENT = re.compile(r"(?:here(?:['’]s| is| are)|below is|the following is) "
+                           r"(?P<what>[^.!?:：\n]{0,150})[:：](?=\s|\Z)", re.IGNORECASE)
+_LABEL = re.compile(rf"[*_#]*\s?(?:(?:brief|short|revised) )?{_TOPIC} ?[*_]*[:：][*_]*(?=\s|\Z)", re.IGNORECASE)
+_SORRY = r"""(?:i['’]?m[ ](?:\w+[ ])?sorry|i[ ]am[ ](?:\w+[ ])?sorry|sorry|i[ ]apologi[sz]e|my[ ]apologies|unfortunately
+               |as[ ]an[ ]ai\b[^.!?\n]{0,60}?)[,.]?[ ]+(?:but[ ])?(?:as[ ]an[ ]ai\b[^.!?\n]{0,60}?,[ ])?"""
+_CANNOT = r"""i(?:[ ]can(?:not|['’]t|[ ]not)|[ ]won['’]t|[ ]will[ ]not|(?:['’]m|[ ]am)[ ](?:unable|not[ ]able)[ ]to
+                |[ ]must[ ]decline[ ]to)[ ]"""
+_REFUSAL = re.compile(  # people say "I can't explain why", too, which is not a refusal
+    rf"""{_SORRY}{_CANNOT}(?!help[ ]but)
+       |{_CANNOT}(?:help[ ]with|assist|provide|comply|fulfil|generate|create|write|discuss|engage|respond|do[ ]that)\b
+       |(?:很?抱歉|对不起)[，,]?.{{0,8}}(?:无法|不能|没办法)""", re.VERBOSE | re.IGNORECASE)
 _ANSWER_LEAD = re.compile(r"""(?:(?:So )?the (?:correct )?answer is |(?:所以|因此)?(?:正确)?答案[是为：:]\s*)"""
                           """["'“‘「]?""", re.IGNORECASE)
 _ANSWER_END = re.compile(r"""["'”’」]?(?:\.["'”’]?(?:\s+|$)|[。।۔]["'”’」]?\s*)""")
@@ -57,18 +74,21 @@ class Cleaned:
 def clean(text: str | None, answer: str = "") -> Cleaned:
     """Return `text` (None counts as empty) as Cleaned, by the rules in the module's docstring.
 
-    `answer`: the answer for which the text argues, for rule 5; "" skips this rule. Problems are ``empty`` (nothing is
-    left) and ``only the answer``.
+    `answer`: the answer for which the text argues, for rule 6; "" skips this rule. Problems are ``empty`` (nothing is
+    left), ``only the answer`` and ``refusal``.
     """
     text, changes = (text or "").replace("\r\n", "\n"), []
-    for name, rule in (("stripped", str.strip), ("cut_at_blank_line", _first_paragraph),
-                       ("cut_at_marker", _before_marker), ("joined_lines", _one_line)):
+    for name, rule in (("stripped", str.strip), ("preamble_removed", _without_preamble),
+                       ("cut_at_blank_line", _first_paragraph), ("cut_at_marker", _before_marker),
+                       ("joined_lines", _one_line)):
         shorter = rule(text)
         if shorter != text:
             changes.append(name)
         text = shorter
     if not any(char.isalnum() for char in text):
         return Cleaned(None, changes, "empty")
+    if _REFUSAL.match(text):
+        return Cleaned(None, changes, "refusal")
     rest = _without_answer(text, answer)
     if not rest:
         return Cleaned(None, changes, "only the answer")
@@ -89,6 +109,30 @@ def count_changes(cleaned: list[Cleaned]) -> dict[str, int]:
         counts.update(item.changes)
         counts.update([f"problem: {item.problem}"] if item.problem else [])
     return dict(sorted(counts.items()))
+
+
+def preamble_end(text: str, start: int = 0) -> int:
+    """Return where the explanation begins in `text` from `start` on: behind white space and a preamble.
+
+    A preamble is a word such as "Sure!", an announcement ("Here's a brief explanation:") and a label ("Explanation:"),
+    or a part of these. An announcement without such a word before it must name what it announces.
+    """
+    end = _skip_space(text, start)
+    opener = _OPENER.match(text, end)
+    end = _skip_space(text, opener.end() if opener else end)
+    found = _ANNOUNCEMENT.match(text, end)
+    if found and (opener or re.search(rf"\b{_TOPIC}\b", found["what"], re.IGNORECASE)):
+        end = _skip_space(text, found.end())
+    label = _LABEL.match(text, end)
+    return _skip_space(text, label.end()) if label else end
+
+
+def _skip_space(text, start):
+    return _SPACE.match(text, start).end()
+
+
+def _without_preamble(text):
+    return text[preamble_end(text):]
 
 
 def _first_paragraph(text):

@@ -7,12 +7,17 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Completion:
-    """What a teacher wrote after one prompt; `finish_reason` is stop (by itself) or length (cut off)."""
+    """What a teacher wrote after one prompt, without its `thinking`, which is kept beside it.
+
+    `finish_reason`: stop (by itself), length (cut off), content_filter or refusal (the server says so), too_long (not
+    asked: the prompt does not fit) or planned (not asked yet).
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int | None
     completion_tokens: int | None
+    thinking: str = ""
 
 
 @dataclass(frozen=True)

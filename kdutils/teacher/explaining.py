@@ -23,11 +23,13 @@ from kdutils.runs import project_path
 from kdutils.teacher import prompting as prompts
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
-from kdutils.teacher.cleaning import clean
+from kdutils.teacher.cleaning import Cleaned, clean, preamble_end
 from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
+from kdutils.teacher.thinking import without_thinking
 
 if TYPE_CHECKING:
+    from kdutils.teacher.store import Store
     from kdutils.teacher.stored import Plan, StoredTeacher
 
 
@@ -68,9 +70,15 @@ def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: 
         progress, done, total, f"explained {done} of {total} texts")
     table = _written(teacher, questions, prompting, parameters, report)
     if len(table) and table["text"].isna().all():
-        raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({table['problem'].iloc[0]}); "
-                         "look at the prompt and at what the teacher writes to it, then run again")
+        problem = table["problem"].mode().iloc[0]
+        advice = {"cut off while thinking": "raise max_new_tokens, which thinking uses up, or set thinking: off",
+                  "only thinking": "set the server up to tell thinking and text apart, or set thinking: off; then run "
+                                   "again with --retry-unusable"}
+        raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({problem}); " + advice.get(
+            problem, "look at the prompt and at what the teacher writes to it, then run again"))
+    problems = table.loc[table["problem"] != "", "problem"].value_counts().to_dict()
     table.attrs["notes"] = {
+        **({"unusable": problems} if problems else {}),
         "prompt tokens": int(table["prompt_tokens"].sum()), "written tokens": int(table["completion_tokens"].sum()),
         "cut off at the token limit": int((table["finish_reason"] == "length").sum()),
         "completions asked for": teacher.asked, "completions from the store": teacher.kept}
@@ -106,6 +114,23 @@ def _written(teacher, questions, prompting, parameters, report):
     return pd.concat(samples, ignore_index=True)
 
 
+def unusable_completions(questions: pd.DataFrame, prompting: str, parameters: dict, store: "Store") -> dict[str, str]:
+    """Return {key: problem} of the stored completions of this explaining from which no text can be read."""
+    from kdutils.teacher.stored import PlanningTeacher
+
+    teacher = PlanningTeacher(load_teacher(parameters), store)
+    table = _written(teacher, questions, prompting, parameters, None)
+    # With the question's answer, more texts are unusable ("only the answer"); these are known by their raw text.
+    problems = {row.raw: row.problem for row in table[table["problem"] != ""].itertuples() if row.raw}
+    found = {key: problem_of(done) or problems.get(done.text, "") for key, done in teacher.stored.items()}
+    return {key: problem for key, problem in found.items() if problem}
+
+
+def problem_of(done: Completion) -> str:
+    """Return why no explanation can be read from a completion, "" if one can."""
+    return _cleaned(without_thinking(done), "").problem
+
+
 def decoding_of(parameters: dict, limit: str = "max_new_tokens") -> Decoding:
     """Return the Decoding of a notebook's parameters; `limit` names the parameter that limits the new tokens.
 
@@ -122,7 +147,7 @@ def few_shot(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     """Ask for a rationale of each question."""
     given, seed = parameters["given_answer"], parameters["seed"]
     asked = prompts.few_shot_prompts(questions, parameters["dataset"], seed, given)
-    done = _complete(teacher, questions, asked, decoding_of(parameters), progress)
+    done = _complete(teacher, questions, asked, parameters, progress=progress)
     answers, done = _answers(questions, done, given)
     return explanations_table(questions, answers, done, "rationale")
 
@@ -145,7 +170,7 @@ def _critique(teacher, questions, before, parameters, turn, progress):
     usable = before["text"].notna().to_numpy()
     asked = prompts.critique_prompts(questions[usable], parameters["dataset"], parameters["seed"],
                                      before.loc[usable, "answer"], before.loc[usable, "text"], turn)
-    done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_critique_tokens"), progress)
+    done = _complete(teacher, questions[usable], asked, parameters, "max_critique_tokens", progress)
     return _with_gaps(questions, before["answer"], done, usable, "critique", turn, "nothing to criticise")
 
 
@@ -155,7 +180,7 @@ def _revision(teacher, questions, before, critique, parameters, turn, progress):
     asked = prompts.revision_prompts(
         questions[usable], parameters["dataset"], parameters["seed"], before.loc[usable, "answer"],
         before.loc[usable, "text"], critique.loc[usable, "text"], turn, given)
-    done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_revision_tokens"), progress)
+    done = _complete(teacher, questions[usable], asked, parameters, "max_revision_tokens", progress)
     answers = before["answer"].copy()
     answers[usable], done = _answers(questions[usable], done, given)
     return _with_gaps(questions, answers, done, usable, "revision", turn, "no critique to go by")
@@ -166,7 +191,7 @@ def counterfactual(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     """Ask for an explanation of wrong answers as if each were right: of all of them, or of `wrong` drawn ones."""
     asserted = prompts.wrong_answers(questions, parameters["wrong"], parameters["seed"])
     asked = prompts.few_shot_prompts(asserted, parameters["dataset"], parameters["seed"])
-    done = _complete(teacher, asserted, asked, decoding_of(parameters), progress)
+    done = _complete(teacher, asserted, asked, parameters, progress=progress)
     return explanations_table(asserted, asserted["answer"], done, "counterfactual")
 
 
@@ -177,7 +202,9 @@ def contrastive(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     `against`: ``wrong`` contrasts the right answer with one drawn wrong answer, ``empty`` with no answer.
     """
     asked, contrary = contrastive_prompts(questions, parameters["dataset"], parameters["seed"], parameters["against"])
-    done = teacher.contrast(asked, contrary, decoding_of(parameters), parameters["strength"], progress)
+    done = _ask(lambda rows: teacher.contrast([asked[row] for row in rows], [contrary[row] for row in rows],
+                                              decoding_of(parameters), parameters["strength"], progress),
+                questions, asked, parameters.get("leave_out_too_long", False))
     return explanations_table(questions, questions["answer"], done, "rationale")
 
 
@@ -208,17 +235,38 @@ def _published(questions, prompting, parameters):
     return table
 
 
-def _complete(teacher, questions, asked, decoding, progress):
+def _complete(teacher, questions, asked, parameters, limit="max_new_tokens", progress=None):
     """Return teacher.complete of the prompts `asked`, one per row of `questions`; an error names the questions."""
-    try:
-        return teacher.complete(asked, decoding, progress)
-    except StudyError as error:
-        failed = set(getattr(error, "prompts", ()))
-        keys = list(dict.fromkeys(key for key, prompt in zip(questions["id"], asked, strict=True) if prompt in failed))
-        if not keys:
-            raise
-        named = ", ".join(repr(str(key)[:60]) for key in keys[:3]) + (f" and {len(keys) - 3} more" if keys[3:] else "")
-        raise StudyError(f"question{'s' if keys[1:] else ''} {named}: {error}") from None
+    decoding = decoding_of(parameters, limit)
+    return _ask(lambda rows: teacher.complete([asked[row] for row in rows], decoding, progress), questions, asked,
+                parameters.get("leave_out_too_long", False))
+
+
+def _ask(ask, questions, asked, leave_out):
+    """Return `ask` of all rows, without thinking in the texts; an error names the questions.
+
+    `leave_out`: a prompt that does not fit into the teacher's context gets an empty Completion, and the rest is asked.
+    """
+    too_long = set()
+    while True:
+        try:
+            done = map(without_thinking, ask([row for row, prompt in enumerate(asked) if prompt not in too_long]))
+            return [Completion("", "too_long", None, None) if prompt in too_long else next(done) for prompt in asked]
+        except StudyError as error:
+            new = set(getattr(error, "too_long", ())) - too_long
+            if not (leave_out and new):
+                raise _with_questions(error, questions, asked) from None
+            too_long |= new
+
+
+def _with_questions(error, questions, asked):
+    """Return a teacher's error with the ids of the questions whose prompts failed."""
+    failed = set(getattr(error, "prompts", ()))
+    keys = list(dict.fromkeys(key for key, prompt in zip(questions["id"], asked, strict=True) if prompt in failed))
+    if not keys:
+        return error
+    named = ", ".join(repr(str(key)[:60]) for key in keys[:3]) + (f" and {len(keys) - 3} more" if keys[3:] else "")
+    return StudyError(f"question{'s' if keys[1:] else ''} {named}: {error}")
 
 
 def _answers(questions, completions, given):
@@ -235,12 +283,26 @@ def explanations_table(questions: pd.DataFrame, answers: Sequence[str], completi
     """
     rows = []
     for question_id, answer, done in zip(questions["id"], answers, completions, strict=True):
-        cleaned = clean(done.text, answer)
+        cleaned = _cleaned(done, answer)
         rows.append({"id": question_id, "stage": stage, "round": turn, "sample": 0, "answer": answer,
                      "text": cleaned.text, "raw": done.text, "changes": list(cleaned.changes),
                      "problem": cleaned.problem, "finish_reason": done.finish_reason,
                      "prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens})
     return pd.DataFrame(rows, columns=EXPLANATIONS.names)
+
+
+def _cleaned(done, answer):
+    """Return clean() of a completion's text, with what the completion itself says of thinking and problems."""
+    cleaned = clean(done.text, answer)
+    changes = ["thinking_removed"] * bool(done.thinking) + cleaned.changes
+    reasons = {"refusal": "refusal", "content_filter": "withheld by a content filter",
+               "too_long": "too long for the context"}
+    if done.finish_reason in reasons:
+        return Cleaned(None, changes, reasons[done.finish_reason])
+    problem = cleaned.problem
+    if problem == "empty" and done.thinking:
+        problem = "cut off while thinking" if done.finish_reason == "length" else "only thinking"
+    return Cleaned(cleaned.text, changes, problem)
 
 
 def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
@@ -263,7 +325,8 @@ def split_answer(completions: list[Completion],
     """
     answers, rest = [], []
     for row, done in enumerate(completions):
-        text = re.sub(r"^\s*(?:the answer is\s+)?", "", normalize("NFC", done.text), flags=re.IGNORECASE)
+        text = normalize("NFC", done.text)
+        text = re.sub(r"^(?:the answer is\s+)?", "", text[preamble_end(text):], flags=re.IGNORECASE)
         known = [choice for choice in (list(choices)[row] if choices is not None else [])
                  if any(start == 0 for start, _ in find_mentions(text, choice))]
         begin = find_mentions(text, max(known, key=len))[0][1] if known else 0

@@ -4,11 +4,11 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, first_line
 from kdutils.hub import (
     ADAPTER,
     check_vocabulary,
@@ -25,6 +25,8 @@ from kdutils.runs import sha256
 from kdutils.teacher.choices import QUANTIZATIONS
 from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
 from kdutils.teacher.contrastive import contrast
+from kdutils.teacher.prompting import read_template
+from kdutils.teacher.thinking import answer_start, opens_thinking, without_thinking
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +47,14 @@ class HfTeacher:
     """
 
     def __init__(self, model: str, quantization: str = "none", token_budget: int = 8192, chat: bool = False,
-                 revision: str = "") -> None:
+                 revision: str = "", thinking: str = "auto", system: str = "", chat_template: str = "") -> None:
         """Prepare `model` (a folder or Hub id): float32 on a CPU, bf16 on a GPU, or quantised by bitsandbytes.
 
         Only safetensors are read, and no code of the model's author is run. `token_budget`: tokens of a batch, padding
         and new tokens included; the shared prefix counts once. `chat`: each prompt becomes a user's message in the
-        tokenizer's chat template. `revision`: branch, tag or commit of a Hub id. Raises StudyError for a model that
-        cannot be read, a vocabulary that does not belong to it, and a missing chat template.
+        tokenizer's chat template, or in `chat_template` (a Jinja file), after the message `system`. `thinking`: on or
+        off is handed to the template. `revision`: branch, tag or commit of a Hub id. Raises StudyError for a model that
+        cannot be read, a vocabulary that does not belong to it, and a missing or broken chat template.
         """
         if quantization not in QUANTIZATIONS:
             raise StudyError(f"quantization: unknown '{quantization}'; known: {', '.join(QUANTIZATIONS)}")
@@ -71,8 +74,12 @@ class HfTeacher:
         self.tokenizer = read_tokenizer(model, revision)
         rows = getattr(self.config.get_text_config(), "vocab_size", None) or len(self.tokenizer)
         self.without_row = check_vocabulary(model, self.tokenizer, rows)
+        if chat_template:
+            self.tokenizer.chat_template = read_template(chat_template)
         if chat and not self.tokenizer.chat_template:
-            raise StudyError(f"{model}: the tokenizer has no chat template; set chat to false or take a chat model")
+            raise StudyError(f"{model}: the tokenizer has no chat template; set chat to false, give a chat_template or "
+                             "take a chat model")
+        self.thinking, self.system = thinking, system
 
     @cached_property
     def identity(self) -> dict:
@@ -92,6 +99,8 @@ class HfTeacher:
         if self.chat:
             template = str(self.tokenizer.chat_template)
             identity["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
+        given = {"thinking": self.thinking if self.thinking != "auto" else "", "system": self.system}
+        identity |= {name: value for name, value in given.items() if value}
         return identity
 
     @cached_property
@@ -185,11 +194,24 @@ class HfTeacher:
                 progress(sum(counts[text] for text in done), len(texts))
         return done
 
+    def in_chat(self, prompt: str) -> str:
+        """Return `prompt` as the user's message in the chat template, with the system message if there is one."""
+        from jinja2 import TemplateError
+
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        # Templates name it in one of two ways, and ignore what they do not know.
+        given = {} if self.thinking == "auto" else dict.fromkeys(("enable_thinking", "thinking"), self.thinking == "on")
+        try:
+            return self.tokenizer.apply_chat_template([*messages, {"role": "user", "content": prompt}], tokenize=False,
+                                                      add_generation_prompt=True, **given)
+        except TemplateError as error:
+            raise StudyError(f"{self.name}: its chat template cannot take this prompt ({first_line(error)}); give "
+                             "another chat_template, or leave `system` out") from None
+
     def _encode(self, prompts):
         """Return the token ids of each prompt, special tokens and chat template included."""
         if self.chat:
-            prompts = [self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False,
-                                                          add_generation_prompt=True) for prompt in prompts]
+            prompts = [self.in_chat(prompt) for prompt in prompts]
         rows = self.tokenizer(list(prompts), add_special_tokens=not self.chat)["input_ids"] if prompts else []
         self._check_rows(rows)
         return rows
@@ -206,16 +228,22 @@ class HfTeacher:
 
     def _check_lengths(self, texts, encoded, new):
         seq2seq = self.config.is_encoder_decoder
-        context = _positions(self.config, "encoder")
+        context, too_long, error = _positions(self.config, "encoder"), [], None
         for row, text in enumerate(texts):
             for prompt, ids in zip(text, encoded[text], strict=True):
                 needed = len(ids) + (0 if seq2seq else new)
                 if not ids:
                     raise StudyError(f"{self.name}: prompt {row} is empty: there is no token to continue")
                 if context and needed > context:
-                    what, instead = ("", "") if seq2seq else (" with the new ones", " or lower max_new_tokens")
-                    raise StudyError(f"{self.name}: prompt {row} takes {needed} tokens{what}, {needed - context} more "
-                                     f"than the context of {context}; it begins {prompt[:60]!r}; shorten it{instead}")
+                    what, instead = ("", "") if seq2seq else (" with the new ones", ", lower max_new_tokens")
+                    too_long.append(text[0])
+                    error = error or StudyError(
+                        f"{self.name}: prompt {row} takes {needed} tokens{what}, {needed - context} more than the "
+                        f"context of {context}; it begins {prompt[:60]!r}; shorten it{instead}, or leave out "
+                        "what does not fit (leave_out_too_long: true)")
+        if error:
+            error.prompts = error.too_long = list(dict.fromkeys(too_long))
+            raise error
         room = _positions(self.config, "decoder")
         if seq2seq and room and new >= room:
             raise StudyError(f"{self.name}: max_new_tokens is {new}; the model writes {room - 1} at most")
@@ -233,7 +261,13 @@ class _Call:
 
         tokenizer, ends = self.teacher.tokenizer, self.teacher.model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        return Endings(tokenizer, frozenset(ends), tuple(self.decoding.stop), self.decoding.max_new_tokens)
+        return Endings(tokenizer, frozenset(ends), tuple(self.decoding.stop), self.decoding.max_new_tokens,
+                       partial(answer_start, opened=self.opened) if self.teacher.chat else None)
+
+    @cached_property
+    def opened(self):
+        """Whether the chat template begins the thinking, so that the text has its end alone."""
+        return self.teacher.chat and opens_thinking(self.teacher.in_chat(next(iter(self.encoded))[0]))
 
     @cached_property
     def shared(self):
@@ -275,8 +309,9 @@ class _Call:
             prefix_decoding.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
         else:
             prefix_decoding.write_plainly(teacher.model, contexts, drafts, choose, teacher.pad)
-        return {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
+        done = {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
                 for text, draft in zip(batch, drafts, strict=True)}
+        return {text: without_thinking(one, self.opened) for text, one in done.items()} if teacher.chat else done
 
 
 def _name_of(given):

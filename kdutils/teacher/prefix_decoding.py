@@ -31,12 +31,16 @@ Choose = Callable[[torch.Tensor, "list[Draft]"], list[int]]  # (logits, drafts) 
 
 @dataclass(frozen=True)
 class Endings:
-    """When a completion ends: at one of `end_tokens`, at a text of `stop` (cut off), or at `limit` new tokens."""
+    """When a completion ends: at one of `end_tokens`, at a text of `stop` (cut off), or at `limit` new tokens.
+
+    `start` returns where in a text a stop text counts from, None for nowhere yet; without it, from the beginning.
+    """
 
     tokenizer: object
     end_tokens: frozenset
     stop: tuple
     limit: int
+    start: Callable[[str], int | None] | None = None
     known: dict = field(default_factory=dict, repr=False)  # token -> may_stop
 
     def may_stop(self, token: int) -> bool:
@@ -53,7 +57,8 @@ class Endings:
     def cut(self, ids: list[int]) -> tuple[str, bool]:
         """Return (the text of `ids` up to the first stop text, whether there was one)."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        found = [text.find(mark) for mark in self.stop if mark in text]
+        start = self.start(text) if self.start else 0
+        found = [] if start is None else [at for mark in self.stop if (at := text.find(mark, start)) >= 0]
         return (text[:min(found)], True) if found else (text, False)
 
 

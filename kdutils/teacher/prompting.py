@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import format_choices
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, first_line, short
+from kdutils.runs import project_path
 
 FOLDER = Path(__file__).with_name("prompts")
 SLOT = re.compile(r"\{(\w+)\}")
@@ -29,6 +30,15 @@ def template(dataset: str, prompting: str) -> tuple[str, str]:
         raise StudyError(f"{path}: no prompt of this name for '{dataset}'; write this file; there are: {known}")
     head, _, item = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n\n")
     return (head + "\n\n" if head else ""), item
+
+
+def read_template(path: str) -> str:
+    """Return the text of a chat template, a Jinja file at `path` (relative to the project); "" for no path."""
+    try:
+        return project_path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"chat_template: {short(path, 200)} cannot be read ({first_line(error)}); give a text file "
+                         "with a Jinja template") from None
 
 
 def fill(layout: str, **values: str) -> str:

@@ -11,21 +11,34 @@ import queue
 import random
 import re
 import threading
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from kdutils.errors import StudyError, masked, refuse_secrets
+from kdutils.teacher.cleaning import preamble_end
 from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
+from kdutils.teacher.prompting import read_template
+from kdutils.teacher.thinking import without_thinking
 
 VENDOR = "https://api.openai.com/v1"
-FINISHED = {"stop": "stop", "eos_token": "stop", "stop_sequence": "stop", "length": "length"}
+# The words of servers for why a text ended, in small letters; those without a text are in WITHHELD.
+FINISHED = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "end_of_turn", "stop_sequence", "stop_str", "stop_token",
+                     "complete", "completed", "finished", "done"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length",
+                     "token_limit"), "length")}
+WITHHELD = {"content_filter": "content_filter", "content_filtered": "content_filter", "safety": "content_filter",
+            "recitation": "content_filter", "blocklist": "content_filter", "prohibited_content": "content_filter",
+            "spii": "content_filter", "guardrail_intervened": "content_filter", "refusal": "refusal"}
+THINKING = ("reasoning_content", "reasoning", "thinking")  # fields of a message: vLLM and others, Ollama and OpenRouter
 STOPS_SENT = 4  # the API accepts no more
 # Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
 _ADVICE = {
-    400: "change what the message names",
+    400: "change what the message names (`request` adds fields, and with null leaves them out)",
     401: "check that OPENAI_API_KEY is set and right", 403: "check that OPENAI_API_KEY is set and right",
     404: "check the model's name, base_url (most end in /v1), and whether it has this endpoint (chat: true or false)",
-    422: "change what the message names",
+    422: "change what the message names (`request` adds fields, and with null leaves them out)",
     429: "wait, or lower `requests`",
 }
 
@@ -50,10 +63,17 @@ class ServedTeacher:
     to the endpoint for text completion, which continues it. `timeout`: seconds without a byte. A busy server sends
     nothing while a request waits or is not complete. A failed request is repeated up to `retries` times, with
     increasing pauses or as the server says (Retry-After).
+
+    With `chat` only: `system` is a message before each prompt; `thinking` (on or off) and `chat_template` (a Jinja
+    file) go to the server as fields that vLLM, SGLang and llama.cpp know. `extra`: further fields of each request,
+    which take the place of the study's own; None leaves a field out. All four are part of the identity where given.
+
+    The chat endpoint gets no stop texts, because they would also end the thinking of a model. Its texts are cut here.
     """
 
     def __init__(self, model: str, base_url: str = "", chat: bool = True, requests: int = 8, timeout: float = 600,
-                 retries: int = 6) -> None:
+                 retries: int = 6, thinking: str = "auto", system: str = "", extra: dict | None = None,
+                 chat_template: str = "") -> None:
         if requests < 1:
             raise StudyError(f"requests: {requests} at the same time; give 1 or more")
         if timeout <= 0:
@@ -62,6 +82,17 @@ class ServedTeacher:
         refuse_secrets({"model": model})  # it is part of the identity, which the store keeps
         self.base_url = server_address(base_url)
         self.identity = {"backend": "openai", "model": model, "base_url": self.base_url, "chat": bool(chat)}
+        template = read_template(chat_template)
+        self.messages, self.extra = [{"role": "system", "content": system}] if system else [], dict(extra or {})
+        refuse_secrets({"system": system, "request": self.extra})
+        self.fields = {"chat_template": template} if template else {}
+        if thinking != "auto":  # templates name it in one of two ways
+            self.fields["chat_template_kwargs"] = dict.fromkeys(("enable_thinking", "thinking"), thinking == "on")
+        given = {"thinking": thinking if thinking != "auto" else "", "system": system, "request": self.extra,
+                 "chat_template": template}
+        self.identity |= {name: value for name, value in given.items() if value}
+        # Newer models of OpenAI accept only max_completion_tokens, many servers only max_tokens.
+        self.limit = "max_completion_tokens" if chat and self.base_url == VENDOR else "max_tokens"
 
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return an estimate of the tokens of each prompt, a quarter of its characters: only the server can count."""
@@ -71,10 +102,10 @@ class ServedTeacher:
                  keep: Keep | None = None) -> list[Completion]:
         """Return one Completion per prompt, in their order (see completion.Teacher). Equal prompts are sent once.
 
-        Token counts are None where the server gives none. A text that a content filter withheld is a Completion without
-        text, with the finish reason content_filter; cleaning marks it as unusable. Raises StudyError when the server
-        keeps failing, or when some prompts do not fit or get no usable reply (these are the error's `prompts`). All
-        completions that did arrive went to `keep`.
+        Token counts are None where the server gives none. A text that a content filter withheld, or that is nothing but
+        thinking, is a Completion without text; explaining marks it as unusable. Raises StudyError when the server
+        keeps failing, or when some prompts do not fit or get no usable reply. These are the error's `prompts`, and
+        those that do not fit its `too_long`. All completions that did arrive went to `keep`.
         """
         distinct = list(dict.fromkeys(prompts))
         written, failed = {}, {}
@@ -98,6 +129,7 @@ class ServedTeacher:
         if failed:
             error = StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
             error.prompts = list(failed) if _refusal(failed) is None else []
+            error.too_long = [prompt for prompt in error.prompts if isinstance(failed[prompt], _TooLong)]
             raise error
         return [written[prompt] for prompt in prompts]
 
@@ -157,8 +189,12 @@ class ServedTeacher:
                 reply = endpoint.with_raw_response.create(**self._body(prompt, decoding))
                 return self._completion(reply.text, decoding)
             except APIStatusError as error:
-                if error.status_code in (400, 413, 422) and _TOO_LONG.search(error.response.text):
-                    raise _TooLong(f"{error.status_code} {error.response.text}") from None
+                text = error.response.text
+                if self.limit == "max_tokens" and error.status_code in (400, 422) and "max_completion_tokens" in text:
+                    self.limit = "max_completion_tokens"
+                    return self._ask(client, prompt, decoding, stopping)
+                if error.status_code in (400, 413, 422) and _TOO_LONG.search(text):
+                    raise _TooLong(f"{error.status_code} {text}") from None
                 raise
             except _TooLong:
                 raise
@@ -167,16 +203,22 @@ class ServedTeacher:
                     raise
 
     def _body(self, prompt, decoding):
-        # Newer models of OpenAI accept only max_completion_tokens, many servers only max_tokens.
-        limit = "max_completion_tokens" if self.chat and self.base_url == VENDOR else "max_tokens"
-        body = {"model": self.model, limit: decoding.max_new_tokens, "temperature": decoding.temperature}
-        body |= {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
-        if decoding.stop:
-            body["stop"] = list(decoding.stop[:STOPS_SENT])
+        body = {"model": self.model, self.limit: decoding.max_new_tokens, "temperature": decoding.temperature}
+        if self.chat:
+            body["messages"] = [*self.messages, {"role": "user", "content": prompt}]
+        else:
+            body["prompt"] = prompt
+            body |= {"stop": list(decoding.stop[:STOPS_SENT])} if decoding.stop else {}
         if decoding.temperature > 0:
             seed = random.Random(f"{decoding.seed} {decoding.sample}").getrandbits(31)  # a different one per sample
             body |= {"top_p": decoding.top_p, "seed": seed}
-        return body
+        extra = {name: value for name, value in self.extra.items() if value is not None}
+        if extra.keys() & {"max_tokens", "max_completion_tokens"}:
+            body.pop(self.limit)
+        for name in self.extra:
+            body.pop(name, None)
+        options = {**self.fields.get("chat_template_kwargs", {}), **extra.get("chat_template_kwargs", {})}
+        return body | {"extra_body": {**self.fields, **extra, **({"chat_template_kwargs": options} if options else {})}}
 
     def _completion(self, reply, decoding):
         try:
@@ -184,7 +226,8 @@ class ServedTeacher:
             if isinstance(reply, dict) and not {"choices", "error"} & reply.keys():
                 raise _OtherApi
             choice = reply["choices"][0]
-            text, reason = choice["message"]["content"] if self.chat else choice["text"], choice["finish_reason"]
+            message, reason = choice["message"] if self.chat else {"content": choice["text"]}, choice["finish_reason"]
+            text, thinking, refusal = _parts(message)
             usage = reply.get("usage") or {}
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             tokens = [count if type(count) is int else None for count in tokens]
@@ -192,20 +235,27 @@ class ServedTeacher:
             raise _Unusable("a reply that is not JSON") from None
         except (LookupError, TypeError, AttributeError):
             raise _Unusable("a reply without a completion") from None
-        if reason == "content_filter":
-            return Completion("", reason, *tokens)
-        if not isinstance(reason, str) or reason not in FINISHED:
+        ended = reason.lower().removeprefix("finish_reason_") if isinstance(reason, str) else ""
+        if ended in WITHHELD or refusal:
+            reason = "refusal" if refusal else WITHHELD[ended]
+            return Completion((refusal or text or "") if reason == "refusal" else "", reason, *tokens, thinking)
+        if ended not in FINISHED:
             raise _Unusable(f"a reply that ended neither by itself nor at the token limit ({reason!r})")
-        if not isinstance(text, str) or not text and not (FINISHED[reason] == "stop" and tokens[1]):
+        reason = FINISHED[ended]
+        if not isinstance(text, str) and not thinking:
+            raise _Unusable("a reply without text")
+        done = without_thinking(Completion(text or "", reason, *tokens, thinking))
+        if not (text or done.thinking) and not (reason == "stop" and tokens[1]):
             # A model with nothing to say writes an end token. That is a valid completion with an empty text.
             used_up = ", its tokens used up (a model that reasons first needs more)" if reason == "length" else ""
             raise _Unusable("a reply without text" + used_up)
-        text = text.encode("utf-8", "replace").decode("utf-8")  # a file cannot hold half a character
-        cut = min((text.find(mark) for mark in decoding.stop if mark in text), default=None)  # some servers ignore stop
+        text = done.text
+        start = preamble_end(text) if self.chat else 0
+        cut = min((text.find(mark, start) for mark in decoding.stop if mark in text[start:]), default=None)
         if reason == "length" and cut is None and (tokens[1] or decoding.max_new_tokens) < decoding.max_new_tokens - 1:
             # The server's context was full. This is not a text that ended at the limit of the study.
             raise _TooLong(f"a reply cut off after {tokens[1]} of {decoding.max_new_tokens} tokens")
-        return Completion(text[:cut], FINISHED[reason] if cut is None else "stop", *tokens)
+        return replace(done, text=text[:cut], finish_reason=reason if cut is None else "stop")
 
     def _message(self, failed, done, total, kept):
         """Return what failed, how many completions there are, and what to do; raise an error of this code again."""
@@ -246,7 +296,43 @@ class ServedTeacher:
                     "look at the server's log")
         others = f" and {len(failed) - len(too_long)} more got no usable reply" if len(failed) > len(too_long) else ""
         return (f"{len(too_long)} of the prompts: too long for the context, new tokens included{others}; {which}",
-                "start the server with a longer context, or ask for fewer tokens")
+                "start the server with a longer context, ask for fewer tokens, or leave out what does not fit "
+                "(leave_out_too_long: true)")
+
+
+def _parts(message):
+    """Return (text or None, thinking, refusal) of a message, whose content is a text or a list of parts.
+
+    Half a character, which no file can hold, becomes a question mark.
+    """
+    content, texts, refusal = message.get("content"), [], message.get("refusal") or ""
+    thoughts = [next((message[name] for name in THINKING if isinstance(message.get(name), str)), "")]
+    for part in content if isinstance(content, list) else []:
+        part = part if isinstance(part, dict) else {"text": part}
+        kind = str(part.get("type", ""))
+        if kind == "refusal":
+            refusal = part.get("refusal") or part.get("text") or refusal
+        elif "think" in kind or "reason" in kind:
+            thoughts.append(_text_in(part.get("thinking") or part.get("text") or part.get("summary")))
+        else:
+            texts.append(_text_in(part.get("text")))
+    if isinstance(content, list):
+        content = "".join(texts) if texts else None
+    if isinstance(refusal, bool) or not isinstance(refusal, str):
+        refusal = ""
+    content = _whole_characters(content) if isinstance(content, str) else None
+    return content, _whole_characters("\n".join(filter(None, thoughts)).strip()), _whole_characters(refusal)
+
+
+def _text_in(value):
+    """Return the text of a part, which may be a list of parts itself."""
+    if isinstance(value, list):
+        return "".join(_text_in(one.get("text") if isinstance(one, dict) else one) for one in value)
+    return value if isinstance(value, str) else ""
+
+
+def _whole_characters(text):
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _refusal(failed):

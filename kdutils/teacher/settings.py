@@ -7,7 +7,22 @@ from pydantic import AfterValidator, Field
 
 from kdutils.errors import short
 from kdutils.runs import project_path
-from kdutils.settings import Count, Folder, ModelName, Seed, Settings, Splits, Texts, at_least, of_grid, unique
+from kdutils.settings import (
+    Count,
+    Folder,
+    Folders,
+    Inside,
+    ModelName,
+    PathOf,
+    Seed,
+    Settings,
+    Splits,
+    Text,
+    Texts,
+    at_least,
+    of_grid,
+    unique,
+)
 from kdutils.teacher.choices import (
     ATTRIBUTION_TARGETS,
     ATTRIBUTIONS,
@@ -21,10 +36,24 @@ Attribution = Literal[*ATTRIBUTIONS]
 QUESTIONS = "kdutils/mini/example/questions/questions.parquet"
 
 
+# Fields that `request` cannot set.
+OF_THE_STUDY = ("model", "messages", "prompt", "stream", "n", "stop", "chat_template")
+
+
+def _fields(value: dict) -> dict:
+    """Refuse fields of a request that the study sets itself."""
+    for key in value:
+        if key in OF_THE_STUDY:
+            instead = {"model": "; use `model`", "messages": "; use `system`", "stop": "; use `stop`",
+                       "chat_template": "; use `chat_template`"}
+            raise Inside(key, f"the study sets this field itself{instead.get(key, '')}")
+    return value
+
+
 class Explain(Settings):
     """What all promptings share whose texts a language model writes."""
 
-    questions: str = of_grid(QUESTIONS, "table of questions")
+    questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "data set whose prompts and published files are used")
     backend: Literal[*BACKENDS] = Field(
         "hf", description="hf: a model of transformers, openai: a server, published: published files")
@@ -34,9 +63,17 @@ class Explain(Settings):
     quantization: Literal[*QUANTIZATIONS] = Field("none", description="none, int8 or nf4; backend hf only")
     token_budget: Count = Field(8192, description="tokens of a batch with padding and new tokens; backend hf only")
     chat: bool = Field(False, description="wrap each prompt in the chat template of the model")
+    thinking: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether the model thinks first, auto leaves it to the model; with chat only")
+    system: str = Field("", description="message before each prompt that says how to answer; with chat only")
+    chat_template: Annotated[str, PathOf("any")] = Field(
+        "", description="Jinja file in place of the chat template of the model; with chat only")
     base_url: str = Field("", description="address of the server, empty means OPENAI_BASE_URL; backend openai only")
     requests: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="requests in flight; backend openai only")
     timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
+    request: Annotated[dict, AfterValidator(_fields)] = Field(
+        {}, description="further fields of each request, null leaves a field out; backend openai only")
+    leave_out_too_long: bool = Field(False, description="leave out prompts that do not fit into the context")
     max_new_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
     temperature: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="0 is greedy, above 0 samples with the seed")
@@ -52,6 +89,11 @@ class Explain(Settings):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.backend == "openai" and (self.quantization != "none" or self.revision):
             yield "backend", "a server decides on quantization and revision itself; leave both out"
+        for name in ("system", "chat_template", "thinking"):
+            if not self.chat and getattr(self, name) not in ("", "auto"):
+                yield name, "needs a chat; set chat: true"
+        if self.request and self.backend != "openai":
+            yield "request", "only a server gets requests; set backend: openai"
         if self.backend == "hf" and self.base_url:
             yield "base_url", "only a server has a base_url; set backend: openai"
         if self.backend == "hf" and self.revision and project_path(self.model).is_dir():
@@ -128,7 +170,7 @@ class ExplainTokens(Settings):
     """Attributed words of a fine-tuned teacher in the place of texts (arXiv 2409.12586)."""
 
     notebook: ClassVar[str] = "05_explain_tokens"
-    questions: str = of_grid(QUESTIONS, "table of questions")
+    questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "name of the data set")
     model: ModelName = Field("kdutils/mini/example/students/seed-0", description="fine-tuned teacher, folder or Hub id")
     attribution: Attribution = Field("saliency", description="saliency, input_x_gradient, integrated_gradients, "
@@ -157,7 +199,7 @@ class JudgeExplanations(Settings):
     """What the teachers wrote, side by side."""
 
     notebook: ClassVar[str] = "07_judge_explanations"
-    explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
+    explained: Folders = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="texts shown per run, stage and verdict")
     seed: Seed = Field(0, description="draws those texts")
     output: str = of_grid("outputs/explore/07_judge_explanations", "folder of this run")

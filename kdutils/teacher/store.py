@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,13 +29,15 @@ from kdutils.errors import StudyError, masked
 from kdutils.runs import project_path
 from kdutils.teacher.completion import Completion, Decoding
 
-VERSION = 2  # of the table; 1 had no checksums
-_COLUMNS = ("key, created, kind, teacher, prompt, completion, finish_reason, prompt_tokens, completion_tokens, "
-            "decoding, options")  # the checksum covers these
+VERSION = 3  # of the table; 1 had no checksums, 1 and 2 no thinking
+_BASE = ("key, created, kind, teacher, prompt, completion, finish_reason, prompt_tokens, completion_tokens, "
+         "decoding, options")
+_COLUMNS = f"{_BASE}, thinking"  # the checksum covers these
 _TABLE = """CREATE TABLE {} (
     key TEXT PRIMARY KEY, created TEXT NOT NULL, kind TEXT NOT NULL, teacher TEXT NOT NULL, prompt TEXT NOT NULL,
     completion TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
-    decoding TEXT NOT NULL, options TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '')"""
+    decoding TEXT NOT NULL, options TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '',
+    thinking TEXT NOT NULL DEFAULT '')"""
 _DAMAGED = _TABLE.format("IF NOT EXISTS damaged").replace(" PRIMARY KEY", "")
 _CORRUPT = ("this is not a readable store of completions; restore a copy of it, or move it away "
             "(its completions would be asked for again)")
@@ -91,7 +93,7 @@ class Store:
             self._make()
             self.connection, self.version = self._open("rwc")
         if self.version < VERSION:
-            self._add_checksums()
+            self._bring_up_to_date()
 
     def _open_read_only(self):
         """Return (a connection that changes nothing, version)."""
@@ -149,19 +151,24 @@ class Store:
                              "move it away or set KDUTILS_STORE")
         return connection, version
 
-    def _add_checksums(self):
-        """Turn a store of version 1 into one of version 2, in one transaction."""
+    def _bring_up_to_date(self):
+        """Turn a store of an earlier version into one of this version, in one transaction."""
         with self._transaction():
             version, = self.connection.execute("PRAGMA user_version").fetchone()
-            if version < VERSION:  # else another process has done it
+            if version == 1:
                 self.connection.execute("ALTER TABLE completions ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
                 last = -2**63
-                while rows := self.connection.execute(f"SELECT rowid, {_COLUMNS} FROM completions WHERE rowid > ? "
+                while rows := self.connection.execute(f"SELECT rowid, {_BASE} FROM completions WHERE rowid > ? "
                                                       "ORDER BY rowid LIMIT 500", [last]).fetchall():
                     # A damaged text gets an empty checksum, which matches no row.
                     self.connection.executemany("UPDATE completions SET checksum = ? WHERE rowid = ?",
-                                                [(_checksum(row), number) for number, *row in rows])
+                                                [(_checksum([*row, ""]), number) for number, *row in rows])
                     last = rows[-1][0]
+            if version < VERSION:  # else another process has done it
+                tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name IN "
+                                                 "('completions', 'damaged')").fetchall()
+                for name, in tables:
+                    self.connection.execute(f"ALTER TABLE {name} ADD COLUMN thinking TEXT NOT NULL DEFAULT ''")
                 self.connection.execute(f"PRAGMA user_version = {VERSION}")
         self.version = VERSION
 
@@ -179,9 +186,9 @@ class Store:
         """Return {key: Completion} of the stored ones of `keys`; damaged rows are left out and reported."""
         found, damaged = {}, []
         for whole, row in self._rows(keys):
-            key, _, _, _, _, *values = row[:9]
+            key, values = row[0], row[5:9]
             if whole:
-                found[key] = Completion(*values)
+                found[key] = Completion(*values, row[-1])
             elif key not in self._reported:
                 damaged.append(row)
         self._reported |= {row[0] for row in damaged}
@@ -193,15 +200,36 @@ class Store:
 
     def _rows(self, keys):
         """Yield (whether it is undamaged, the values of _COLUMNS) of each row that has one of `keys`."""
-        keys, last = list(keys), "checksum" if self.version == VERSION else "NULL"
+        keys = list(keys)
         for start in range(0, len(keys), 500):  # below the limit of variables of any SQLite
             part = keys[start:start + 500]
             with self._named_errors():
-                rows = self.connection.execute(f"SELECT {_COLUMNS}, {last} FROM completions "
-                                               f"WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
+                rows = self.connection.execute(f"{self._select} WHERE key IN ({','.join('?' * len(part))})",
+                                               part).fetchall()
             for *row, checksum in rows:
                 expected = _checksum(row)
                 yield bool(expected) and checksum in (expected, None), row
+
+    @property
+    def _select(self):
+        """The beginning of a query for the values of _COLUMNS and the checksum; an earlier version lacks some."""
+        return (f"SELECT {_BASE}, {'thinking' if self.version >= 3 else repr('')}, "
+                f"{'checksum' if self.version >= 2 else 'NULL'} FROM completions")
+
+    def rows(self) -> Iterator[dict]:
+        """Yield every undamaged completion, the oldest first, as a dict of its columns; JSON in them is read."""
+        with self._named_errors():
+            for *row, checksum in self.connection.execute(f"{self._select} ORDER BY created, rowid"):
+                expected = _checksum(row)
+                if expected and checksum in (expected, None):
+                    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+                    yield values | {name: _identity(values[name]) for name in ("teacher", "decoding", "options")}
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Delete the completions under `keys`, all of them or none; return how many there were."""
+        with self._transaction():
+            deleted = self.connection.executemany("DELETE FROM completions WHERE key = ?", [(key,) for key in keys])
+            return max(deleted.rowcount, 0)
 
     def put(self, rows: Iterable[tuple[Request, Completion]]) -> None:
         """Store the (Request, Completion) pairs of `rows`, all of them or none; existing rows stay as they are.
@@ -211,18 +239,20 @@ class Store:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         values = [(request.key, created, request.kind, _readable(request.teacher), _utf8(request.prompt),
                    _utf8(done.text), done.finish_reason, done.prompt_tokens, done.completion_tokens,
-                   _readable(asdict(request.decoding)), _readable(request.options)) for request, done in rows]
+                   _readable(asdict(request.decoding)), _readable(request.options), _utf8(done.thinking))
+                  for request, done in rows]
         with self._transaction():
             self._put_aside([row[0] for whole, row in self._rows([value[0] for value in values]) if not whole])
             self.connection.executemany(
-                f"INSERT INTO completions VALUES ({','.join('?' * 12)}) ON CONFLICT (key) DO NOTHING",
-                [(*value, _checksum(value)) for value in values])
+                f"INSERT INTO completions ({_COLUMNS}, checksum) VALUES ({','.join('?' * 13)}) "
+                "ON CONFLICT (key) DO NOTHING", [(*value, _checksum(value)) for value in values])
 
     def _put_aside(self, keys):
         if keys:
             self.connection.execute(_DAMAGED)
         for key in keys:
-            self.connection.execute("INSERT INTO damaged SELECT * FROM completions WHERE key = ?", [key])
+            self.connection.execute(f"INSERT INTO damaged ({_COLUMNS}, checksum) SELECT {_COLUMNS}, checksum "
+                                    "FROM completions WHERE key = ?", [key])
             self.connection.execute("DELETE FROM completions WHERE key = ?", [key])
 
     def size(self) -> int:
@@ -281,8 +311,12 @@ def _identity(text):
 
 
 def _checksum(row):
-    """Return the SHA-256 of the values of _COLUMNS, "" where the store would never write one of them."""
+    """Return the SHA-256 of the values of _COLUMNS, "" where the store would never write one of them.
+
+    An empty thinking is left out, so that completions of earlier versions keep their checksums.
+    """
     try:
+        row = row if row[-1] != "" else row[:-1]
         row = [int(value) if isinstance(value, bool) else value for value in _canonical(row)]  # as SQLite keeps them
         text = json.dumps(row, allow_nan=False, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -97,16 +97,18 @@ class PlanningTeacher(StoredTeacher):
 
     Their text is UNWRITTEN, their finish reason "planned". So a prompting that is run with this teacher costs nothing
     and shows the cost of the real run. A prompt that contains an unwritten text counts as a completion to ask for, with
-    the tokens of its known part. Of a contrast the tokens of both prompts count.
+    the tokens of its known part. Of a contrast the tokens of both prompts count. `stored`: {key: Completion} of those
+    that the store has.
     """
 
     def __init__(self, teacher: Teacher, store: Store) -> None:
         super().__init__(teacher, store)
-        self.plan, self._counted = Plan(), set()
+        self.plan, self.stored, self._counted = Plan(), {}, set()
 
     def _answer(self, requests, progress, keep):
         distinct = {request.key: request for request in requests}
         done = self.store.get(distinct)
+        self.stored |= done
         stored = len(done.keys() - self._counted)
         missing = {key: request for key, request in distinct.items() if key not in done}
         texts = [(key, text) for key, request in missing.items()

@@ -1,0 +1,137 @@
+"""Why a finished job runs again: each change is named in words, and what has not changed is not."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+from kdutils import source_code
+from kdutils.experiments import inputs, reruns
+from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.steps import NOTEBOOKS
+from kdutils.teacher import prompting
+
+
+@pytest.fixture
+def finished(tmp_path, own_outputs):
+    """A function that makes an experiment of two promptings, and that experiment with every job finished."""
+    def make(**changes):
+        settings = {
+            "about": "a test", "needs": "nothing", "datasets": {"mini": {}},
+            "teachers": {"own": {"model": "kdutils/mini/teacher"}},
+            "promptings": {"few_shot": {}, "critique_revision": {}}, "methods": {"label_only": {}, "multitask": {}},
+            "students": {"s": {"model": "kdutils/mini/student"}}, "seeds": [0], "training": {"epochs": 2.0}, **changes}
+        (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
+        return load_experiment(tmp_path / "x.yaml")
+
+    experiment = make()
+    for job in experiment.jobs:
+        folder = experiment.folder / job.folder
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+        reruns.write_inputs(reruns.inputs_of(job), folder)
+    return make, experiment
+
+
+def folders_of(line):
+    return line.split(":\n    ")[1].split(" and ")[0].split(", ")
+
+
+def test_where_nothing_has_changed_nothing_is_said(finished):
+    make, experiment = finished
+    assert list(reruns.rerun_lines(make())) == []
+
+
+def test_a_changed_parameter_is_named_with_both_values_and_its_jobs(finished):
+    make, _ = finished
+    reason, following = reruns.rerun_lines(make(training={"epochs": 3.0, "learning_rate": 0.01}))
+    assert reason.startswith("runs again, because the parameter epochs was 2.0 and is 3.0; the parameter learning_rate "
+                             "is new (0.01):\n    students/mini/")
+    assert len(folders_of(reason)) == 3 and following.startswith("4 finished runs build on these")  # 3 and comparison
+    reason, _ = reruns.rerun_lines(make(training={}))
+    assert "because the parameter epochs is gone (it was 2.0):" in reason
+
+
+def test_a_job_that_is_not_finished_has_no_reason(finished):
+    make, experiment = finished
+    for job in experiment.jobs:
+        if job.kind == "students":
+            (experiment.folder / job.folder / "metrics.json").unlink()
+    assert list(reruns.rerun_lines(make(training={"epochs": 3.0}))) == []
+
+
+@pytest.mark.parametrize(("file", "jobs"), [
+    ("mini/few_shot.txt", ["few_shot", "critique_revision"]), ("mini/critique.txt", ["critique_revision"]),
+    ("mini/requests.txt", ["critique_revision"]), ("qualities.txt", ["few_shot", "critique_revision"]),
+    ("svamp/few_shot.txt", []), ("mini/a_new_one.txt", [])])
+def test_a_job_depends_on_the_prompt_files_that_it_uses_alone(file, jobs, finished, tmp_path, monkeypatch):
+    _, experiment = finished
+    folder = shutil.copytree(prompting.FOLDER, tmp_path / "prompts")
+    monkeypatch.setattr(prompting, "FOLDER", folder)
+    for job in experiment.jobs:
+        reruns.write_inputs(reruns.inputs_of(job), experiment.folder / job.folder)
+    (folder / file).write_text("changed")
+    lines = list(reruns.rerun_lines(experiment))
+    assert [path.split("/")[-1] for line in lines[:1] for path in folders_of(line)] == jobs
+    assert not jobs or lines[0].startswith(f"runs again, because {folder / file} has changed:")
+
+
+def test_a_notebook_saved_with_outputs_is_no_change_and_an_edited_cell_is(finished, tmp_path, monkeypatch):
+    _, experiment = finished
+    folder = shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    monkeypatch.setattr(inputs, "NOTEBOOKS", folder)
+    path = folder / "12_train_multitask.ipynb"
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [{"output_type": "stream", "name": "stdout", "text": ["saved"]}], "execution_count": 4}
+    path.write_text(json.dumps(notebook))
+    assert list(reruns.rerun_lines(experiment)) == []
+    notebook["cells"][4]["source"].append("\n1 + 1")
+    path.write_text(json.dumps(notebook))
+    reason = next(reruns.rerun_lines(experiment))
+    assert reason.startswith("runs again, because the cells of notebooks/12_train_multitask.ipynb have changed:")
+    assert {folder.split("/")[-3] for folder in folders_of(reason)} == {"multitask"}
+
+
+def test_code_that_a_step_imports_counts_and_other_code_does_not(finished, monkeypatch):
+    _, experiment = finished
+    plain = source_code._module
+
+    def changed(path, *stamp):
+        digest, *rest = plain(path, *stamp)
+        return (digest[::-1] if path == PROJECT / "kdutils/student/loss.py" else digest), *rest
+
+    monkeypatch.setattr(source_code, "_module", changed)
+    reason, following = reruns.rerun_lines(experiment)
+    assert reason.startswith("runs again, because kdutils/student/loss.py has changed:\n    students/")
+    kinds = {job.kind for job in experiment.jobs if reruns.changes_of(job, reruns.inputs_of(job)) == []}
+    assert kinds == {job.kind for job in experiment.jobs}
+    direct = {job.kind for job in experiment.jobs if reruns.changes_of(
+        job, json.loads((experiment.folder / job.folder / reruns.INPUTS).read_text()))}
+    assert "students" in direct and not direct & {"data", "report", "comparison"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"digests": {}}', '{"digests": [], "code": 3}'])
+def test_without_a_readable_record_that_is_said(content, finished):
+    _, experiment = finished
+    path = experiment.folder / experiment.jobs[0].folder / reruns.INPUTS
+    path.write_text(content)
+    line, = reruns.rerun_lines(experiment)
+    assert line.startswith("1 finished runs have no record")
+    path.unlink()
+    assert list(reruns.rerun_lines(experiment)) == [line]
+
+
+def test_many_changes_are_counted_and_hostile_values_are_one_line(finished):
+    _, experiment = finished
+    job = next(job for job in experiment.jobs if job.kind == "students")
+    kept = reruns.inputs_of(job)
+    kept["digests"] = dict.fromkeys(kept["digests"], "")
+    kept["code"] = dict.fromkeys([*kept["code"], "a", "b"], "")
+    changes = reruns.changes_of(replace(job, parameters={**job.parameters, "tag": "x\n\x1b[1m" * 99}), kept)
+    assert not [change for change in changes if "\n" in change or "\x1b" in change or len(change) > 200]
+    assert any(change.endswith("more files have changed") for change in changes)

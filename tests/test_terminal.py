@@ -1,0 +1,131 @@
+"""What the terminal tells: failures in full, Ctrl-C, one program's help, lines that fit, commands that work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+from kdutils import __main__ as command_line
+from kdutils.errors import StudyError
+from kdutils.experiments.loading import experiment_file, load_experiment
+
+LONG = "the server said " + "no " * 40 + "and nothing else"
+NAMES = "a-data-set-with-a-name-of-more-than-forty-letters", "and-a-student-with-a-long-name-too"
+
+
+def written(folder, **changes):
+    """Write a small experiment whose names are long, and return its name."""
+    settings = {
+        "about": "a test", "needs": "nothing",
+        "datasets": {NAMES[0]: {"reader": "mini", "limits": {"train": 4, "dev": 2, "test": 2}}},
+        "teachers": {"mini-llama": {"model": "kdutils/mini/teacher"}}, "promptings": {"few_shot": {}},
+        "methods": {"label_only": {}}, "students": {NAMES[1]: {"model": "kdutils/mini/student"}}, "seeds": [0]}
+    (folder / "notebooks/experiments/long.yaml").write_text(yaml.safe_dump({**settings, **changes}))
+    return "long"
+
+
+def replace_code(folder, notebook, code):
+    """Put `code` in the place of what a notebook does after it has opened its run."""
+    path = folder / f"notebooks/{notebook}.ipynb"
+    content = json.loads(path.read_text())
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    cells[2]["source"] = [code]
+    path.write_text(json.dumps(content))
+
+
+def run(folder, *words, cwd=None):
+    """Start the command line of a copy of the project; Ctrl-C is not ignored, whatever the tests inherited."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdutils", "run", *words], cwd=cwd or folder, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**os.environ, "PYTHONPATH": str(folder), "KDUTILS_DATA": "", "COLUMNS": "80", "SOME_TOKEN": "the-token-1"})
+
+
+def test_a_failure_is_told_in_full_with_its_page_and_ctrl_c_is_no_failure(copy_of_project):
+    folder, _ = copy_of_project("terminal")
+    name, job = written(folder), folder / "outputs/long/data" / NAMES[0]
+    original = (folder / "notebooks/01_look_at_the_data.ipynb").read_text()
+    replace_code(folder, "01_look_at_the_data", "import time\ntime.sleep(300)")
+    stopped = run(folder, name, "--cores", "1")
+    end = time.time() + 200
+    while not (job / "notebook.ipynb").is_file():
+        assert stopped.poll() is None and time.time() < end, stopped.communicate()
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(stopped.pid, signal.SIGINT)
+    out, err = stopped.communicate(timeout=100)
+    assert stopped.returncode == 130 and "FAILED" not in out and "Traceback" not in err + out
+    assert err.splitlines()[-2:] == ["stopped by Ctrl-C: 0 of 6 runs are finished and kept; the same command goes on "
+                                     "from here:", "    ./run_all.sh long"]
+    assert not (job / "error.txt").exists() and not list((folder / "outputs").rglob("metrics.json"))
+    page = (folder / "outputs/long/index.html").read_text()
+    assert "0 of 6 runs done, 1 stopped" in page
+
+    (folder / "notebooks/01_look_at_the_data.ipynb").write_text(original)
+    fault = f"from kdutils.errors import StudyError\nraise StudyError({LONG + ' at the-token-1'!r})"
+    replace_code(folder, "01_look_at_the_data", fault)
+    failed = run(folder, name, "--cores", "1")
+    out, err = failed.communicate(timeout=300)
+    lines = out.splitlines()
+    at = next(number for number, line in enumerate(lines) if "FAILED" in line)
+    assert failed.returncode == 1 and len(lines[at]) <= 80 and lines[at].startswith("[1/6] FAILED data/a-data-")
+    assert lines[at + 1] == f"    StudyError: {LONG} at ***" and lines[at + 2] == f"    page: {job / 'report.html'}"
+    assert (job / "report.html").is_file() and "6 of 6 runs are not finished" in err
+
+
+@pytest.mark.parametrize(("width", "text", "fits"), [
+    (80, "students/mini/t/few_shot/multitask/t5/seeds-0", True), (80, "students/" + "x" * 90 + "/seeds-0", False),
+    (40, "students/mini/t/few_shot/multitask/t5/seeds-0", False)])
+def test_a_line_of_progress_fits_the_terminal_and_keeps_its_end(width, text, fits, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    line = command_line._fitted("[ 1/30] done   ", text)
+    assert line.startswith("[ 1/30] done   student") and line.endswith("seeds-0") and len(line) <= width
+    assert (text in line) == fits and ("…" in line) != fits and (fits or len(line) == width)
+
+
+def test_ctrl_c_at_any_place_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "list_experiments", interrupted)
+    assert command_line.main(["list"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--helpp"], ["mini", "--dry"], ["mini", "--core", "2"]])
+def test_an_unknown_option_is_one_line_and_no_usage_of_another_program(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        command_line.main(["run", *words])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1 and "usage" not in error
+    assert error.startswith("error: unrecognized arguments: ") and "./run_all.sh --help" in error
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["mini", "--help"], ["--keep", "--help"], ["--bench", "-h"]])
+def test_help_is_that_of_this_program_wherever_it_is_asked_for(words):
+    done = subprocess.run([PROJECT / "run_all.sh", *words], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ./run_all.sh") and not done.stderr
+    assert done.stdout.count("usage:") == 1
+    run = command_line.parser()._subparsers._group_actions[0].choices["run"]
+    options = [word for action in run._actions for word in action.option_strings if word.startswith("--")]
+    assert not [word for word in options if word not in done.stdout], "the usage lists every option of a run"
+
+
+def test_a_relative_file_counts_from_where_the_command_was_given(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine" / "own.yaml"
+    path.write_text((PROJECT / "notebooks/experiments/mini.yaml").read_text())
+    monkeypatch.chdir(PROJECT)
+    with pytest.raises(StudyError, match="no such experiment"):
+        experiment_file("mine/own.yaml")
+    monkeypatch.setenv("KDUTILS_CALLED_FROM", str(tmp_path))
+    assert experiment_file("mine/own.yaml") == path
+    assert load_experiment("mine/own.yaml").command == f"{PROJECT / 'run_all.sh'} {path}"
+    assert load_experiment("mini").command == "./run_all.sh mini"
