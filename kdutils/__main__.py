@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="check the experiment and say what would run")
     run.add_argument("--force", action="store_true", help="run everything again")
     run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
+    run.add_argument("--ratings", action="append", metavar="FOLDER", help="what raters of the human study sent back; "
+                     "'' for simulated raters")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
                                    "snakemake", parents=[run])
     # The same words as for run, but no --help: what is printed here is installed.
@@ -163,7 +165,7 @@ def run_experiment(options: argparse.Namespace) -> int:
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
-    experiment = load_experiment(options.experiment, options.tiny)
+    experiment = load_experiment(options.experiment, options.tiny, options.ratings)
     changed = check_folder(experiment)
     check_data(experiment)
     if changed:
@@ -420,10 +422,12 @@ def _show_running(experiment, begun, ended):
 def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
     from kdutils.report.index import render_pages, write_index
+    from kdutils.report.study_page import write_study_page
 
     runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
              "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
     render_pages(experiment.folder, runs)
+    write_study_page(experiment.folder, runs, experiment.command)
     settings = experiment.settings
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],

@@ -192,4 +192,4 @@ def _write_survey(folder, content):
         if content["task"] == "simulation" else {name: f"1 to {len(SCALE)} ({SCALE[0]} to {SCALE[-1]}): {statement}"
                                                  for name, statement in content["items"].items()}
     lines = "".join(f"{name}: {about}\n" for name, about in meaning.items())
-    write_text(folder / "columns.txt", _form_file("survey.txt") + lines)
+    write_text(folder / "columns.txt", f"{_form_file('survey.txt')}{lines}\n{_form_file('wide.txt')}")

@@ -44,7 +44,8 @@ class Ratings(NamedTuple):
     """What read_ratings returns.
 
     `ratings`: one row per rater, text and construct, with RATING_COLUMNS. `quality` is the mean over the constructs of
-    the rating without the statement on truth; `score` and `quality` are in points of the scale, in a simulation 1 for the model's answer and else 0.
+    the rating without the statement on truth; `score` and `quality` are in points of the scale, in a simulation 1 for
+    the model's answer and else 0.
     `problems`: PROBLEM_COLUMNS. `what` names the problem, `row` is the line of a table or the position of an answer (0
     for a whole file or rater), `left_out` counts the rated pages that were lost. `raters`: one row per planned rater
     with RATER_COLUMNS and what the form asked about the rater. `completion_code` is what the form showed at the end, ""
@@ -236,7 +237,7 @@ class _Reader:
         return rater.strip().upper() if rater.strip().upper() in self.pages_of else rater.strip()
 
     def person(self, rater, participant):
-        """Return the rater that a person with this code is: the code itself, or if another person used it, a new one."""
+        """Return the rater that a person with this code is: the code, or a new one if another person used it."""
         rater = self.code_of(rater)
         if not isinstance(rater, str) or rater not in self.pages_of or is_foreign(rater):
             return rater

@@ -35,8 +35,8 @@ class MakeHumanStudy(Settings):
     checks: Annotated[int, Field(ge=0, le=5)] = Field(1, description="attention checks per rater")
     consent: str = Field("", description="consent text of your ethics board, empty asks for no consent")
     return_to: str = Field("", description="where raters send their file")
-    completion_code: str = Field("", description="code of a panel such as Prolific for the last page, empty makes one "
-                                                 "per rater from the answers")
+    completion_code: str = Field("", description="code of a panel for the last page, empty makes one of each rater's "
+                                                 "answers")
     expected: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)] = Field(
         [0.05, 0.1, 0.2, 0.4, 0.25], description="expected shares of the points 1 to 5, for the power")
     ask: Annotated[list[Literal[*ASKABLE]], AfterValidator(unique)] = Field(

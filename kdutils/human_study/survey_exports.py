@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Rows = list[tuple[int, dict[str, str] | tuple[str, str]]]
 
-SUBMISSIONS = {"participant id", "status"}  # columns of Prolific's export; its list of submissions has a completion code
+SUBMISSIONS = {"participant id", "status"}  # columns of Prolific's list of submissions
 WITHDRAWN = {"RETURNED": "returned at Prolific", "REJECTED": "rejected at Prolific",
              "CONSENT_REVOKED": "consent revoked at Prolific"}  # submissions that are not used
 PREVIEWS = {"1", "2", "survey preview", "survey test"}  # Qualtrics' column Status of a person who only tried the survey
