@@ -163,7 +163,7 @@ def _read_form(path, document, reader):
     for row, answer in enumerate(answers, 1):
         scores = answer.get("scores")
         reader.add(path, row, rater, answer.get("text"), scores if isinstance(scores, dict) else {},
-                   seconds_of(answer.get("milliseconds")) / 1000, document.get("simulated"))
+                   seconds_of(answer.get("milliseconds")) / 1000, document.get("simulated"), document.get("model", ""))
 
 
 def _code_by_checksum(reader, rater, texts, stored, checksum_with):

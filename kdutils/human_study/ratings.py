@@ -33,7 +33,7 @@ from kdutils.runs import project_path
 
 ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
-                  "construct", "score", "quality", "choice", "seconds", "simulated", "file"]
+                  "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
 RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "completion_code",
                  "participant"]
@@ -100,6 +100,13 @@ def constructs_of(ratings: pd.DataFrame, plan: pd.DataFrame | None = None) -> li
     return list(dict.fromkeys(ratings["construct"])) or list(TASKS[task])
 
 
+def mark_of(ratings: pd.DataFrame) -> str:
+    """Return what marks tables and figures of these ratings: "" if people gave all of them."""
+    if not len(ratings) or not ratings["simulated"].any():
+        return ""
+    return "RATED BY A MODEL" if ratings.loc[ratings["simulated"], "model"].ne("").all() else "SIMULATED"
+
+
 def describe_origin(ratings: pd.DataFrame) -> str:
     """Return a sentence that says whether people gave these ratings."""
     simulated = ratings.groupby("rater")["simulated"].any()
@@ -108,6 +115,10 @@ def describe_origin(ratings: pd.DataFrame) -> str:
     if not simulated.any():
         return "Ratings by people."
     who = "These raters are" if simulated.all() else f"{int(simulated.sum())} of {len(simulated)} raters are"
+    if mark_of(ratings) == "RATED BY A MODEL":
+        names = ", ".join(sorted(set(ratings["model"]) - {""}))
+        return (f"**{who} a language model ({names}).** Ratings by a model are not evidence about people, so no p "
+                "value is shown.")
     return f"**{who} simulated.** Simulated ratings are not evidence about people, so no p value is shown."
 
 
@@ -202,11 +213,11 @@ class _Reader:
         if not self.pages:
             raise Problem("no plan was given", "only the published ratings can be read without one")
 
-    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False):
+    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False, model=""):
         """Check one rated page and keep it. A page of an id of another source waits for place_foreign."""
         rater = self.code_of(rater)
         if is_foreign(rater) and rater not in self.pages_of:
-            return self.foreign.setdefault(rater, []).append((file, row, text, scores, seconds, simulated))
+            return self.foreign.setdefault(rater, []).append((file, row, text, scores, seconds, simulated, model))
         if not isinstance(rater, str) or rater not in self.pages_of:
             return self.note(file, row, "unknown rater", shortened(rater), rater, 1)
         page = self.pages.get((rater, text)) if isinstance(text, str) else None
@@ -226,7 +237,8 @@ class _Reader:
             if values[item] is None:
                 return self.note(file, row, "score out of range", f"{item} = {shortened(scores[item])}", rater, 1)
         self.rows.append({"file": shortened(Path(file).name), "row": row, "rater": rater, "text": text,
-                          "scores": values, "seconds": seconds, "simulated": simulated is True})
+                          "scores": values, "seconds": seconds, "simulated": simulated is True,
+                          "model": shortened(model) if isinstance(model, str) else ""})
 
     def code_of(self, rater):
         """Return the code of the plan that `rater` is in another spelling, else `rater` itself."""
@@ -384,7 +396,7 @@ def _rating_table(rows, reader):
             scores = {"simulation": int(scores["simulation"] == page["expected"])}
         common = {**{name: page[name] for name in RATING_COLUMNS if name in page}, "choice": choice,
                   "quality": float(np.mean([score for name, score in scores.items() if name not in TRUTH])),
-                  **{name: row[name] for name in ("seconds", "simulated", "file")}}
+                  **{name: row[name] for name in ("seconds", "simulated", "model", "file")}}
         records += [{**common, "construct": name, "score": float(score)} for name, score in scores.items()]
     frame = pd.DataFrame(records, columns=RATING_COLUMNS)
     return frame.astype({"student_seed": "Int64", "position": "Int64", "characters": "Int64", "correct": "boolean",

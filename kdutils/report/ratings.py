@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def show_rated(simulated: bool, table: pd.DataFrame, caption: str, decimals: int | None = None) -> None:
-    """Display a table as tables.show_table does; `simulated`: whether any of the ratings in it is simulated."""
-    show_table(without_p(simulated, table), f"SIMULATED: {caption}" if simulated else caption, decimals)
+def show_rated(mark: str, table: pd.DataFrame, caption: str, decimals: int | None = None) -> None:
+    """Display a table as tables.show_table does; `mark`: human_study.ratings.mark_of, "" for ratings by people."""
+    show_table(without_p(mark, table), f"{mark}: {caption}" if mark else caption, decimals)
 
 
-def without_p(simulated: bool, table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table`, without its p values if ratings are simulated: then a p value says nothing about people."""
-    return table.drop(columns=[name for name in table if name == "p" or name.startswith("p_")] if simulated else [])
+def without_p(mark: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table`, without its p values if ratings are marked: then a p value says nothing about people."""
+    return table.drop(columns=[name for name in table if name == "p" or name.startswith("p_")] if mark else [])
 
 
-def marked(simulated: bool, table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` as it is written to a file: from simulated ratings without p values, with a column `simulated`."""
-    return without_p(simulated, table).assign(simulated=True) if simulated else table
+def marked(mark: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` as it is written to a file: from marked ratings without p values, with a column `mark`."""
+    return without_p(mark, table).assign(mark=mark) if mark else table
 
 
-def draw_means(simulated: bool, table: pd.DataFrame) -> "Figure":
+def draw_means(mark: str, table: pd.DataFrame) -> "Figure":
     """Return a figure of mean ratings with their intervals, one row per construct, one colour per method.
 
     `table`: analysis.means_by_method. A mean of one rating has no interval.
@@ -44,15 +44,15 @@ def draw_means(simulated: bool, table: pd.DataFrame) -> "Figure":
     axis.set_ylim(len(constructs) - 0.4, -0.6)
     axis.grid(False, axis="y")
     axis.set_xlabel("mean rating in points, with 95 % interval")
-    axis.set_title("SIMULATED: ratings of simulated raters" if simulated else "Mean ratings")
+    axis.set_title(f"{mark}: mean ratings" if mark else "Mean ratings")
     axis.legend(title="method", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def show_means(simulated: bool, table: pd.DataFrame) -> None:
+def show_means(mark: str, table: pd.DataFrame) -> None:
     """Display draw_means with its alternative text; nothing without a rating."""
     if len(table):
         last = table[table["construct"] == table["construct"].iloc[-1]]
         values = ", ".join(f"{row.method} {row.mean:.2f}" for row in last.itertuples())
-        mark = "SIMULATED. " if simulated else ""
-        show(draw_means(simulated, table), f"{mark}Mean ratings with intervals. {last['construct'].iloc[0]}: {values}.")
+        show(draw_means(mark, table), f"{mark + '. ' if mark else ''}Mean ratings with intervals. "
+                                      f"{last['construct'].iloc[0]}: {values}.")

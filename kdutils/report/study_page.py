@@ -41,7 +41,7 @@ def write_study_page(folder: Path | str, runs: Sequence[Mapping[str, Any]], comm
         study=study, command=command, index="index.html", key=(made / KEY).relative_to(folder).as_posix(),
         files=[(text, link_to(made / name, page)) for name, text in FILES.items() if (made / name).is_file()],
         form=link_to(made / "form.html", page), codes=[str(code) for code in study.get("codes", [])],
-        result=result, simulated=result.get("simulated") is True, means=_means(result),
+        result=result, mark=_mark(result), means=_means(result),
         notebook=link_to(made / "report.html", page),
         analysis=link_to(analysed / "report.html", page) if result else "")
     return write_page(page, f"{study.get('study', 'human study')}: human study", body)
@@ -56,6 +56,11 @@ def _metrics(folder):
     return found if isinstance(found, dict) else {}
 
 
+def _mark(result):
+    """Return what marks results that do not come from people, "" for ratings by people."""
+    return str(result.get("mark") or "SIMULATED") if result.get("simulated") else ""
+
+
 def _means(result):
     """Return the mean ratings per method as a table, "" if there are none."""
     import pandas as pd
@@ -65,5 +70,5 @@ def _means(result):
     if not isinstance(means, dict) or not means:
         return ""
     table = pd.DataFrame.from_dict(means, orient="index").drop(columns="characters", errors="ignore")
-    mark = "SIMULATED: " if result.get("simulated") else ""
+    mark = f"{_mark(result)}: " if _mark(result) else ""
     return Markup(table_html(table.rename_axis("method").reset_index(), f"{mark}Mean rating in points", decimals=2))
