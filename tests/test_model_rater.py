@@ -141,16 +141,16 @@ class Server:
 
 
 def test_a_teacher_without_probabilities_is_read_by_its_text():
-    probabilities, source = rate_points(Server(), ["say 4", "say 9"])
+    probabilities, source = rate_points(Server(), ["say 4", "say 9"], 5)
     assert source == "text" and probabilities[0].tolist() == one_hot(4).tolist() and np.isnan(probabilities[1]).all()
-    assert rate_points(Server(), [])[0].shape == (0, 5)
+    assert rate_points(Server(), [], 5)[0].shape == (0, 5)
 
 
 def test_likelihoods_are_those_of_the_model_by_the_plain_way():
     import torch
 
     teacher = HfTeacher("kdutils/mini/teacher", token_budget=200)
-    prompts = [f"{asked}Number:" for asked in ("Question: Which one can swim?\n", "", "Which one?\n", "Question: Who?\n")]
+    prompts = [f"{asked}Number:" for asked in ("Question: Which one can swim?\n", "", "Which one?\n", "Who is it?\n")]
     words = [str(point) for point in range(1, 6)]
     found = next_word_probabilities(teacher, prompts, words)
     for prompt, row in zip(prompts, found, strict=True):
@@ -175,14 +175,16 @@ def test_likelihoods_are_those_of_the_model_by_the_plain_way():
 def published(tmp_path, lengths, rated, answers=None):
     """Write a file of published texts and ratings of some of them; return (ratings, path)."""
     answers = answers or ["yes"] * len(lengths)
+    asked = [f"[predict] Question: Number {number}? Choices: (a) yes (b) no" for number in range(len(lengths))]
     table = pd.DataFrame({
-        "input_predict": [f"[predict] Question: Number {number}? Choices: (a) yes (b) no" for number in range(len(lengths))],
+        "input_predict": asked,
         "answers_preds": [f"The answer is {answer}" for answer in answers], "answers_labels": "The answer is yes",
         "rationales_preds": ["x" * length for length in lengths]})
     table.to_parquet(tmp_path / "texts.parquet")
     head = ("CASE,rationale,Completeness,Contrastiveness,Plausibility,Satisfaction,Understandability,rationale_id,"
             "model,rationale_length")
-    lines = [f"1,RE{place + 8:02d},3,2,4,5,5,{place},MT+CF:RevRationales,{length}" for place, length in enumerate(rated)]
+    lines = [f"1,RE{place + 8:02d},3,2,4,5,5,{place},MT+CF:RevRationales,{length}"
+             for place, length in enumerate(rated)]
     (tmp_path / "study.csv").write_text("\n".join([head, *lines]) + "\n")
     return read_ratings(tmp_path / "study.csv").ratings, tmp_path / "texts.parquet"
 

@@ -19,7 +19,7 @@ _POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
 Progress = Callable[[int, int], None]
 
 
-def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int = 5,
+def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
                 progress: Progress | None = None) -> tuple[np.ndarray, str]:
     """Return (probabilities of the points 1 to `points`, [prompts, points], how they were found).
 
