@@ -8,6 +8,7 @@ usage() {
   cat <<'TEXT'
 usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--retry-unusable]
                     [--leave-out-too-long] [-- snakemake options]
+       ./run_all.sh EXPERIMENT --ratings FOLDER   analyse what raters of its human study sent back
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run

@@ -86,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
                      help="ask servers again for completions from which no explanation could be read")
     run.add_argument("--leave-out-too-long", action="store_true",
                      help="leave out questions whose prompts do not fit into a teacher's context")
+    run.add_argument("--ratings", action="append", metavar="FOLDER", help="what raters of the human study sent back; "
+                     "'' for simulated raters")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
                                    "snakemake", parents=[run])
     # The same words as for run, but no --help: what is printed here is installed.
@@ -270,7 +272,7 @@ def run_experiment(options: argparse.Namespace) -> int:
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
-    experiment = load_experiment(options.experiment, options.tiny, options.leave_out_too_long)
+    experiment = load_experiment(options.experiment, options.tiny, options.ratings, options.leave_out_too_long)
     changed = check_folder(experiment)
     check_data(experiment)
     if changed:
@@ -565,10 +567,12 @@ def _show_running(experiment, begun, ended):
 def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
     from kdutils.report.index import render_pages, write_index
+    from kdutils.report.study_page import write_study_page
 
     runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
              "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
     render_pages(experiment.folder, runs)
+    write_study_page(experiment.folder, runs, experiment.command)
     settings = experiment.settings
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],

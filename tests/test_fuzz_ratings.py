@@ -67,8 +67,30 @@ def made(tmp_path_factory):
              "panel.csv": survey.assign(rater=panel).to_csv(index=False, sep="\t"),
              "panel.json": json.dumps({**document, "rater": panel}), "user_state.json": json.dumps(state),
              "annotated_instances.jsonl": "\n".join(lines), "codes.csv": f"participant,rater\n{panel},{rater}\n",
-             "study.csv": published}
+             "study.csv": published, **exports(answers, rater, panel)}
     return folder, plan, good, {name: text.encode() for name, text in files.items()}
+
+
+def exports(answers, rater, panel):
+    """Return exports of survey tools with what this rater answered: {file: text}."""
+    pairs = [(text, item) for text in answers for item in answers[text]]
+    names = [f"{text}_{item}" for text, item in pairs]
+    scores = [str(answers[text][item]) for text, item in pairs]
+    table = [["ResponseId", "Status", "PROLIFIC_PID", *names], ["Response ID", "Response Type", "PROLIFIC_PID", *names],
+             [f'"{{""ImportId"":""{name}""}}"' for name in ["_recordId", "status", "pid", *names]],
+             ["R_1", "IP Address", panel, *scores]]
+    wide = [["id", "submitdate", "token", *(f"{text}[{item[:5]}]" for text, item in pairs)],
+            ["1", "2026-11-28", rater, *(f"A{score}" for score in scores)]]
+    records = [{"id": text, "responses": {item: [{"value": score, "user_id": panel}] for item, score in given.items()}}
+               for text, given in answers.items()]
+    flat = [{"id": text, **{f"{item}.responses": [score] for item, score in given.items()},
+             **{f"{item}.responses.users": [panel] for item in given}} for text, given in answers.items()]
+    first = [{"external_id": text, "responses": [{"user_id": panel, "status": "submitted", "values": {
+        item: {"value": score} for item, score in given.items()}}]} for text, given in answers.items()]
+    return {"qualtrics.csv": "\n".join(map(",".join, table)), "limesurvey.csv": "\n".join(map(";".join, wide)),
+            "argilla.json": json.dumps(records), "flat.jsonl": "\n".join(map(json.dumps, flat)),
+            "first.json": json.dumps(first), "prolific.csv": "Submission id,Participant id,Status,Completion code\n"
+            f"1,{panel},APPROVED,AB12\n2,x,RETURNED,\n"}
 
 
 def changed_bytes(draw, data):
@@ -121,7 +143,7 @@ def changed_values(draw, data):
         keys = list(where) if isinstance(where, dict) else list(range(len(where)))
         key, kind = draw.choice(keys) if keys else None, draw.randrange(5)
         if key is None or kind == 0:
-            where.update({draw.choice(["rater", "scores", "a", ""]): draw.choice(ODD)}) if isinstance(
+            where.update({draw.choice(["rater", "participant", "scores", "a", ""]): draw.choice(ODD)}) if isinstance(
                 where, dict) else where.append(draw.choice(ODD))
         elif kind == 1:
             del where[key]
@@ -163,16 +185,17 @@ def check(found, problems, raters, good, plan):
     """Check what must hold of every reading, whatever was in the other file."""
     assert list(found.columns) == RATING_COLUMNS and list(problems.columns) == PROBLEM_COLUMNS
     assert found["score"].between(1, 5).all() and not found.duplicated(["rater", "text", "construct"]).any()
-    assert set(found["rater"]) <= set(plan["rater"]) and set(raters["rater"]) == set(plan["rater"])
+    assert set(found["rater"]) <= set(raters["rater"])
+    assert {rater.partition(".")[0] for rater in raters["rater"]} == set(plan["rater"]) <= set(raters["rater"])
     assert found.groupby("rater")["text"].nunique().sum() == raters["ratings"].sum()
     for text in [*problems["file"], *problems["what"], *problems["detail"], *problems["rater"]]:
         assert isinstance(text, str) and text.isprintable() and len(text) <= 200, ascii(text)
-    if len(found) != 20:  # the good file alone needs no second look
+    if len(found) != 24:  # the good file alone needs no second look
         wide = one_row_per_rating(found)
         assert len(analysis.means_by_method(wide, constructs_of(found, plan)[:1])[0]) or not len(wide)
     assert describe_use(raters, found).endswith(".") and describe_origin(found).endswith(".")
     rows = found[found["rater"] == good]
-    assert len(rows) == 20 or problems["rater"].eq(good).any(), "a good file was lost without a word"
+    assert len(rows) == 24 or problems["rater"].eq(good).any(), "a good file was lost without a word"
 
 
 def test_ratings_changed_at_random(made, tmp_path, capsys):

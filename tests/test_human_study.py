@@ -20,6 +20,7 @@ from kdutils.human_study.design import (
     CONSTRUCTS,
     GAP,
     SCALE,
+    TASKS,
     Study,
     draw_texts,
     eligible_texts,
@@ -322,7 +323,7 @@ def test_the_form_may_run_its_own_script_alone_and_asks_what_was_asked_for(writt
     labelled = {value["for"] for tag, value in page.tags if tag == "label" and "for" in value}
     assert {value["id"] for tag, value in page.tags if tag in ("select", "textarea")} <= labelled
     names = [tag for tag, _ in page.tags]
-    assert names.count("fieldset") == names.count("legend") == 5
+    assert names.count("fieldset") == names.count("legend") == len(TASKS["rating"])
 
 
 def test_by_default_nothing_personal_is_asked(tmp_path):
@@ -352,7 +353,7 @@ def test_the_potato_project(written):
 
     folder, plan, texts = written
     config = yaml.safe_load((folder / "potato" / "config.yaml").read_text(encoding="utf-8"))
-    assert [scheme["name"] for scheme in config["annotation_schemes"]] == list(CONSTRUCTS)
+    assert [scheme["name"] for scheme in config["annotation_schemes"]] == list(TASKS["rating"])
     assert {(scheme["annotation_type"], scheme["size"]) for scheme in config["annotation_schemes"]} == {("likert", 5)}
     groups = {group["annotators"][0]: group["instances"] for group in config["batch_assignment"]["groups"]}
     assert groups == {rater: list(pages["text"]) for rater, pages in plan.groupby("rater")}
@@ -430,10 +431,10 @@ def test_simulated_raters_come_back_without_loss(written, tmp_path):
     simulate_raters(plan, tmp_path, effects={METHODS[0]: 0.5}, seed=9)
     ratings, problems, raters = read_ratings(tmp_path, plan)
     assert not len(problems) and set(raters["status"]) == {"kept"} and ratings["simulated"].all()
-    assert len(ratings) == 4 * 4 * 5 and list(ratings.columns) == RATING_COLUMNS
+    assert len(ratings) == 4 * 4 * 6 and list(ratings.columns) == RATING_COLUMNS
     wide = one_row_per_rating(ratings)
     both = wide.merge(scores, on=["rater", "text"], suffixes=("", "_drawn")).merge(plan, on=["rater", "text"])
-    for name in CONSTRUCTS:
+    for name in TASKS["rating"]:
         assert (both[name] == both[f"{name}_drawn"]).all()
     assert (both["method_x"] == both["method_y"]).all() and (both["question_x"] == both["question_y"]).all()
     assert wide["quality"].to_list() == pytest.approx(wide[list(CONSTRUCTS)].mean(axis=1).to_list())
@@ -598,7 +599,7 @@ def test_hostile_words_about_a_rater_and_in_a_file_name(returned):
     ratings, problems, raters = read_ratings(odd.parent, plan)
     assert not len(problems) and set(ratings["file"]) == {"'<img src=x>\\n.json'"}
     assert raters["about_country"].dropna().to_list() == ["['<b>']"]
-    assert raters["about_age"].dropna().to_list() == ["\ufffd" + "x" * 59] and len(raters.columns) == 9
+    assert raters["about_age"].dropna().to_list() == ["\ufffd" + "x" * 59] and len(raters.columns) == 11
 
 
 def test_without_a_plan_only_the_published_layout_can_be_read(returned):
@@ -610,7 +611,7 @@ def test_without_a_plan_only_the_published_layout_can_be_read(returned):
 
 def form_table(document, plan):
     """Return the CSV of the form for an answer file."""
-    head = ["study", "version", "rater", "position", "text", *CONSTRUCTS, "milliseconds"]
+    head = ["study", "version", "rater", "position", "text", *TASKS["rating"], "milliseconds"]
     lines = [",".join([*head, "checksum"])]
     for answer in document["answers"]:
         cells = [document["study"], document["version"], document["rater"], answer["position"], answer["text"],
@@ -772,12 +773,12 @@ def test_a_rater_fills_the_form_with_the_keyboard_stops_and_goes_on(written, tmp
       el("start-form").requestSubmit();
       if (!again) {
         press("Enter");
-        if (!el("page-error").textContent.includes("5 answers")) throw "went on with all missing";
-        for (const digit of "1234") press(digit);
+        if (!el("page-error").textContent.includes("6 answers")) throw "went on with all missing";
+        for (const digit of "12345") press(digit);
         press("ArrowRight");
         if (!el("page-error").textContent.includes("One answer")) throw "went on with one missing";
         press("9");
-        press("5");
+        press("2");
         press("ArrowRight");
         press("ArrowLeft");
         if (document.querySelector("[name=completeness]:checked").value !== "3") throw "answers lost on the way back";
@@ -790,7 +791,7 @@ def test_a_rater_fills_the_form_with_the_keyboard_stops_and_goes_on(written, tmp
       document.querySelectorAll("[name=plausibility]")[1].click();
       el("save-unfinished").click();
       say("unfinished", await come(saved.pop()));
-      while (!el("page").hidden) { for (const digit of "24444") press(digit); press("ArrowRight"); }
+      while (!el("page").hidden) { for (const digit of "244444") press(digit); press("ArrowRight"); }
       press("ArrowLeft");
       el("save").click();
       say("unsigned", el("finish-error").textContent + saved.length);
@@ -813,12 +814,12 @@ def test_a_rater_fills_the_form_with_the_keyboard_stops_and_goes_on(written, tmp
     document = json.loads(said["json"])
     assert document["signed"] is document["complete"] is document["consent"] is True
     assert document["about"] == {"age": "", "country": ""}
-    first = dict(zip(CONSTRUCTS, (1, 2, 3, 4, 5), strict=True))
+    first = dict(zip(TASKS["rating"], (1, 2, 3, 4, 5, 2), strict=True))
     assert document["answers"][0]["scores"] == first and document["answers"][1]["milliseconds"] > 0
     for name in ("ratings.json", "ratings.csv"):
         ratings, problems, _ = read_ratings(tmp_path / "in" / name, plan, failed_checks_allowed=1)
         assert not len(problems) and ratings["text"].nunique() == 4, name
-        assert ratings["score"].head(5).to_list() == [1, 2, 3, 4, 5]
+        assert ratings["score"].head(6).to_list() == [1, 2, 3, 4, 5, 2]
     _, problems, _ = read_ratings(tmp_path / "in" / "unfinished.json", plan)
     assert problems.iloc[0][["what", "left_out"]].to_list() == ["unfinished", 2]
 
@@ -828,7 +829,7 @@ def test_an_unfinished_file_goes_on_in_another_browser_and_missing_storage_is_sa
     rater, content = plan["rater"].iloc[0], json.loads(Data(folder / "form.html").data)
     order = content["orders"][rater]
     half = {"study": content["study"], "version": content["version"], "rater": rater, "consent": True, "answers": [
-        {"text": order[0], "scores": dict.fromkeys(CONSTRUCTS, 2), "milliseconds": 7},
+        {"text": order[0], "scores": dict.fromkeys(TASKS["rating"], 2), "milliseconds": 7},
         {"text": order[1], "scores": {"plausibility": 77, "satisfaction": "<b>"}}, {"text": "unknown", "scores": {}}]}
     steps = """
     async function steps() {

@@ -27,7 +27,7 @@ START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a min
 def record(experiment: Experiment, path: Path | str) -> None:
     """Write what decides the jobs of `experiment` to `path`."""
     write_text(path, _dumped({"file": experiment.file, "tiny": experiment.tiny, "name": experiment.name,
-                              "settings": experiment.settings}))
+                              "ratings": list(experiment.ratings), "settings": experiment.settings}))
 
 
 def recorded(path: Path | str) -> Experiment:
@@ -35,7 +35,8 @@ def recorded(path: Path | str) -> Experiment:
     try:
         kept = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         jobs = list(make_jobs(kept["name"], kept["settings"]))
-        return Experiment(kept["name"], kept["settings"], jobs, kept["file"], kept["tiny"])
+        return Experiment(kept["name"], kept["settings"], jobs, kept["file"], kept["tiny"],
+                          tuple(kept.get("ratings", [])))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: not what a run writes there; delete it and run the experiment again") from error
 
@@ -58,7 +59,10 @@ def check_folder(experiment: Experiment) -> str:
     if (kept.file, kept.tiny) != (experiment.file, experiment.tiny):
         raise StudyError(f"{folder}: holds the runs of another experiment, {kept.file}{' with --tiny' * kept.tiny}; "
                          f"rename {experiment.file} or move that folder away")
-    return f"{experiment.file} has changed since its last run: what depends on the changes is run again"
+    others = [{**one.settings, "human_ratings": {}} for one in (kept, experiment)]
+    same = _dumped(others[0]) == _dumped(others[1])
+    what = "the ratings or their analysis have" if same else f"{experiment.file} has"
+    return f"{what} changed since {'the' if same else 'its'} last run: what depends on the changes is run again"
 
 
 def write_parameters(job: Job, folder: Path | str) -> Path:

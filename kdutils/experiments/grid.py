@@ -57,6 +57,7 @@ class Experiment:
     jobs: list[Job]
     file: str = ""  # the experiment file, relative to the project if it lies in it
     tiny: bool = False
+    ratings: tuple[str, ...] = ()  # what --ratings named: they take the place of those in the file, also in later runs
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ from kdutils.errors import StudyError, refuse_secrets, short
 from kdutils.experiments.yaml_file import FOLDER, read_settings
 from kdutils.hub import exists
 from kdutils.packages import EXTRAS
-from kdutils.runs import PROJECT
+from kdutils.runs import PROJECT, project_path
 
 if TYPE_CHECKING:
     from kdutils.experiments.grid import Experiment
@@ -38,18 +38,25 @@ def extras_of(name: str | Path) -> list[str]:
     return [extra for extra in EXTRAS if isinstance(extras, list) and extra in extras]
 
 
-def load_experiment(name: str | Path, tiny: bool = False, leave_out_too_long: bool = False) -> "Experiment":
+def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | None = None,
+                    leave_out_too_long: bool = False) -> "Experiment":
     """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
 
-    `tiny`: with tiny models and few questions (tiny.py), under a name of its own. `leave_out_too_long`: the
-    parameter of this name is set for every prompting that asks a teacher.
+    `tiny`: with tiny models and few questions (tiny.py), under a name of its own. `ratings`: files and folders that
+    take the place of those in the file, as in later runs; None takes those of the last run, [""] simulates raters.
+    `leave_out_too_long`: the parameter of this name is set for every prompting that asks a teacher.
     """
-    from kdutils.experiments.grid import Experiment, make_jobs, prompting_of
+    from kdutils.experiments.execution import RECORD
+    from kdutils.experiments.grid import OUTPUTS, Experiment, make_jobs, prompting_of
     from kdutils.experiments.schema import NAME, check_settings
 
     path = experiment_file(name)
     settings = read_settings(path)
     refuse_secrets(settings, f"{path}: ")
+    given = tuple(filter(None, _last_ratings(OUTPUTS / (path.stem + "-tiny" * tiny) / RECORD) if ratings is None
+                         else ratings))
+    if given:
+        settings = _with_ratings(settings, given, path)
     check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: the file name names a folder: use only letters, digits, '.', '_' and '-'")
@@ -64,4 +71,26 @@ def load_experiment(name: str | Path, tiny: bool = False, leave_out_too_long: bo
             for key, entry in settings["promptings"].items()}
     full = path.resolve()
     file = str(full.relative_to(PROJECT) if full.is_relative_to(PROJECT) else full)
-    return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny)
+    return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny, given)
+
+
+def _last_ratings(record):
+    """Return the ratings that --ratings named when the experiment of this record was last run."""
+    from kdutils.experiments.execution import recorded
+
+    try:
+        return recorded(record).ratings
+    except StudyError:  # never run
+        return ()
+
+
+def _with_ratings(settings, given, path):
+    """Return `settings` with these files and folders as ratings of the human study."""
+    if not isinstance(settings, dict) or "human_study" not in settings:
+        raise StudyError(f"--ratings: {short(str(path), 200)} has no human study (key human_study)")
+    for one in given:
+        if not exists(project_path(one)):
+            raise StudyError(f"--ratings {short(one, 200)}: no such file or folder; name its place, or give "
+                             "--ratings '' for simulated raters")
+    analysis = settings.get("human_ratings")
+    return {**settings, "human_ratings": {**(analysis if isinstance(analysis, dict) else {}), "ratings": list(given)}}

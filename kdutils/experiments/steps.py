@@ -3,7 +3,7 @@
 from kdutils.comparison.settings import CompareMethods
 from kdutils.data.settings import LookAtTheData
 from kdutils.evaluation.settings import EvaluateStudent
-from kdutils.human_study.settings import AnalyseHumanStudy, MakeHumanStudy
+from kdutils.human_study.settings import AnalyseHumanStudy, AskAModelToRate, MakeHumanStudy
 from kdutils.mini.settings import MakeMiniModels
 from kdutils.runs import PROJECT
 from kdutils.settings import Settings
@@ -20,4 +20,4 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, CompareMethods, MakeMiniModels)}
+    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, MakeMiniModels)}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
+from kdutils.human_study.design import TRUTH
 from kdutils.stats import agreement, groups, models, power
 from kdutils.stats.accuracy import mean_interval
 
@@ -67,9 +68,10 @@ def _too_few_methods(what, wide):
 
 def means_by_method(wide: pd.DataFrame, rated: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """Return (table of MEANS, sentences). low and high are Student's 95 % interval over ratings."""
-    rows = [{"method": method, "construct": name, "n": len(group), "sd": group[name].std(),
-             **dict(zip(("mean", "low", "high"), mean_interval(group[name]), strict=True))}
-            for method, group in wide.groupby("method") for name in rated]
+    groups_of = [(method, name, group[name].dropna()) for method, group in wide.groupby("method") for name in rated]
+    rows = [{"method": method, "construct": name, "n": len(scores), "sd": scores.std(),
+             **dict(zip(("mean", "low", "high"), mean_interval(scores), strict=True))}
+            for method, name, scores in groups_of if len(scores)]
     single = [str(method) for method, size in wide.groupby("method").size().items() if size < 2]
     sentences = [f"An interval needs two ratings; there is one of {', '.join(single)}."] if single else []
     return pd.DataFrame(rows, columns=MEANS), sentences or ([] if rows else ["Means need a rating; there is none."])
@@ -107,7 +109,8 @@ def correlate_two_raters(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame,
 
 
 def measure_reliability(wide: pd.DataFrame, constructs: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Return (Cronbach's alpha of the constructs as a table of one row, sentences)."""
+    """Return (Cronbach's alpha of the constructs of `quality` as a table of one row, sentences)."""
+    constructs = [name for name in constructs if name not in TRUTH]
     if len(constructs) < 2:
         return pd.DataFrame(), ["Cronbach's alpha needs two constructs or more; there is one."]
     if len(wide) < 2:
@@ -125,7 +128,7 @@ def compare_methods(wide: pd.DataFrame, rated: list[str]) -> tuple[pd.DataFrame,
         return pd.DataFrame(columns=TESTS), few
     found, reasons = {}, {}
     for name in rated:
-        found[name], reasons[name] = attempt(groups.kruskal, wide, name, "method")
+        found[name], reasons[name] = attempt(groups.kruskal, wide.dropna(subset=[name]), name, "method")
     table = pd.DataFrame([{"construct": name, "H": test.statistic, "df": test.df, "p": test.p, "effect": test.effect}
                           for name, test in found.items() if test], columns=TESTS[:-1])
     corrected = groups.correct_p_values(table["p"]) if len(table) else []

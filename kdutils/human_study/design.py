@@ -16,6 +16,9 @@ The five statements cover the constructs of Hendriks et al. (2025), in our own w
 - understandability and completeness: Holzinger, Carrington and Müller (2020), System Causability Scale;
 - satisfaction: Hoffman, Mueller, Klein and Litman (2023), Measures for explainable AI.
 
+A sixth statement, on truth, is ours: an explanation can make sense and be false. It is reported beside the five and is
+not part of their mean, so that `quality` stays that of the published study. Ratings without it can be read.
+
 The task `simulation` is forward simulation (Doshi-Velez and Kim 2017; Hase and Bansal 2020): the rater reads
 question and explanation and says what the model answered.
 """
@@ -39,7 +42,8 @@ CONSTRUCTS = {
     "satisfaction": "I am satisfied with the way in which the model justifies its answer.",
     "contrastiveness": "The explanation shows why this answer was chosen and not one of the others.",
 }
-TASKS = {"rating": CONSTRUCTS, "simulation": {"simulation": "Which answer did the model give?"}}
+TRUTH = {"truth": "As far as I know, what the explanation says about the world is true."}
+TASKS = {"rating": {**CONSTRUCTS, **TRUTH}, "simulation": {"simulation": "Which answer did the model give?"}}
 ANSWERED = {  # which questions may be drawn, by the answers of the compared students
     "all_right": "every student was right", "any_right": "at least one student was right",
     "same": "every student gave the same answer", "any": "any answers"}
@@ -72,13 +76,14 @@ class Study:
     instructions: str = ""  # "" stands for form/instructions_<task>.txt
     consent: str = ""  # the text that your ethics board approved; "" asks for no consent
     return_to: str = ""  # where raters send their file
+    completion_code: str = ""  # shown at the end; "" stands for a code of the rater's own, forms.completion_code
     ask: tuple[str, ...] = ()  # keys of ASKABLE; by default nothing personal is asked
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
             raise StudyError(f"study: {shown(self.name, 60)} is not {NAME_RULE}")
         _check_choice("task", self.task, TASKS)
-        for key in ("title", "instructions", "consent", "return_to"):
+        for key in ("title", "instructions", "consent", "return_to", "completion_code"):
             if not isinstance(getattr(self, key), str):
                 raise StudyError(f"{key}: {shown(getattr(self, key), 60)} is not a text")
         for key in self.ask:

@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdutils.errors import printable
-from kdutils.human_study.design import ASKABLE, CONSTRUCTS, SCALE, TASKS, Study
+from kdutils.human_study.design import ASKABLE, SCALE, TASKS, Study
 from kdutils.human_study.plan import CHECK_CHOICES, private_folder, write_plan
 from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
+PARTICIPANT = {"participant", "participant_id", "prolific", "prolific_id", "prolific_pid", "user", "user_id", "worker",
+               "worker_id", "workerid", "subject", "id"}  # names of an id of another source: of a column, or in the
+#              address of the form; in any case
 NO_ANSWER = "(no answer could be read)"
 TITLES = {"rating": "How good are these explanations?", "simulation": "What did the model answer?"}
 
@@ -54,6 +58,7 @@ def form_content(study: Study, plan: pd.DataFrame, texts: pd.DataFrame) -> dict:
         "study": study.name, "task": study.task, "title": " ".join(paragraphs(study.title)) or TITLES[study.task],
         "instructions": paragraphs(study.instructions) or instructions,
         "consent": paragraphs(study.consent), "return_to": " ".join(paragraphs(study.return_to)),
+        "completion_code": " ".join(paragraphs(study.completion_code)), "id_names": sorted(PARTICIPANT),
         "ask": {key: ASKABLE[key] for key in study.ask}, "items": TASKS[study.task], "scale": list(SCALE),
         "texts": dict(sorted(shown.items())),
         "orders": {rater: list(pages.sort_values("position")["text"]) for rater, pages in plan.groupby("rater")}}
@@ -65,7 +70,7 @@ def _check_text(task, expected):
         return {"question": "This page only checks that pages are read.", "choices": CHECK_CHOICES, "answer": "",
                 "explanation": f"Please choose “{CHECK_CHOICES[expected - 1]}”."}
     return {"question": "This page only checks that pages are read.", "choices": [], "answer": "",
-            "explanation": f"Please choose “{SCALE[expected - 1]}” for each of the {len(CONSTRUCTS)} statements."}
+            "explanation": f"Please choose “{SCALE[expected - 1]}” for each of the {len(TASKS[task])} statements."}
 
 
 def paragraphs(text: str) -> list[str]:
@@ -83,6 +88,15 @@ def checksum(value: object) -> str:
     """Return the SHA-256 of a text, or of canonical() of another value. It detects accidental changes, not cheating."""
     text = value if isinstance(value, str) else canonical(value)
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def completion_code(study: str, version: str, rater: str, answers: Mapping[str, Mapping[str, int]]) -> str:
+    """Return the code that the form shows at the end to a rater of a study without a code of its own.
+
+    It is made of all answers {text: {item: score}}, so that nobody knows it before the last page. The form computes it
+    too, and ratings.read_ratings lists it beside each rater.
+    """
+    return checksum({"study": study, "version": version, "rater": rater, "answers": answers})[:8].upper()
 
 
 def render_form(content: dict) -> str:
@@ -178,4 +192,4 @@ def _write_survey(folder, content):
         if content["task"] == "simulation" else {name: f"1 to {len(SCALE)} ({SCALE[0]} to {SCALE[-1]}): {statement}"
                                                  for name, statement in content["items"].items()}
     lines = "".join(f"{name}: {about}\n" for name, about in meaning.items())
-    write_text(folder / "columns.txt", _form_file("survey.txt") + lines)
+    write_text(folder / "columns.txt", f"{_form_file('survey.txt')}{lines}\n{_form_file('wide.txt')}")

@@ -33,18 +33,24 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
     unknown = set(ratings["text"]) - set(texts["text"])
     if unknown:
         raise StudyError(f"{path}: it has the texts of another plan, without {min(unknown)}")
+    return ratings.merge(texts_measured(texts, explanations, encoder), on="text", validate="many_to_one")
+
+
+def texts_measured(texts: pd.DataFrame, explanations: pd.DataFrame | None = None, encoder: str = "") -> pd.DataFrame:
+    """Return a column per measure of `texts` (TEXT_COLUMNS), beside the column text; arguments as in text_measures."""
     asked = texts.drop_duplicates("question")
     questions = pd.DataFrame({"id": asked["question"], "question": asked["asked"],
                               "choices": asked["choices"].map(list)})
     written = pd.DataFrame({"id": texts["question"], "seed": 0, "answer": texts["gold"], "predicted": texts["answer"],
                             "explanation": texts["explanation"]})
-    usable = explanations[explanations["text"].notna() & (explanations["stage"] != "counterfactual")]
-    references = usable.groupby("id")["text"].apply(lambda versions: [versions.iloc[-1]]).to_dict()
+    references = {}
+    if explanations is not None:
+        usable = explanations[explanations["text"].notna() & (explanations["stage"] != "counterfactual")]
+        references = usable.groupby("id")["text"].apply(lambda versions: [versions.iloc[-1]]).to_dict()
     scores = explanation_scores(written, questions, {"teacher": references} if references else {}, encoder)
     likeness = [name for name in scores if name.endswith("_teacher")]
     scores.loc[(texts["method"] == "teacher").to_numpy(), likeness] = np.nan
-    return ratings.merge(scores.drop(columns=["id", "seed"]).assign(text=texts["text"].to_numpy()), on="text",
-                         validate="many_to_one")
+    return scores.drop(columns=["id", "seed"]).assign(text=texts["text"].to_numpy())
 
 
 def metric_validity(measured: pd.DataFrame, rating: str, seed: int = 0) -> pd.DataFrame:

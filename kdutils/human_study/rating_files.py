@@ -1,5 +1,7 @@
 """Files of ratings: the form's JSON and CSV, survey tables, tables of codes, Potato's output, the published ratings.
 
+The exports of survey tools and panels are in survey_exports.py.
+
 read_rating_file recognises the layout and gives each rated page to the `reader` (ratings._Reader). It collects the
 pages with ``reader.add`` and faulty rows with ``reader.note``.
 """
@@ -10,15 +12,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kdutils.errors import printable
-from kdutils.human_study.design import ASKABLE, SCALE
-from kdutils.human_study.forms import canonical, checksum
+from kdutils.human_study.design import ASKABLE
+from kdutils.human_study.forms import PARTICIPANT, canonical, checksum
+from kdutils.human_study.rating_values import Problem, is_foreign, seconds_of, shortened
+from kdutils.human_study.survey_exports import SUBMISSIONS, is_argilla, read_argilla, read_submissions, read_survey
 from kdutils.runs import unescape_cell
 
 if TYPE_CHECKING:
@@ -26,22 +27,10 @@ if TYPE_CHECKING:
 
 FORMAT = "kdutils-ratings-1"
 LARGEST = 20_000_000  # bytes of a file of ratings
-PARTICIPANT = {"participant", "participant_id", "prolific", "prolific_id", "prolific_pid", "user", "user_id", "worker",
-               "worker_id", "id"}  # names of a column with ids of another source, in any case
-CODE = re.compile(r"[Rr]\d{3,}[A-Za-z]")  # the form of the codes of any plan
 PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
 PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # names in the data: names in the article
 _SEPARATOR = re.compile(r"sep=.?", re.IGNORECASE)
 _WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets may write it: 4,0
-
-
-class Problem(Exception):
-    """A file cannot be used; the arguments are what and detail of the problem."""
-
-
-def is_foreign(rater: object) -> bool:
-    """Say whether this may be an id of another source: a text that does not have the form of a code."""
-    return isinstance(rater, str) and bool(rater.strip()) and not CODE.fullmatch(rater.strip())
 
 
 def read_rating_file(path: Path, reader: _Reader) -> None:
@@ -55,7 +44,10 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
             return _read_potato_lines(path, documents, reader)
         if len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get("format") == FORMAT:
             return _read_form(path, documents[0], reader)
-        raise Problem("unknown layout", "not an answer file of the form or of Potato")
+        records = documents[0] if len(documents) == 1 and isinstance(documents[0], list) else documents
+        if is_argilla(records):
+            return read_argilla(path, records, reader)
+        raise Problem("unknown layout", "not an answer file of the form, of Potato or of Argilla")
     header, rows = _table_of(text)
     if PUBLISHED <= set(header):
         return _read_published(path, rows, reader)
@@ -63,6 +55,10 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
         return _read_table(path, header, rows, reader)
     if len(header) == 2 and "rater" in header and PARTICIPANT & {name.casefold() for name in header}:
         return _read_codes(path, header, rows, reader)
+    if {name.casefold() for name in header} >= SUBMISSIONS:
+        return read_submissions(path, rows, reader)
+    if read_survey(path, header, rows, reader):
+        return None
     raise Problem("unknown layout", f"columns {shortened(', '.join(map(str, header)))}")
 
 
@@ -103,7 +99,7 @@ def _table_of(text):
     first line ``sep=;`` and empty cells after the last column; these are skipped.
     """
     lines = [line for line in text.splitlines() if line.strip() and not _SEPARATOR.fullmatch(line.strip())]
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    delimiter = max(",;\t", key=re.sub(r'"[^"]*"', "", lines[0]).count) if lines else ","
     reader, header, rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [], []
     while True:
         try:
@@ -160,13 +156,14 @@ def _read_form(path, document, reader):
         fault = None
     if fault:
         return reader.note(path, 0, *fault, rater, count)
+    rater = reader.person(rater, document.get("participant"))
     if isinstance(document.get("about"), dict) and isinstance(rater, str):
         reader.about.setdefault(rater, {}).update(
             {f"about_{key}": printable(document["about"][key])[:60] for key in ASKABLE if key in document["about"]})
     for row, answer in enumerate(answers, 1):
         scores = answer.get("scores")
         reader.add(path, row, rater, answer.get("text"), scores if isinstance(scores, dict) else {},
-                   _seconds(answer.get("milliseconds")) / 1000, document.get("simulated"))
+                   seconds_of(answer.get("milliseconds")) / 1000, document.get("simulated"), document.get("model", ""))
 
 
 def _code_by_checksum(reader, rater, texts, stored, checksum_with):
@@ -222,8 +219,9 @@ def _read_table(path, header, rows, reader):
             continue
         _code_beside(cells, reader)
         in_form = "milliseconds" in cells
-        seconds = _seconds(cells["milliseconds"]) / 1000 if in_form else _seconds(cells.get("seconds"))
-        reader.add(path, line, cells["rater"].strip(), cells["text"].strip(), cells, seconds)
+        seconds = seconds_of(cells["milliseconds"]) / 1000 if in_form else seconds_of(cells.get("seconds"))
+        rater = reader.person(cells["rater"].strip(), cells.get("participant")) if in_form else cells["rater"].strip()
+        reader.add(path, line, rater, cells["text"].strip(), cells, seconds)
 
 
 def _row_is_whole(cells, reader):
@@ -260,7 +258,7 @@ def _read_potato(path, state, reader):
                 scores[str(pair[0].get("schema"))] = pair[0].get("name") if pair[1] is True else pair[1]
         spent = times.get(text) if isinstance(times, dict) else None
         spent = spent.get("total_time_ms") if isinstance(spent, dict) else None
-        reader.add(path, row, state.get("user_id"), text, scores, _seconds(spent) / 1000)
+        reader.add(path, row, state.get("user_id"), text, scores, seconds_of(spent) / 1000)
 
 
 def _read_potato_lines(path, lines, reader):
@@ -294,44 +292,3 @@ def _read_published(path, rows, reader):
                 "method": method, "student_seed": None, "correct": True, "characters": int(cells["rationale_length"]),
                 "position": int(slot[1]) - 7 if slot else None, "is_check": False, "expected": None, "choices": []})
         reader.add(path, line, rater, text, {name.lower(): value for name, value in cells.items()})
-
-
-# Values
-
-
-def is_blank(value: object) -> bool:
-    """Say whether a cell or JSON value holds nothing."""
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def score_of(value: object, options: Sequence[str]) -> int | None:
-    """Return 1 to len(options) for a number, the text of an option or, unless they are SCALE, its letter; else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str):
-        value, words = value.strip(), [str(option).casefold() for option in options]
-        if value.casefold() in words:
-            return words.index(value.casefold()) + 1
-        if options is not SCALE and re.fullmatch("[A-Za-z]", value):
-            value = ord(value.upper()) - 64
-        elif not re.fullmatch(r"\d{1,3}([.,]0*)?", value):
-            return None
-    if isinstance(value, str):
-        value = float(value.replace(",", "."))
-    return int(value) if 1 <= value <= len(options) and value == int(value) else None
-
-
-def _seconds(value):
-    try:
-        seconds = float(value.replace(",", ".") if isinstance(value, str) else value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
-    return seconds if 0 <= seconds < 1e9 else np.nan
-
-
-def shortened(value: object, length: int = 60) -> str:
-    """Return `value` as a text of at most `length` characters that is safe to print: other than ASCII is escaped."""
-    if isinstance(value, str):
-        value = value[:length + 1]
-    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
-    return text if len(text) <= length else text[:length - 3] + "…"

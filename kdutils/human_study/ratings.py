@@ -6,12 +6,15 @@ The layout of a file is recognised by its content:
 
 - JSON and CSV of the form, and the survey table filled in (forms.write_study);
 - Potato: ``user_state.json`` of version 2 (tested with 2.12.1), ``annotated_instances.jsonl`` of version 1;
+- wide tables of Qualtrics and LimeSurvey, Argilla's records (JSON): survey_exports.py says how texts are recognised;
+- Prolific's list of submissions, which says who finished; ratings of a person who returned it are left out;
 - the published ratings of Hendriks et al. (2025), ``study.csv``, which need no plan;
 - a table of two columns, ``rater`` (a code of the plan) and ``participant`` (the id of another source, such as
   Prolific) that says which code an id stands for. match_ids finds the codes of the other ids.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,27 +22,35 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kdutils.errors import StudyError
-from kdutils.human_study.design import SCALE, TASKS
+from kdutils.errors import StudyError, printable
+from kdutils.human_study.design import SCALE, TASKS, TRUTH
+from kdutils.human_study.forms import completion_code
 from kdutils.human_study.plan import read_plan
-from kdutils.human_study.rating_files import Problem, is_blank, is_foreign, read_rating_file, score_of, shortened
+from kdutils.human_study.rating_files import read_rating_file
+from kdutils.human_study.rating_values import Problem, is_blank, is_foreign, score_of, shortened
+from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path
 
 ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
-                  "construct", "score", "quality", "choice", "seconds", "simulated", "file"]
+                  "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
-RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds"]
+RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "completion_code",
+                 "participant"]
+MAX_ID = 64  # signs of an id of another source
 
 
 class Ratings(NamedTuple):
     """What read_ratings returns.
 
     `ratings`: one row per rater, text and construct, with RATING_COLUMNS. `quality` is the mean over the constructs of
-    the rating; `score` and `quality` are in points of the scale, in a simulation 1 for the model's answer and else 0.
+    the rating without the statement on truth; `score` and `quality` are in points of the scale, in a simulation 1 for
+    the model's answer and else 0.
     `problems`: PROBLEM_COLUMNS. `what` names the problem, `row` is the line of a table or the position of an answer (0
     for a whole file or rater), `left_out` counts the rated pages that were lost. `raters`: one row per planned rater
-    with RATER_COLUMNS and what the form asked about the rater.
+    with RATER_COLUMNS and what the form asked about the rater. `completion_code` is what the form showed at the end, ""
+    for an unfinished one; `participant` is the id of another source. If several people used one code, each is a rater:
+    the second one of R001A is R001A.2.
     """
 
     ratings: pd.DataFrame
@@ -89,6 +100,13 @@ def constructs_of(ratings: pd.DataFrame, plan: pd.DataFrame | None = None) -> li
     return list(dict.fromkeys(ratings["construct"])) or list(TASKS[task])
 
 
+def mark_of(ratings: pd.DataFrame) -> str:
+    """Return what marks tables and figures of these ratings: "" if people gave all of them."""
+    if not len(ratings) or not ratings["simulated"].any():
+        return ""
+    return "RATED BY A MODEL" if ratings.loc[ratings["simulated"], "model"].ne("").all() else "SIMULATED"
+
+
 def describe_origin(ratings: pd.DataFrame) -> str:
     """Return a sentence that says whether people gave these ratings."""
     simulated = ratings.groupby("rater")["simulated"].any()
@@ -97,6 +115,10 @@ def describe_origin(ratings: pd.DataFrame) -> str:
     if not simulated.any():
         return "Ratings by people."
     who = "These raters are" if simulated.all() else f"{int(simulated.sum())} of {len(simulated)} raters are"
+    if mark_of(ratings) == "RATED BY A MODEL":
+        names = ", ".join(sorted(set(ratings["model"]) - {""}))
+        return (f"**{who} a language model ({names}).** Ratings by a model are not evidence about people, so no p "
+                "value is shown.")
     return f"**{who} simulated.** Simulated ratings are not evidence about people, so no p value is shown."
 
 
@@ -167,12 +189,14 @@ class _Reader:
         self.pages, self.pages_of, self.texts = {}, {}, set()  # (rater, text): page; rater: texts in order; all texts
         self.rows, self.problems, self.about = [], [], {}
         self.reached = set()  # (rater, text) of pages with at least one score
+        self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
+        self.submissions = {}  # id of another source: (status at the panel, completion code)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
             for page in plan.sort_values(["rater", "position"]).to_dict("records"):
                 self.expect(page)
-        self.items = list(TASKS[self.task])
+        self.items = TASKS[self.task]
 
     def expect(self, page):
         """Add a page of the plan."""
@@ -189,11 +213,11 @@ class _Reader:
         if not self.pages:
             raise Problem("no plan was given", "only the published ratings can be read without one")
 
-    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False):
+    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False, model=""):
         """Check one rated page and keep it. A page of an id of another source waits for place_foreign."""
         rater = self.code_of(rater)
         if is_foreign(rater) and rater not in self.pages_of:
-            return self.foreign.setdefault(rater, []).append((file, row, text, scores, seconds, simulated))
+            return self.foreign.setdefault(rater, []).append((file, row, text, scores, seconds, simulated, model))
         if not isinstance(rater, str) or rater not in self.pages_of:
             return self.note(file, row, "unknown rater", shortened(rater), rater, 1)
         page = self.pages.get((rater, text)) if isinstance(text, str) else None
@@ -205,13 +229,16 @@ class _Reader:
         self.reached.add((rater, text))
         values = {}
         for item in self.items:
+            if item in TRUTH and is_blank(scores.get(item)):
+                continue  # it was not always asked
             if is_blank(scores.get(item)):
                 return self.note(file, row, "missing score", item, rater, 1)
             values[item] = score_of(scores[item], page["choices"] if self.task == "simulation" else SCALE)
             if values[item] is None:
                 return self.note(file, row, "score out of range", f"{item} = {shortened(scores[item])}", rater, 1)
         self.rows.append({"file": shortened(Path(file).name), "row": row, "rater": rater, "text": text,
-                          "scores": values, "seconds": seconds, "simulated": simulated is True})
+                          "scores": values, "seconds": seconds, "simulated": simulated is True,
+                          "model": shortened(model) if isinstance(model, str) else ""})
 
     def code_of(self, rater):
         """Return the code of the plan that `rater` is in another spelling, else `rater` itself."""
@@ -221,11 +248,25 @@ class _Reader:
             return rater
         return rater.strip().upper() if rater.strip().upper() in self.pages_of else rater.strip()
 
+    def person(self, rater, participant):
+        """Return the rater that a person with this code is: the code, or a new one if another person used it."""
+        rater = self.code_of(rater)
+        if not isinstance(rater, str) or rater not in self.pages_of or is_foreign(rater):
+            return rater
+        participant = participant if isinstance(participant, str) else ""
+        known = self.people.setdefault(rater, {})
+        if participant not in known:
+            known[participant] = f"{rater}.{len(known) + 1}" if known else rater
+            for text in self.pages_of[rater] if len(known) > 1 else []:
+                self.expect({**self.pages[rater, text], "rater": known[participant]})
+        return known[participant]
+
     def place_foreign(self):
         """Add the pages of ids of other sources to the codes that they stand for; note the ids without a code."""
         texts_of = {rater: [text for _, _, text, *_ in pages] for rater, pages in sorted(self.foreign.items())}
         matched, unmatched = match_ids(texts_of, self.pages_of, {rater for rater, _ in self.reached}, self.codes)
         for rater, code in matched.items():
+            self.people.setdefault(code, {})[rater] = code
             if rater in self.about:
                 self.about.setdefault(code, {}).update(self.about.pop(rater))
             for file in dict.fromkeys(page[0] for page in self.foreign[rater]):
@@ -297,6 +338,8 @@ def _without_repeats(reader):
 def _rater_table(rows, reader, failed_checks_allowed):
     """Return one row per planned rater; note those who failed too many checks or did not finish."""
     answered = {rater: {} for rater in reader.pages_of}
+    participants = {rater: one for people in reader.people.values() for one, rater in people.items()}
+    by_code = {code: one for one, (_, code) in reader.submissions.items()}
     for row in rows:
         answered[row["rater"]][row["text"]] = row
     table = []
@@ -305,9 +348,14 @@ def _rater_table(rows, reader, failed_checks_allowed):
         reached = [page for page in pages if (rater, page["text"]) in reader.reached]
         failed = sum(_fails(page, mine.get(page["text"])) for page in reached if page["is_check"])
         rated = sum(not reader.pages[rater, text]["is_check"] for text in mine)
+        code = _completion_code(pages, mine, reader)
+        person = participants.get(rater) or by_code.get(code, "")
         status, detail = "kept", ""
+        submitted = reader.submissions.get(person, ("",))[0]
         if not reached:
             status = next((one["what"] for one in reader.problems if one["rater"] == rater), "nothing came")
+        elif submitted in WITHDRAWN:
+            status, detail = WITHDRAWN[submitted], shortened(person)
         elif failed > failed_checks_allowed:
             status, detail = "failed attention check", f"{failed} failed"
         elif len(reached) < len(pages) and reader.keep_unfinished:
@@ -319,8 +367,17 @@ def _rater_table(rows, reader, failed_checks_allowed):
         seconds = [row["seconds"] for row in mine.values() if not np.isnan(row["seconds"])]
         table.append({"rater": rater, "status": status, "pages": len(reached), "of": len(pages),
                       "failed_checks": int(failed), "ratings": rated if status.startswith("kept") else 0,
-                      "seconds": float(sum(seconds)) if seconds else np.nan, **reader.about.get(rater, {})})
+                      "seconds": float(sum(seconds)) if seconds else np.nan, "completion_code": code,
+                      "participant": printable(person)[:MAX_ID], **reader.about.get(rater, {})})
     return pd.DataFrame(table) if table else pd.DataFrame(columns=RATER_COLUMNS)
+
+
+def _completion_code(pages, rated, reader):
+    """Return the code that the form showed to a rater who answered all `pages`, else ""."""
+    if reader.version is None or any(page["text"] not in rated for page in pages):
+        return ""
+    code = re.sub(r"\.\d+$", "", pages[0]["rater"])
+    return completion_code(reader.study, reader.version, code, {text: row["scores"] for text, row in rated.items()})
 
 
 def _fails(page, row):
@@ -338,8 +395,8 @@ def _rating_table(rows, reader):
             choice = page["choices"][scores["simulation"] - 1]
             scores = {"simulation": int(scores["simulation"] == page["expected"])}
         common = {**{name: page[name] for name in RATING_COLUMNS if name in page}, "choice": choice,
-                  "quality": float(np.mean(list(scores.values()))),
-                  **{name: row[name] for name in ("seconds", "simulated", "file")}}
+                  "quality": float(np.mean([score for name, score in scores.items() if name not in TRUTH])),
+                  **{name: row[name] for name in ("seconds", "simulated", "model", "file")}}
         records += [{**common, "construct": name, "score": float(score)} for name, score in scores.items()]
     frame = pd.DataFrame(records, columns=RATING_COLUMNS)
     return frame.astype({"student_seed": "Int64", "position": "Int64", "characters": "Int64", "correct": "boolean",

@@ -1,4 +1,4 @@
-"""Settings of notebooks 22 and 23: a study in which people judge explanations."""
+"""Settings of notebooks 22, 23 and 25: a study in which people, or a model, judge explanations."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from kdutils.errors import short
 from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, NAME, NAME_RULE, TASKS
-from kdutils.settings import Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
+from kdutils.settings import Count, Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
 
 
 class MakeHumanStudy(Settings):
@@ -35,6 +35,8 @@ class MakeHumanStudy(Settings):
     checks: Annotated[int, Field(ge=0, le=5)] = Field(1, description="attention checks per rater")
     consent: str = Field("", description="consent text of your ethics board, empty asks for no consent")
     return_to: str = Field("", description="where raters send their file")
+    completion_code: str = Field("", description="code of a panel for the last page, empty makes one of each rater's "
+                                                 "answers")
     expected: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)] = Field(
         [0.05, 0.1, 0.2, 0.4, 0.25], description="expected shares of the points 1 to 5, for the power")
     ask: Annotated[list[Literal[*ASKABLE]], AfterValidator(unique)] = Field(
@@ -68,3 +70,36 @@ class AnalyseHumanStudy(Settings):
     level: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="significance level")
     seed: Seed = Field(0, description="simulates raters and resamples intervals")
     output: str = of_grid("outputs/explore/23_analyse_human_study", "folder of this run")
+
+
+class AskAModelToRate(Settings):
+    """Which model rates which texts, and which ratings by people it is compared with."""
+
+    notebook: ClassVar[str] = "25_ask_a_model_to_rate"
+    texts: str = Field("kdutils/mini/example/human_study/key/texts.parquet",
+                       description="texts of a study, or the published ones")
+    plan: str = Field("kdutils/mini/example/human_study/key/plan.parquet",
+                      description="plan of that study, empty for published ratings")
+    ratings: Annotated[list[Annotated[str, Field(min_length=1)]], PathOf("any"), AfterValidator(unique)] = Field(
+        [], description="files and folders with ratings by people, empty compares with nobody")
+    backend: Literal["hf", "openai"] = Field("hf", description="hf: a model of transformers, openai: a server")
+    model: ModelName = Field("kdutils/mini/teacher",
+                             description="folder or Hub id, or the name of the model on a server")
+    revision: str = Field("", description="branch, tag or commit of a Hub id")
+    quantization: Literal["none", "int8", "nf4"] = Field("none", description="none, int8 or nf4; backend hf only")
+    token_budget: Count = Field(8192, description="tokens of a batch; backend hf only")
+    chat: bool = Field(False, description="wrap each prompt in the chat template of the model")
+    base_url: str = Field("", description="address of the server, empty means OPENAI_BASE_URL; backend openai only")
+    requests: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="requests in flight; backend openai only")
+    timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
+    most_texts: Annotated[int, Field(ge=2, le=100_000)] = Field(32, description="number of texts to rate at most")
+    seed: Seed = Field(0, description="draws the texts and resamples intervals")
+    output: str = of_grid("outputs/explore/25_ask_a_model_to_rate", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not self.model:
+            yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
+        if self.backend == "hf" and self.base_url:
+            yield "base_url", "only a server has a base_url; set backend: openai"
+        if not self.plan and not self.ratings:
+            yield "ratings", "published texts are found by their ratings; name the file, or give the plan of a study"

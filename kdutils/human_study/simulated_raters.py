@@ -9,7 +9,8 @@ import pandas as pd
 from kdutils.errors import StudyError
 from kdutils.human_study.design import SCALE, TASKS
 from kdutils.human_study.forms import canonical, checksum
-from kdutils.human_study.rating_files import FORMAT, shortened
+from kdutils.human_study.rating_files import FORMAT
+from kdutils.human_study.rating_values import shortened
 from kdutils.runs import write_text
 
 Effects = dict[str, float | dict[str, float]]

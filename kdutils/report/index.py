@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdutils.errors import StudyError
-from kdutils.report import notebook_pages, safe_html
+from kdutils.report import notebook_pages, safe_html, study_page
 from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
 from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.report.tables import duration
@@ -100,7 +100,7 @@ def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experimen
         experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command")},
         answers=[answer for view in views if (answer := _answer(view))],
         failed=[view for view in views if view["state"] == "failed"],
-        counts=_counts(views),
+        counts=_counts(views), study=study_page.PAGE if (page.parent / study_page.PAGE).is_file() else "",
         groups=[_group(kind, views) for kind in kinds if any(view["kind"] == kind for view in views)])
     return write_page(page, f"{experiment.get('name') or 'experiment'}: results", body)
 
@@ -117,6 +117,7 @@ def _view(run, page):
              if (folder / name).is_file()]
     return {
         "name": run["name"], "kind": run["kind"], "notebook": run.get("notebook", ""),
+        "mark": str(metrics.get("mark") or "SIMULATED") if metrics.get("simulated") is True else "",
         "state": state, "error": error, "problems": problems, "links": links, "metrics": metrics,
         "page": dict(links).get("page", ""), "time": duration(seconds) if _is_number(seconds) else "",
         "tables": [(name, link_to(folder / name, page)) for name in _tables(manifest, folder)],
@@ -142,9 +143,10 @@ def _read(path, problems):
 
 
 def _tables(manifest, folder):
-    """Return the names of the tables in the manifest that exist inside the run's folder."""
+    """Return the names of the tables in the manifest that exist inside the run's folder, without the blinding key."""
     inside = folder.resolve()
     return [name for name in sorted(manifest) if name.endswith(TABLES) and name.isprintable()
+            and Path(name).parts[0] != study_page.KEY
             and (folder / name).resolve().is_relative_to(inside) and (folder / name).is_file()]
 
 

@@ -146,6 +146,13 @@ class HfTeacher:
         """Return the number of tokens of each prompt, chat template included."""
         return [len(ids) for ids in self._encode(prompts)]
 
+    def encode(self, prompts: list[str], new: int) -> list[list[int]]:
+        """Return the token ids of each prompt; StudyError if one and `new` tokens do not fit into the context."""
+        rows = self._encode(prompts)
+        texts = [(prompt,) for prompt in prompts]
+        self._check_lengths(texts, {text: (ids,) for text, ids in zip(texts, rows, strict=True)}, new)
+        return rows
+
     def complete(self, prompts: list[str], decoding: Decoding, progress: Progress | None = None,
                  keep: Keep | None = None) -> list[Completion]:
         """Return one Completion per prompt, in their order (see completion.Teacher).

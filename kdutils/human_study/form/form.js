@@ -1,6 +1,6 @@
 "use strict";
-// One rater's way through the pages. State is {rater, consent, about, started, page, answers: {text: {scores, milliseconds}}};
-// it is kept in localStorage after every choice. Texts are only ever set as textContent: nothing in them can run.
+// One rater's way through the pages. State is {rater, participant, consent, about, started, page, answers: {text: {scores,
+// milliseconds}}}; participant is the id of another source, "" without one. It is kept in localStorage after every choice. Texts are only ever set as textContent: nothing in them can run.
 (() => {
   const study = JSON.parse(document.getElementById("study").textContent);
   const by = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@
 
   // Storage ----------------------------------------------------------------------------------------------------
 
-  const key = (rater) => ["kdutils", study.study, study.version, rater].join(":");
+  const key = (of) => ["kdutils", study.study, study.version, of.rater, ...(of.participant ? [of.participant] : [])].join(":");
 
   const storage = (() => {
     try {
@@ -26,7 +26,7 @@
 
   function keep() {
     try {
-      storage.setItem(key(state.rater), JSON.stringify(state));
+      storage.setItem(key(state), JSON.stringify(state));
     } catch (error) {
       warnOfStorage();
     }
@@ -37,9 +37,9 @@
       " (“Save unfinished answers as a file”).");
   }
 
-  function kept(rater) {
+  function kept(rater, participant) {
     try {
-      return checked(JSON.parse(storage.getItem(key(rater))), rater);
+      return checked(JSON.parse(storage.getItem(key({rater, participant}))), rater);
     } catch (error) {
       return null;
     }
@@ -48,7 +48,7 @@
   // Return what is usable of a stored or imported state: known texts, whole numbers in range; null for none.
   function checked(found, rater) {
     if (!found || found.rater !== rater) return null;
-    const clean = {rater, consent: found.consent === true, about: {}, started: String(found.started || now()).slice(0, 30),
+    const clean = {rater, participant: ID.test(found.participant || "") ? found.participant : "", consent: found.consent === true, about: {}, started: String(found.started || now()).slice(0, 30),
       page: 0, answers: {}};
     for (const name of Object.keys(study.ask)) {
       clean.about[name] = String((found.about || {})[name] || "").slice(0, 60);
@@ -71,6 +71,23 @@
   const points = (text) => study.task === "rating" ? study.scale.length : study.texts[text].choices.length;
   const missing = (of, text) => items.filter((item) => !((of.answers[text] || {}).scores || {})[item]);
   const now = () => new Date().toISOString().slice(0, 19) + "Z";
+
+  // Who ----------------------------------------------------------------------------------------------------------
+
+  // The address may hold a code (?rater=R001A), an id of a panel (?PROLIFIC_PID=…, ?participant=…), or both. An id alone
+  // draws a code by its checksum: the same person always gets the same code, and two persons may get one.
+  const ID = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/;
+
+  function personOf(address) {
+    const values = [...new URLSearchParams(address)].map(([name, value]) => [name.toLowerCase(), value.trim()]);
+    const given = (values.find(([name]) => name === "rater") || ["", ""])[1];
+    const id = (values.find(([name, value]) => study.id_names.includes(name) && ID.test(value)) || ["", ""])[1];
+    const codes = Object.keys(study.orders).sort();
+    if (codes.includes(given.toUpperCase()) || /^r\d{3,}[a-z]$/i.test(given) || !(id || ID.test(given))) return {rater: given.toUpperCase().slice(0, 12), participant: id};
+    const participant = id || given;
+    const draw = parseInt(sha256([study.study, study.version, participant].join(":")).slice(0, 8), 16);
+    return {rater: codes[draw % codes.length], participant};
+  }
 
   // Start ------------------------------------------------------------------------------------------------------
 
@@ -97,13 +114,13 @@
     if (error) return;
     const about = {};
     for (const field of document.querySelectorAll("[data-ask]")) about[field.dataset.ask] = field.value.trim();
-    const found = kept(rater);
+    const found = kept(rater, person.participant);
     if (found) {
       const done = answered(found);
       if (done) notice(`Welcome back: ${done} of ${study.orders[rater].length} pages were already answered in this browser.`);
       begin({...found, consent: !!consent, about});
     } else {
-      begin({rater, consent: !!consent, about, started: now(), page: 0, answers: {}});
+      begin({rater, participant: person.participant, consent: !!consent, about, started: now(), page: 0, answers: {}});
     }
   });
 
@@ -201,7 +218,12 @@
   function fill(fieldset) {
     const score = ((state.answers[order[state.page]] || {}).scores || {})[fieldset.dataset.item];
     for (const radio of fieldset.querySelectorAll("input")) radio.checked = Number(radio.value) === score;
-    fieldset.classList.remove("missing");
+    mark(fieldset, false);
+  }
+
+  function mark(fieldset, missing) {
+    fieldset.classList.toggle("missing", missing);
+    fieldset.setAttribute("aria-invalid", missing);
   }
 
   function answer() {
@@ -225,7 +247,7 @@
 
   function next() {
     const open = missing(state, order[state.page]);
-    fieldsets.forEach((fieldset) => fieldset.classList.toggle("missing", open.includes(fieldset.dataset.item)));
+    fieldsets.forEach((fieldset) => mark(fieldset, open.includes(fieldset.dataset.item)));
     if (open.length) {
       by("page-error").textContent = open.length === 1 ? "One answer is still missing." : `${open.length} answers are still missing.`;
       focus(fieldsets[items.indexOf(open[0])]);
@@ -262,8 +284,9 @@
   document.addEventListener("keydown", (event) => {
     if (by("page").hidden || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
     const own = document.activeElement.closest("fieldset");
+    if (!by("shortcuts").checked) return;
     const radio = document.activeElement.matches("input[type=radio]");
-    const button = document.activeElement.matches("button");
+    const button = document.activeElement.matches("button, #shortcuts");
     const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
     if (digit && digit <= points(order[state.page])) {
       const open = missing(state, order[state.page]);
@@ -296,7 +319,7 @@
     if (state) keep();
   });
   window.addEventListener("storage", (event) => {
-    if (state && event.key === key(state.rater)) notice("This form is open in another window too: please use only one.");
+    if (state && event.key === key(state)) notice("This form is open in another window too: please use only one.");
   });
   window.addEventListener("beforeunload", (event) => {
     if (!storage && state) event.preventDefault();
@@ -307,6 +330,7 @@
   function result(complete) {
     const content = {
       format: "kdutils-ratings-1", study: study.study, version: study.version, task: study.task, rater: state.rater,
+      ...(state.participant ? {participant: state.participant} : {}),
       started: state.started, saved: now(), complete, signed: complete && by("sign").checked, consent: state.consent,
       about: state.about,
       answers: order.map((text, place) => ({position: place + 1, text, ...(state.answers[text] || {scores: {}, milliseconds: 0})})),
@@ -322,13 +346,20 @@
   }
 
   function table() {
-    const head = ["study", "version", "rater", "position", "text", ...items, "milliseconds", "checksum"];
+    const person = state.participant ? [state.participant] : [];
+    const head = ["study", "version", "rater", ...person.map(() => "participant"), "position", "text", ...items, "milliseconds", "checksum"];
     const lines = order.map((text, place) => {
       const found = state.answers[text];
-      const cells = [study.study, study.version, state.rater, place + 1, text, ...items.map((item) => found.scores[item]), found.milliseconds];
+      const cells = [study.study, study.version, state.rater, ...person, place + 1, text, ...items.map((item) => found.scores[item]), found.milliseconds];
       return [...cells, sha256(cells.join("|")).slice(0, 16)].join(",");
     });
     return [head.join(","), ...lines].join("\r\n") + "\r\n";
+  }
+
+  // As kdutils.human_study.forms.completion_code.
+  function completionCode() {
+    const answers = Object.fromEntries(order.map((text) => [text, state.answers[text].scores]));
+    return sha256(canonical({study: study.study, version: study.version, rater: state.rater, answers})).slice(0, 8).toUpperCase();
   }
 
   function save(ending, content, type) {
@@ -349,7 +380,9 @@
     const text = content();
     by("file-name").textContent = save(ending, text, type);
     by("copy").value = text;
+    by("completion").textContent = study.completion_code || completionCode();
     by("saved").hidden = false;
+    by("saved-heading").focus();
   }
 
   by("finish-form").addEventListener("submit", (event) => {
@@ -366,7 +399,7 @@
   });
   by("forget").addEventListener("click", () => {
     if (!confirm("Remove your answers from this browser? The file that you saved stays.")) return;
-    if (storage) storage.removeItem(key(state.rater));
+    if (storage) storage.removeItem(key(state));
     state = null;
     location.reload();
   });
@@ -409,6 +442,10 @@
     return hash.map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
   }
 
-  by("rater").value = (new URLSearchParams(location.search).get("rater") || "").slice(0, 12);
+  const person = personOf(location.search);
+  by("rater").value = person.rater;
+  by("participant").textContent = person.participant;
+  by("person").hidden = !person.participant;
+  by("rater").readOnly = !!person.participant;
   if (!storage) warnOfStorage();
 })();

@@ -1,0 +1,257 @@
+"""A language model in the place of raters: what it is asked, how it is biased, and whether it tracks people.
+
+Each text is rated for each statement several times: with the scale in both directions and, if another method explained
+the same question, beside that text in both orders. A score is the mean over these askings, in points.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kdutils.data.tables import read_parquet
+from kdutils.errors import StudyError
+from kdutils.human_study.analysis import RESAMPLES, attempt, left_out
+from kdutils.human_study.design import SCALE, TEXT_COLUMNS, TRUTH, Study
+from kdutils.human_study.forms import canonical, checksum
+from kdutils.human_study.plan import private_folder
+from kdutils.human_study.rating_files import FORMAT
+from kdutils.runs import write_text
+from kdutils.stats import agreement, groups
+from kdutils.stats.models import rank_correlation
+
+SCALES, PLACES = ("rising", "falling"), ("alone", "first", "second")
+CHECKS = ["check", "value", "low", "high", "n"]
+AGREEMENT = ["construct", "spearman", "low", "high", "alpha", "alpha_low", "alpha_high", "ratings"]
+RANKS = ["method", "people", "model", "rank_people", "rank_model", "texts"]
+PUBLISHED_METHOD = "MT+CF:Rev"  # the only one of the four rated models whose texts were published
+
+
+def rating_prompts(texts: pd.DataFrame, items: dict[str, str]) -> pd.DataFrame:
+    """Return one row per asking: text, item, scale, place and prompt.
+
+    `texts`: columns TEXT_COLUMNS of design. `place`: alone, or first or second of two explanations of one question.
+    """
+    rows = []
+    for _, group in texts.groupby("question", sort=True):
+        every = group.sort_values("method").to_dict("records")
+        for number, row in enumerate(every):
+            other = every[(number + 1) % len(every)]["explanation"]
+            for place in PLACES if len(every) > 1 else PLACES[:1]:
+                for item, statement in items.items():
+                    rows += [{"text": row["text"], "item": item, "scale": scale, "place": place,
+                              "prompt": _prompt(row, other, place, statement, scale)} for scale in SCALES]
+    return pd.DataFrame(rows, columns=["text", "item", "scale", "place", "prompt"])
+
+
+def _prompt(row, other, place, statement, scale):
+    lines = [f"Question: {row['asked']}"]
+    lines += [f"{chr(65 + number)}. {choice}" for number, choice in enumerate(row["choices"])]
+    lines += [f"Answer of a model: {row['answer']}"]
+    texts = {"alone": [row["explanation"]], "first": [row["explanation"], other], "second": [other, row["explanation"]]}
+    names = ["Explanation"] if place == "alone" else ["Explanation 1", "Explanation 2"]
+    lines += [f"{name}: {' '.join(text.split())}" for name, text in zip(names, texts[place], strict=True)]
+    labels = SCALE if scale == "rising" else SCALE[::-1]
+    points = ", ".join(f"{number} = {label}" for number, label in enumerate(labels, 1))
+    judged = names[1] if place == "second" else names[0]
+    return "\n".join([*lines, f"Statement about {judged}: {statement}",
+                      f"How far do you agree? {points}.", "Number:"])
+
+
+def expected_points(askings: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return `askings` with a column score: the expected point, where 5 is always strong agreement.
+
+    `probabilities`: [askings, points]; a row of NaN gives NaN.
+    """
+    score = probabilities @ np.arange(1, probabilities.shape[1] + 1)
+    falling = (askings["scale"] == "falling").to_numpy()
+    return askings.assign(score=np.where(falling, probabilities.shape[1] + 1 - score, score))
+
+
+def score_texts(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean score of each text: columns text, each item, and quality, the mean without truth."""
+    table = scored.pivot_table(index="text", columns="item", values="score", aggfunc="mean")
+    own = [name for name in table if name not in TRUTH]
+    return table.assign(quality=table[own].mean(axis=1)).reset_index().rename_axis(columns=None)
+
+
+# Bias
+
+
+def check_bias(scored: pd.DataFrame, measured: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
+    """Return (table of CHECKS, sentences): what moves the scores besides what a text says.
+
+    scale: rising minus falling, position: first minus second of two, in points. length and copied: Spearman's
+    correlation of quality with the characters of a text and with its share of copied words. Intervals are 95 %
+    bootstrap intervals over texts. `measured`: score_texts with the columns characters and copied.
+    """
+    found = {}
+    for check, column, pair in (("scale", "scale", SCALES), ("position", "place", PLACES[1:])):
+        table = scored[scored[column].isin(pair)].dropna(subset=["score"])
+
+        def gap(rows, column=column, pair=pair):
+            means = rows.groupby(column)["score"].mean()
+            return means[pair[0]] - means[pair[1]] if len(means) == 2 else np.nan
+
+        found[check] = attempt(groups.bootstrap_interval, table, gap, "text", RESAMPLES, seed=seed) if len(table) \
+            else (None, "no question has texts of two methods")
+    for check, column in (("length", "characters"), ("copied", "copied")):
+        found[check] = attempt(rank_correlation, measured.dropna(subset=["quality"]), "quality", column,
+                               resamples=RESAMPLES, seed=seed)
+    rows = [[check, one.value, one.low, one.high, one.n] for check, (one, _) in found.items() if one]
+    return pd.DataFrame(rows, columns=CHECKS), [f"The check of {check} is left out: {reason.rstrip('.')}."
+                                                for check, (one, reason) in found.items() if not one]
+
+
+# Agreement with people
+
+
+def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequence[str],
+                        seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
+    """Return (table of AGREEMENT, sentences) of the model with each rating by a person.
+
+    spearman: of the ratings with the model's scores, with a bootstrap interval over raters. alpha: Krippendorff's
+    ordinal alpha of person and model, whose scores are rounded to points (interval alpha for quality).
+    """
+    both = wide.merge(scores, on="text", suffixes=("", "_model"))
+    if not len(both):
+        return pd.DataFrame(columns=AGREEMENT), ["Agreement needs texts that people have rated too; there is none."]
+    rows, reasons = [], {"Spearman's correlation": {}, "Krippendorff's alpha": {}}
+    for name in [name for name in rated if f"{name}_model" in both]:
+        table = both[["rater", name, f"{name}_model"]].dropna()
+        rho, reasons["Spearman's correlation"][name] = attempt(
+            rank_correlation, table, name, f"{name}_model", cluster="rater", resamples=RESAMPLES, seed=seed)
+        pair = table[[name, f"{name}_model"]]
+        alpha, reasons["Krippendorff's alpha"][name] = attempt(
+            agreement.krippendorff_alpha, pair if name == "quality" else pair.round(),
+            "interval" if name == "quality" else "ordinal", RESAMPLES, seed=seed)
+        nothing = [np.nan] * 3
+        rows.append([name, *([rho.value, rho.low, rho.high] if rho else nothing),
+                     *([alpha.value, alpha.low, alpha.high] if alpha else nothing), len(table)])
+    return pd.DataFrame(rows, columns=AGREEMENT), [one for what, why in reasons.items() for one in left_out(what, why)]
+
+
+def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return (table of RANKS over the texts that both rated, sentences): mean points of each method, rank 1 is best."""
+    both = wide.merge(scores[["text", rating]], on="text", suffixes=("", "_model"))
+    means = both.groupby("method").agg(people=(rating, "mean"), model=(f"{rating}_model", "mean"),
+                                       texts=("text", "nunique")).reset_index()
+    table = means.assign(rank_people=means["people"].rank(ascending=False).astype(float),
+                         rank_model=means["model"].rank(ascending=False).astype(float))[RANKS]
+    if len(table) < 2:
+        return table, ["A ranking needs rated texts of two methods or more; there is "
+                       f"{'one' if len(table) else 'none'}."]
+    same = table["rank_people"].equals(table["rank_model"])
+    return table, [f"The model ranks the {len(table)} methods {'as people do' if same else 'otherwise than people'}."]
+
+
+def describe_rater(table: pd.DataFrame, rating: str) -> str:
+    """Return the sentence that says whether the model tracks people; `table`: compare_with_people."""
+    row = table[table["construct"] == rating]
+    if not len(row) or not np.isfinite(row["spearman"].iloc[0]):
+        return "Whether this rater tracks people is not known: no text has ratings by people that can be compared."
+    value, low, high = row[["spearman", "low", "high"]].iloc[0]
+    interval = f"Spearman {value:.2f}, 95 % interval {low:.2f} to {high:.2f}"
+    return f"This rater tracks people: its scores rise with their ratings of {rating} ({interval})." if low > 0 else \
+        f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
+
+
+# Texts and files
+
+
+def texts_to_rate(path: Path | str, ratings: pd.DataFrame | None, published: bool, most: int,
+                  seed: int = 0) -> pd.DataFrame:
+    """Return the texts, columns TEXT_COLUMNS, that a model rates: all of at most about `most`, drawn by question.
+
+    `ratings`: by people, or None; texts that people rated come first. `published`: see published_texts. Raises
+    StudyError for a file that holds no texts of a study.
+    """
+    if published:
+        texts = published_texts(ratings, path)
+    else:
+        texts = read_parquet(path)
+        missing = [name for name in TEXT_COLUMNS if name not in texts]
+        if missing:
+            raise StudyError(f"{path}: column '{missing[0]}' is missing from the texts of a study")
+    known = set() if ratings is None else set(ratings["text"])
+    asked = texts.assign(rated=texts["text"].isin(known)).groupby("question")["rated"].max()
+    order = asked.sample(frac=1, random_state=seed).sort_values(ascending=False, kind="stable").index
+    sizes = texts.groupby("question").size().loc[order].cumsum()
+    chosen = order[:max(1, int((sizes <= most).sum()))]
+    return texts[texts["question"].isin(set(chosen))].reset_index(drop=True)
+
+
+def published_texts(ratings: pd.DataFrame, path: Path | str) -> pd.DataFrame:
+    """Return the texts, columns TEXT_COLUMNS, of those published ratings whose texts were published.
+
+    `ratings`: ratings.read_ratings of the published table. `path`: revised_explanation_sample of Hendriks et al.
+    (2025). The rated texts are numbered in the order of that file, and only right answers were rated; so the texts are
+    the rows whose lengths fit in this order. A text with more than one fitting row is left out. Raises StudyError if
+    the file is another one.
+    """
+    table = read_parquet(path)
+    missing = {"input_predict", "answers_preds", "answers_labels", "rationales_preds"} - set(table)
+    if missing:
+        raise StudyError(f"{path}: column '{min(missing)}' is missing; the texts are those of "
+                         "revised_explanation_sample")
+    rated = ratings[ratings["method"] == PUBLISHED_METHOD].drop_duplicates("text")
+    rated = rated.assign(number=rated["question"].astype(int)).sort_values("number")
+    right = table[table["answers_preds"].str.strip() == table["answers_labels"].str.strip()].to_dict("records")
+    lengths, wanted = [len(row["rationales_preds"] or "") for row in right], rated["characters"].astype(int).tolist()
+    first, last = _fit_in_order(wanted, lengths), _fit_in_order(wanted[::-1], lengths[::-1])
+    if first is None or last is None:
+        raise StudyError(f"{path}: these are not the texts that were rated: their lengths do not fit")
+    last = [len(lengths) - 1 - place for place in last[::-1]]
+    return pd.DataFrame([_published_text(text, right[place]) for text, place, other in zip(
+        rated["text"], first, last, strict=True) if place == other], columns=TEXT_COLUMNS)
+
+
+def _fit_in_order(wanted, lengths):
+    """Return the earliest places at which `wanted` occurs in `lengths` in its order, None if it does not."""
+    places, place = [], 0
+    for length in wanted:
+        while place < len(lengths) and lengths[place] != length:
+            place += 1
+        if place == len(lengths):
+            return None
+        places.append(place)
+        place += 1
+    return places
+
+
+def _published_text(text, row):
+    asked, _, choices = row["input_predict"].removeprefix("[predict] Question: ").partition(" Choices: ")
+    marks = [f"({letter}) " for letter in "abcde"]
+    for mark in marks:
+        choices = choices.replace(mark, "\n")
+    answer = row["answers_preds"].strip().removeprefix("The answer is ")
+    return {"text": text, "question": text.partition("/")[2], "dataset": "cqa", "method": PUBLISHED_METHOD,
+            "student_seed": 0, "correct": True, "choices": [one.strip() for one in choices.split("\n") if one.strip()],
+            "asked": asked, "answer": answer, "gold": answer, "explanation": row["rationales_preds"]}
+
+
+def fill_plan(scores: pd.DataFrame, plan: pd.DataFrame, folder: Path | str, model: str) -> list[Path]:
+    """Write answer files for a plan as the form saves them, with the model's points; return their paths.
+
+    Each file names the model, and 23_analyse_human_study marks what is made from it. A rater's files of the same model
+    are replaced. Attention checks get the point that they ask for. A rater with a text without a score gets no file.
+    """
+    folder, paths = private_folder(folder), []
+    Study(plan["study"].iloc[0])
+    points = scores.set_index("text").drop(columns="quality").round().clip(1, len(SCALE))
+    for rater, pages in plan.sort_values("position").groupby("rater"):
+        rated = pages.loc[~pages["is_check"], "text"]
+        if not set(rated) <= set(points.index) or points.loc[rated].isna().any(axis=None):
+            continue
+        answers = [{"position": int(page["position"]), "text": page["text"], "milliseconds": 0,
+                    "scores": dict.fromkeys(points, int(page["expected"])) if page["is_check"] else
+                    {item: int(point) for item, point in points.loc[page["text"]].items()}}
+                   for page in pages.to_dict("records")]
+        content = {"format": FORMAT, "study": plan["study"].iloc[0], "version": plan["version"].iloc[0],
+                   "task": "rating", "rater": rater, "started": "by a model", "saved": "by a model", "simulated": True,
+                   "model": model, "complete": True, "signed": True, "consent": True, "about": {}, "answers": answers}
+        text = json.dumps({**content, "checksum": checksum(canonical(content))}, indent=1) + "\n"
+        paths.append(write_text(folder / f"{content['study']}_{rater}_model.json", text))
+    return paths

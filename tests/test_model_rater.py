@@ -1,0 +1,227 @@
+"""A model as rater: what it is asked, its points by hand calculation, its biases, and whether it tracks people."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from kdutils.errors import StudyError
+from kdutils.human_study import model_rater
+from kdutils.human_study.design import SCALE, TASKS, Study
+from kdutils.human_study.forms import write_study
+from kdutils.human_study.plan import draw_plan
+from kdutils.human_study.ratings import describe_origin, mark_of, one_row_per_rating, read_ratings
+from kdutils.human_study.simulated_raters import simulate_raters
+from kdutils.teacher.completion import Completion
+from kdutils.teacher.hf import HfTeacher
+from kdutils.teacher.points import next_word_probabilities, point_of_text, rate_points
+from tests.test_human_study import METHODS, texts_for
+
+ITEMS = TASKS["rating"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study of four raters with texts of two methods: (plan, texts)."""
+    folder, texts = tmp_path_factory.mktemp("rater"), texts_for(4, 2)
+    return write_study(folder, Study("tiny-1"), draw_plan(Study("tiny-1"), texts, 4, 4, 2, seed=3), texts), texts
+
+
+def one_hot(points):
+    return np.eye(5)[np.array(points) - 1]
+
+
+def test_each_text_is_asked_about_in_both_scales_and_orders(made):
+    _, texts = made
+    askings = model_rater.rating_prompts(texts, ITEMS)
+    assert len(askings) == len(texts) * len(ITEMS) * 2 * 3 and not askings.duplicated().any()
+    assert (askings.groupby(["text", "item"]).size() == 6).all()
+    one = askings[askings["text"] == texts["text"][0]].set_index(["item", "scale", "place"])["prompt"]
+    own = texts["explanation"][0]
+    beside = texts[(texts["question"] == texts["question"][0]) & (texts["text"] != texts["text"][0])]
+    other = beside["explanation"].iloc[0]
+    rising, falling = (one["truth", scale, "alone"] for scale in model_rater.SCALES)
+    assert f"1 = {SCALE[0]}" in rising and f"1 = {SCALE[4]}" in falling and ITEMS["truth"] in rising
+    assert other not in rising and rising.endswith("Number:")
+    first, second = (one["truth", "rising", place] for place in ("first", "second"))
+    assert first.index(own) < first.index(other) and "about Explanation 1" in first
+    assert second.index(other) < second.index(own) and "about Explanation 2" in second
+    assert set(model_rater.rating_prompts(texts[texts["method"] == METHODS[0]], ITEMS)["place"]) == {"alone"}
+    method_names = [name for name in METHODS if askings["prompt"].str.contains(name).any()]
+    assert not method_names, "the model is blind too"
+
+
+def test_points_are_turned_back_and_averaged_by_hand():
+    askings = pd.DataFrame({"text": ["a"] * 4, "item": ["plausibility", "plausibility", "truth", "truth"],
+                            "scale": ["rising", "falling"] * 2, "place": "alone", "prompt": "x"})
+    probabilities = np.array([[0, 0, 0, 0.5, 0.5], [1, 0, 0, 0, 0], [0.2] * 5, [np.nan] * 5])
+    scored = model_rater.expected_points(askings, probabilities)
+    assert scored["score"].tolist()[:3] == pytest.approx([4.5, 5, 3]) and np.isnan(scored["score"][3])
+    score = model_rater.score_texts(scored).iloc[0]
+    assert [score["plausibility"], score["truth"], score["quality"]] == pytest.approx([4.75, 3, 4.75])
+
+
+def test_biases_that_were_put_in_are_found_and_none_where_there_is_none(made):
+    _, texts = made
+    askings = model_rater.rating_prompts(texts, ITEMS)
+    measures = pd.DataFrame({"text": texts["text"], "characters": range(len(texts)), "copied": np.tile([0.0, 1.0], 4)})
+    length = askings["text"].map(measures.set_index("text")["characters"])
+    fair = askings.assign(score=3.0 + length / 10)
+    biased = fair.assign(score=fair["score"] + 0.5 * (fair["place"] == "first") - 0.25 * (fair["scale"] == "falling"))
+    for table, position, scale in ((fair, 0, 0), (biased, 0.5, 0.25)):
+        found, said = model_rater.check_bias(table, model_rater.score_texts(table).merge(measures, on="text"))
+        value = found.set_index("check")["value"]
+        assert value["position"] == pytest.approx(position) and value["scale"] == pytest.approx(scale) and not said
+        assert value["length"] == pytest.approx(1) and abs(value["copied"]) < 0.5
+    alone = askings[askings["place"] == "alone"].assign(score=3.0)
+    found, said = model_rater.check_bias(alone, model_rater.score_texts(alone).merge(measures, on="text"))
+    assert list(found["check"]) == ["scale"] and any("two methods" in one for one in said) and len(said) == 3
+
+
+def rated(made, tmp_path, effect):
+    plan, texts = made
+    simulate_raters(plan, tmp_path / "people", effects={METHODS[0]: effect}, seed=2)
+    return one_row_per_rating(read_ratings(tmp_path / "people", plan).ratings)
+
+
+def test_agreement_with_people_is_that_of_scipy_and_a_rater_that_does_not_track_is_called_that(made, tmp_path):
+    wide = rated(made, tmp_path, -1.5)
+    right = wide.groupby("text")[[*ITEMS, "quality"]].mean().reset_index()
+    table, said = model_rater.compare_with_people(right, wide, [*ITEMS, "quality"])
+    both = wide.merge(right, on="text", suffixes=("", "_model"))
+    for name, value in table.set_index("construct")["spearman"].items():
+        assert value == pytest.approx(spearmanr(both[name], both[f"{name}_model"]).statistic), name
+    assert not said and model_rater.describe_rater(table, "quality").startswith("This rater tracks people")
+    ranks, said = model_rater.rank_methods(right, wide, "quality")
+    assert said == ["The model ranks the 2 methods as people do."] and ranks["rank_people"].tolist() == [1, 2]
+    wrong = right.assign(**{name: 6 - right[name] for name in [*ITEMS, "quality"]})
+    table, _ = model_rater.compare_with_people(wrong, wide, ["quality"])
+    assert table["spearman"][0] < 0 and "does not track people" in model_rater.describe_rater(table, "quality")
+    _, said = model_rater.rank_methods(wrong, wide, "quality")
+    assert said == ["The model ranks the 2 methods otherwise than people."]
+    same = right.assign(**{name: 3.0 for name in [*ITEMS, "quality"]})
+    table, said = model_rater.compare_with_people(same, wide, ["quality"])
+    assert said and "not known" in model_rater.describe_rater(table, "quality")
+    nobody, said = model_rater.compare_with_people(right, wide.iloc[:0], ["quality"])
+    assert not len(nobody) and len(said) == 1 and "not known" in model_rater.describe_rater(nobody, "quality")
+
+
+def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
+    plan, texts = made
+    askings = model_rater.rating_prompts(texts, ITEMS)
+    scores = model_rater.score_texts(askings.assign(score=[1 + 4 * place / len(askings) for place in askings.index]))
+    assert len(model_rater.fill_plan(scores, plan, tmp_path, "a/model")) == 4
+    ratings, problems, raters = read_ratings(tmp_path, plan)
+    assert not len(problems) and set(raters["status"]) == {"kept"} and mark_of(ratings) == "RATED BY A MODEL"
+    assert "a language model (a/model)" in describe_origin(ratings)
+    points = scores.set_index("text")
+    assert all(row.score == round(points.loc[row.text, row.construct]) for row in ratings.itertuples())
+    simulate_raters(plan, tmp_path / "simulated")
+    assert mark_of(read_ratings(tmp_path / "simulated", plan).ratings) == "SIMULATED"
+    assert not model_rater.fill_plan(scores.assign(truth=np.nan), plan, tmp_path / "none", "a/model")
+
+
+@pytest.mark.parametrize("text, point", [("4", 4), (" 5.", 5), ("I choose 2, because 3", 2), ("4/5", 4),
+                                         ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None)])
+def test_a_point_is_read_from_the_answer_of_a_server(text, point):
+    found = point_of_text(text, 5)
+    assert found == one_hot(point).tolist() if point else np.isnan(found).all()
+
+
+class Server:
+    """A teacher without probabilities, as one behind a server."""
+
+    teacher = None
+
+    def complete(self, prompts, decoding, progress=None, keep=None):
+        return [Completion(f"{prompt[-1]} is my answer", "stop", None, None) for prompt in prompts]
+
+
+def test_a_teacher_without_probabilities_is_read_by_its_text():
+    probabilities, source = rate_points(Server(), ["say 4", "say 9"], 5)
+    assert source == "text" and probabilities[0].tolist() == one_hot(4).tolist() and np.isnan(probabilities[1]).all()
+    assert rate_points(Server(), [], 5)[0].shape == (0, 5)
+
+
+def test_likelihoods_are_those_of_the_model_by_the_plain_way():
+    import torch
+
+    teacher = HfTeacher("kdutils/mini/teacher", token_budget=200)
+    prompts = [f"{asked}Number:" for asked in ("Question: Which one can swim?\n", "", "Which one?\n", "Who is it?\n")]
+    words = [str(point) for point in range(1, 6)]
+    found = next_word_probabilities(teacher, prompts, words)
+    for prompt, row in zip(prompts, found, strict=True):
+        probabilities = []
+        for word in words:
+            ids = teacher.tokenizer(prompt)["input_ids"]
+            more = teacher.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            with torch.no_grad():
+                logs = teacher.model(torch.tensor([ids + more])).logits[0].float().log_softmax(-1)
+            probabilities.append(sum(logs[len(ids) - 1 + place, token].item() for place, token in enumerate(more)))
+        expected = np.exp(probabilities) / np.exp(probabilities).sum()
+        assert row == pytest.approx(expected, abs=1e-5) and row.sum() == pytest.approx(1)
+    with pytest.raises(StudyError, match="begins say and another"):
+        next_word_probabilities(teacher, prompts, ["say", "say"])
+    with pytest.raises(StudyError, match="context"):
+        next_word_probabilities(teacher, ["word " * 5000], words)
+
+
+# The published ratings --------------------------------------------------------------------------------------------
+
+
+def published(tmp_path, lengths, rated, answers=None):
+    """Write a file of published texts and ratings of some of them; return (ratings, path)."""
+    answers = answers or ["yes"] * len(lengths)
+    asked = [f"[predict] Question: Number {number}? Choices: (a) yes (b) no" for number in range(len(lengths))]
+    table = pd.DataFrame({
+        "input_predict": asked,
+        "answers_preds": [f"The answer is {answer}" for answer in answers], "answers_labels": "The answer is yes",
+        "rationales_preds": ["x" * length for length in lengths]})
+    table.to_parquet(tmp_path / "texts.parquet")
+    head = ("CASE,rationale,Completeness,Contrastiveness,Plausibility,Satisfaction,Understandability,rationale_id,"
+            "model,rationale_length")
+    lines = [f"1,RE{place + 8:02d},3,2,4,5,5,{place},MT+CF:RevRationales,{length}"
+             for place, length in enumerate(rated)]
+    (tmp_path / "study.csv").write_text("\n".join([head, *lines]) + "\n")
+    return read_ratings(tmp_path / "study.csv").ratings, tmp_path / "texts.parquet"
+
+
+def test_published_texts_are_found_by_order_and_length_and_doubtful_ones_left_out(tmp_path):
+    ratings, path = published(tmp_path, [5, 7, 9, 9, 6, 7], [5, 9, 7], ["yes", "no", "yes", "yes", "yes", "yes"])
+    texts = model_rater.published_texts(ratings, path)
+    assert texts["asked"].tolist() == ["Number 0?", "Number 5?"], "the wrong answer is none, and one 9 is either"
+    assert texts["choices"][0] == ["yes", "no"] and texts["answer"].tolist() == ["yes", "yes"]
+    assert set(texts["text"]) <= set(ratings["text"])
+    ratings, path = published(tmp_path, [5, 7], [7, 5])
+    with pytest.raises(StudyError, match="their lengths do not fit"):
+        model_rater.published_texts(ratings, path)
+    pd.DataFrame({"a": [1]}).to_parquet(path)
+    with pytest.raises(StudyError, match="is missing; the texts are those of"):
+        model_rater.published_texts(ratings, path)
+
+
+def test_271_of_the_published_texts_are_found():
+    folder = Path(os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data") / "human_study"
+    if not (folder / "revised_explanation_sample.parquet").is_file():
+        pytest.skip("no published texts: set KDUTILS_DATA to the folder that holds human_study")
+    ratings = read_ratings(folder / "study_ratings_no_demographics.csv").ratings
+    texts = model_rater.texts_to_rate(folder / "revised_explanation_sample.parquet", ratings, True, 10 ** 6)
+    assert len(texts) == 271 and texts["text"].is_unique
+    both = texts.merge(ratings.drop_duplicates("text"), on="text")
+    assert (both["explanation"].str.len() == both["characters"]).all() and len(both) == 271
+    assert texts["choices"].map(len).eq(5).all()
+
+
+def test_texts_that_people_rated_come_first_and_questions_stay_whole(made, tmp_path):
+    _, texts = made
+    texts.to_parquet(tmp_path / "texts.parquet")
+    known = pd.DataFrame({"text": texts.loc[texts["question"] == texts["question"][0], "text"]})
+    chosen = model_rater.texts_to_rate(tmp_path / "texts.parquet", known, False, 3)
+    assert set(chosen["text"]) == set(known["text"]), "two of three fit, and a question is not cut"
+    assert len(model_rater.texts_to_rate(tmp_path / "texts.parquet", None, False, 100)) == len(texts)
+    texts.drop(columns="asked").to_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(StudyError, match="column 'asked' is missing"):
+        model_rater.texts_to_rate(tmp_path / "texts.parquet", None, False, 3)

@@ -1,0 +1,219 @@
+"""Exports of survey tools and panels, as Qualtrics, LimeSurvey, Argilla and Prolific write them."""
+
+import csv
+import json
+import uuid
+
+import pytest
+
+from kdutils.human_study.design import SCALE, TASKS, Study
+from kdutils.human_study.forms import write_study
+from kdutils.human_study.plan import draw_plan
+from kdutils.human_study.ratings import read_ratings
+from kdutils.human_study.simulated_raters import simulate_raters
+from tests.test_human_study import METHODS, sign, texts_for
+from tests.test_ratings_of_others import PANEL, same
+
+ITEMS = TASKS["rating"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study of four raters with texts of their own: (plan, {code: answers}, ratings as they should be read)."""
+    folder, texts = tmp_path_factory.mktemp("exports"), texts_for(8, 2)
+    plan = write_study(folder, Study("tiny-1"), draw_plan(Study("tiny-1"), texts, 4, 4, 1, seed=3), texts)
+    paths = simulate_raters(plan, folder / "right", effects={METHODS[0]: 0.7}, seed=4)
+    answers = {document["rater"]: {answer["text"]: answer["scores"] for answer in document["answers"]}
+               for document in (json.loads(path.read_text()) for path in paths)}
+    return plan, answers, read_ratings(folder / "right", plan).ratings
+
+
+def write(path, rows, delimiter=","):
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    return path
+
+
+def wide(answers, text_ids, head, column, value, people):
+    """Return the names of the columns, [(text, item)] of them, and one row of cells per rater."""
+    pairs = [(text, item) for text in text_ids for item in ITEMS]
+    rows = [[*head(code, person), *(value(mine[text][item]) if text in mine else "" for text, item in pairs)]
+            for (code, mine), person in zip(answers.items(), people, strict=True)]
+    return [column(text, item) for text, item in pairs], pairs, rows
+
+
+def text_ids(plan):
+    return sorted(plan["text"].unique())
+
+
+@pytest.mark.parametrize("style", ["tag and number", "names", "statements in labels", "rater and panel"])
+def test_a_wide_table_of_qualtrics(made, tmp_path, style):
+    plan, answers, right = made
+    numbers = {item: number for number, item in enumerate(ITEMS, 1)}
+    known = style == "rater and panel"
+
+    def column(text, item):
+        place = text_ids(plan).index(text) + 1
+        return {"names": f"{text}_{item}", "statements in labels": f"Q{place}_{numbers[item]}"}.get(
+            style, f"{text}_{numbers[item]}")
+
+    value = (lambda score: SCALE[score - 1].capitalize()) if style == "names" else str
+    extra = ["rater"] if known else []
+    names, pairs, rows = wide(answers, text_ids(plan), lambda code, person: [
+        "2026-11-28 10:00:00", "IP Address", "100", "120", "True", f"R_{person[:8]}", person, *[code] * known],
+        column, value, PANEL)
+    head = ["StartDate", "Status", "Progress", "Duration (in seconds)", "Finished", "ResponseId", "PROLIFIC_PID",
+            *extra]
+    labels = ["Start Date", "Response Type", "Progress", "Duration (in seconds)", "Finished", "Response ID",
+              "PROLIFIC_PID", *extra, *(f"Please read under which text, {text}.\nAnd rate it; 5 is best - {ITEMS[item]}"
+                                        for text, item in pairs)]
+    imports = [json.dumps({"ImportId": name}) for name in [*head, *names]]
+    preview = ["2026-11-27 10:00:00", "Survey Preview", *rows[0][2:]]
+    path = write(tmp_path / "back" / "export.csv", [[*head, *names], labels, imports, preview, *rows])
+    ratings, problems, raters = read_ratings(path, plan)
+    same(ratings, right)
+    assert set(raters["status"]) == {"kept"} and list(raters["participant"]) == PANEL
+    assert set(problems["what"]) == {"preview of the survey"} | (set() if known else {"id of another source"})
+
+
+@pytest.mark.parametrize("heads, value, delimiter", [
+    ("codes", "A{}".format, ";"), ("codes", "AO0{}".format, ","), ("numbers", "{},0".format, ";"),
+    ("full", lambda score: SCALE[score - 1], ",")])
+def test_a_wide_table_of_limesurvey(made, tmp_path, heads, value, delimiter):
+    plan, answers, right = made
+    columns = {"codes": lambda text, item: f"{text}[{item[:5]}]",
+               "numbers": lambda text, item: f"{text}_SQ00{list(ITEMS).index(item) + 1}",
+               "full": lambda text, item: f"Text {text}, please rate [{ITEMS[item]}]"}
+    names, _, rows = wide(answers, text_ids(plan), lambda code, person: [
+        str(PANEL.index(person) + 1), "2026-11-28 10:00:00", "9", code], columns[heads], value, PANEL)
+    head = ["Response ID", "Date submitted", "Last page", "rater"] if heads == "full" else [
+        "id", "submitdate", "lastpage", "rater"]
+    rows[1] = [cell or "N/A" for cell in rows[1]]
+    ratings, problems, raters = read_ratings(
+        write(tmp_path / "back" / "results.csv", [[*head, *names], *rows], delimiter), plan)
+    same(ratings, right)
+    assert not len(problems) and set(raters["status"]) == {"kept"}
+
+
+def test_a_wide_table_with_faults_names_them(made, tmp_path):
+    plan, answers, _ = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, _: [code], lambda text, item: f"{text}_{item}", str,
+                          PANEL)
+    first = next(place for place, cell in enumerate(rows[0]) if place and cell)
+    rows[0][first], rows[1] = "7", rows[1][:3]
+    table = [["rater", *names, f"{text_ids(plan)[0]}_colour"], *(row + [""] for row in rows)]
+    ratings, problems, raters = read_ratings(write(tmp_path / "a.csv", table), plan)
+    found = problems.set_index("what")["detail"]
+    assert found["column of a text without a construct"] == f"{text_ids(plan)[0]}_colour"
+    assert found["score out of range"].endswith("= 7") and "broken row" in found
+    assert raters["status"].value_counts()["kept"] >= 2 and len(ratings)
+    doubled = [[*names, names[0]], ["1"] * (len(names) + 1)]
+    found = read_ratings(write(tmp_path / "b.csv", doubled), plan).problems
+    assert found["detail"][0] == f"duplicate column {names[0]}"
+
+
+def argilla(answers, layout):
+    """Return records of Argilla with the responses of all raters, whose ids are of Argilla."""
+    users = {code: str(uuid.UUID(int=number)) for number, code in enumerate(answers)}
+    records = []
+    for text in sorted({text for mine in answers.values() for text in mine}):
+        given = [(users[code], mine[text]) for code, mine in answers.items() if text in mine]
+        if layout == "version 1":
+            record = {"fields": {"question": "?"}, "external_id": text, "responses": [
+                {"user_id": user, "status": "submitted", "values": {item: {"value": score} for item, score in
+                                                                    scores.items()}} for user, scores in given]}
+            record["responses"].append({"user_id": next(iter(users.values())), "status": "discarded", "values": {
+                "plausibility": {"value": 1}}})
+        elif layout == "version 2":
+            record = {"id": text, "status": "completed", "fields": {"question": "?"}, "metadata": {}, "suggestions": {},
+                      "responses": {item: [{"value": scores[item], "user_id": user} for user, scores in given]
+                                    for item in ITEMS}}
+        else:
+            record = {"id": str(uuid.uuid4()), "text": text, "status": "completed"}
+            for item in ITEMS:
+                record[f"{item}.responses"] = [scores[item] for _, scores in given]
+                record[f"{item}.responses.users"] = [user for user, _ in given]
+                record[f"{item}.responses.status"] = ["submitted"] * len(given)
+        records.append(record)
+    return records
+
+
+@pytest.mark.parametrize("layout", ["version 1", "version 2", "flattened"])
+def test_records_of_argilla(made, tmp_path, layout):
+    plan, answers, right = made
+    records = argilla(answers, layout)
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps(records) if layout != "flattened" else "\n".join(map(json.dumps, records)))
+    ratings, problems, raters = read_ratings(path, plan)
+    same(ratings, right)
+    assert set(raters["status"]) == {"kept"} and set(problems["what"]) <= {"id of another source",
+                                                                            "response not submitted"}
+
+
+def submissions(rows):
+    head = ["Submission id", "Participant id", "Status", "Started at", "Completed at", "Time taken", "Completion code"]
+    return [head, *([f"s{number}", person, status, "", "", "600", code]
+                    for number, (person, status, code) in enumerate(rows))]
+
+
+def test_the_list_of_prolific_says_who_is_who_and_who_withdrew(made, tmp_path):
+    plan, answers, right = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, person: [person], lambda text, item: f"{text}_{item}",
+                          str, PANEL)
+    write(tmp_path / "back" / "survey.csv", [["PROLIFIC_PID", *names], *rows])
+    own = read_ratings(tmp_path / "back", plan).raters["completion_code"].tolist()
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "APPROVED", own[0]), (PANEL[1], "RETURNED", ""), (PANEL[2], "AWAITING REVIEW", "NOCODE"),
+        ("5" * 24, "TIMED-OUT", "")]))
+    ratings, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert list(raters["status"]) == ["kept", "returned at Prolific", "kept", "kept"]
+    gone = raters["rater"][1]
+    same(ratings, right[right["rater"] != gone])
+    assert problems.loc[problems["what"] == "returned at Prolific", ["rater", "left_out"]].to_numpy().tolist() == [
+        [gone, 4]]
+
+
+def test_the_completion_code_finds_the_person_of_a_file_without_an_id(made, tmp_path):
+    plan, answers, _ = made
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    codes = read_ratings(tmp_path / "back", plan).raters.set_index("rater")["completion_code"]
+    assert codes.is_unique and codes.str.fullmatch("[0-9A-F]{8}").all() and len(paths) == 4
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (person, "APPROVED", code.lower()) for person, code in zip(PANEL, codes, strict=True)]))
+    assert list(read_ratings(tmp_path / "back", plan).raters["participant"]) == PANEL
+
+
+def test_two_people_with_one_code_are_two_raters(made, tmp_path):
+    plan, answers, right = made
+    paths = simulate_raters(plan, tmp_path / "back", effects={METHODS[0]: 0.7}, seed=4)
+    document = json.loads(paths[0].read_text())
+    code = document["rater"]
+    for number, person in enumerate(PANEL[:2]):
+        answers = [{**answer, "scores": dict.fromkeys(ITEMS, 1 + number) if answer["text"] in set(right["text"])
+                    else answer["scores"]} for answer in document["answers"]]
+        copy = sign({**document, "participant": person, "answers": answers})
+        (tmp_path / "back" / f"{number}.json").write_text(json.dumps(copy))
+        (tmp_path / "back" / f"{number} again.json").write_text(json.dumps(copy))
+    paths[0].unlink()
+    ratings, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert list(raters["rater"]) == [*sorted(set(plan["rater"])), f"{code}.2"]
+    assert raters.set_index("rater")["participant"][[code, f"{code}.2"]].tolist() == PANEL[:2]
+    assert ratings[ratings["rater"] == code]["score"].eq(1).all() and ratings[ratings["rater"] == f"{code}.2"][
+        "score"].eq(2).all()
+    assert set(problems["what"]) == {"the same rating twice"}, "the file that each sent twice"
+    assert raters["completion_code"].is_unique
+
+
+def test_truth_is_beside_the_five_and_may_be_missing(made, tmp_path):
+    plan, answers, right = made
+    quality = right[right["construct"] != "truth"].groupby(["rater", "text"])["score"].mean()
+    assert quality.to_list() == pytest.approx(right.groupby(["rater", "text"])["quality"].first().to_list())
+    assert list(ITEMS)[-1] == "truth" and set(right["construct"]) == set(ITEMS)
+    names, pairs, rows = wide(answers, text_ids(plan), lambda code, _: [code], lambda text, item: f"{text}_{item}", str,
+                              PANEL)
+    kept = [0, *(place for place, (_, item) in enumerate(pairs, 1) if item != "truth")]
+    table = [[["rater", *names][place] for place in kept], *([row[place] for place in kept] for row in rows)]
+    ratings, problems, raters = read_ratings(write(tmp_path / "a.csv", table), plan)
+    assert not len(problems) and set(raters["status"]) == {"kept"} and "truth" not in set(ratings["construct"])
+    same(ratings, right[right["construct"] != "truth"])
