@@ -69,7 +69,7 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
         facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
         format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
         results=_results(measured, about["seed"]), chance=_chance(measured), costs=rows, machine=machine,
-        libraries=libraries, limits=_known_limits(measured, asks, kind), licences=licences, citation=_citation(),
+        libraries=libraries, limits=_known_limits(measured, asks), licences=licences, citation=_citation(),
         sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
                  *filter(None, [SOURCES.get(about["method"])])])
     return masked(card)
@@ -297,7 +297,7 @@ def _format_note(asks, kind):
             f"`Choices:`.{behind} The model answers with `{written}`. Decode greedily (`do_sample=False`).")
 
 
-def _known_limits(measured, asks, kind):
+def _known_limits(measured, asks):
     """Return sentences on what the student cannot do."""
     limits = ["It was tested only on the questions named above. On others, and in other languages, it may be no better "
               "than guessing.",
@@ -310,9 +310,7 @@ def _known_limits(measured, asks, kind):
         limits.insert(0, "An explanation that reads well can be false. "
                       + ("The results say how often it is." if truth else "No measure here says how often it is.")
                       + " It does not show why the model gave its answer.")
-    if kind != "classifier":
-        limits.append("`example.py` does not shorten a question that is longer than the model's context.")
-    return limits
+    return [*limits, "`example.py` does not shorten a question that is longer than the model's context."]
 
 
 def _citation():

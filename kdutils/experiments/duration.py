@@ -158,7 +158,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         if job.kind == "evaluations":
             attributed = min(work, given["attributed_questions"] * len(given["seeds"]))
             simulator = ", without its simulator" if given["simulator"] else ""
-            return once + work * times.asked + attributed * times.attributed, \
+            timed = 2 * min(work // len(given["seeds"]), given["timed_questions"])  # with float32 and int8 weights
+            return once + (work + timed) * times.asked + attributed * times.attributed, \
                 f"timed on a few answers and steps{simulator}", work
         on_dev = given["dev_evaluations"] * len(given["seeds"]) * int((questions["split"] == "dev").sum())
         return once + work * epochs * times.trained + on_dev * times.dev, "timed on a few steps and answers", \

@@ -12,7 +12,7 @@ from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
 from kdutils.experiments.execution import RECORD, recorded
 from kdutils.experiments.grid import Experiment, Job
-from kdutils.runs import PROJECT, project_path, read_json
+from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import METHODS
 
 EXAMPLE = "example"  # the student that ships with the project, in the place of an experiment
@@ -56,14 +56,14 @@ def trained_cells(experiment: str) -> list[Cell]:
     Raises StudyError where the folder of outputs holds none.
     """
     if experiment == EXAMPLE:
-        jobs = [Job("students", "students", "", {"output": str(_EXAMPLE_FOLDER / "students")}),
-                Job("evaluations", "evaluations", "", {"students": str(_EXAMPLE_FOLDER / "students"),
-                                                       "output": str(_EXAMPLE_FOLDER / "evaluations")})]
-        cells = _cells(jobs)
+        output = "example/students"
+        cells = _cells(_EXAMPLE_FOLDER, [Job("students", "students", "", {"output": output}),
+                                         Job("evaluations", "evaluations", "", {"students": output})])
     else:
-        cells = _cells(_recorded(experiment).jobs)
+        found = _recorded(experiment)
+        cells = _cells(found.folder, found.jobs)
     if not cells:
-        raise StudyError(f"{short(experiment)}: no trained student; run ./run_all.sh {short(experiment)} first")
+        raise StudyError(f"{short(experiment)}: no trained student yet; run the experiment first")
     return _named(cells)
 
 
@@ -76,27 +76,18 @@ def _recorded(experiment: str) -> Experiment:
     return recorded(path)
 
 
-def _cells(jobs):
-    """Return the Cells of finished trainings; several jobs of one cell (key seeds_per_job) are one."""
-    found = {}
-    evaluations = [job for job in jobs if job.kind == "evaluations" and _finished(job)]
-    for job in jobs:
-        if job.kind != "students" or not _finished(job):
-            continue
-        folder = project_path(job.parameters["output"])
-        metrics = read_json(folder / "metrics.json")
+def _cells(root, jobs):
+    """Return the Cells of finished trainings below `root`; several jobs of one cell (key seeds_per_job) are one."""
+    found, finished = {}, [job for job in jobs if (root / job.folder / "metrics.json").is_file()]
+    for job in (job for job in finished if job.kind == "students"):
+        folder, metrics = root / job.folder, read_json(root / job.folder / "metrics.json")
         seeds = {int(seed): record for seed, record in metrics["seeds"].items() if "failed" not in record}
-        measured = [project_path(one.parameters["output"]) for one in evaluations
-                    if project_path(one.parameters["students"]) == folder]
         found.setdefault(tuple(sorted(metrics["labels"].items())), []).append(Cell(
             "", metrics["labels"], metrics["method"], {seed: folder / f"seed-{seed}" for seed in seeds},
             {seed: max(point["accuracy"] for point in record["curve"]) for seed, record in seeds.items()},
-            tuple(measured)))
+            tuple(root / one.folder for one in finished
+                  if one.kind == "evaluations" and one.parameters["students"] == job.parameters["output"])))
     return [_joined(parts) for parts in found.values() if any(part.folders for part in parts)]
-
-
-def _finished(job):
-    return (project_path(job.parameters["output"]) / "metrics.json").is_file()
 
 
 def _joined(parts):
