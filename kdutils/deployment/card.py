@@ -128,12 +128,12 @@ def _teacher(given):
     """Return who wrote the explanations, from the parameters of the explaining run; "none" for nobody."""
     if not given:
         return "none"
-    how = f"prompting {given['labels']['prompting']}" if "prompting" in given["labels"] else "prompted"
+    how = f" (prompting {given['labels']['prompting']})" if "prompting" in given["labels"] else ""
     if given.get("backend") == "published":
-        return f"{PUBLISHED_TEACHERS[given['published_teacher']]}, as published by the authors ({how})"
+        return f"{PUBLISHED_TEACHERS[given['published_teacher']]}, as published by the authors{how}"
     tuned = " fine-tuned on the train questions" if _tuned_from(given) else ""
     server = " on a server" if given.get("backend") == "openai" else ""
-    return f"{_public_name(_tuned_from(given) or given['model'])}{tuned}{server} ({how})"
+    return f"{_public_name(_tuned_from(given) or given['model'])}{tuned}{server}{how}"
 
 
 def _tuned_from(given):
