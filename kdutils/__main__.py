@@ -183,7 +183,7 @@ def _typed_questions():
                 return
             print("choices, with | between them (none for a free answer): ", end="", file=sys.stderr, flush=True)
             item = make_question({"question": question, "choices": input()})
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             return
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr)
