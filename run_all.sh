@@ -13,6 +13,8 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--r
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
        ./run_all.sh --keep EXPERIMENT|bench/NAME [--note TEXT]   keep its tables and figure in outputs/results
+       ./run_all.sh --ask EXPERIMENT [--cell NAME] [--from FILE] [--json]   ask a trained student
+       ./run_all.sh --export EXPERIMENT [--cell NAME] --to FOLDER   take a student away: weights, card, example
        ./run_all.sh --write-results   write RESULTS.md from outputs/results
        ./run_all.sh --help
 
@@ -88,6 +90,8 @@ done
 case "${1:-}" in
   --list) set_up; exec "$PYTHON" -m kdutils list ;;
   --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
+  --ask) set_up; exec "$PYTHON" -m kdutils ask "${@:2}" ;;
+  --export) set_up; exec "$PYTHON" -m kdutils export "${@:2}" ;;
   --write-results) set_up; exec "$PYTHON" -m kdutils write-results ;;
   --test)
     shift

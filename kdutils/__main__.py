@@ -102,6 +102,21 @@ def parser() -> argparse.ArgumentParser:
     keeping = command("keep", keep_results, "keep the tables and the figure of a finished run in outputs/results")
     keeping.add_argument("name", help="an experiment, or bench/NAME for a benchmark")
     keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
+    asking = command("ask", ask_students, "ask trained students a question of your own")
+    exporting = command("export", export_cell, "export a trained student with a model card and an example; nothing is "
+                                               "uploaded")
+    for chosen, several in ((asking, True), (exporting, False)):
+        chosen.add_argument("experiment", help="a finished experiment, or `example` for the student that ships")
+        chosen.add_argument("--cell", action="append", default=[], metavar="NAME",
+                            help="as in the tables of the report, such as 'multitask (few_shot)'"
+                                 + ("; several are allowed, and `all`" * several) + " (default: the cell that explains "
+                                 "and is best on dev)")
+        chosen.add_argument("--seed", type=int, help="seed of the student (default: the best one on dev)")
+    asking.add_argument("--from", dest="questions", metavar="FILE",
+                        help="a table with the columns question and choices, or a text with lines such as "
+                             "'question | choice | choice' (default: the keyboard)")
+    asking.add_argument("--json", action="store_true", help="print one JSON object per question and student")
+    exporting.add_argument("--to", required=True, metavar="FOLDER", help="a new folder")
     command("write-results", write_results, "write RESULTS.md, and the results that README.md names, from "
                                             "outputs/results")
     _add_store(commands)
@@ -234,6 +249,73 @@ def keep_results(options: argparse.Namespace) -> int:
     from kdutils.results.keeping import keep
 
     print(f"kept: {keep(options.name, options.note)}\nRESULTS.md is written from it by ./run_all.sh --write-results")
+    return 0
+
+
+def ask_students(options: argparse.Namespace) -> int:
+    """Ask the chosen students every question from the keyboard or a file, and print what they say."""
+    from kdutils.experiments.trained import select_cells, trained_cells
+
+    cells = trained_cells(options.experiment)
+    chosen = select_cells(cells, options.cell)
+    from kdutils.deployment.asking import ask, load_to_ask, read_asked
+    from kdutils.report.answers import answer_lines
+
+    with contextlib.redirect_stdout(sys.stderr):
+        students = [load_to_ask(cell.name, cell.folders[cell.seed(options.seed)]) for cell in chosen]
+        if len(chosen) < len(cells) and not options.cell:
+            print(f"asking {chosen[0].name}; --cell asks others: {'; '.join(cell.name for cell in cells)}")
+    for item in read_asked(options.questions) if options.questions else _typed_questions():
+        if not options.json:
+            print(f"{item['question']}")
+        for student in students:
+            record = ask(student, item)
+            print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(answer_lines(record)),
+                  flush=True)
+    return 0
+
+
+def _typed_questions():
+    """Yield the questions from the standard input: asked for one by one in a terminal, else one per line."""
+    from kdutils.deployment.asking import make_question, read_lines
+
+    if not sys.stdin.isatty():
+        yield from read_lines(sys.stdin, "standard input")
+        return
+    print("An empty question ends.", file=sys.stderr)
+    while True:
+        try:
+            print("question: ", end="", file=sys.stderr, flush=True)
+            question = input().strip()
+            if not question:
+                return
+            print("choices, with | between them (none for a free answer): ", end="", file=sys.stderr, flush=True)
+            item = make_question({"question": question, "choices": input()})
+        except (EOFError, KeyboardInterrupt):
+            return
+        except StudyError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        yield item
+
+
+def export_cell(options: argparse.Namespace) -> int:
+    """Export one student of an experiment and say where it is."""
+    from kdutils.errors import short
+    from kdutils.experiments.trained import select_cells, trained_cells
+
+    cells = trained_cells(options.experiment)
+    chosen = select_cells(cells, options.cell)
+    if len(chosen) > 1:
+        raise StudyError(f"--cell {short(' '.join(options.cell))}: it fits {len(chosen)} cells: "
+                         f"{short('; '.join(cell.name for cell in chosen), 1000)}; name one")
+    cell = chosen[0]
+    seed = cell.seed(options.seed)
+    from kdutils.deployment.export import export_student
+
+    title = f"{Path(options.experiment).stem}: {cell.name}"
+    folder = export_student(cell.folders[seed], options.to, title, cell.evaluations)
+    print(f"exported: {cell.name}, seed {seed}, to {folder}\nnothing was uploaded; README.md there says how to")
     return 0
 
 

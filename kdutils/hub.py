@@ -369,6 +369,16 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+def hide_progress() -> None:
+    """Show no progress bars of transformers, and no warning of bitsandbytes about a kernel of 4-bit models."""
+    import logging
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 # Checks of tensors
 
 

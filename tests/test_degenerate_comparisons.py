@@ -107,10 +107,12 @@ def never(item):
 @pytest.mark.parametrize(("table", "parameters", "accuracy"), [
     (some(1), {}, None), (some(6, choices=lambda item: [*item["choices"], never(item)], answer=never), {}, 0),
     (some(6, choices=lambda item: [], answer=never), {}, 0), (some(6), {"explanations": ""}, None),
-    (some(6), {"attributed_questions": 0}, None)])
+    (some(6), {"attributed_questions": 0, "timed_questions": 3}, None)])
 def test_the_evaluation_of_a_student_ends_in_numbers(tmp_path, table, parameters, accuracy):
     path = write_table(table, tmp_path / "questions.parquet", "questions")
+    parameters = {"timed_questions": 0, **parameters}  # a measurement starts a process of its own
     found, printed = run_notebook("21_evaluate_student", tmp_path, questions=str(path), **parameters)
+    assert (printed.count("2 forms of the weights measured") == 1) == bool(parameters["timed_questions"])
     assert accuracy is None or found["metrics"]["mean_accuracy"] == accuracy
     assert 0 <= found["metrics"]["accuracy"]["low"] <= found["metrics"]["accuracy"]["high"] <= 1
     if len(table) < 10:  # fewer than ten predictions: no simulator is trained

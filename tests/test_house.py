@@ -22,9 +22,11 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
     "teacher": {"data", "hub", "stats"}, "student": {"data", "hub"}, "evaluation": {"data", "hub", "stats"},
     "comparison": {"evaluation", "stats"}, "human_study": {"data", "evaluation", "stats"},
     "mini": {"data", "teacher"},
-    "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
+    "deployment": {"data", "hub", "stats", "teacher", "student", "evaluation"},
+    "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini",
+                    "deployment"},
     "results": {"comparison", "experiments", "report"},
-    "__main__": {"experiments", "report", "results", "teacher"},
+    "__main__": {"deployment", "experiments", "report", "results", "teacher"},
     "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same

@@ -186,6 +186,21 @@ def cost_table(folders: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*CELL, "seed", "state", *amounts, "seconds", "peak_memory_mib"])
 
 
+def read_running_costs(folders: Iterable[str]) -> pd.DataFrame:
+    """Return one row per cell and form of its weights: CELL and the columns of deployment.costs.running_costs.
+
+    Evaluations that did not measure them have no rows.
+    """
+    rows = []
+    for folder in map(project_path, folders):
+        path, cell = folder / "running_costs.json", cell_of(read_json(folder / "metrics.json")["labels"], {})
+        rows += [{**cell, **record} for record in (read_json(path) if path.is_file() else [])]
+    columns = ("weights", "parameters", "bytes", "peak_memory_mib", "libraries_mib", "answer_ms", "explanation_ms",
+               "questions", "accuracy", "gained", "lost")
+    table = pd.DataFrame(rows, columns=[*CELL, *columns])
+    return table.drop_duplicates([*CELL, "weights"], ignore_index=True)  # of several groups of seeds, the first
+
+
 # --- cells and their names
 
 

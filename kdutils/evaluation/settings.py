@@ -47,5 +47,7 @@ class EvaluateStudent(Settings):
         5, description="words per answer that are looked for in its explanation")
     attributed_questions: Annotated[int, Field(ge=0, le=10**9)] = Field(
         200, description="maximum number of questions whose answers are attributed, 0 for none")
+    timed_questions: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        200, description="maximum number of questions for the running costs, 0 for none")
     labels: dict = of_grid({"dataset": "mini", "method": "multitask"}, "cell of the grid")
     output: str = of_grid("outputs/explore/21_evaluate_student", "folder of this run")

@@ -6,7 +6,6 @@ named with the reason.
 """
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -21,7 +20,7 @@ from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.steps import SETTINGS
 from kdutils.experiments.trials import speed_key, student_key, try_student, try_teacher
-from kdutils.hub import device
+from kdutils.hub import device, hide_progress
 from kdutils.runs import machine, project_path, read_json
 from kdutils.student.settings import Train
 from kdutils.teacher.stored import Plan
@@ -51,10 +50,8 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
     """
     import torch
     from psutil import cpu_percent
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that only 4-bit models use
+    hide_progress()
     busy = cpu_percent(interval=0.5)  # before anything is timed
     threads, before = min(experiment.settings.get("threads_per_job", 1), cores), torch.get_num_threads()
     free = busy <= BUSY or device() == "cuda"
@@ -161,7 +158,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         if job.kind == "evaluations":
             attributed = min(work, given["attributed_questions"] * len(given["seeds"]))
             simulator = ", without its simulator" if given["simulator"] else ""
-            return once + work * times.asked + attributed * times.attributed, \
+            timed = 2 * min(work // len(given["seeds"]), given["timed_questions"])  # with float32 and int8 weights
+            return once + (work + timed) * times.asked + attributed * times.attributed, \
                 f"timed on a few answers and steps{simulator}", work
         on_dev = given["dev_evaluations"] * len(given["seeds"]) * int((questions["split"] == "dev").sum())
         return once + work * epochs * times.trained + on_dev * times.dev, "timed on a few steps and answers", \

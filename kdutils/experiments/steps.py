@@ -2,6 +2,7 @@
 
 from kdutils.comparison.settings import CompareMethods
 from kdutils.data.settings import LookAtTheData
+from kdutils.deployment.settings import AskAStudent
 from kdutils.evaluation.settings import EvaluateStudent
 from kdutils.human_study.settings import AnalyseHumanStudy, AskAModelToRate, MakeHumanStudy
 from kdutils.mini.settings import MakeMiniModels
@@ -20,4 +21,5 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, MakeMiniModels)}
+    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AskAStudent,
+    MakeMiniModels)}

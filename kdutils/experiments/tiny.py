@@ -28,7 +28,7 @@ def make_tiny(settings: dict) -> dict:
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
-    small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16}
+    small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "timed_questions": 4}
     if small["evaluation"].get("simulator"):
         small["evaluation"]["simulator"] = {**_student(small["evaluation"]["simulator"]), **TRAINING}
     for key in ("evaluation", "human_ratings"):

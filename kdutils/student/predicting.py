@@ -345,16 +345,18 @@ def likeliest(item: dict, scores: list[float]) -> str:
 
 
 def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, method: str | Method,
-                      items: list[dict], max_explanation_tokens: int) -> list[dict]:
+                      items: list[dict], max_explanation_tokens: int, max_answer_tokens: int = 0) -> list[dict]:
     """Return one record per question with what the student wrote, see tables.PREDICTIONS (without seed).
 
+    `max_answer_tokens`: where the right answers are not known; 0 for as many as the longest of them takes.
     The method decides which tags ask for the answer and for the explanation, and whether one text holds both. `scores`
     and `score_tokens` are from score_choices, after the student's own explanation if the method explains first.
     """
     if model_kind(model) == "classifier":
         return _classify(model, tokenizer, items)
     asks = method_of(method)
-    limit = answer_tokens(tokenizer, method, items) + (max_explanation_tokens if asks.one_text else 0)
+    limit = max_answer_tokens or answer_tokens(tokenizer, method, items)
+    limit += max_explanation_tokens if asks.one_text else 0
     tags = {asks.answer: limit} | ({} if asks.explanation is None or asks.one_text else
                                    {asks.explanation: max_explanation_tokens})
     texts = generate_each(model, tokenizer, [[asks.source(item, tag) for tag in tags] for item in items],
@@ -404,11 +406,15 @@ def written_answers(folder: Path | str, questions: pd.DataFrame, predictions: pd
     said = predictions[(predictions["predicted"] != "") & (predictions["explanation"].str.strip() != "")]
     table = questions.drop(columns="answer").merge(
         said[["id", "predicted", "explanation"]].rename(columns={"predicted": "answer"}), on="id")
-    heads = [f"{text} " if asks.explains_first else "" for text in table["explanation"]]
-    return table.assign(
-        source=[asks.source(item, asks.answer) for item in table.to_dict("records")],
-        text=[head + asks.says(answer) for head, answer in zip(heads, table["answer"], strict=True)],
-        begins=[_before_answer(asks, head) for head in heads])
+    written = [written_answer(asks, item, item["answer"], item["explanation"]) for item in table.to_dict("records")]
+    return table.assign(**{name: list(values) for name, values in zip(
+        ("source", "text", "begins"), zip(*written, strict=True) if written else ([], [], []), strict=True)})
+
+
+def written_answer(asks: Method, item: dict, answer: str, explanation: str) -> tuple[str, str, int]:
+    """Return (source, text, begins) of an answer as a student wrote it; see written_answers."""
+    head = f"{explanation} " if asks.explains_first and explanation else ""
+    return asks.source(item, asks.answer), head + asks.says(answer), _before_answer(asks, head)
 
 
 def _before_answer(asks, head):
@@ -422,12 +428,16 @@ def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
     return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
 
 
-def load_trained(folder: Path | str, precision: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return (model, tokenizer) of the student in `folder`, on a GPU if there is one, with weights in `precision`."""
+def load_trained(folder: Path | str, precision: str = "float32",
+                 place: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (model, tokenizer) of the student in `folder`, with weights in `precision`.
+
+    `place`: ``cpu`` or ``cuda``; "" for a GPU if there is one.
+    """
     model, tokenizer = load_student(str(folder))
     for finds_out in (shares_tokens, _reads_on):  # once for a model, and only float32 can tell
         finds_out(model)
-    return model.to(device(), {"float32": torch.float32, "bf16": torch.bfloat16}[precision]), tokenizer
+    return model.to(place or device(), {"float32": torch.float32, "bf16": torch.bfloat16}[precision]), tokenizer
 
 
 def predict_with(folder: Path | str, questions: pd.DataFrame, max_explanation_tokens: int, seed: int,

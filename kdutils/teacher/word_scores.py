@@ -63,14 +63,16 @@ Word = tuple[str, float, int, int]  # (word, score, start, end); start and end a
 
 
 def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], settings: dict,
-                    progress: Path | str | None = None, begins: Sequence[int] | None = None) -> pd.DataFrame:
+                    progress: Path | str | None = None, begins: Sequence[int] | None = None,
+                    loaded: "tuple[PreTrainedModel, PreTrainedTokenizerBase, float] | None" = None) -> pd.DataFrame:
     """Return the attributed words of `questions` as rationales: a frame of tables.EXPLANATIONS.
 
     `questions`: a frame of tables.QUESTIONS. `sources`, `targets`: per question the text that the teacher was trained
     to read, and the gold text that it was trained to write. `settings`: see SETTINGS; missing ones keep their default.
     `progress`: a file for one line of progress. `begins`: per question the character of its target at which the
     explained part begins. The target is then the beginning of a text, without an end token, and a source is cut to the
-    length that the model can read, as when a student is asked.
+    length that the model can read, as when a student is asked. `loaded`: the model of `settings` as load_model returns
+    it, if it is in memory already.
 
     `text` holds the words in input order, joined by one space. `raw` holds every eligible word as JSON,
     ``[[word, score, start, end], …]``, in characters of the source. `answer` is the answer that was explained, so that
@@ -84,7 +86,7 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
-    model, tokenizer, context = load_model(settings)
+    model, tokenizer, context = loaded or load_model(settings)
     encoded = with_places(tokenizer, sources)
     if begins is None:
         _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))

@@ -1,0 +1,338 @@
+"""The model card of an exported student, in Markdown with the metadata of the Hugging Face Hub.
+
+It is written from what the runs recorded. It names no path of this machine: a model in a folder is named by the last
+part of its path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import yaml
+
+from kdutils.data.datasets import READERS
+from kdutils.data.questions import LETTERS
+from kdutils.data.tables import read_table
+from kdutils.errors import StudyError, masked
+from kdutils.evaluation.accuracy import cell_accuracy
+from kdutils.evaluation.settings import TRUTH
+from kdutils.hub import HUB_ID, exists, locate_model
+from kdutils.runs import PROJECT, project_path, read_csv, read_json
+from kdutils.stats.accuracy import bootstrap_mean
+from kdutils.student.methods import asked_as, format_source
+from kdutils.teacher.choices import PUBLISHED_TEACHERS
+
+if TYPE_CHECKING:
+    import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+EMBEDDED = "kdutils/mini/"  # models that were made for this project
+MEASURES = {  # of explanations, from 0 to 1: what the card calls them
+    "true_share": "share of its statements that are true", "wholly_true": "explanations without a false statement",
+    "names_answer": "explanations that name its answer", "rouge_l_teacher": "ROUGE-L to the teacher's explanation"}
+SOURCES = {  # method: what it comes from, besides arXiv 2504.16056
+    "multitask": "Hsieh et al. 2023, Distilling Step-by-Step", "shuffled": "Hsieh et al. 2023, Distilling Step-by-Step",
+    "counterfactual": "Wang et al. 2023, SCOTT", "untagged": "Wang et al. 2023, SCOTT",
+    "combined": "Hsieh et al. 2023, Distilling Step-by-Step; Wang et al. 2023, SCOTT",
+    "token_rationale": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586",
+    "random_tokens": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586"}
+
+
+class Measured(NamedTuple):
+    """A finished evaluation run: its folder, its parameters and metrics, and the machine that it ran on."""
+
+    folder: Path
+    given: dict
+    metrics: dict
+    machine: dict
+
+
+def model_card(folder: Path, title: str, parameters: int, kind: str, measured: Sequence[Measured], item: dict,
+               record: dict) -> str:
+    """Return the model card of the student in `folder`.
+
+    `title`: its heading. `parameters`: how many the model has. `kind`: see models.KINDS. `measured`: its evaluations
+    (runs_of_student). `item`: a question, and `record`: what the student says to it (predicting.predict_questions).
+    """
+    asks, about, given = asked_as(folder), read_json(folder / "student.json"), _parameters(folder.parent)
+    data, explained = _parameters_of(given["questions"]), _parameters_of(given.get("explanations", ""))
+    licences = [("base model", _licence(given["model"])), *([("teacher", _teacher_licence(explained))] if explained
+                                                            else []), ("data", _data_licence(data))]
+    own = all(text.startswith("MIT") for _, text in licences)
+    rows, machine, libraries = _costs(measured)
+    card = environment().get_template("card.md.j2").render(
+        title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
+        parameters=parameters, explains=asks.explanation is not None, teacher=bool(explained),
+        facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
+        format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
+        results=_results(measured, about["seed"]), chance=_chance(measured), costs=rows, machine=machine,
+        libraries=libraries, limits=_known_limits(measured, asks), licences=licences, citation=_citation(),
+        sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
+                 *filter(None, [SOURCES.get(about["method"])])])
+    return masked(card)
+
+
+def runs_of_student(folders: Sequence[Path], student: Path) -> list[Measured]:
+    """Return the evaluations among `folders` that asked the student in the folder `student`.
+
+    The one on the data set of its training is the first.
+    """
+    runs = []
+    for folder in folders:
+        run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+        asked = project_path(run["parameters"]["students"]) == student.parent
+        if asked and f"seed-{student.name.removeprefix('seed-')}" in {f"seed-{seed}" for seed in metrics["seeds"]}:
+            runs.append(Measured(folder, run["parameters"], metrics, run.get("machine", {})))
+    return sorted(runs, key=lambda run: "tested_on" in run.metrics["labels"])
+
+
+def _parameters(folder):
+    return read_json(folder / "run.json")["parameters"]
+
+
+def _parameters_of(table):
+    """Return the parameters of the run that wrote a table; {} without one."""
+    folder = project_path(table).parent
+    return _parameters(folder) if table and (folder / "run.json").is_file() else {}
+
+
+def _example(item, record, asks, kind):
+    """Return a question as the student reads it, and what it wrote."""
+    source = item["question"] if kind == "classifier" else asks.source(item, asks.answer)
+    written = record["generated"]
+    if record["explanation"] and not asks.one_text:
+        written = f"[{asks.answer}] {written}\n[{asks.explanation}] {record['explanation']}"
+    return {"answer": item["answer"], "source": source, "written": written}
+
+
+def _reader(data):
+    """Return the Reader's name of the data set that a run of notebook 01 read; "table" for one of the user's own."""
+    name = data.get("reader") or data.get("dataset", "")
+    return name if name in READERS else "table"
+
+
+def _public_name(model):
+    """Return the name of a model as others may read it: a Hub id, a name of this project, or the end of a path."""
+    return model if model.startswith(EMBEDDED) or _is_on_hub(model) else Path(model).name or "random weights"
+
+
+def _is_on_hub(model):
+    """Return whether a name is a Hub id and neither a model of this project nor a folder."""
+    return bool(HUB_ID.fullmatch(model)) and not model.startswith(EMBEDDED) and not exists(project_path(model))
+
+
+def _teacher(given):
+    """Return who wrote the explanations, from the parameters of the explaining run; "none" for nobody."""
+    if not given:
+        return "none"
+    how = f" (prompting {given['labels']['prompting']})" if "prompting" in given["labels"] else ""
+    if given.get("backend") == "published":
+        return f"{PUBLISHED_TEACHERS[given['published_teacher']]}, as published by the authors{how}"
+    tuned = " fine-tuned on the train questions" if _tuned_from(given) else ""
+    server = " on a server" if given.get("backend") == "openai" else ""
+    return f"{_public_name(_tuned_from(given) or given['model'])}{tuned}{server}{how}"
+
+
+def _tuned_from(given):
+    """Return the model from which the study has fine-tuned a teacher, "" for another teacher."""
+    path = project_path(given["model"]) / "student.json"
+    return read_json(path)["student"]["model"] if path.is_file() else ""
+
+
+def _teacher_licence(given):
+    if given.get("backend") == "published":
+        return "the authors state no licence for the published texts"
+    if given.get("backend") == "openai":
+        return "that of the model and the terms of its server, not recorded"
+    return _licence(_tuned_from(given) or given["model"])
+
+
+def _licence(model):
+    """Return what is known of the licence of a model: from its README where that is on this machine."""
+    from huggingface_hub import metadata_load
+
+    if model.startswith(EMBEDDED):
+        return "MIT (made for the study)"
+    try:
+        readme = Path(locate_model(model, needs_weights=False)) / "README.md"
+        said = (metadata_load(readme) or {}).get("license") if readme.is_file() else None
+    except (StudyError, OSError, ValueError, yaml.YAMLError):
+        said = None
+    if isinstance(said, str):
+        return said
+    link = f"; see https://huggingface.co/{model}" if _is_on_hub(model) else ""
+    return f"not recorded{link}"
+
+
+def _data_licence(data):
+    name = _reader(data)
+    if name == "mini":
+        return "MIT (made for the study)"
+    if name == "table":
+        return "your own table"
+    where = f"; see https://huggingface.co/datasets/{_hub_of(data)}" if _hub_of(data) else ""
+    return f"that of the data set {name}, not recorded{where}"
+
+
+def _metadata(title, given, data, kind, measured, seed, licence):
+    """Return the metadata of the Hub as YAML."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, hub, base = "multiple-choice" if kind == "classifier" else "text-generation", _hub_of(data), given["model"]
+    results = [EvalResult(
+        task_type=task, dataset_type=hub or _data_of(run), dataset_name=_data_of(run), dataset_split=run.given["split"],
+        metric_type="accuracy", metric_name="accuracy",
+        metric_value=round(run.metrics["seeds"][str(seed)]["accuracy"], 4)) for run in measured[:1]]
+    return ModelCardData(
+        license=licence, library_name="transformers", pipeline_tag=task, model_name=title,
+        tags=["explanation-distillation", "knowledge-distillation"], base_model=base if _is_on_hub(base) else None,
+        datasets=[hub] if hub else None, eval_results=results or None).to_yaml() + "\n"
+
+
+def _hub_of(data):
+    return READERS[_reader(data)].hub
+
+
+def _data_of(run):
+    labels = run.metrics["labels"]
+    return labels.get("tested_on", labels.get("dataset", "-"))
+
+
+def _results(measured, seed):
+    """Return the rows of the table of results: of this student, and of all seeds of its cell."""
+    rows = []
+    for run in measured:
+        predictions = read_table(run.folder / "predictions.parquet", "predictions")
+        questions = read_table(project_path(run.given["questions"]), "questions")
+        own = predictions[predictions["seed"] == seed]
+        rows.append(_row(run, "accuracy", *_interval(cell_accuracy(own, questions))))
+        if len(run.metrics["seeds"]) > 1:
+            rows.append(_row(run, f"accuracy, mean of {len(run.metrics['seeds'])} students that differ in their seed",
+                             *_interval(run.metrics["accuracy"])))
+        rows += [_row(run, MEASURES[name], *values) for name, values in _explanation_scores(run.folder, seed).items()]
+    return rows
+
+
+def _interval(accuracy):
+    return accuracy["mean"], accuracy["low"], accuracy["high"], accuracy["n_questions"]
+
+
+def _row(run, what, value, low, high, questions):
+    return {"data": _data_of(run), "what": what, "value": f"{100 * value:.1f} %",
+            "interval": f"{100 * low:.1f} to {100 * high:.1f}", "questions": questions}
+
+
+def _explanation_scores(folder, seed):
+    """Return {measure: (mean, low, high, questions)} of the explanations of a student."""
+    path = folder / "explanation_scores.csv"
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        return {}
+    table = read_csv(path, dtype={"id": str})
+    values = {name: table.loc[table["seed"] == seed, name].dropna() for name in MEASURES if name in table}
+    return {name: (*bootstrap_mean([found.to_list()]), len(found)) for name, found in values.items() if len(found)}
+
+
+def _chance(measured):
+    chance = measured[0].metrics["accuracy"]["chance"] if measured else None
+    return f"Guessing would be right in {100 * chance:.1f} %." if chance else ""
+
+
+def _costs(measured):
+    """Return (rows of running costs, the processor, memory of the libraries); ([], "", "") where none were measured."""
+    path = measured[0].folder / "running_costs.json" if measured else Path("-")
+    records = read_json(path) if path.is_file() else []
+    if not records:
+        return [], "", ""
+    rows = [{"weights": record["weights"], "size": f"{record['bytes'] / 1e6:.1f} MB",
+             "memory": f"{record['peak_memory_mib']:.0f} MiB", "answer": _ms(record["answer_ms"]),
+             "explanation": _ms(record["explanation_ms"]),
+             "accuracy": f"{100 * record['accuracy']:.1f} % of {record['questions']}"} for record in records]
+    return rows, measured[0].machine.get("processor") or "processor unknown", f"{records[0]['libraries_mib']:.0f} MiB"
+
+
+def _ms(value):
+    return "–" if value is None else f"{value:.0f} ms"
+
+
+def _facts(given, data, teacher, seed):
+    """Return [(name, text)] of how the student was made."""
+    counts = read_table(project_path(given["questions"]), "questions")["split"].value_counts()
+    labels, adapted = given["labels"], "LoRA adapters, merged" if given["lora"] else "all weights"
+    settings = [f"{key} {given[key]}" for key in ("alpha", "beta", "gamma", "counterfactual_style") if key in given]
+    rows = [("base model", "random weights" if given["random_weights"] else _public_name(given["model"])),
+            ("data", f"{labels.get('dataset', '-')}: {counts.get('train', 0)} train, {counts.get('dev', 0)} dev and "
+                     f"{counts.get('test', 0)} test questions"),
+            ("teacher", teacher), ("method", ", ".join([labels.get("method", "-"), *settings])),
+            ("training", f"{given['epochs']:g} epochs, {given['questions_per_step']} questions per step, learning rate "
+                         f"{given['learning_rate']:g}, {adapted}, seed {seed}")]
+    return rows + ([("revision of the data", data["revision"])] if data.get("revision") else [])
+
+
+def _formats(asks, kind):
+    """Return [(what for, the text that the student reads)]."""
+    if kind == "classifier":
+        return [("A pair of texts for each choice; the choice with the highest score is the answer",
+                 "QUESTION\nCHOICE")]
+    item = {"question": "QUESTION", "choices": ["FIRST CHOICE", "SECOND CHOICE", "…"]}
+    texts = {"To ask for the answer": asks.answer}
+    if asks.one_text:
+        texts = {"To ask for explanation and answer" if asks.explains_first else "To ask for answer and explanation":
+                 asks.answer}
+    elif asks.explanation is not None:
+        texts["To ask for the explanation"] = asks.explanation
+    return [(name, format_source(item, tag, place=asks.tag)) for name, tag in texts.items()]
+
+
+def _format_note(asks, kind):
+    if kind == "classifier":
+        return ""
+    says = asks.says("ANSWER")
+    written = f"EXPLANATION {says}" if asks.explains_first else f"{says} Explanation: EXPLANATION" if asks.one_text \
+        else says
+    behind = " A line break follows, and then the model writes." if kind == "causal" else ""
+    return (f"Choices are lettered from (a) to at most ({LETTERS[-1]}); a question without choices has no line "
+            f"`Choices:`.{behind} The model answers with `{written}`. Decode greedily (`do_sample=False`).")
+
+
+def _known_limits(measured, asks):
+    """Return sentences on what the student cannot do."""
+    limits = ["It was tested only on the questions named above. On others, and in other languages, it may be no better "
+              "than guessing.",
+              "It always answers, also when it cannot know.",
+              "It repeats what its base model, its data and its teacher got wrong or treat unfairly. Do not use it for "
+              "decisions about people."]
+    if asks.explanation is not None:
+        records = measured[0].metrics.get("explanations") or [] if measured else []
+        truth = any(name in record for record in records for name in TRUTH)
+        limits.insert(0, "An explanation that reads well can be false. "
+                      + ("The results say how often it is." if truth else "No measure here says how often it is.")
+                      + " It does not show why the model gave its answer.")
+    return [*limits, "`example.py` does not shorten a question that is longer than the model's context."]
+
+
+def _citation():
+    cite = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    authors = "; ".join(one.get("name") or f"{one.get('given-names', '')} {one.get('family-names', '')}".strip()
+                        for one in cite["authors"])
+    link = f" {cite['repository-code']}." if cite.get("repository-code") else ""
+    return f"{authors}: {cite['title']}, version {cite['version']}.{link}"
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the templates of this room; texts of data cannot end a block or a table cell."""
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"block": _block, "cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"),
+                            "whole": lambda number: f"{number:,}"}
+    return environment
+
+
+def _block(text):
+    """Return a text as a block of code whose fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"

@@ -1,0 +1,375 @@
+"""Students leave the study: they are asked, exported for transformers alone, and what they cost to run is measured."""
+
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import PROJECT
+
+from kdutils.__main__ import main
+from kdutils.data.tables import read_table
+from kdutils.deployment import asking, costs, export
+from kdutils.deployment.asking import ask, load_to_ask, make_question, read_asked
+from kdutils.errors import StudyError
+from kdutils.experiments import trained
+from kdutils.experiments.execution import record
+from kdutils.experiments.grid import Experiment, Job
+from kdutils.experiments.tiny import ENCODER
+from kdutils.experiments.trained import Cell, select_cells, trained_cells
+from kdutils.report.answers import answer_lines, mark_words, marked_html
+from kdutils.runs import read_json, write_json
+from kdutils.student.methods import Explained, asked_as
+from kdutils.student.predicting import load_trained, predict_questions, predict_with, written_answers
+from kdutils.student.settings import TrainCombined
+from kdutils.student.training import Recipe, train_student
+from kdutils.teacher.word_scores import driving_words
+
+EXAMPLE = PROJECT / "kdutils" / "mini" / "example"
+STUDENT = EXAMPLE / "students" / "seed-0"
+QUESTIONS = EXAMPLE / "questions" / "questions.parquet"
+TRAINING = {"epochs": 1.0, "questions_per_step": 8, "learning_rate": 0.001, "warmup_steps": 1, "dev_evaluations": 1,
+            "max_source_tokens": 128, "max_target_tokens": 64, "token_budget": 4000}
+T5, LLAMA = {"model": "kdutils/mini/student"}, {"model": "kdutils/mini/teacher"}
+STUDENTS = {  # name: (method, student, place of the tag)
+    "causal": ("multitask", {**LLAMA, "lora": {"rank": 2}}, ""), "causal_before": ("standard", LLAMA, "before"),
+    "one_text": ("standard", T5, ""), "explains_first": ("counterfactual", T5, "after"),
+    "untagged": ("untagged", T5, ""),
+    "classifier": ("label_only", {"model": "", "tokenizer": "kdutils/mini/student", "kind": "classifier",
+                                  "random_weights": True, "config": ENCODER}, "")}
+
+
+def questions(split, count):
+    table = read_table(QUESTIONS, "questions")
+    return table[table["split"] == split].head(count).reset_index(drop=True)
+
+
+def trained_as(folder, name):
+    """Return the folder of a student that was trained for one step, with the record of its run beside it."""
+    method, student, tag = STUDENTS[name]
+    table = pd.concat([questions("train", 8), questions("dev", 2)], ignore_index=True)
+    told = {item["id"]: Explained(f"It is {item['answer']}.", {one: f"It is {one}." for one in item["choices"]
+                                                             if one != item["answer"]})
+            for item in table.to_dict("records")}
+    recipe = Recipe(method, student, {**TRAINING, "tag": tag}, {})
+    train_student(folder / name / "seed-0", table, told, recipe)
+    write_json(folder / name / "run.json", {"notebook": "x", "parameters": {
+        **TrainCombined.defaults(), **student, "lora": student.get("lora", {}), "questions": str(QUESTIONS),
+        "explanations": "", "labels": {"dataset": "mini", "method": method}}})
+    return folder / name / "seed-0"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """{name: (folder of the student, folder of its export)} of the example student and of one of each kind."""
+    root, found = tmp_path_factory.mktemp("students"), {}
+    for name in ("example", *STUDENTS):
+        folder = STUDENT if name == "example" else trained_as(root, name)
+        evaluations = [EXAMPLE / "evaluations"] if name == "example" else []
+        found[name] = folder, export.export_student(folder, root / "exported" / name, f"try: {name}", evaluations)
+    return found
+
+
+RUNNER = """
+import json, runpy, sys
+sys.modules["kdutils"] = None  # to import it is an error
+found = {}
+for name, folder, items in json.load(sys.stdin):
+    example = runpy.run_path(folder + "/example.py")
+    found[name] = [example["ask"](item["question"], item["choices"]) for item in items]
+print(json.dumps(found))
+"""
+
+
+def plain_items(table):
+    return [{"question": item["question"], "choices": list(item["choices"])} for item in table.to_dict("records")]
+
+
+def test_an_exported_student_gives_the_same_answers_without_this_package(exported):
+    asked = {name: questions("test", 32 if name == "example" else 6) for name in exported}
+    given = [(name, str(folder), plain_items(asked[name])) for name, (_, folder) in exported.items()]
+    done = subprocess.run([sys.executable, "-I", "-c", RUNNER], input=json.dumps(given), capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    for name, (folder, _) in exported.items():
+        table = predict_with(folder, asked[name], 64, 0)
+        if name in ("example", "classifier"):  # these have learnt to answer, or can do nothing else
+            assert [answer for answer, _ in said[name]] == list(table["predicted"])
+        if name not in ("causal_before", "one_text", "explains_first", "untagged"):
+            assert [text for _, text in said[name]] == list(table["explanation"])
+            continue
+        for (answer, explanation), row in zip(said[name], table.to_dict("records"), strict=True):
+            assert answer in row["generated"] and explanation in row["generated"]
+            if row["exact"]:
+                assert (answer, explanation) == (row["predicted"], row["explanation"])
+
+
+def test_the_example_is_short_and_imports_transformers_alone(exported):
+    for _, folder in exported.values():
+        script = (folder / "example.py").read_text()
+        assert len(script.splitlines()) <= 30 and max(map(len, script.splitlines())) <= 120
+        imported = set(re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE))
+        assert imported - set(sys.stdlib_module_names) <= {"torch", "transformers"}
+
+
+def test_an_export_has_what_the_hub_wants_and_names_no_path_of_this_machine(exported):
+    from huggingface_hub import ModelCard
+
+    for name, (student, folder) in exported.items():
+        files = {path.name: path for path in folder.iterdir()}
+        assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "example.py"} <= set(files)
+        assert not {"adapter_config.json", "student.json", "record.json"} & set(files)
+        assert {oct(path.stat().st_mode & 0o777) for path in files.values()} == {"0o644"}
+        assert folder.stat().st_mode & 0o777 == 0o755
+        for path in files.values():
+            if path.suffix in (".md", ".json", ".py"):
+                text = path.read_text(encoding="utf-8")
+                assert str(PROJECT) not in text and str(student.parent) not in text
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.library_name == "transformers" and card.data.pipeline_tag and card.data.license in (
+            ("mit",) if name == "example" else ("mit", "unknown"))
+        asks = asked_as(student)
+        assert ("[explain]" in card.text) == (asks.explanation == "explain") or name == "classifier"
+        assert "hf upload" in card.text and "## Licences" in card.text and "## Limits" in card.text
+
+
+def test_the_card_states_the_results_of_the_evaluation(exported):
+    card = (exported["example"][1] / "README.md").read_text(encoding="utf-8")
+    metrics = read_json(EXAMPLE / "evaluations" / "metrics.json")["accuracy"]
+    assert f"| mini | accuracy | {100 * metrics['mean']:.1f} % | " \
+           f"{100 * metrics['low']:.1f} to {100 * metrics['high']:.1f} | {metrics['n_questions']} |" in card
+    assert "96 train, 32 dev and 32 test questions" in card and "kdutils/mini/teacher" in card
+    assert "This student was not evaluated." in (exported["causal"][1] / "README.md").read_text(encoding="utf-8")
+    assert "LoRA adapters, merged" in (exported["causal"][1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(exported, tmp_path, monkeypatch):
+    with pytest.raises(StudyError, match="there is something already; name a new folder"):
+        export.export_student(STUDENT, exported["example"][1], "again")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(StudyError, match="there is something already"):
+        export.export_student(STUDENT, file, "again")
+    monkeypatch.setattr(export, "_script", lambda *given: "\ud800")  # cannot be written
+    with pytest.raises(UnicodeEncodeError):
+        export.export_student(STUDENT, tmp_path / "new", "again")
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "mine"
+
+
+def test_hostile_texts_stay_in_their_places(tmp_path, exported):
+    from kdutils.deployment.card import model_card
+
+    item = {**questions("test", 1).iloc[0].to_dict(), "question": "Is ``` or ```` a fence?\n---\n# No | yes"}
+    said = {"generated": "The answer is |.", "explanation": "````\n# Owned"}
+    card = model_card(STUDENT, "t", 1, "seq2seq", [], item, said)
+    headings, fence = [], ""
+    for line in card.splitlines():  # as a reader of Markdown goes through it
+        if fence:
+            fence = "" if line == fence else fence
+        elif re.fullmatch("`{3,}", line):
+            fence = line
+        elif line.startswith("#"):
+            headings.append(line)
+    assert not fence and "# Owned" not in headings and not any("No | yes" in line for line in headings)
+
+
+# Ask
+
+@pytest.fixture(scope="module")
+def example():
+    return load_to_ask("multitask", STUDENT)
+
+
+def test_a_student_says_to_a_question_what_it_said_in_the_evaluation(example):
+    table = questions("test", 4)
+    known = predict_with(STUDENT, table, 64, 0).to_dict("records")
+    ranked = driving_words(STUDENT, written_answers(STUDENT, table, pd.DataFrame(known)))
+    for item, row in zip(table.to_dict("records"), known, strict=True):
+        said = ask(example, make_question({"question": item["question"], "choices": list(item["choices"])}))
+        assert (said["answer"], said["explanation"]) == (row["predicted"], row["explanation"])
+        shares = [math.exp(score) for score in row["scores"]]
+        assert said["probabilities"] == pytest.approx([share / sum(shares) for share in shares], rel=1e-3)
+        assert said["likeliest"] == item["choices"][shares.index(max(shares))]
+        assert [word["word"] for word in said["words"]] == ranked[item["id"]][:5]
+        assert all(said["text"][word["start"]:word["end"]] == word["word"] for word in said["words"])
+        assert json.loads(json.dumps(said)) == said
+
+
+def test_words_are_found_where_a_question_repeats_its_layout(example):
+    question = "Which of these has wheels? Question: Choices: (a) car (b) bus"
+    said = ask(example, make_question({"question": question, "choices": ["car", "bus"]}), marked=100)
+    assert said["text"] == f"{question}\n(a) car (b) bus" and len(said["words"]) > 5, said
+    assert all(said["text"][word["start"]:word["end"]] == word["word"] for word in said["words"])
+
+
+@pytest.mark.parametrize(("name", "choices", "note"), [
+    ("causal", ["a", "b"], "words can be marked only for an encoder-decoder"), ("explains_first", ["a", "b"], ""),
+    ("untagged", [], ""), ("classifier", ["a", "b"], "")])
+def test_every_kind_of_student_can_be_asked(exported, name, choices, note):
+    said = ask(load_to_ask(name, exported[name][0]), make_question({"question": "Who is it?", "choices": choices}), 8)
+    assert len(said["probabilities"]) == len(choices) and sum(said["probabilities"]) == pytest.approx(len(choices[:1]))
+    assert not note or said["note"] in (note, "no answer was found in what it wrote")
+    assert answer_lines(said)[0].startswith(f"{name}: ")
+
+
+def test_a_classifier_needs_choices(exported):
+    with pytest.raises(StudyError, match="it can only choose; give the question choices"):
+        ask(load_to_ask("it", exported["classifier"][0]), make_question({"question": "Who?"}))
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({}, "no question in it"), ({"question": " "}, "no question in it"), ({"question": 3}, "no question in it"),
+    ({"question": "Who?", "choices": ["a"]}, "a list of one"), ({"question": "Who?", "choices": ["a", "a"]}, "twice"),
+    ({"question": "Who?", "choices": ["a", ""]}, "empty choice"), ({"question": "Who\ud800?"}, "half of a character"),
+    ({"question": "Who?", "choices": [f"{number}" for number in range(27)]}, "27 choices")])
+def test_what_is_no_question_is_one_clear_line(given, message):
+    with pytest.raises(StudyError, match=message):
+        make_question(given)
+
+
+def test_questions_are_read_from_lines_and_tables(tmp_path):
+    text = tmp_path / "asked.txt"
+    text.write_text('\ufeffWho? | a | b c\n\n{"question": "Why | not?", "choices": ["x", "y"]}\nWhere?\n', "utf-8")
+    table = tmp_path / "asked.csv"
+    table.write_text("question,choices\nWho?,a|b c\nWhy | not?,\"[\"\"x\"\", \"\"y\"\"]\"\nWhere?,\n")
+    for path in (text, table):
+        assert [(item["question"], list(item["choices"])) for item in read_asked(path)] == [
+            ("Who?", ["a", "b c"]), ("Why | not?", ["x", "y"]), ("Where?", [])]
+    text.write_text('{"question": ')
+    with pytest.raises(StudyError, match="asked.txt: line 1: not readable JSON"):
+        list(read_asked(text))
+    with pytest.raises(StudyError, match="cannot be read"):
+        list(read_asked(tmp_path / "none.txt"))
+
+
+def test_marks_and_texts_of_an_answer_are_escaped():
+    answer = {"student": "<b>", "answer": "a", "explanation": "", "choices": ["a", "<i>"], "seconds": 0.5,
+              "probabilities": [0.75, 0.25], "text": "Is <i> a & b?", "note": "<script>", "likeliest": "a",
+              "words": [{"word": "a", "score": 2.0, "start": 7, "end": 8},
+                        {"word": "Is", "score": 1.0, "start": 0, "end": 2}]}
+    assert marked_html(answer) == ("<p><b>&lt;b&gt;</b>: <mark>Is</mark> &lt;i&gt; <mark>a</mark> &amp; b?"
+                                   "<br><small>&lt;script&gt;</small></p>")
+    assert mark_words(answer, "*", "*") == "*Is* <i> *a* & b?"
+    assert "     75% ███████████████      a" in answer_lines(answer) and answer_lines(answer)[-1] == "    500 ms"
+
+
+def test_the_command_asks_from_a_file_and_from_the_standard_input(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "asked.txt"
+    path.write_text("Which has wheels? | car | onion\n")
+    assert main(["ask", "example", "--json", "--from", str(path)]) == 0
+    from_file = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(path.read_text()))
+    assert main(["ask", "example", "--json"]) == 0
+    from_input = json.loads(capsys.readouterr().out)
+    assert {**from_file, "seconds": 0} == {**from_input, "seconds": 0} and from_file["student"] == "multitask"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Who? | a | a\n"))
+    assert main(["ask", "example"]) == 2 and "standard input: line 1" in capsys.readouterr().err
+    assert main(["export", "example", "--seed", "7", "--to", str(tmp_path / "x")]) == 2
+    assert "--seed 7: multitask has students of the seeds 0" in capsys.readouterr().err
+
+
+# The students of an experiment
+
+def test_cells_are_found_named_and_chosen_by_dev_alone(own_outputs):
+    labels = {"dataset": "d", "teacher": "t", "prompting": "few_shot", "student": "s"}
+    grid = {("multitask", "few_shot"): [0.5, 0.7], ("multitask", "critique_revision"): [0.6, 0.8],
+            ("shuffled", "few_shot"): [0.9, 0.9], ("label_only", "-"): [0.95, 0.95], ("standard", "few_shot"): []}
+    jobs = []
+    for (method, prompting), accuracies in grid.items():
+        folder = f"students/{method}-{prompting}"
+        jobs.append(Job("students", folder, "", {"output": folder}))
+        write_json(own_outputs / "try" / folder / "metrics.json", {
+            "method": method, "labels": {**labels, "method": method, "prompting": prompting},
+            "seeds": {str(seed): {"curve": [{"accuracy": 0.1}, {"accuracy": value}]}
+                      for seed, value in enumerate(accuracies)} | {"9": {"failed": "nan"}}})
+    cells = trained._named(trained._cells(own_outputs / "try", [*jobs, Job("students", "later", "", {"output": "x"})]))
+    assert [cell.name for cell in cells] == ["multitask (few_shot)", "multitask (critique_revision)",
+                                             "shuffled (few_shot)", "label_only"]
+    assert select_cells(cells) == [cells[1]]  # no control, and it explains
+    assert cells[0].best_seed == 1 and cells[2].best_seed == 0 and set(cells[0].folders) == {0, 1}
+    assert select_cells(cells, ["multitask (few_shot)", "label_only"]) == [cells[0], cells[3]]
+    assert select_cells(cells, ["Few_shot multitask"]) == [cells[0]] and select_cells(cells, ["all"]) == cells
+    assert select_cells(cells, ["few_shot"]) == [cells[0], cells[2]] and select_cells(cells[3:]) == cells[3:]
+    for name in ("", "few", "nothing", "../x"):
+        with pytest.raises(StudyError, match="no such cell; there are: multitask"):
+            select_cells(cells, [name])
+
+
+def test_an_experiment_without_students_is_one_clear_line(own_outputs):
+    with pytest.raises(StudyError, match="nope: no such experiment was run; there are: example"):
+        trained_cells("nope")
+    with pytest.raises(StudyError, match="no such experiment was run"):
+        trained_cells("../mini")
+    record(Experiment("new", {"datasets": {}, "teachers": {}, "methods": {}, "students": {}, "seeds": [0],
+                              "promptings": {}}, []), own_outputs / "new" / "experiment.yaml")
+    with pytest.raises(StudyError, match="new.yaml: no trained student yet; run the experiment first"):
+        trained_cells("new.yaml")
+    assert [cell.name for cell in trained_cells("example")] == ["multitask"]
+    assert trained_cells("example")[0].evaluations == (EXAMPLE / "evaluations",)
+    assert Cell("x", {}, "m", {3: STUDENT}, {3: 0.5}).seed() == 3
+
+
+# What a student costs to run
+
+def test_int8_weights_are_close_to_the_float_weights():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 8))
+    inputs = torch.randn(5, 64)
+    with torch.no_grad():
+        before = model(inputs)
+        after = costs.quantize(model)(inputs)
+    assert 0 < (after - before).abs().max() < 0.05 * before.abs().max()
+    with pytest.raises(StudyError, match="no linear layers"):
+        model = torch.nn.ReLU()
+        model.config = type("Config", (), {"model_type": "gpt"})
+        costs.quantize(model)
+
+
+def test_the_running_costs_of_a_student_are_those_of_its_files_and_answers(tmp_path):
+    table = questions("test", 20)
+    records, notes = costs.running_costs(STUDENT, table, 16, 12)
+    plain, int8 = records
+    assert notes == [] and [record["weights"] for record in records] == ["float32", "int8"]
+    model, tokenizer = load_trained(STUDENT)
+    assert plain["parameters"] == int8["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert plain["bytes"] == (STUDENT / "model.safetensors").stat().st_size > int8["bytes"] > plain["parameters"]
+    said = predict_questions(model, tokenizer, asked_as(STUDENT), table.head(12).to_dict("records"), 16)
+    assert plain["accuracy"] == sum(row["correct"] for row in said) / 12 and plain["questions"] == 12
+    assert (plain["gained"], plain["lost"]) == (0, 0)
+    assert int8["accuracy"] == pytest.approx(plain["accuracy"] + (int8["gained"] - int8["lost"]) / 12)
+    assert all(record["peak_memory_mib"] > record["libraries_mib"] > 50 for record in records)
+    assert all(record["answer_ms"] > 0 and record["explanation_ms"] > 0 for record in records)
+
+
+def test_what_a_student_gained_and_lost_is_counted():
+    records = costs._compared([{"weights": "float32", "right": [True, True, False, False]},
+                               {"weights": "int8", "right": [True, False, True, False]}])
+    assert records == [{"weights": "float32", "gained": 0, "lost": 0}, {"weights": "int8", "gained": 1, "lost": 1}]
+    alone = costs._compared([{"weights": "int8", "right": [True]}])
+    assert alone == [{"weights": "int8", "gained": None, "lost": None}]
+
+
+def test_costs_that_cannot_be_measured_have_a_reason(tmp_path, monkeypatch, capsys):
+    given = {"folder": str(tmp_path / "nobody"), "questions": str(QUESTIONS), "forms": costs.FORMS[:2],
+             "max_explanation_tokens": 8}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(given)))
+    costs.main()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["weights"] for one in told] == ["float32", "int8"] and all("nobody" in one["failed"] for one in told)
+    records, notes = costs.running_costs(STUDENT, questions("test", 1), 8, 1, timeout=0.01)
+    assert records == [] and all("lower timed_questions" in note for note in notes)
+    with pytest.raises(StudyError, match="give at least 1"):
+        costs.running_costs(STUDENT, questions("test", 1), 8, 0)
+
+
+def test_a_question_without_choices_ends_after_a_few_tokens(example):
+    said = ask(example, make_question({"question": "What is it?"}))
+    assert said["probabilities"] == [] and said["likeliest"] == ""
+    assert len(example.tokenizer(said["generated"])["input_ids"]) <= asking.ANSWER_TOKENS + 1
