@@ -33,6 +33,9 @@ Measures of truth, where what a text says can be checked (the embedded world, mi
     1 where all statements are read and true; the share of true ones among those that are read; 1 where the text gives
     a true fact about the predicted answer that the question asks.
 
+Proxies of truth, elsewhere: ``denies_answer``, ``argues_for_other``, ``support_human``, ``entailed_human`` and
+``contradicted_human``, see truth_proxies.
+
 An empty text has 0 for every measure against a reference. Without a reference such a measure is None. No other
 measure shows that a text is true, and none that it is the reason for the student's answer.
 
@@ -70,13 +73,16 @@ LONGEST_READ = 512  # tokens that an encoder reads at most
 
 
 def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
-                       references: dict[str, dict[str, list[str]]], encoder: str = "") -> pd.DataFrame:
+                       references: dict[str, dict[str, list[str]]], encoder: str = "", nli: str = "") -> pd.DataFrame:
     """Return one row per text of `predictions` (a frame of tables.PREDICTIONS): id, seed and every measure.
 
     `references`: {name: {question id: texts}}, the name being teacher or human. Each name makes the columns
-    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``.
+    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``. `nli`: a model
+    for the proxies of truth.
     ``attrs["notes"]`` has the counts for score_notes.
     """
+    from kdutils.evaluation.truth_proxies import proxy_scores  # which uses the encoder of this module
+
     items = questions.set_index("id")
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
     notes = {"texts": len(texts), "unspaced": sum(map(is_unspaced, texts))}
@@ -88,6 +94,10 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
              for text, row in zip(texts, predictions.itertuples(), strict=True)]
     if any(truth):
         table = table.join(pd.DataFrame([one or {} for one in truth], columns=TRUTH))
+    table = table.join(proxy_scores(texts, list(predictions["predicted"]),
+                                    [list(items.at[key, "choices"]) for key in predictions["id"]],
+                                    [references.get("human", {}).get(key, []) for key in predictions["id"]],
+                                    encoder, nli))
     for name, known in references.items():
         wanted = [[text for text in known.get(key, []) if text and text.strip()] for key in predictions["id"]]
         table[f"bleu_{name}"] = list(map(bleu, texts, wanted))
