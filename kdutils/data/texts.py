@@ -233,7 +233,8 @@ _NOT = r"(?: ?not|n[\'’]t)"
 _DENIED_BEFORE = re.compile(r"(?:n[\'’]t|\b(?:not|never|nor|neither|cannot|rather than|instead of))"
                             r"(?: (?:be|a|an|the|in|on|at|to)){0,3} [\"\'“‘]?$", re.IGNORECASE)
 _JUDGED = re.compile(rf"[\"\'”’)]{{0,2}} (?:is|are|was|were|can?|could|would|should)(?P<no>{_NOT})?(?: be)?"
-                     rf"(?P<not>{_NOT})? (?:(?P<wrong>wrong|incorrect)|(?:the |a )?(?:right|correct|best))\b", re.IGNORECASE)
+                     rf"(?P<not>{_NOT})? (?:(?P<wrong>wrong|incorrect)|(?:the |a )?(?:right|correct|best))\b",
+                     re.IGNORECASE)
 
 
 def split_sentences(text: str) -> list[str]:

@@ -46,8 +46,8 @@ def fake_measures(predictions: pd.DataFrame, questions: pd.DataFrame, references
                   encoder: str = "", simulator: Simulator | None = None, nli: str = "") -> list[dict]:
     """Return [{fake, measure, value}] of every fake and every measure of a text that it has.
 
-    `predictions`: those of one seed. `references`, `encoder`, `nli`: see text_metrics.explanation_scores; `simulator`: see
-    simulatability.measure_simulatability.
+    `predictions`: those of one seed. `references`, `encoder`, `nli`: see text_metrics.explanation_scores. `simulator`:
+    see simulatability.measure_simulatability.
     """
     rationales, rows = {key: known[0] for key, known in references.get("teacher", {}).items()}, []
     for fake, texts in fake_texts(predictions, questions, rationales).items():

@@ -223,7 +223,7 @@ def _embedder(name):
     """Return a function from a text to a unit vector: the mean of the encoder's last hidden states, normalised."""
     import torch
 
-    from kdutils.evaluation.text_metrics import encoder_limit, load_encoder
+    from kdutils.evaluation.encoders import encoder_limit, load_encoder
 
     model, tokenizer = load_encoder(name)
 

@@ -45,8 +45,6 @@ kdutils.data.texts defines a word. score_notes tells readers of the numbers whic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -61,15 +59,11 @@ from kdutils.data.texts import (
     space_characters,
     word_triples,
 )
-from kdutils.errors import StudyError
+from kdutils.evaluation.encoders import encoder_limit, load_encoder
 from kdutils.evaluation.settings import OWN, TRUTH
-from kdutils.hub import model_context
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from kdutils.evaluation.truth_proxies import proxy_scores
 
 LONGEST = 2000  # words of a text that are measured; generation limits the texts of students, nothing limits others
-LONGEST_READ = 512  # tokens that an encoder reads at most
 
 
 def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
@@ -77,12 +71,9 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
     """Return one row per text of `predictions` (a frame of tables.PREDICTIONS): id, seed and every measure.
 
     `references`: {name: {question id: texts}}, the name being teacher or human. Each name makes the columns
-    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``. `nli`: a model
-    for the proxies of truth.
-    ``attrs["notes"]`` has the counts for score_notes.
+    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``. `nli`:
+    see truth_proxies. ``attrs["notes"]`` has the counts for score_notes.
     """
-    from kdutils.evaluation.truth_proxies import proxy_scores  # which uses the encoder of this module
-
     items = questions.set_index("id")
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
     notes = {"texts": len(texts), "unspaced": sum(map(is_unspaced, texts))}
@@ -194,33 +185,8 @@ def encoder_cuts(texts: Iterable[str], encoder: str) -> dict[str, int]:
     return {"read": len(texts), "limit": limit, "cut": sum(length > limit for length in lengths)}
 
 
-def encoder_limit(model: PreTrainedModel) -> int:
-    """Return how many tokens an encoder reads: its number of positions, at most LONGEST_READ."""
-    return min(LONGEST_READ, model_context(model) or LONGEST_READ)
-
-
 def _last_states(model, batch):
     return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-
-
-@lru_cache(1)
-def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return (encoder, tokenizer) of a folder or Hub id, in float32.
-
-    Raises StudyError where the tokenizer has tokens without rows in the embedding table.
-    """
-    import torch
-    from transformers import AutoModel
-
-    from kdutils.hub import check_vocabulary, find_model, load_weights, read_config, read_tokenizer
-
-    found = find_model(name)
-    model = load_weights(AutoModel, found, ("head", "pooler"), config=read_config(found), dtype=torch.float32)
-    tokenizer = read_tokenizer(name)
-    if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
-        raise StudyError(f"{name}: the tokenizer has tokens without rows in the model's embedding table; resize the "
-                         "table (resize_token_embeddings) and save the model, or use another encoder")
-    return model.eval(), tokenizer
 
 
 def distinct_share(texts: list[str], length: int) -> float | None:

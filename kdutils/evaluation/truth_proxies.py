@@ -38,8 +38,8 @@ import pandas as pd
 
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
+from kdutils.evaluation.encoders import encoder_limit, load_encoder
 from kdutils.evaluation.settings import PROXIES
-from kdutils.evaluation.text_metrics import encoder_limit, load_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +67,24 @@ def proxy_scores(texts: list[str], answers: list[str], choices: list[list[str]],
     if any(known) and nli:
         found |= dict(zip(PROXIES[3:], _inferred(texts, known, nli), strict=True))
     return pd.DataFrame({name: pd.Series(values, dtype=float) for name, values in found.items()})
+
+
+def teacher_proxies(explanations: pd.DataFrame, questions: pd.DataFrame, encoder: str = "",
+                    nli: str = "") -> pd.DataFrame:
+    """Return one row per stage of a teacher's usable texts: stage, texts, and the mean of each of PROXIES.
+
+    A text is judged by the answer that it was written for. Critiques and lists of words (prompting tokens) make no
+    claims about an answer and are left out. `explanations`, `questions`: frames of data.tables.
+    """
+    items, rows = questions.set_index("id"), []
+    usable = explanations[explanations["text"].notna() & (explanations["stage"] != "critique")
+                          & ~explanations["raw"].str.startswith("[[", na=False)]
+    for stage, part in usable.groupby("stage", sort=False):
+        known = items.loc[part["id"]]
+        scores = proxy_scores(list(part["text"]), list(part["answer"]), list(map(list, known["choices"])),
+                              list(map(list, known["human_explanations"])), encoder, nli)
+        rows.append({"stage": stage, "texts": len(part), **scores.mean().to_dict()})
+    return pd.DataFrame(rows, columns=["stage", "texts", *PROXIES])
 
 
 def _support(texts, known, encoder):
