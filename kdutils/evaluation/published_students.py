@@ -2,7 +2,7 @@
 
 Both are T5 v1.1 large, trained on CommonsenseQA with multitask and counterfactual tasks, one on unrevised and one on
 revised explanations of Llama-2-13B. They answered the 1,221 questions of the official dev split, in its order. Texts of
-the second one were rated by people (human_study.proxy_validity).
+the second one were rated by people (human_study.published_texts).
 """
 
 import os

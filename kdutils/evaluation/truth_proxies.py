@@ -2,7 +2,7 @@
 
 In the embedded world every statement of a text is checked (data.mini_world.truth_of). Nothing can do this for real
 questions. These measures are *proxies*: each can be wrong about a single text, and a text that passes all of them can
-be false. ``python -m kdutils.human_study.proxy_validity`` compares them with the ratings of people and with texts that
+be false. ``python -m kdutils.benchmarks.proxies`` compares them with the ratings of people and with texts that
 were written for wrong answers. Reports call them proxies.
 
 By rules, for questions with choices:
