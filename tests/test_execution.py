@@ -261,7 +261,7 @@ def everything(tmp_path, monkeypatch, outputs):
     (data / "own" / "train.jsonl").write_text("{}")
     (data / "own" / "test").mkdir()
     (data / "own" / "test" / "data-00000-of-00001.arrow").write_bytes(b"arrow")
-    for name in ("teacher", "tuned", "student", "words", "encoder", "simulator"):
+    for name in ("teacher", "tuned", "student", "words", "encoder", "nli", "simulator"):
         shutil.copytree(PROJECT / "kdutils/mini" / ("teacher" if name == "teacher" else "student"), data / name)
     (data / "ratings").mkdir()
     (data / "ratings" / "one.json").write_text("{}")
@@ -276,7 +276,8 @@ def everything(tmp_path, monkeypatch, outputs):
         "promptings": {"few_shot": {}, "tokens": {}},
         "methods": {"label_only": {}, "multitask": {"promptings": ["few_shot"]}},
         "students": {"s": {"model": str(data / "student"), "tokenizer": str(data / "words")}}, "seeds": [0],
-        "evaluation": {"encoder": str(data / "encoder"), "simulator": {"model": str(data / "simulator")}},
+        "evaluation": {"encoder": str(data / "encoder"), "nli": str(data / "nli"),
+                       "simulator": {"model": str(data / "simulator")}},
         "human_study": {"methods": ["multitask"]}, "human_ratings": {"ratings": [str(data / "ratings")]},
     }
     return data, list(make_jobs("everything", settings))
@@ -299,7 +300,8 @@ CHANGED = {  # file below the data -> what runs again by itself (what builds on 
     "teacher/model.safetensors": {"explanations/own"}, "tuned/model.safetensors": {"teachers"},
     "teacher_llama/cqa-llama-train.parquet": {"explanations/published"},
     "student/config.json": {"students"}, "words/tokenizer.json": {"students"},
-    "encoder/model.safetensors": {"evaluations"}, "simulator/model.safetensors": {"evaluations"},
+    "encoder/model.safetensors": {"evaluations", "report"}, "nli/model.safetensors": {"evaluations", "report"},
+    "simulator/model.safetensors": {"evaluations"},
     "ratings/one.json": {"human_ratings"}, "ratings/two.json": {"human_ratings"},
     "ratings/late/three.json": {"human_ratings"}, "teacher_llama/esnli-llama-train.parquet": set(),
 }
@@ -323,7 +325,7 @@ def test_every_file_that_a_job_reads_is_listed_with_it(everything):
     data, jobs = everything
     listed = {file.relative_to(data).parts[0] for job in jobs for file in inputs.files_of(job)
               if file.is_relative_to(data)}
-    assert listed == {"own", "teacher", "tuned", "student", "words", "encoder", "simulator", "ratings",
+    assert listed == {"own", "teacher", "tuned", "student", "words", "encoder", "nli", "simulator", "ratings",
                       "teacher_llama"}
 
 

@@ -508,6 +508,22 @@ def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
     assert load_experiment(path, tiny=True).settings["teachers"]["mini-t5-tuned"]["finetune"]["random_weights"]
 
 
+def test_teachers_are_measured_by_the_models_of_the_evaluation_unless_the_report_names_others():
+    from kdutils.experiments.grid import make_jobs
+
+    own = {**MINI, "evaluation": {"encoder": "an/encoder", "nli": "a/judge"}, "report": {"nli": "another/judge"}}
+    report = next(job for job in make_jobs("mine", own) if job.kind == "report")
+    assert (report.parameters["encoder"], report.parameters["nli"]) == ("an/encoder", "another/judge")
+
+
+def test_a_tiny_judge_has_the_labels_of_inference():
+    from kdutils.evaluation.truth_proxies import load_nli
+    from kdutils.experiments.tiny import make_tiny
+
+    small = make_tiny({**MINI, "evaluation": {"nli": "a/judge"}, "report": {"encoder": "an/encoder"}})
+    assert load_nli(small["evaluation"]["nli"])[2] == [0, 2] and "tiny-models" in small["report"]["encoder"]
+
+
 def test_tiny_makes_the_reader_of_explanations_tiny_too():
     from kdutils.experiments.tiny import make_tiny
     from kdutils.student.lm_reader import check_reader

@@ -27,7 +27,7 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
                     "deployment"},
     "results": {"comparison", "experiments", "report"},
     "__main__": {"deployment", "experiments", "report", "results", "teacher"},
-    "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
+    "benchmarks": {"data", "evaluation", "hub", "human_study", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same
     ("evaluation.settings", "student.settings"): "a simulator is trained as a student is",

@@ -7,7 +7,7 @@ difference. With one seed a test compares two students, and the sentence says so
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
+from kdutils.evaluation.settings import PROXIES
 
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}
@@ -98,7 +99,8 @@ def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
     statements = [text for state in (_best, _not_above_chance, _primary) for place, cells, rows in students
                   for text in state(place, cells[cells["mean"].notna()], rows, margin)]
     statements += _truth(measures, teachers)
-    for state in (_revised_explanations, _simulatability, _exploratory):
+    statements += _proxies(measures, teachers)
+    for state in (_revised_explanations, partial(_simulatability, measures=measures), _exploratory):
         statements += [text for place, cells, rows in students for text in state(place, cells, rows, fakes)]
     statements += [text for place, _, rows in students for text in _published(place, rows, published)]
     last = _cautions(tests, runs, missing)
@@ -144,19 +146,45 @@ def _primary(place, cells, rows, margin):
 
 
 def _truth(measures, teachers):
-    """State how many explanations are wholly true, of each cell and of the teachers."""
+    """State how many explanations are wholly true, of each cell and of the teachers.
+
+    Texts without a statement that can be read, such as lists of words, are neither true nor false and are left out.
+    """
     if measures is None or "wholly_true" not in set(measures["measure"]):
         return []
     known = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])]))
     said = []
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
-        means = rows.pivot_table(index="name", columns="measure", values="value").sort_values(
-            "wholly_true", ascending=False)
-        own = teachers[teachers["dataset"] == dataset] if teachers is not None and "wholly true" in teachers else None
-        own = [] if own is None else own["wholly true"].dropna()
+        means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
+            columns=["wholly_true", "true_share"]).sort_values("wholly_true", ascending=False)
+        unread = means["true_share"].isna()
+        own = _of_teachers(teachers, dataset, "wholly true")
+        own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
         said.append(_say("truth", place=student_label(dataset, student), teachers=list(own),
-                         cells=means.reset_index().to_dict("records")))
+                         unread=list(means.index[unread]), cells=means[~unread].reset_index().to_dict("records")))
     return said
+
+
+def _proxies(measures, teachers):
+    """State the proxies of truth by rule, of the cells and the teachers of a data set without known facts."""
+    if measures is None:
+        return []
+    known, said = add_names(in_domain(measures)), []
+    for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
+        if {"wholly_true"} & set(rows["measure"]) or "argues_for_other" not in set(rows["measure"]):
+            continue
+        means = rows[rows["measure"].isin(PROXIES)].pivot_table(index="name", columns="measure", values="value")
+        cells = means.sort_values("argues_for_other").reset_index().to_dict("records")
+        said.append(_say("proxies", place=student_label(dataset, student), cells=cells,
+                         teachers=list(_of_teachers(teachers, dataset, "contradicted"))))
+    return said
+
+
+def _of_teachers(teachers, dataset, column):
+    """Return a column of the teachers' texts on a data set, without the rows that have no value of it."""
+    if teachers is None or column not in teachers:
+        return pd.Series(dtype=float)
+    return teachers.loc[teachers["dataset"] == dataset, column].dropna()
 
 
 def _exploratory(place, cells, rows, fakes):
@@ -170,20 +198,42 @@ def _exploratory(place, cells, rows, fakes):
                  differ=[row for row in described if row["significant"]], one_seed=(rows["n_seeds"] < 2).all())]
 
 
-def _simulatability(place, cells, rows, fakes):
-    """State LAS beside that of the control: what explanations without content reach is no merit of an explanation."""
+def _simulatability(place, cells, rows, fakes, measures=None):
+    """State LAS and its two parts beside those of the control and of a text that only repeats the answer.
+
+    Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control.
+    """
     described = {row["first"]: row for row in _describe(_of(rows, "las"))}
     pairs = with_control(rows)
     controls = {first: described[second] for first, second in zip(pairs["first"], pairs["second"], strict=True)
                 if second in described}
-    found = [row | {"control": controls.get(name), "exceeds": row["significant"] and name in controls
-                    and row["low"] > controls[name]["high"]}
+    where = rows[["dataset", "student"]].iloc[0].tolist() if len(rows) else []
+    parts = {}
+    if measures is not None and where:
+        own = add_names(in_domain(measures[measures["measure"].isin(["las_leaking", "las_other"])]))
+        own = own[(own[["dataset", "student"]] == where).all(axis=1)]
+        parts = {key: _signed(value, 3) for key, value in own.groupby(["name", "measure"])["value"].mean().items()}
+    found = [row | {"verdict": _beside_control(row, controls.get(name)), "control": controls.get(name),
+                    "parts": [parts.get((name, part), "none") for part in ("las_leaking", "las_other") if parts]}
              for name, row in described.items() if name not in set(pairs["second"])]
     repeats = [] if fakes is None else in_domain(fakes).query("fake == 'answer' and measure == 'las'")
     repeats = [row["value"] for row in (repeats.to_dict("records") if len(repeats) else [])
-               if [row["dataset"], row["student"]] == list(rows[["dataset", "student"]].iloc[0])]
-    repeats = _signed(sum(repeats) / len(repeats), 3) if repeats else ""
-    return [_say("simulatability", place=place, rows=found, repeats=repeats)] if found else []
+               if [row["dataset"], row["student"]] == where]
+    repeats = sum(repeats) / len(repeats) if repeats else None
+    below = repeats is not None and all(row["difference"] <= repeats for row in found)
+    return [_say("simulatability", place=place, rows=found, below=below,
+                 repeats="" if repeats is None else _signed(repeats, 3))] if found else []
+
+
+def _beside_control(row, control):
+    """Return what the numbers allow to say of a LAS beside that of its control: a key of the wording."""
+    if not control:
+        return "none"
+    if control["difference"] >= row["difference"]:
+        return "reached"
+    if not (row["tested"] and control["tested"]):
+        return "untested"
+    return "above" if row["significant"] and row["higher"] and row["low"] > control["high"] else "overlap"
 
 
 def _published(place, rows, published):
