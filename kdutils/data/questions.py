@@ -190,7 +190,7 @@ def drop_repeats(frame: pd.DataFrame, places: Places) -> tuple[pd.DataFrame, int
 
 
 def question_key(item: Mapping) -> str:
-    """Return what identifies a question: its words, in any order of choices, case and space; with context, that, too."""
+    """Return what identifies a question: its words and those of its context, in any case and order of choices."""
     words = " ".join([*filter(None, [item.get("context")]), item["question"], "|", *sorted(item["choices"])])
     return " ".join(words.casefold().split())
 

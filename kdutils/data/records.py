@@ -27,7 +27,8 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
     """Return the rows of a file as dicts with plain values; the ending of its name decides the format.
 
     Formats: Parquet; JSON (one list, or one object per line); CSV (.csv or .tsv, separated by commas, semicolons or
-    tabs, every value a text); a workbook of Excel or OpenDocument (its first sheet); Arrow (a file or a folder written by ``Dataset.save_to_disk``). Raises StudyError that
+    tabs, every value a text); a workbook of Excel or OpenDocument (its first sheet); Arrow (a file or a folder written
+    by ``Dataset.save_to_disk``). Raises StudyError that
     names the file and, for JSON and CSV, the faulty rows.
     """
     path = Path(path)

@@ -94,8 +94,8 @@ def summarise_simulation(hits: pd.DataFrame) -> dict[str, float | None]:
 def _cross_fit(simulator, predictions, items, seed):
     """Return a frame of truth values, one row per prediction and one column per form: was the answer predicted?"""
     fold = np.random.default_rng(seed).permutation(len(predictions)) % FOLDS
-    records = [{"id": row.id, "question": full_question(items.loc[row.id]), "choices": list(items.at[row.id, "choices"]),
-                "answer": row.predicted, "explanation": row.explanation,
+    records = [{"id": row.id, "question": full_question(items.loc[row.id]),
+                "choices": list(items.at[row.id, "choices"]), "answer": row.predicted, "explanation": row.explanation,
                 "masked": mask_answers(row.explanation, [row.predicted], MASK)} for row in predictions.itertuples()]
     hits = {form: np.zeros(len(records), dtype=bool) for form in FORMS}
     for number in range(FOLDS):
