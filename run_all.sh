@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One command for the study: sets up what is missing, then runs an experiment or the tests.
 set -euo pipefail
-export KDUTILS_CALLED_FROM="$PWD"  # where a relative path of an experiment file counts from
+export KDUTILS_CALLED_FROM="$PWD"  # where relative paths of experiment files and tables count from
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
@@ -9,6 +9,9 @@ usage() {
 usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--retry-unusable]
                     [--leave-out-too-long] [-- snakemake options]
        ./run_all.sh EXPERIMENT --ratings FOLDER   analyse what raters of its human study sent back
+       ./run_all.sh --check-data TABLE [--labels teacher]   how a table of your own is read, and all its faults
+       ./run_all.sh --new NAME --data TABLE [--teacher URL] [--model MODEL] [--labels teacher]
+                                an experiment and its prompt for this table, written beside it
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
@@ -89,6 +92,8 @@ done
 
 case "${1:-}" in
   --list) set_up; exec "$PYTHON" -m kdutils list ;;
+  --check-data) set_up; exec "$PYTHON" -m kdutils check-data "${@:2}" ;;
+  --new) set_up; exec "$PYTHON" -m kdutils new "${@:2}" ;;
   --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
   --ask) set_up; exec "$PYTHON" -m kdutils ask "${@:2}" ;;
   --export) set_up; exec "$PYTHON" -m kdutils export "${@:2}" ;;

@@ -129,7 +129,7 @@ def test_tables_of_questions(tmp_path):
 
 def test_tables_of_the_study(tmp_path):
     """A damaged table of one's own run is a line too, whatever it is read for."""
-    frame = pd.DataFrame([{**row, "split": "test"} for row in ROWS])[QUESTIONS.names]
+    frame = pd.DataFrame([{"context": "", **row, "split": "test"} for row in ROWS])[QUESTIONS.names]
     whole = write_table(frame, tmp_path / "whole.parquet", "questions").read_bytes()
     for draw in rounds("tables", 1, 100):
         path = tmp_path / "questions.parquet"

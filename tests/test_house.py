@@ -26,7 +26,7 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
     "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini",
                     "deployment"},
     "results": {"comparison", "experiments", "report"},
-    "__main__": {"deployment", "experiments", "report", "results", "teacher"},
+    "__main__": {"data", "deployment", "experiments", "report", "results", "teacher"},
     "benchmarks": {"data", "evaluation", "hub", "human_study", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same

@@ -310,7 +310,7 @@ def test_anli_layouts_give_the_same_question(row, tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     assert read_questions("anli", str(tmp_path), {"test": "test.jsonl"}).iloc[0].to_dict() == {
         "id": "u", "split": "test", "choices": list(NLI_LABELS), "answer": "entailment",
-        "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?",
+        "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?", "context": "",
         "human_explanations": ["dogs are animals"]}
 
 
@@ -410,7 +410,7 @@ def test_a_reader_is_an_entry_in_a_table(tmp_path, monkeypatch):
 
 def test_a_data_set_may_be_made_by_a_program(monkeypatch):
     def make(seed):
-        row = {"id": f"m{seed}", "split": "test", "human_explanations": [], **riddle(1)}
+        row = {"id": f"m{seed}", "split": "test", "context": "", "human_explanations": [], **riddle(1)}
         return pd.DataFrame([row])[QUESTIONS.names]
 
     monkeypatch.setitem(READERS, "made", Reader(make=make))
@@ -434,8 +434,8 @@ BAD_TABLES = [
     ("t.jsonl", [GOOD, riddle(2, choices="[1, ")], r"t\.jsonl: row 1: field 'choices': not readable JSON"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none", "none"])], r"t\.jsonl: row 1: .*the same choice twice"),
     ("t.jsonl", [GOOD, riddle(2, split="train")], r"t\.jsonl: row 1: field 'split': 'train' in the file given as"),
-    ("t.parquet", [{key: GOOD[key] for key in ("id", "question", "choices")}], r"t\.parquet: row 0: field 'answer'"),
-    ("t.csv", [{key: GOOD[key] for key in ("id", "choices", "answer")}], r"t\.csv: row 0: field 'question': no such"),
+    ("t.parquet", [{key: GOOD[key] for key in ("id", "question", "choices")}], r"t\.parquet: field 'answer': no such"),
+    ("t.csv", [{key: GOOD[key] for key in ("id", "choices", "answer")}], r"t\.csv: field 'question': no such column"),
     ("t.json", [GOOD, 5], r"t\.json: row 1: not a JSON object"),
     ("t.json", [], r"t\.json: no rows"),
 ]
@@ -457,8 +457,10 @@ BAD_FILES = [
     ("t.csv", b"id,question,choices,answer\na,b,c\n", r"t\.csv: row 0: another number of fields"),
     ("t.csv", b'id,question,choices,answer\na,"b"x,c,d\n', r"t\.csv: row 0: not readable CSV"),
     ("t.arrow", b"no arrow", r"t\.arrow: not readable Arrow data"),
-    ("t.xlsx", b"", r"t\.xlsx: unknown format: a workbook; save it as 'CSV UTF-8'"),
-    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but an Excel workbook .*save it as 'CSV UTF-8'"),
+    ("t.xlsx", b"", r"t\.xlsx: not a readable workbook .*save it again, or as 'CSV UTF-8'"),
+    ("t.xlsx", b"PK\x03\x04 and so on", r"t\.xlsx: not a readable workbook"),
+    ("t.doc", b"", r"t\.doc: unknown format; use \.parquet"),
+    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but an Excel workbook .*end in \.xlsx"),
     ("t.csv", b"\xd0\xcf\x11\xe0 and so on", r"t\.csv: not a text but an old Excel workbook"),
     ("t.jsonl", b"PAR1 and so on", r"t\.jsonl: not a text but a Parquet file; let its name end in \.parquet"),
     ("t.csv", b"\x1f\x8b and so on", r"t\.csv: not a text but a compressed file; unpack it"),
@@ -602,10 +604,10 @@ def test_a_repeated_question_is_dropped_before_a_dev_split_is_drawn(tmp_path):
 
 
 def test_columns_that_are_not_used_are_counted(tmp_path):
-    save([riddle(1, passage="long"), riddle(2, passage=None, split="test"), riddle(3, passage="x", mood=1)],
+    save([riddle(1, theme="long"), riddle(2, theme=None, split="test"), riddle(3, theme="x", mood=1)],
          tmp_path / "t.json")
     notes = read_questions("table", str(tmp_path), {"test": "t.json"}).attrs["notes"]
-    assert notes == {"test: column 'passage' is not used": 2, "test: column 'mood' is not used": 1}
+    assert notes == {"test: column 'theme' is not used": 2, "test: column 'mood' is not used": 1}
 
 
 # What people save
@@ -626,13 +628,14 @@ def test_a_table_as_a_spreadsheet_saves_it(kind, ending, tmp_path):
     (tmp_path / f"t.{ending}").write_bytes(PEOPLE_SAVE[kind])
     frame = read_questions("table", str(tmp_path), {"test": f"t.{ending}"})
     assert frame.to_dict("records") == [{"id": "1", "split": "test", "question": "Is it; yes\nor no?",
-                                         "choices": ["2,5", "3,5"], "answer": "2,5", "human_explanations": []}]
+                                         "context": "", "choices": ["2,5", "3,5"], "answer": "2,5",
+                                         "human_explanations": []}]
     assert frame.attrs["notes"] == {}
 
 
 def test_a_missing_column_is_said_with_those_that_are_there(tmp_path):
     (tmp_path / "t.csv").write_text("Nr;Frage;choices;answer\n1;Ist es?;x|y;x\n")
-    with pytest.raises(StudyError, match="row 0: field 'id': no such column; there are 'Nr, Frage, choices, answer'"):
+    with pytest.raises(StudyError, match="field 'question': no such column; there are 'Nr, Frage, choices, answer'"):
         read_questions("table", str(tmp_path), {"test": "t.csv"})
 
 
@@ -806,14 +809,14 @@ def test_notebook_01_takes_a_revision_and_keeps_the_commit():
 
     assert SETTINGS["01_look_at_the_data"].types()["revision"] == "str"
     text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()
-    assert "seed, revision)" in text and 'questions.attrs.get(\\"hub\\"' in text
+    assert "seed, revision, unlabelled)" in text and 'questions.attrs.get(\\"hub\\"' in text
 
 
 # Limits
 
 def made(train, test):
     rows = [riddle(number, split="train" if number < train else "test") for number in range(train + test)]
-    frame = pd.DataFrame(rows).assign(human_explanations=[[]] * len(rows))[QUESTIONS.names]
+    frame = pd.DataFrame(rows).assign(context="", human_explanations=[[]] * len(rows))[QUESTIONS.names]
     return check_questions(frame, "made")
 
 

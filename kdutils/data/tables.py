@@ -23,8 +23,9 @@ QUESTIONS = pa.schema(
         ("id", pa.string()),  # unique in the table
         ("split", pa.string()),  # train, dev or test
         ("question", pa.string()),
+        ("context", pa.string()),  # a passage that the question is about, "" for none
         ("choices", _TEXTS),  # at least two; empty if the answer is free text
-        ("answer", pa.string()),  # one of the choices, or free text
+        ("answer", pa.string()),  # one of the choices, or free text; "" before a teacher has answered the question
         ("human_explanations", _TEXTS),  # written by people; empty if the data set has none
     ]
 )
@@ -64,7 +65,7 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
-DEFAULTS = {"sample": 0}  # of columns that a table need not have
+ADDED = {"context": "", "sample": 0}  # columns that tables of earlier versions lack, with the value that says the same
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
@@ -162,11 +163,18 @@ def path_kind(path: Path | str) -> str:
     return "file"
 
 
+def _with_added(frame, schema):
+    """Return the frame with the columns of ADDED that it lacks."""
+    for column, value in ADDED.items():
+        if column in schema.names and column not in frame.columns:
+            frame = frame.assign(**{column: value})
+    return frame
+
+
 def _as_table(frame, name, path):
     """Return a data frame as an Arrow table with the schema `name`; StudyError if it does not fit."""
     schema = SCHEMAS[name]
-    frame = frame.assign(**{column: value for column, value in DEFAULTS.items()
-                            if column in schema.names and column not in frame.columns})
+    frame = _with_added(frame, schema)
     missing = [column for column in schema.names if column not in frame.columns]
     if missing:
         raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {name}")

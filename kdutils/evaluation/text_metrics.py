@@ -50,6 +50,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.mini_world import truth_of
+from kdutils.data.questions import full_question
 from kdutils.data.texts import (
     count_words,
     first_words,
@@ -78,7 +79,7 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
     notes = {"texts": len(texts), "unspaced": sum(map(is_unspaced, texts))}
     table = predictions[["id", "seed"]].reset_index(drop=True)
-    own = [own_scores(text, row.predicted, row.answer, items.at[row.id, "question"], items.at[row.id, "choices"])
+    own = [own_scores(text, row.predicted, row.answer, full_question(items.loc[row.id]), items.at[row.id, "choices"])
            for text, row in zip(texts, predictions.itertuples(), strict=True)]
     table = table.join(pd.DataFrame(own, columns=OWN))
     truth = [truth_of(text, items.at[row.id, "question"], row.predicted)

@@ -1,7 +1,8 @@
 """The grid of an experiment: its cells, and the jobs that they make.
 
 A job is one notebook with its parameters. Its folder below ``outputs/<experiment>/`` says what it is:
-``data/<data set>``, ``teachers/<data set>/<teacher>`` (a teacher that the study fine-tunes),
+``data/<data set>``, ``labels/<data set>`` (the same with answers of a teacher, key `labels` of the data set),
+``teachers/<data set>/<teacher>`` (a teacher that the study fine-tunes),
 ``explanations/<data set>/<teacher>/<prompting>``, ``report``,
 ``students/<data set>/<teacher>/<prompting>/<method>/<student>/seeds-<…>``, the same below ``evaluations/`` and, where
 the key `transfer` names other data sets to test on, below ``transfers/<other data set>/``; ``human_study`` and
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, LABELS, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
 from kdutils.student.methods import METHODS, Method
@@ -28,12 +29,12 @@ from kdutils.teacher.choices import PROMPTINGS, Prompting
 OUTPUTS = PROJECT / "outputs"
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
-GRID_KEYS = {"teachers": {"promptings", "finetune"}, "promptings": {"as"},
+GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
              "methods": {"promptings", "as", "rationales_of"}, "students": {"methods"},
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
-KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
+KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,24 @@ def prompts_of(settings: dict, dataset: str) -> str:
     return dataset if reader in ("", "table") else reader
 
 
+def is_unlabelled(entry: dict) -> bool:
+    """Return whether a teacher answers the questions of an entry of `datasets` that have no answer."""
+    return entry.get("labels") == "teacher"
+
+
+def labelling_teacher(settings: dict) -> str:
+    """Return the teacher that answers questions: the only one that writes texts, "" if there are none or several."""
+    names = [name for name, entry in settings["teachers"].items()
+             if "finetune" not in entry and entry.get("backend") != "published" and labelling_prompting(settings, name)]
+    return names[0] if len(names) == 1 else ""
+
+
+def labelling_prompting(settings: dict, teacher: str) -> str:
+    """Return the prompting with which `teacher` answers questions, the first of the form few_shot, "" for none."""
+    return next((name for name in promptings_of(settings, teacher)
+                 if base_of(settings, "promptings", name) == "few_shot"), "")
+
+
 def seed_groups(settings: dict) -> list[list[int]]:
     """Return the seeds of an experiment, cut into those of one job each."""
     seeds = settings["seeds"]
@@ -176,9 +195,14 @@ def _jobs(name, settings):
     root = f"outputs/{name}"
     cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
-        "dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
-        for dataset, values in settings["datasets"].items()}
+        "dataset": dataset, **parameters_of(values, "datasets"),
+        **({"unlabelled": True} if is_unlabelled(values) else {}), "output": f"{root}/data/{dataset}"},
+        (), {"dataset": dataset}) for dataset, values in settings["datasets"].items()}
     yield from tables.values()
+    # From here on the table with the teacher's answers takes the place of the one without.
+    tables = {dataset: _label_job(root, settings, data) if is_unlabelled(settings["datasets"][dataset]) else data
+              for dataset, data in tables.items()}
+    yield from (job for job in tables.values() if job.kind == "labels")
     for data in tables.values():
         for teacher in settings["teachers"]:
             jobs = list(_explain_jobs(root, settings, data, teacher))
@@ -206,6 +230,19 @@ def _jobs(name, settings):
     }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
 
 
+def _label_job(root, settings, data):
+    """Return the job in which the teacher answers the questions of a data set that have no answer."""
+    teacher, dataset = labelling_teacher(settings), data.labels["dataset"]
+    prompting = labelling_prompting(settings, teacher)
+    given = {name: value for name, value in asked_with(settings, teacher, prompting).items()
+             if name not in ("given_answer", "splits")}
+    folder, labels = f"labels/{dataset}", {**data.labels, "teacher": teacher}
+    return Job("labels", folder, LABELS, {
+        "dataset": prompts_of(settings, dataset), **_own_prompts(settings, data, prompting), **given,
+        "questions": f"{root}/{data.folder}/questions.parquet", "labels": labels, "output": f"{root}/{folder}"},
+        (data.folder,), labels)
+
+
 def _explain_jobs(root, settings, data, teacher):
     """Yield the jobs of one teacher on one data set: its fine-tuning, if the study does that, then its explanations."""
     entry, needs = settings["teachers"][teacher], (data.folder,)
@@ -224,9 +261,16 @@ def _explain_jobs(root, settings, data, teacher):
         after = (f"explanations/{data.labels['dataset']}/{teacher}/few_shot",) \
             if base_of(settings, "promptings", prompting) == "critique_revision" and "few_shot" in names else ()
         yield Job("explanations", folder, prompting_of(settings, prompting).notebook, {
-            "dataset": prompts_of(settings, data.labels["dataset"]), **parameters_of(entry, "teachers"), **tuned,
+            "dataset": prompts_of(settings, data.labels["dataset"]), **_own_prompts(settings, data, prompting),
+            **parameters_of(entry, "teachers"), **tuned,
             **parameters_of(settings["promptings"][prompting], "promptings"), "questions": questions,
             "labels": labels, "output": f"{root}/{folder}"}, needs + after, labels)
+
+
+def _own_prompts(settings, data, prompting):
+    """Return the parameter `prompts` of an explaining job if its data set has prompt files of its own."""
+    folder = settings["datasets"][data.labels["dataset"]].get("prompts")
+    return {"prompts": folder} if folder and prompting_of(settings, prompting).prompt_files else {}
 
 
 def _cells_on(root, settings, tables, data, explained):

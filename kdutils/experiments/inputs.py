@@ -172,7 +172,8 @@ def read_job_questions(given: dict) -> pd.DataFrame:
 @lru_cache(maxsize=8)
 def _read(given, _):
     given = json.loads(given)
-    source = (given["reader"] or given["dataset"], *(given[key] for key in ("folder", "files", "seed", "revision")))
+    keys = ("folder", "files", "seed", "revision", "unlabelled")
+    source = (given["reader"] or given["dataset"], *(given[key] for key in keys))
     return limit_questions(read_questions(*source), given["limits"], given["seed"])
 
 
@@ -216,7 +217,7 @@ def files_of(job: Job) -> list[Path]:
         if given.get("published_folder") or data:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),
                                      given.get("published_folder") or data, bool(given.get("published_folder")))
-    elif job.kind == "explanations":
+    elif job.kind in ("explanations", "labels"):
         files += _prompt_files(job)
         files += [project_path(given["chat_template"])] if given.get("chat_template") else []
     for path in given.get("ratings", []):
@@ -229,10 +230,12 @@ def _prompt_files(job):
 
     The shots are among them in any case, because texts are compared with them.
     """
-    entry = next(one for one in PROMPTINGS.values() if one.notebook == job.notebook)
-    names = dict.fromkeys(("few_shot", *entry.prompt_files)) if entry.function else ()
-    return [*(prompting.FOLDER.glob("*.txt") if names else ()),
-            *(prompting.FOLDER / job.parameters["dataset"] / f"{name}.txt" for name in names)]
+    entry = next((one for one in PROMPTINGS.values() if one.notebook == job.notebook), PROMPTINGS["few_shot"])
+    if not entry.function:
+        return []
+    folder = prompting.prompt_folder(prompting.prompts_named(job.parameters))
+    return [*prompting.FOLDER.glob("*.txt"),
+            *(folder / f"{name}.txt" for name in dict.fromkeys(("few_shot", *entry.prompt_files)))]
 
 
 def _models_of(given):

@@ -260,7 +260,8 @@ def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) 
     """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens per pair)."""
     if not item["choices"]:
         raise StudyError(f"question {item['id']!r}: it has no choices, and a classifier can only choose")
-    texts = [item["question"]] * len(item["choices"]), list(item["choices"])
+    asked = "\n".join(filter(None, [item["question"], item.get("context")]))  # the end is cut if it is too long
+    texts = [asked] * len(item["choices"]), list(item["choices"])
     pairs = tokenizer(*texts)
     too_long = max(map(len, pairs["input_ids"])) > max_source
     if too_long:

@@ -126,10 +126,14 @@ class Method:
 # The texts
 
 def format_source(item: dict, tag: str = "", rationale: str = "", place: str = "before") -> str:
-    """Return the source text of a question: a rationale to follow, if given, at its end, and the tag at its place."""
+    """Return the source text of a question, with its context and a rationale to follow where there are any.
+
+    The context is behind the choices, so that a text that is too long loses of the context and not of the question.
+    """
     choices = f"\nChoices: {format_choices(item['choices'])}" if item["choices"] else ""
     follow = f"\nRationale: {rationale}" if rationale else ""
-    return place_tag(f"Question: {item['question']}{choices}{follow}", tag, place)
+    context = f"\nContext: {item['context']}" if item.get("context") else ""
+    return place_tag(f"Question: {item['question']}{choices}{context}{follow}", tag, place)
 
 
 def place_tag(source: str, tag: str, place: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings of notebooks 02 to 07: how explanations are made and judged."""
+"""Settings of notebooks 02 to 08: how explanations are made and judged, and how questions are answered."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -55,6 +55,7 @@ class Explain(Settings):
 
     questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "data set whose prompts and published files are used")
+    prompts: str = of_grid("", "folder of the prompt files, empty means that of the data set in the package")
     backend: Literal[*BACKENDS] = Field(
         "hf", description="hf: a model of transformers, openai: a server, published: published files")
     model: ModelName = Field(
@@ -123,6 +124,15 @@ class ExplainFewShot(ExplainAgain):
     given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "few_shot"}, "cell of the grid")
     output: str = of_grid("outputs/explore/02_explain_few_shot", "folder of this run")
+
+
+class LabelQuestions(Explain):
+    """A teacher's answers to questions that have none."""
+
+    notebook: ClassVar[str] = "08_label_questions"
+    splits: Splits = of_grid(["dev", "test"], "splits whose answered questions are asked too, for the agreement")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/08_label_questions", "folder of this run")
 
 
 class ExplainCritiqueRevision(ExplainAgain):
