@@ -1,6 +1,6 @@
 """Which notebook makes each step of an experiment, and the settings of every notebook."""
 
-from kdutils.comparison.settings import CompareMethods
+from kdutils.comparison.settings import AnalyseErrors, CompareMethods
 from kdutils.data.settings import LookAtTheData
 from kdutils.evaluation.settings import EvaluateStudent
 from kdutils.human_study.settings import AnalyseHumanStudy, MakeHumanStudy
@@ -12,6 +12,7 @@ from kdutils.teacher import settings as teacher
 
 NOTEBOOKS = PROJECT / "notebooks"
 DATA, EVALUATION, COMPARISON = LookAtTheData.notebook, EvaluateStudent.notebook, CompareMethods.notebook
+ERRORS = AnalyseErrors.notebook
 REPORT, PEOPLE, RATINGS = teacher.JudgeExplanations.notebook, MakeHumanStudy.notebook, AnalyseHumanStudy.notebook
 TUNING = student.TrainLabelOnly.notebook  # of a teacher that the study fine-tunes
 
@@ -20,4 +21,5 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, CompareMethods, MakeMiniModels)}
+    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, CompareMethods, AnalyseErrors,
+    MakeMiniModels)}
