@@ -1,6 +1,7 @@
 """The comparison of an experiment: folders of known runs, differences by hand, and sentences that claim no more."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from kdutils.comparison import contrasts, hypotheses, published_accuracies, runs_table, summary, tables
+from kdutils.comparison import contrasts, errors, hypotheses, published_accuracies, runs_table, summary, tables
 from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
@@ -567,8 +568,8 @@ def test_a_single_cell_without_explanations_is_enough(tmp_path):
     assert tests["comparison"].tolist() == ["chance"]
     assert tables.choose_measure(measures) == "" and tables.transfer_table(accuracies, "mean").empty
     inputs = runs_table.read_inputs(world.evaluations)
-    assert tables.difference_to_baseline(predictions, inputs, {}).empty
-    assert tables.won_and_lost_of_lowest(predictions, inputs, 2, 0) == []
+    assert errors.difference_to_baseline(predictions, inputs).empty
+    assert errors.won_and_lost_of_lowest(predictions, inputs, 2, 0) == []
     said = summary.summarise(accuracies, tests, runs)
     assert said[0].startswith("tiny on small: no cell is above chance (20.0 %); the highest of 1 mean accuracy is 22.5")
     assert said[0].endswith("Students at chance say nothing about methods.")
@@ -671,8 +672,9 @@ def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(
 def test_errors_are_counted_against_label_only(study):
     _, predictions, _ = study.read()
     inputs = runs_table.read_inputs(study.evaluations)
-    texts = {cell: {key: f"a {CHOICES[0]}" for key in study.ids} for cell in inputs}
-    kinds = tables.difference_to_baseline(predictions, inputs, texts)
+    inputs = {cell: (questions, explanations.assign(text=f"a {CHOICES[0]}"))
+              for cell, (questions, explanations) in inputs.items()}
+    kinds = errors.difference_to_baseline(predictions, inputs)
     assert set(kinds["name"]) == {"multitask (few_shot)", "multitask (critique_revision)", "standard (few_shot)",
                                   "counterfactual (few_shot)"}
     named = kinds[(kinds["name"] == "multitask (few_shot)")].set_index("questions with")
@@ -681,10 +683,36 @@ def test_errors_are_counted_against_label_only(study):
     means = own[own["answer"] == "ant"].groupby("method")["correct"].mean()
     assert named.loc["rationale names the answer", "difference"] == pytest.approx(
         100 * (means["multitask"] - means["label_only"]))
-    assert "multitask (few_shot)" in tables.spread_methods(kinds)
-    (caption, lost), = tables.won_and_lost_of_lowest(predictions, inputs, 3, 0)
+    assert "multitask (few_shot)" in errors.spread_methods(kinds)
+    (caption, lost), = errors.won_and_lost_of_lowest(predictions, inputs, 3, 0)
     assert caption == "counterfactual (few_shot) against label_only: small, tiny"
     assert (lost["verdict"] == "lost").sum() == 3 and "label_only says" in lost
+
+
+def test_a_rationale_that_goes_with_the_loss_is_found_and_told(tmp_path):
+    world = World(tmp_path, size=80)
+    world.add("label_only", right=[range(40)], explains=False).add("multitask", right=[range(20)])
+    _, predictions, _ = world.read()
+    questions, explanations = next(iter(runs_table.read_inputs(world.evaluations[1:]).values()))
+    misleading = explanations["id"].isin(world.ids[20:40])  # exactly the questions that multitask loses
+    wrong = ["The answer is " + next(name for name in CHOICES if name != answer) for answer in explanations["answer"]]
+    changed = explanations.assign(text=explanations["text"].where(~misleading, wrong))
+    inputs = {cell: (questions, changed) for cell in runs_table.read_inputs(world.evaluations)}
+    effects = errors.effects_of_rationales(predictions, inputs).set_index("rationale")
+    row = effects.loc["rationale argues for another choice"]
+    assert (row["with"], row["without"], row["effect"]) == (20, 60, -100) and math.isnan(row["p"]), "no variation"
+    changed.loc[changed["id"] == world.ids[70], "text"] = "The answer is " + CHOICES[1]  # one that is not lost
+    effects = errors.effects_of_rationales(predictions, inputs)
+    row = effects.set_index("rationale").loc["rationale argues for another choice"]
+    assert row["effect"] == pytest.approx(-100 * 20 / 21) and row["q"] < 0.001
+    tested = effects["p"].notna()
+    corrected = scipy_stats.false_discovery_control(effects.loc[tested, "p"])
+    assert effects.loc[tested, "q"].tolist() == pytest.approx(list(corrected))
+    told = errors.effect_sentences(effects)
+    begin = "multitask (few_shot) on small, tiny: the gain over label_only is 95.2 points lower where the rationale "
+    assert any(line.startswith(begin) and "21 questions against 59" in line for line in told)
+    assert errors.effect_sentences(effects.assign(q=0.5))[0].startswith("None of ")
+    assert errors.effect_sentences(effects.head(0))[0].startswith("No test was possible")
 
 
 def test_transfer_is_a_matrix_beside_the_own_data_set(study, tests):

@@ -29,7 +29,7 @@ from kdutils.data.texts import (
     split_characters,
     word_triples,
 )
-from kdutils.evaluation.error_analysis import accuracy_by_question_group
+from kdutils.evaluation.error_analysis import accuracy_by_question_group, rationale_flags
 from kdutils.evaluation.simulatability import choice_features
 from kdutils.evaluation.text_metrics import (
     bleu,
@@ -215,8 +215,10 @@ def test_what_counts_by_characters_is_said():
     assert score_notes(scores) == ["1 of 2 explanations are, or quote, a script without spaces between words: each of "
                                    "its characters counts as one word."]
     assert score_notes(explanation_scores(said.tail(1), questions, {})) == score_notes(pd.DataFrame()) == []
-    kinds = accuracy_by_question_group(said.assign(correct=[1, 0]), said.assign(correct=[0, 0]), questions.assign(
-        question=["天空为什么是蓝色的", "水"]), {"1": "水流动。"}).set_index("questions with")
+    asked = questions.assign(question=["天空为什么是蓝色的", "水"])
+    written = pd.DataFrame([{"id": "1", "stage": "rationale", "answer": "水", "text": "水流动。", "changes": []}])
+    kinds = accuracy_by_question_group(said.assign(correct=[1, 0]), said.assign(correct=[0, 0]), asked,
+                                       rationale_flags(written, asked)).set_index("questions with")
     assert kinds.at["question of more than 5 words", "difference"] == 1
     assert kinds.at["rationale names the answer", "questions"] == 1
 

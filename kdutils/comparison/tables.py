@@ -12,7 +12,6 @@ import pandas as pd
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.evaluation.accuracy import correct_matrix
-from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
 from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
@@ -183,62 +182,6 @@ def controls_table(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFram
     baselines = own[own["kind"] == BASELINE].drop_duplicates(["dataset", "student"])
     return table.merge(baselines[["dataset", "student", "mean"]].rename(columns={"mean": f"accuracy of {BASELINE}"}),
                        on=["dataset", "student"], how="left")
-
-
-# --- errors
-
-
-def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs,
-                           texts: Mapping[tuple, Mapping[str, str]]) -> pd.DataFrame:
-    """Return accuracy minus that of label_only per method and group of questions, in percentage points, not tested.
-
-    `texts`: {cell: {question id: rationale}}. Columns: dataset, student, name (of the cell), questions with (what the
-    questions have in common), questions (their number), difference. Controls are left out.
-    """
-    rows = []
-    for baseline, part in _with_baseline(predictions):
-        for cell, group in part.groupby(CELL, sort=False):
-            differences = accuracy_by_question_group(group, baseline, inputs[cell][0], texts.get(cell, {}))
-            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(differences, how="cross"))
-    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
-        columns=["dataset", "student", "name", "questions with", "questions", "difference"])
-    return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
-
-
-def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
-    """Return difference_to_baseline with one column per method: points, and the number of questions in brackets."""
-    texts = [f"{points:+.1f} ({count})".replace("-", "−")
-             for points, count in zip(differences["difference"], differences["questions"], strict=True)]
-    order = list(differences["questions with"].unique())
-    table = differences.assign(text=texts).pivot(index="questions with", columns="name", values="text")
-    table = table.reindex(index=order, columns=list(differences["name"].unique()))
-    return table.reset_index().rename_axis(None, axis=1)
-
-
-def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int,
-                           seed: int) -> list[tuple[str, pd.DataFrame]]:
-    """Return [(caption, won_and_lost)] of the distilled method with the lowest accuracy, per data set and student.
-
-    `count` questions that it wins against label_only and as many that it loses are drawn with `seed`.
-    """
-    captioned = []
-    for baseline, part in _with_baseline(predictions):
-        level = part.groupby(CELL, sort=False)["correct"].mean()
-        group = part[(part[CELL] == list(level.idxmin())).all(axis=1)]
-        head = add_names(group).iloc[0]
-        table = won_and_lost(group, baseline, inputs[level.idxmin()][0], count, seed)
-        table = table.rename(columns={"first says": f"{head['name']} says", "second says": f"{BASELINE} says"})
-        captioned.append((f"{head['name']} against {BASELINE}: {head['dataset']}, {head['student']}", table))
-    return captioned
-
-
-def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of distilled students) per data set and student that has both."""
-    for _, group in in_domain(predictions).groupby(["dataset", "student"], sort=False):
-        baseline = group["kind"] == BASELINE
-        distilled = group[~baseline & (group["control_of"] == "")]
-        if baseline.any() and len(distilled):
-            yield group[baseline], distilled
 
 
 # --- transfer

@@ -109,6 +109,19 @@ def read_explanations(path: Path | str) -> pd.DataFrame:
     return EXPLANATIONS.empty_table().to_pandas()
 
 
+def learnt_stage(explanations: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table of explanations that students learn from.
+
+    These are the last round of the stage ``revision`` if the table has that stage, else the stage ``rationale``. The
+    two are never mixed: a question without a usable revision has no usable row.
+    """
+    stage = "revision" if (explanations["stage"] == "revision").any() else "rationale"
+    last = explanations[explanations["stage"] == stage]
+    if "round" in last and len(last):
+        last = last[last["round"] == last.groupby("id")["round"].transform("max")]
+    return last
+
+
 def read_parquet(path: Path | str) -> pd.DataFrame:
     """Return any Parquet file as a data frame; StudyError if it is missing or broken."""
     return parquet_table(path).to_pandas()

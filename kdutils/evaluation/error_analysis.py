@@ -1,10 +1,15 @@
 """Where students err: confused choices, the likeliest choice, and questions on which two methods differ."""
 
+import re
+
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_ind
 
+from kdutils.data.answers import is_right
 from kdutils.data.questions import LETTERS
-from kdutils.data.texts import count_words, names_answer
+from kdutils.data.tables import learnt_stage
+from kdutils.data.texts import argues_for, count_words, names_answer
 
 
 def by_likelihood(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
@@ -45,32 +50,101 @@ def confusion(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFram
     return table
 
 
+QUESTION_WORDS = ("who", "what", "where", "when", "why", "how", "which")
+FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name it"),
+         "argues_otherwise": ("rationale argues for another choice", ""),
+         "cut": ("rationale was cut off or ran on", ""),
+         "teacher_errs": ("teacher gives a wrong answer", "")}  # column of rationale_flags: group with, group without
+
+
+def question_type(question: str) -> str:
+    """Return the first question word of an English question; ``yes or no`` or ``other`` if it has none.
+
+    A question without a question word that ends with a question mark asks for yes or no; any other text is a claim or
+    a sentence to complete.
+    """
+    found = re.search(rf"\b({'|'.join(QUESTION_WORDS)})\b", question.lower())
+    return found[1] if found else "yes or no" if question.rstrip().endswith("?") else "other"
+
+
+def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return what can be seen of each question's rationale: a row per question with a text, by id.
+
+    The text is the first usable sample of tables.learnt_stage. Columns: the keys of FLAGS, bool (see texts.names_answer
+    and texts.argues_for; ``teacher_errs`` is a teacher that was not given the answer and gave a wrong one), and
+    ``words``, their number.
+    """
+    items, rows = {item["id"]: item for item in questions.to_dict("records")}, {}
+    learnt = learnt_stage(explanations)
+    for row in learnt[learnt["text"].notna()].drop_duplicates("id").to_dict("records"):
+        item = items.get(row["id"])
+        if item is None:
+            continue
+        text, answer, choices = row["text"], item["answer"], list(item["choices"])
+        rows[row["id"]] = {"names_answer": names_answer(text, answer),
+                           "argues_otherwise": bool(choices) and argues_for(text, answer, choices) is False,
+                           "cut": any(change.startswith(("cut_at", "unfinished")) for change in row["changes"]),
+                           "teacher_errs": not is_right(row["answer"], answer, choices), "words": count_words(text)}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*FLAGS, "words"])
+    return table.astype(dict.fromkeys(FLAGS, bool))
+
+
 def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame,
-                               rationales: dict[str, str]) -> pd.DataFrame:
+                               flags: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracies of `first` and `second` and their difference for groups of questions, as shares.
 
-    `first`, `second`: frames of tables.PREDICTIONS over the same questions; `rationales`: {question id: text}. Groups:
-    length of the question (up to the median, or longer), position of the right choice, and whether the rationale
-    names the right answer. Columns: questions with (the group), questions (their number), first, second, difference.
+    `first`, `second`: frames of tables.PREDICTIONS over the same questions; `flags`: see rationale_flags. Groups:
+    question_type, length of the question (up to the median, or longer), position of the right choice, and what can be
+    seen of the rationale. Columns: questions with (the group), questions (their number), first, second, difference.
     """
     accuracy = _accuracy_per_question(first, second)
     asked = questions[questions["id"].isin(accuracy.dropna().index)]
-    words = asked["question"].map(count_words)
-    groups = {f"question of at most {words.median():.0f} words": words <= words.median(),
-              f"question of more than {words.median():.0f} words": words > words.median()}
+    words, kinds = asked["question"].map(count_words), asked["question"].map(question_type)
+    groups = {f"question word: {kind}": kinds == kind for kind in (*QUESTION_WORDS, "yes or no", "other")} \
+        if kinds.nunique() > 1 else {}
+    groups |= {f"question of at most {words.median():.0f} words": words <= words.median(),
+               f"question of more than {words.median():.0f} words": words > words.median()}
     places = pd.Series([list(names).index(answer) if len(names) else -1 for names, answer
                         in zip(asked["choices"], asked["answer"], strict=True)], index=asked.index)
     if (places >= 0).any() and asked["choices"].map(len).max() > 2:
         groups |= {f"right choice at ({LETTERS[place]})": places == place for place in sorted(set(places) - {-1})}
-    texts = asked["id"].map(rationales)
-    named = pd.Series([isinstance(text, str) and names_answer(text, answer) for text, answer
-                       in zip(texts, asked["answer"], strict=True)], index=asked.index)
-    groups |= {"rationale names the answer": named, "rationale does not name it": texts.notna() & ~named,
-               "no rationale": texts.isna()}
-    table = pd.DataFrame([{"questions with": group, "questions": int(flags.sum()),
-                           **{name: float(accuracy[name][asked.loc[flags, "id"]].mean()) for name in accuracy}}
-                          for group, flags in groups.items() if flags.any()])
+    known = asked["id"].isin(flags.index)
+    for name, (those_with, those_without) in FLAGS.items():
+        flag = asked["id"].map(flags[name]).fillna(False).astype(bool)
+        groups |= {those_with: flag, **({those_without: known & ~flag} if those_without else {})}
+    groups["no rationale"] = ~known
+    table = pd.DataFrame([{"questions with": group, "questions": int(chosen.sum()),
+                           **{name: float(accuracy[name][asked.loc[chosen, "id"]].mean()) for name in accuracy}}
+                          for group, chosen in groups.items() if chosen.any()])
     return table.assign(difference=table["first"] - table["second"])
+
+
+def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
+    """Test whether the difference between two methods depends on what can be seen of the teacher's rationale.
+
+    Per question, the difference is the share of seeds of `first` that are right minus that of `second`. Its mean over
+    the questions with a flag is compared with its mean over those without it (Welch's t test; a question is one
+    observation, and the seeds are taken as given). Long rationales are those of more words than the median. Columns:
+    rationale (the group), with and without (numbers of questions), effect, low, high (95 %; shares), p; a group of
+    fewer than two questions, or without any variation, has no p. A low p shows that both go together, not why.
+    """
+    accuracy = _accuracy_per_question(first, second).dropna()
+    accuracy = accuracy[accuracy.index.isin(flags.index)]
+    gain, of = accuracy["first"] - accuracy["second"], flags.loc[accuracy.index]
+    tested = {FLAGS[name][0]: of[name] for name in FLAGS}
+    if len(of):
+        tested[f"rationale has more than {of['words'].median():.0f} words"] = of["words"] > of["words"].median()
+    rows = []
+    for name, flag in tested.items():
+        having, lacking = gain[flag].to_numpy(), gain[~flag].to_numpy()
+        row = {"rationale": name, "with": len(having), "without": len(lacking)}
+        if min(len(having), len(lacking)) >= 2 and having.var() + lacking.var() > 0:
+            test = ttest_ind(having, lacking, equal_var=False)
+            interval = test.confidence_interval(0.95)
+            row |= {"effect": having.mean() - lacking.mean(), "low": interval.low, "high": interval.high,
+                    "p": test.pvalue}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["rationale", "with", "without", "effect", "low", "high", "p"])
 
 
 def _accuracy_per_question(first, second):

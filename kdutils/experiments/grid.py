@@ -20,7 +20,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, LABELS, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.steps import (
+    COMPARISON,
+    DATA,
+    ERRORS,
+    EVALUATION,
+    LABELS,
+    PEOPLE,
+    RATINGS,
+    REPORT,
+    SETTINGS,
+    TUNING,
+)
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
 from kdutils.student.methods import METHODS, Method
@@ -34,7 +45,8 @@ GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "fine
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
-KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
+KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "errors",
+         "comparison")
 
 
 @dataclass(frozen=True)
@@ -222,10 +234,12 @@ def _jobs(name, settings):
         "output": f"{root}/report"}, tuple(job.folder for job in explained.values()))
     if "human_study" in settings:
         yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])
+    compared = {"trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
+                "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells]}
+    yield Job("errors", "errors", ERRORS, {**settings.get("errors", {}), **compared, "output": f"{root}/errors"},
+              tuple(dict.fromkeys(job.folder for cell in cells for job in cell)))
     yield Job("comparison", "comparison", COMPARISON, {
-        **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison",
-        "trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
-        "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
+        **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison", **compared, "missing": [],
         "explained": [f"{root}/{job.folder}" for job in explained.values()],
     }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
 

@@ -33,7 +33,7 @@ from kdutils.experiments.grid import (
     seed_groups,
 )
 from kdutils.experiments.inputs import config_type_fault, file_faults, notebook_fault, path_fault
-from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.steps import COMPARISON, DATA, ERRORS, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.packages import EXTRAS
 from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
 from kdutils.student.methods import METHODS
@@ -101,6 +101,7 @@ class ExperimentFile(BaseModel):
     evaluation: dict = {}
     comparison: dict = {}
     report: dict = {}
+    errors: dict = {}
     human_study: dict = {}
     human_ratings: dict = {}
     transfer: Annotated[list, AfterValidator(unique)] = []
@@ -223,7 +224,8 @@ def _parameter_faults(settings) -> Iterator[Fault]:
         yield from _entry_faults(f"students.{name}", parameters_of(entry, "students"),
                                  [trains[method] for method in methods_of(settings, name)])
     for key, notebooks in (("training", trains.values()), ("evaluation", [EVALUATION]), ("report", [REPORT]),
-                           ("human_study", [PEOPLE]), ("human_ratings", [RATINGS]), ("comparison", [COMPARISON])):
+                           ("human_study", [PEOPLE]), ("human_ratings", [RATINGS]), ("errors", [ERRORS]),
+                           ("comparison", [COMPARISON])):
         yield from _entry_faults(key, parameters_of(settings.get(key, {}), key), list(notebooks))
 
 

@@ -1,6 +1,6 @@
 """Which notebook makes each step of an experiment, and the settings of every notebook."""
 
-from kdutils.comparison.settings import CompareMethods
+from kdutils.comparison.settings import AnalyseErrors, CompareMethods
 from kdutils.data.settings import LookAtTheData
 from kdutils.deployment.settings import AskAStudent
 from kdutils.evaluation.settings import EvaluateStudent
@@ -13,6 +13,7 @@ from kdutils.teacher import settings as teacher
 
 NOTEBOOKS = PROJECT / "notebooks"
 DATA, EVALUATION, COMPARISON = LookAtTheData.notebook, EvaluateStudent.notebook, CompareMethods.notebook
+ERRORS = AnalyseErrors.notebook
 REPORT, PEOPLE, RATINGS = teacher.JudgeExplanations.notebook, MakeHumanStudy.notebook, AnalyseHumanStudy.notebook
 LABELS = teacher.LabelQuestions.notebook
 TUNING = student.TrainLabelOnly.notebook  # of a teacher that the study fine-tunes
@@ -23,5 +24,5 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.LabelQuestions, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AskAStudent,
+    EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AnalyseErrors, AskAStudent,
     MakeMiniModels)}

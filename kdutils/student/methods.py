@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
 from kdutils.data.questions import format_choices
+from kdutils.data.tables import learnt_stage
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -357,21 +358,15 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
 
     `explanations`, `counterfactuals`: frames of tables.EXPLANATIONS; `questions`: a frame of tables.QUESTIONS.
 
-    - The rationale is the last round of the stage ``revision`` if the table has that stage, else the stage
-      ``rationale``. The two are never mixed: a question without a usable revision has no rationale. A text that argues
-      for another answer than the right one is not a rationale: of a teacher that found the answers itself, only the
-      right ones are kept (as in Fine-tune-CoT, Ho et al. 2023, section 3, and SCoTD, Li et al. 2023, section 2).
-      Equal samples count once.
+    - Rationales are the usable texts of tables.learnt_stage. A text for another answer than the right one is none: of
+      a teacher that found the answers itself, only the right ones are kept (as in Fine-tune-CoT, Ho et al. 2023,
+      section 3, and SCoTD, Li et al. 2023, section 2). Equal samples count once.
     - Counterfactuals are the usable texts of the stage ``counterfactual``, of both tables, for a wrong answer; where a
       question has choices, the answer is one of them.
     """
-    stage = "revision" if (explanations["stage"] == "revision").any() else "rationale"
     items = {item["id"]: item for item in questions.to_dict("records")}
-    last = explanations[explanations["stage"] == stage]
-    if "round" in last and len(last):
-        last = last[last["round"] == last.groupby("id")["round"].transform("max")]
     rationales = {key: [] for key in items}
-    for row in _usable(last, items):
+    for row in _usable(learnt_stage(explanations), items):
         if row["answer"] == items[row["id"]]["answer"] and row["text"] not in rationales[row["id"]]:
             rationales[row["id"]].append(row["text"])
     wrong = {key: {} for key in items}

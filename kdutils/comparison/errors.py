@@ -1,0 +1,110 @@
+"""Where distilled students err: differences to label_only by group of questions, and by the teacher's rationale.
+
+runs_table reads the runs and defines a cell.
+"""
+
+import pandas as pd
+
+from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain
+from kdutils.evaluation.error_analysis import (
+    accuracy_by_question_group,
+    rationale_effects,
+    rationale_flags,
+    won_and_lost,
+)
+from kdutils.stats.groups import correct_p_values
+
+
+def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
+    """Return accuracy minus that of label_only per method and group of questions, in percentage points, not tested.
+
+    Columns: dataset, student, name (of the cell), questions with (what the
+    questions have in common), questions (their number), difference. Controls are left out.
+    """
+    rows = []
+    for baseline, part in _with_baseline(predictions):
+        for cell, group in part.groupby(CELL, sort=False):
+            differences = accuracy_by_question_group(group, baseline, inputs[cell][0], _flags(inputs, cell))
+            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(differences, how="cross"))
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
+        columns=["dataset", "student", "name", "questions with", "questions", "difference"])
+    return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
+
+
+def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return difference_to_baseline with one column per method: points, and the number of questions in brackets."""
+    texts = [f"{points:+.1f} ({count})".replace("-", "−")
+             for points, count in zip(differences["difference"], differences["questions"], strict=True)]
+    order = list(differences["questions with"].unique())
+    table = differences.assign(text=texts).pivot(index="questions with", columns="name", values="text")
+    table = table.reindex(index=order, columns=list(differences["name"].unique()))
+    return table.reset_index().rename_axis(None, axis=1)
+
+
+def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int,
+                           seed: int) -> list[tuple[str, pd.DataFrame]]:
+    """Return [(caption, won_and_lost)] of the distilled method with the lowest accuracy, per data set and student.
+
+    `count` questions that it wins against label_only and as many that it loses are drawn with `seed`.
+    """
+    captioned = []
+    for baseline, part in _with_baseline(predictions):
+        level = part.groupby(CELL, sort=False)["correct"].mean()
+        group = part[(part[CELL] == list(level.idxmin())).all(axis=1)]
+        head = add_names(group).iloc[0]
+        table = won_and_lost(group, baseline, inputs[level.idxmin()][0], count, seed)
+        table = table.rename(columns={"first says": f"{head['name']} says", "second says": f"{BASELINE} says"})
+        captioned.append((f"{head['name']} against {BASELINE}: {head['dataset']}, {head['student']}", table))
+    return captioned
+
+
+def _with_baseline(predictions):
+    """Yield (predictions of label_only, those of distilled students) per data set and student that has both."""
+    for _, group in in_domain(predictions).groupby(["dataset", "student"], sort=False):
+        baseline = group["kind"] == BASELINE
+        distilled = group[~baseline & (group["control_of"] == "")]
+        if baseline.any() and len(distilled):
+            yield group[baseline], distilled
+
+
+def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
+    """Return rationale_effects of every distilled method against label_only, with q over all of them.
+
+    Columns: dataset, student, name (of the cell), those of rationale_effects (effects in percentage points), and q
+    (Benjamini and Hochberg). Controls are left out, and groups in which no question is.
+    """
+    rows = []
+    for baseline, part in _with_baseline(predictions):
+        for cell, group in part.groupby(CELL, sort=False):
+            found = rationale_effects(group, baseline, _flags(inputs, cell))
+            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))
+    columns = ["dataset", "student", "name", "rationale", "with", "without", "effect", "low", "high", "p", "q"]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns[:-1])
+    table = table[(table["with"] > 0) & (table["without"] > 0)].reset_index(drop=True)
+    shares = ["effect", "low", "high"]
+    table = table.assign(**{name: 100 * table[name] for name in shares}, q=float("nan"))
+    tested = table["p"].notna()
+    if tested.any():
+        table.loc[tested, "q"] = correct_p_values(table.loc[tested, "p"], "fdr_bh")
+    return table[columns]
+
+
+def effect_sentences(effects: pd.DataFrame, level: float = 0.05) -> list[str]:
+    """Return what effects_of_rationales shows, as sentences."""
+    tested = effects.dropna(subset="p")
+    if tested.empty:
+        return ["No test was possible: every group of rationales has too few questions, or no difference between them."]
+    found = tested[tested["q"] < level].sort_values("p")
+    if found.empty:
+        return [f"None of {len(tested)} tests shows that the gain over {BASELINE} depends on what can be seen of the "
+                f"rationale (smallest q {tested['q'].min():.2g})."]
+    return [f"{row['name']} on {row['dataset']}, {row['student']}: the gain over {BASELINE} is "
+            f"{abs(row['effect']):.1f} points {'higher' if row['effect'] > 0 else 'lower'} where the "
+            f"{row['rationale']} "
+            f"({row['low']:+.1f} to {row['high']:+.1f}, q = {row['q']:.2g}; {row['with']} questions against "
+            f"{row['without']}).".replace("-", "−") for row in found.to_dict("records")]
+
+
+def _flags(inputs, cell):
+    questions, explanations = inputs[cell]
+    return rationale_flags(explanations, questions)
