@@ -43,8 +43,8 @@ class AnalyseErrors(Settings):
     """Where distilled students lose to label_only."""
 
     notebook: ClassVar[str] = "32_analyse_errors"
-    evaluations: list = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs")
-    trainings: list = of_grid(["kdutils/mini/example/students"], "folders of training runs")
+    evaluations: Folders = of_grid(["kdutils/mini/example/evaluations"], "folders of evaluation runs")
+    trainings: Folders = of_grid(["kdutils/mini/example/students"], "folders of training runs")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(3, description="questions shown that are won, and lost")
     seed: Seed = Field(0, description="draws those questions")
     output: str = of_grid("outputs/explore/32_analyse_errors", "folder of this run")
