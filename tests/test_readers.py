@@ -19,7 +19,7 @@ from kdutils.data.answers import evaluate_equation, format_number
 from kdutils.data.datasets import NLI_LABELS, READERS, Reader, _id_of, _svamp_places, content_key, nli_question
 from kdutils.data.questions import check_questions
 from kdutils.data.readers import limit_questions, read_questions
-from kdutils.data.tables import QUESTIONS, read_table, write_table
+from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 
 
@@ -311,7 +311,7 @@ def test_anli_layouts_give_the_same_question(row, tmp_path):
     assert read_questions("anli", str(tmp_path), {"test": "test.jsonl"}).iloc[0].to_dict() == {
         "id": "u", "split": "test", "choices": list(NLI_LABELS), "answer": "entailment",
         "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?",
-        "human_explanations": ["dogs are animals"]}
+        "human_explanations": ["dogs are animals"], "context": "", "other_answers": []}
 
 
 def test_svamp_from_csv_and_in_splits_of_ones_own(tmp_path):
@@ -411,7 +411,7 @@ def test_a_reader_is_an_entry_in_a_table(tmp_path, monkeypatch):
 def test_a_data_set_may_be_made_by_a_program(monkeypatch):
     def make(seed):
         row = {"id": f"m{seed}", "split": "test", "human_explanations": [], **riddle(1)}
-        return pd.DataFrame([row])[QUESTIONS.names]
+        return pd.DataFrame([row])
 
     monkeypatch.setitem(READERS, "made", Reader(make=make))
     assert read_questions("made", seed=7)["question"].tolist() == ["What is 1\u2028plus one?"]
@@ -626,7 +626,8 @@ def test_a_table_as_a_spreadsheet_saves_it(kind, ending, tmp_path):
     (tmp_path / f"t.{ending}").write_bytes(PEOPLE_SAVE[kind])
     frame = read_questions("table", str(tmp_path), {"test": f"t.{ending}"})
     assert frame.to_dict("records") == [{"id": "1", "split": "test", "question": "Is it; yes\nor no?",
-                                         "choices": ["2,5", "3,5"], "answer": "2,5", "human_explanations": []}]
+                                         "choices": ["2,5", "3,5"], "answer": "2,5", "human_explanations": [],
+                                         "context": "", "other_answers": []}]
     assert frame.attrs["notes"] == {}
 
 
@@ -813,7 +814,7 @@ def test_notebook_01_takes_a_revision_and_keeps_the_commit():
 
 def made(train, test):
     rows = [riddle(number, split="train" if number < train else "test") for number in range(train + test)]
-    frame = pd.DataFrame(rows).assign(human_explanations=[[]] * len(rows))[QUESTIONS.names]
+    frame = pd.DataFrame(rows).assign(human_explanations=[[]] * len(rows))
     return check_questions(frame, "made")
 
 

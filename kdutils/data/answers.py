@@ -9,7 +9,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kdutils.data.questions import LETTERS
 from kdutils.data.texts import ACCENTS, WIDE_ENDS, compose, fold, join_characters, replace_mentions
@@ -148,6 +148,12 @@ def is_right(predicted: str, answer: str, choices: Sequence[str] = ()) -> bool:
     if not predicted:
         return False
     return match_choice(predicted, choices) == answer or (not choices and same_answer(predicted, answer))
+
+
+def answered_right(predicted: str, item: Mapping) -> bool:
+    """Say whether a predicted answer of a question (a record of tables.QUESTIONS) is one of its right answers."""
+    return is_right(predicted, item["answer"], item["choices"]) or any(
+        is_right(predicted, other) for other in item.get("other_answers", ()))
 
 
 # Equations

@@ -228,7 +228,7 @@ def _table(row):
     choices = [choice.strip() if isinstance(choice, str) else _spellings(choice, "choices")[0]
                for choice in _listed(row, "choices")]
     item = {"id": _identifier(row["id"]), "question": _text(row, "question"), "choices": choices,
-            "answer": _answer(row["answer"], choices),
+            "context": row.get("context") or "", "answer": _answer(row["answer"], choices),
             "human_explanations": _texts(_listed({"human_explanations": [], **row}, "human_explanations"))}
     return item | ({"split": _text(row, "split")} if row.get("split") is not None else {})
 

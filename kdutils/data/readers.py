@@ -20,10 +20,11 @@ from kdutils.data.questions import (
     drop_repeats,
     find_pair_faults,
     find_row_faults,
+    full_question,
     raise_faults,
 )
 from kdutils.data.records import read_records
-from kdutils.data.tables import QUESTIONS
+from kdutils.data.tables import QUESTIONS, fill_columns
 from kdutils.errors import StudyError, first_line, shown
 from kdutils.runs import project_path
 
@@ -52,7 +53,7 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     if reader.make:
         made = check_questions(reader.make(seed), dataset)
         made.attrs.setdefault("notes", {})
-        return made
+        return fill_columns(made)
     frames, places, faults, commits = {}, {}, [], {}
     for split, (source, records) in _records(dataset, reader, folder, files, notes, revision, commits).items():
         frame = _to_frame(reader, records, split, source, notes, places, faults)
@@ -219,20 +220,28 @@ def _normalised_rows(reader, records, split, source, notes, faults):
             continue
         note, place = item.pop("note", ""), item.pop("place", None)
         notes.update([f"{split}: {note}"] if note else [])
-        key = content_key(item["question"]) if reader.drop_repeats and isinstance(item.get("question"), str) else None
+        key = _key(item) if reader.drop_repeats else None
         if key and key in seen:
             notes[f"{split}: question repeated in the split"] += 1
             continue
         seen.add(key)
         if place and split == SPLIT_COLUMN:
             item["split"] = place[0]
-        item = {"split": split, "human_explanations": [], **item}
+        item = {"split": split, "human_explanations": [], "context": "", "other_answers": [], **item}
+        if isinstance(item["context"], str):
+            item["context"] = " ".join(item["context"].split())  # an empty line would end a prompt
         if split != SPLIT_COLUMN and item["split"] != split:
             faults.append(Fault(source, row, f"field 'split': {shown(item['split'])} in the file given as '{split}'",
                                 f"field 'split' is not that of the file given as '{split}'", shown(item["split"], 20)))
             continue
         kept.append((place, row, item))
     return kept
+
+
+def _key(item):
+    """Return the letters and digits of a question with its context, None if they are no texts."""
+    whole = all(isinstance(item.get(name, ""), str) for name in ("question", "context"))
+    return content_key(full_question(item)) if whole and item.get("question") else None
 
 
 def _note_unused(reader, records, split, notes):
@@ -256,7 +265,7 @@ def _drop_overlap(frames, notes):
     for split in reversed(SPLITS):
         if split not in frames:
             continue
-        keys = frames[split]["question"].map(content_key)
+        keys = pd.Series([_key(item) for item in frames[split].to_dict("records")], frames[split].index, dtype=object)
         for other, known in seen.items():
             repeated = keys.isin(known)
             if repeated.any():

@@ -23,8 +23,10 @@ QUESTIONS = pa.schema(
         ("id", pa.string()),  # unique in the table
         ("split", pa.string()),  # train, dev or test
         ("question", pa.string()),
+        ("context", pa.string()),  # a passage that is read before the question, on one line; "" for none
         ("choices", _TEXTS),  # at least two; empty if the answer is free text
         ("answer", pa.string()),  # one of the choices, or free text
+        ("other_answers", _TEXTS),  # further free-text answers that are right; empty for most data sets
         ("human_explanations", _TEXTS),  # written by people; empty if the data set has none
     ]
 )
@@ -63,6 +65,7 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
+ADDED = {"context": str, "other_answers": list}  # columns that tables of earlier versions lack, and their empty value
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
@@ -89,6 +92,13 @@ def read_table(path: Path | str, name: str) -> pd.DataFrame:
         elif field.type == pa.string():
             frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
     return frame
+
+
+def fill_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of questions with the columns of ADDED that it lacks."""
+    empty = {column: [kind() for _ in range(len(frame))] for column, kind in ADDED.items()
+             if column not in frame.columns}
+    return frame.assign(**empty) if empty else frame
 
 
 def read_split(path: Path | str, split: str) -> pd.DataFrame:
@@ -163,6 +173,7 @@ def path_kind(path: Path | str) -> str:
 def _as_table(frame, name, path):
     """Return a data frame as an Arrow table with the schema `name`; StudyError if it does not fit."""
     schema = SCHEMAS[name]
+    frame = fill_columns(frame) if name == "questions" else frame
     missing = [column for column in schema.names if column not in frame.columns]
     if missing:
         raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {name}")

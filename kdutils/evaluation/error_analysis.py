@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kdutils.data.questions import LETTERS
+from kdutils.data.questions import LETTERS, full_question
 from kdutils.data.texts import count_words, names_answer
 
 
@@ -94,6 +94,6 @@ def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFr
         for key in drawn:
             said = {name: ", ".join(sorted(set(table.loc[table["id"] == key, "predicted"].map(lambda a: a or "–"))))
                     for name, table in (("first says", first), ("second says", second))}
-            rows.append({"verdict": verdict, "question": items.at[key, "question"], "choices": items.at[key, "choices"],
-                         "answer": items.at[key, "answer"], **said})
+            rows.append({"verdict": verdict, "question": full_question(items.loc[key]),
+                         "choices": items.at[key, "choices"], "answer": items.at[key, "answer"], **said})
     return pd.DataFrame(rows, columns=["verdict", "question", "choices", "answer", "first says", "second says"])

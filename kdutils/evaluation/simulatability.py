@@ -41,6 +41,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.answers import mask_answers
+from kdutils.data.questions import full_question
 from kdutils.data.texts import find_mentions, lower_words
 
 FOLDS = 5
@@ -93,8 +94,8 @@ def summarise_simulation(hits: pd.DataFrame) -> dict[str, float | None]:
 def _cross_fit(simulator, predictions, items, seed):
     """Return a frame of truth values, one row per prediction and one column per form: was the answer predicted?"""
     fold = np.random.default_rng(seed).permutation(len(predictions)) % FOLDS
-    records = [{"id": row.id, "question": items.at[row.id, "question"], "choices": list(items.at[row.id, "choices"]),
-                "answer": row.predicted, "explanation": row.explanation,
+    records = [{"id": row.id, "question": full_question(items.loc[row.id]),
+                "choices": list(items.at[row.id, "choices"]), "answer": row.predicted, "explanation": row.explanation,
                 "masked": mask_answers(row.explanation, [row.predicted], MASK)} for row in predictions.itertuples()]
     hits = {form: np.zeros(len(records), dtype=bool) for form in FORMS}
     for number in range(FOLDS):

@@ -25,7 +25,7 @@ Measures of the text alone:
 ``distractors``
     The share of the other choices that it names; None without choices.
 ``copied``
-    The share of its three-word sequences that occur in the question.
+    The share of its three-word sequences that occur in the question or its context.
 
 Measures of truth, where what a text says can be checked (the embedded world, mini_world.truth_of):
 
@@ -49,6 +49,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.mini_world import truth_of
+from kdutils.data.questions import full_question
 from kdutils.data.texts import (
     count_words,
     first_words,
@@ -81,7 +82,7 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
     notes = {"texts": len(texts), "unspaced": sum(map(is_unspaced, texts))}
     table = predictions[["id", "seed"]].reset_index(drop=True)
-    own = [own_scores(text, row.predicted, row.answer, items.at[row.id, "question"], items.at[row.id, "choices"])
+    own = [own_scores(text, row.predicted, row.answer, full_question(items.loc[row.id]), items.at[row.id, "choices"])
            for text, row in zip(texts, predictions.itertuples(), strict=True)]
     table = table.join(pd.DataFrame(own, columns=OWN))
     truth = [truth_of(text, items.at[row.id, "question"], row.predicted)

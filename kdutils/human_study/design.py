@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.data.answers import mask_answers
+from kdutils.data.questions import full_question
 from kdutils.errors import StudyError, printable, shown
 
 SCALE = ("strongly disagree", "disagree", "neither agree nor disagree", "agree", "strongly agree")
@@ -174,7 +175,7 @@ def _pool_row(row, key, item):
     choices = list(item["choices"])
     return {"question": key, "dataset": row.get("dataset", "-"), "method": row["method"],
             "student_seed": int(row["seed"]), "correct": bool(row["correct"]), "choices": choices,
-            "asked": item["question"], "answer": row["predicted"], "gold": item["answer"],
+            "asked": full_question(item), "answer": row["predicted"], "gold": item["answer"],
             "explanation": row["explanation"].strip(),
             "position": choices.index(item["answer"]) if item["answer"] in choices else -1, "n_choices": len(choices)}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
+from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion, parse_answer
+from kdutils.data.questions import full_question
 from kdutils.data.texts import count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
 from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
@@ -146,8 +147,8 @@ def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list
     answers = list(dict.fromkeys(text for item in items for text in [item["answer"], *item["choices"]]))
     written = dict(zip(answers, _written(tokenizer, [says(answer) for answer in answers]), strict=True))
     lost = {answer for answer, text in written.items() if _letters(text) != _letters(says(answer))}
-    unread = {item["id"]: not is_right(parse_answer(written[item["answer"]], item["choices"])[0], item["answer"],
-                                       item["choices"]) for item in items}
+    unread = {item["id"]: not answered_right(parse_answer(written[item["answer"]], item["choices"])[0], item)
+              for item in items}
     gone = [item for item in items if item["answer"] in lost or unread[item["id"]]]
     learnt = map(as_explained, (explained or {}).values()) if method_of(method).explanation is not None else []
     texts = [text for one in learnt for text in [one.rationale, *one.counterfactuals.values()] if text]
@@ -260,7 +261,7 @@ def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) 
     """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens per pair)."""
     if not item["choices"]:
         raise StudyError(f"question {item['id']!r}: it has no choices, and a classifier can only choose")
-    texts = [item["question"]] * len(item["choices"]), list(item["choices"])
+    texts = [full_question(item)] * len(item["choices"]), list(item["choices"])
     pairs = tokenizer(*texts)
     too_long = max(map(len, pairs["input_ids"])) > max_source
     if too_long:

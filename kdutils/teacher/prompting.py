@@ -2,7 +2,7 @@
 
 ``prompts/<data set>/<file>.txt`` holds worked examples ("shots") and, last, the layout of the item with slots such as
 ``{question}``. Blank lines separate the blocks. The shots come first, so that they are the shared prefix of all prompts
-and can be computed once.
+and can be computed once. A line with the slot ``{context}`` is left out for a question without a context.
 """
 
 import random
@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import format_choices
-from kdutils.errors import StudyError
+from kdutils.data.tables import fill_columns
+from kdutils.errors import StudyError, shown
 
 FOLDER = Path(__file__).with_name("prompts")
 SLOT = re.compile(r"\{(\w+)\}")
@@ -83,10 +84,15 @@ def _prompts(questions, parts, given_answer, **columns):
     shots, item = parts
     if not given_answer:
         item = item.rpartition("{answer}")[0].rstrip()
-    rows = zip(questions["question"], questions["choices"], *columns.values(), strict=True)
-    return [shots + fill(item, question=question, choices=format_choices(choices),
-                         **dict(zip(columns, values, strict=True)))
-            for question, choices, *values in rows]
+    contexts = fill_columns(questions)["context"]
+    if any(contexts) and "{context}" not in item:
+        raise StudyError(f"the prompt ends with {shown(item)}, which has no place for the passages of these questions; "
+                         "write {context} where the passage is to stand")
+    plain = "".join(line for line in item.splitlines(keepends=True) if "{context}" not in line)
+    rows = zip(contexts, questions["question"], questions["choices"], *columns.values(), strict=True)
+    return [shots + fill(item if context else plain, context=context, question=question,
+                         choices=format_choices(choices), **dict(zip(columns, values, strict=True)))
+            for context, question, choices, *values in rows]
 
 
 def wrong_answers(questions: pd.DataFrame, count: int = -1, seed: int = 0) -> pd.DataFrame:

@@ -272,18 +272,21 @@ def _cut(tokenizer, sources, encoded, limit):
 # Words
 
 def eligible_spans(item: dict, source: str, frame: Iterable[str] = ()) -> list[tuple[int, int]]:
-    """Return [(start, end)], in characters of `source`: the text of the question and of each of its choices.
+    """Return [(start, end)], in characters of `source`: the text of context, question and each of the choices.
 
-    The rest is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are the texts of
-    `frame` inside the question. `source` must hold the question and, after it, the choices as one lettered line.
+    The rest is layout (task tag, ``Context:``, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are
+    the texts of `frame` inside the question. `source` must hold the context, if there is one, the question and, after
+    it, the choices as one lettered line.
     """
-    listed = format_choices(item["choices"])
+    listed, context = format_choices(item["choices"]), item.get("context") or ""
     place = source.rfind(listed)
     start = source.rfind(item["question"], 0, max(place, 0))
-    if min(place, start) < 0:
+    before = source.rfind(context, 0, max(start, 0))
+    if min(place, start, before) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
-                         "'(a) … (b) …'; pass the text that the teacher was trained on")
-    spans = spans_between(source, frame, start, start + len(item["question"]))
+                         "'(a) … (b) …', with the context before it; pass the text that the teacher was trained on")
+    spans = [(before, before + len(context))] if context else []
+    spans += spans_between(source, frame, start, start + len(item["question"]))
     for choice in item["choices"]:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
