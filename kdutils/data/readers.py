@@ -24,7 +24,7 @@ from kdutils.data.questions import (
     raise_faults,
 )
 from kdutils.data.records import read_records
-from kdutils.data.tables import QUESTIONS, fill_columns
+from kdutils.data.tables import QUESTIONS, fill_columns, path_kind
 from kdutils.errors import StudyError, first_line, shown
 from kdutils.runs import project_path
 
@@ -134,10 +134,28 @@ def _records(dataset, reader, folder, files, notes, revision, commits):
     folder = folder or os.environ.get("KDUTILS_DATA", "")
     if not files and not folder and reader.hub:
         return {split: _from_hub(reader, split, revision, commits) for split in reader.hub_splits}
-    records = {split: (path, read_records(path)) for split, path in question_files(dataset, folder, files).items()}
-    stand_ins = {} if files else reader.stand_ins
+    paths = question_files(dataset, folder, files)
+    records = {split: (path, _unpacked(reader, read_records(path), path)) for split, path in paths.items()}
+    stand_ins = {} if files or reader.instead and not _is_instead(reader, folder) else reader.stand_ins
     notes.update({f"{split}: {what}": len(records[split][1]) for split, what in stand_ins.items()})
     return records
+
+
+def _unpacked(reader, records, path):
+    """Return the rows that the records of a file hold."""
+    if not reader.unpack:
+        return records
+    try:
+        return [row for record in records for row in reader.unpack(record)]
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{path}: not laid out as published ({first_line(error)})") from error
+
+
+def _is_instead(reader, folder):
+    """Say whether a folder has none of the files of `local` and all of those of `instead`."""
+    there = [[path_kind(project_path(folder) / name) == "file" for name in names.values()]
+             for names in (reader.local, reader.instead)]
+    return bool(reader.instead) and not any(there[0]) and all(there[1])
 
 
 def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | None = None) -> dict[str, Path]:
@@ -145,7 +163,7 @@ def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | No
     reader, folder = READERS[dataset], folder or os.environ.get("KDUTILS_DATA", "")
     if reader.make or not files and not folder and reader.hub:
         return {}
-    paths = files or reader.local
+    paths = files or (reader.instead if _is_instead(reader, folder) else reader.local)
     if not paths:
         raise StudyError(f"dataset '{dataset}' has no files of its own; name them: files = "
                          "{'train': 'my/train.jsonl', 'test': 'my/test.jsonl'}")
@@ -239,9 +257,11 @@ def _normalised_rows(reader, records, split, source, notes, faults):
 
 
 def _key(item):
-    """Return the letters and digits of a question with its context, None if they are no texts."""
-    whole = all(isinstance(item.get(name, ""), str) for name in ("question", "context"))
-    return content_key(full_question(item)) if whole and item.get("question") else None
+    """Return the letters and digits of a question with its context and choices, None if they are no texts."""
+    choices = item["choices"] if isinstance(item["choices"], (list, tuple)) else [None]
+    if not all(isinstance(text, str) for text in (item["question"], item.get("context", ""), *choices)):
+        return None
+    return content_key(" ".join([full_question(item), *sorted(choices)]))
 
 
 def _note_unused(reader, records, split, notes):
@@ -275,10 +295,19 @@ def _drop_overlap(frames, notes):
 
 
 def _dev_from_train(train, dataset, seed):
-    """Return (train, dev): dev is a tenth of train, drawn by ``datasets`` as the published split was."""
+    """Return (train, dev): dev is a tenth of train, drawn by ``datasets`` as the published split was.
+
+    Questions on one context stay together: they are a tenth of the contexts then.
+    """
     from datasets import Dataset
 
-    if len(train) < 2:
-        raise StudyError(f"{dataset}: {len(train)} training question cannot be split into train and dev")
-    parts = Dataset.from_dict({"row": range(len(train))}).train_test_split(test_size=DEV_SHARE, seed=seed)
-    return train.iloc[parts["train"]["row"]], train.iloc[parts["test"]["row"]].assign(split="dev")
+    groups = {}
+    for row, context in enumerate(train["context"]):
+        groups.setdefault(context or row, []).append(row)
+    rows = list(groups.values())
+    if len(rows) < 2:
+        what = f"{len(train)} training question" if len(train) < 2 else "training questions on one context"
+        raise StudyError(f"{dataset}: {what} cannot be split into train and dev")
+    parts = Dataset.from_dict({"row": range(len(rows))}).train_test_split(test_size=DEV_SHARE, seed=seed)
+    train_rows, dev_rows = ([row for group in parts[name]["row"] for row in rows[group]] for name in ("train", "test"))
+    return train.iloc[train_rows], train.iloc[dev_rows].assign(split="dev")
