@@ -67,9 +67,9 @@ def test_a_prompt_shows_the_context_where_its_file_says(prompt_file):
     assert with_context.startswith("A shot.\n\nPassage: It is July in {Cairo}.\nQ: Does it snow? (a) yes (b) no (")
     assert without.startswith("A shot.\n\nQ: Does it snow? (a) yes (b) no (") and "Passage" not in without
     prompt_file("A shot.\n\nQ: {question} {choices} ({quality})\nThe answer is {answer}.\n")
-    with pytest.raises(StudyError, match=r"has no place for the passages .* write \{context\}"):
-        prompting.few_shot_prompts(table, "mine", 0)
-    assert len(prompting.few_shot_prompts(table[1:], "mine", 0)) == 1
+    with_context, without = prompting.few_shot_prompts(table, "mine", 0)
+    assert with_context.startswith("A shot.\n\nQ: It is July in {Cairo}.\nDoes it snow? (a) yes (b) no (")
+    assert without.startswith("A shot.\n\nQ: Does it snow? (a) yes (b) no (")
 
 
 @pytest.mark.parametrize(("place", "source"), [

@@ -434,8 +434,8 @@ BAD_TABLES = [
     ("t.jsonl", [GOOD, riddle(2, choices="[1, ")], r"t\.jsonl: row 1: field 'choices': not readable JSON"),
     ("t.jsonl", [GOOD, riddle(2, choices=["none", "none"])], r"t\.jsonl: row 1: .*the same choice twice"),
     ("t.jsonl", [GOOD, riddle(2, split="train")], r"t\.jsonl: row 1: field 'split': 'train' in the file given as"),
-    ("t.parquet", [{key: GOOD[key] for key in ("id", "question", "choices")}], r"t\.parquet: row 0: field 'answer'"),
-    ("t.csv", [{key: GOOD[key] for key in ("id", "choices", "answer")}], r"t\.csv: row 0: field 'question': no such"),
+    ("t.parquet", [{key: GOOD[key] for key in ("id", "question", "choices")}], r"t\.parquet: field 'answer': no such"),
+    ("t.csv", [{key: GOOD[key] for key in ("id", "choices", "answer")}], r"t\.csv: field 'question': no such column"),
     ("t.json", [GOOD, 5], r"t\.json: row 1: not a JSON object"),
     ("t.json", [], r"t\.json: no rows"),
 ]
@@ -457,8 +457,10 @@ BAD_FILES = [
     ("t.csv", b"id,question,choices,answer\na,b,c\n", r"t\.csv: row 0: another number of fields"),
     ("t.csv", b'id,question,choices,answer\na,"b"x,c,d\n', r"t\.csv: row 0: not readable CSV"),
     ("t.arrow", b"no arrow", r"t\.arrow: not readable Arrow data"),
-    ("t.xlsx", b"", r"t\.xlsx: unknown format: a workbook; save it as 'CSV UTF-8'"),
-    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but an Excel workbook .*save it as 'CSV UTF-8'"),
+    ("t.xlsx", b"", r"t\.xlsx: not a readable workbook .*save it again, or as 'CSV UTF-8'"),
+    ("t.xlsx", b"PK\x03\x04 and so on", r"t\.xlsx: not a readable workbook"),
+    ("t.doc", b"", r"t\.doc: unknown format; use \.parquet"),
+    ("t.csv", b"PK\x03\x04 and so on", r"t\.csv: not a text but an Excel workbook .*end in \.xlsx"),
     ("t.csv", b"\xd0\xcf\x11\xe0 and so on", r"t\.csv: not a text but an old Excel workbook"),
     ("t.jsonl", b"PAR1 and so on", r"t\.jsonl: not a text but a Parquet file; let its name end in \.parquet"),
     ("t.csv", b"\x1f\x8b and so on", r"t\.csv: not a text but a compressed file; unpack it"),
@@ -602,10 +604,10 @@ def test_a_repeated_question_is_dropped_before_a_dev_split_is_drawn(tmp_path):
 
 
 def test_columns_that_are_not_used_are_counted(tmp_path):
-    save([riddle(1, passage="long"), riddle(2, passage=None, split="test"), riddle(3, passage="x", mood=1)],
+    save([riddle(1, theme="long"), riddle(2, theme=None, split="test"), riddle(3, theme="x", mood=1)],
          tmp_path / "t.json")
     notes = read_questions("table", str(tmp_path), {"test": "t.json"}).attrs["notes"]
-    assert notes == {"test: column 'passage' is not used": 2, "test: column 'mood' is not used": 1}
+    assert notes == {"test: column 'theme' is not used": 2, "test: column 'mood' is not used": 1}
 
 
 # What people save
@@ -633,7 +635,7 @@ def test_a_table_as_a_spreadsheet_saves_it(kind, ending, tmp_path):
 
 def test_a_missing_column_is_said_with_those_that_are_there(tmp_path):
     (tmp_path / "t.csv").write_text("Nr;Frage;choices;answer\n1;Ist es?;x|y;x\n")
-    with pytest.raises(StudyError, match="row 0: field 'id': no such column; there are 'Nr, Frage, choices, answer'"):
+    with pytest.raises(StudyError, match="field 'question': no such column; there are 'Nr, Frage, choices, answer'"):
         read_questions("table", str(tmp_path), {"test": "t.csv"})
 
 
@@ -777,7 +779,7 @@ def test_data_of_the_hub_are_not_downloaded_by_the_check(monkeypatch):
 
 def test_what_comes_from_the_hub_is_pinned_where_its_commit_is_known():
     unpinned = {name for name, reader in READERS.items() if reader.hub and not reader.revision}
-    assert unpinned == {"cqa"}, "no source for a commit of Salesforce/cos_e is known"
+    assert unpinned == {"cqa", "ecqa"}, "no source for a commit of Salesforce/cos_e and yangdong/ecqa is known"
     assert all(re.fullmatch("[0-9a-f]{40}", reader.revision) for reader in READERS.values() if reader.revision)
 
 

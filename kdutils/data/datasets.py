@@ -34,20 +34,19 @@ questions; the notes say so). For a result on ANLI read from the Hub, or name yo
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from kdutils.data.answers import evaluate_equation, format_number
-from kdutils.data.questions import HALF, is_whole_text
-from kdutils.data.tables import QUESTIONS
+from kdutils.data.own_tables import OwnTable, understand
+from kdutils.data.own_tables import text_of as _text
+from kdutils.data.own_tables import texts_of as _texts
 from kdutils.errors import shown
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -74,6 +73,7 @@ class Reader:
     make: Callable[[int], pd.DataFrame] | None = None  # seed -> questions, for a data set made by a program
     prompts: str = ""  # the data set whose prompts and published explanations are used; "" for its own
     columns: tuple = ()  # all columns that are read, if the notes are to name the others
+    understand: Callable[[list[dict], str], OwnTable] | None = None  # (all rows, file) -> how they are read, own tables
 
 
 def content_key(text: str) -> str:
@@ -87,20 +87,6 @@ def nli_question(premise: str, hypothesis: str) -> str:
 
 
 # Fields
-
-def _text(row, name):
-    """Return a required text."""
-    if not isinstance(row[name], str) or not row[name].strip():
-        raise ValueError(f"field '{name}' is empty or not a text")
-    if not is_whole_text(row[name]):
-        raise ValueError(f"field '{name}': {HALF}")
-    return row[name].strip()
-
-
-def _texts(values):
-    """Return the non-empty texts among `values`; explanations by people are often missing."""
-    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
-
 
 def _choices(row):
     choices = row["choices"]
@@ -357,59 +343,6 @@ def _svamp_places():
     return {f"chal-{number + 1}": ("train", i) if i < 800 else ("test", i - 800) for i, number in enumerate(order)}
 
 
-def _table(row):
-    """Read a file of your own. In CSV files a list is JSON, or its items are separated by |."""
-    choices = [choice.strip() if isinstance(choice, str) else _spellings(choice, "choices")[0]
-               for choice in _listed(row, "choices")]
-    item = {"id": _identifier(row["id"]), "question": _text(row, "question"), "choices": choices,
-            "context": row.get("context") or "", "answer": _answer(row["answer"], choices),
-            "human_explanations": _texts(_listed({"human_explanations": [], **row}, "human_explanations"))}
-    return item | ({"split": _text(row, "split")} if row.get("split") is not None else {})
-
-
-def _answer(value, choices):
-    """Return an answer as text. A number or truth value becomes the choice that states it, else its usual spelling."""
-    if isinstance(value, str):
-        return _text({"answer": value}, "answer")
-    texts = _spellings(value, "answer")
-    return next((choice for text in texts for choice in choices if choice.casefold() == text.casefold()), texts[0])
-
-
-def _spellings(value, name):
-    """Return the spellings of a number or truth value, the usual one first; ValueError for anything else."""
-    if isinstance(value, bool):
-        return ["true", "yes"] if value else ["false", "no"]
-    if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
-        whole = [str(int(value))] if value == int(value) else []
-        return list(dict.fromkeys([*whole, str(value)]))
-    raise ValueError("field 'choices': an empty choice or one that is neither a text nor a number" if name == "choices"
-                     else f"field '{name}' is empty or not a text or a number")
-
-
-def _identifier(value):
-    """Return an id as text. Ids are often numbers, and 7.0 if a cell of the column is empty."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return _spellings(value, "id")[0]
-    return _text({"id": value}, "id")
-
-
-def _listed(row, name):
-    """Return the list in a field, empty for "" and null."""
-    value = row[name]
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"field '{name}': not readable JSON ({error})") from error
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split("|")] if value.strip() else []
-    if value is None or isinstance(value, float) and math.isnan(value):
-        return []
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    raise ValueError(f"field '{name}': {shown(value)} is not a list")
-
-
 def _id_of(dataset, question):
     """Return an id for data sets that have none, made from the letters and digits of the question."""
     return f"{dataset}-{hashlib.sha256(content_key(question).encode()).hexdigest()[:16]}"
@@ -489,5 +422,5 @@ READERS = {
         _ecqa, drop_repeats=True, prompts="cqa",  # the questions are those of CommonsenseQA
         local={"train": "ecqa/cqa_data_train.csv", "dev": "ecqa/cqa_data_val.csv", "test": "ecqa/cqa_data_test.csv"},
         hub="yangdong/ecqa", hub_splits={"train": "train", "dev": "validation", "test": "test"}),
-    "table": Reader(_table, columns=tuple(QUESTIONS.names)),
+    "table": Reader(understand=understand),
 }

@@ -145,7 +145,7 @@ def build_questions(train: int = 1500, dev: int = 200, test: int = 300, seed: in
                 continue
             seen.add((text, tuple(sorted(choices))))
             rows.append({"id": f"mini-{seed}-{split}-{len(seen):04d}", "split": split, "question": text,
-                         "choices": choices, "answer": concept, "human_explanations": []})
+                         "context": "", "choices": choices, "answer": concept, "human_explanations": []})
     return pd.DataFrame(rows)
 
 

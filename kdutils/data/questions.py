@@ -35,28 +35,39 @@ class Fault:
     detail: str = ""
 
 
-def check_questions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+def check_questions(frame: pd.DataFrame, source: str, unlabelled: bool = False) -> pd.DataFrame:
     """Return `frame` (columns of tables.QUESTIONS) unchanged, or raise one StudyError that names all faulty rows.
 
     `source` names the file in the message. Refused are: an empty id, question or answer, a duplicate id, an unknown
     split, a list of one choice, an empty or duplicate choice, an answer that is not among the choices, a lone
-    surrogate, and a question that is in two splits.
+    surrogate, and a question that is in two splits. `unlabelled`: see find_row_faults.
     """
     if not len(frame):
         raise StudyError(f"{source}: no questions")
     places = dict(zip(frame.index, ((source, row) for row in range(len(frame))), strict=True))
-    faults = find_row_faults(frame, places)
+    faults = find_row_faults(frame, places, unlabelled)
     raise_faults(list(faults.values()) + find_pair_faults(frame.drop(index=list(faults)), places))
     return frame
 
 
-def raise_faults(faults: Sequence[Fault]) -> None:
-    """Raise one StudyError for all `faults`, naming at most FAULTS rows; do nothing if there are none."""
-    if not faults:
-        return
+class FaultyRows(StudyError):
+    """Rows of files cannot be used: `faults` has all of them, the message names some."""
+
+    def __init__(self, faults: Sequence[Fault], advice: str = ""):
+        super().__init__(_message(faults, LONGEST - len(advice)) + advice)
+        self.faults = list(faults)
+
+
+def raise_faults(faults: Sequence[Fault], advice: str = "") -> None:
+    """Raise FaultyRows for all `faults`, naming at most FAULTS rows, if there are any; `advice` ends its message."""
+    if faults:
+        raise FaultyRows(faults, advice)
+
+
+def _message(faults, longest):
     if len(faults) == 1:
         [fault] = faults
-        raise StudyError(f"{fault.source}: row {fault.row}: {fault.text}")
+        return f"{fault.source}: row {fault.row}: {fault.text}"
     sources, groups = list(dict.fromkeys(fault.source for fault in faults)), {}
     for fault in sorted(faults, key=lambda fault: (sources.index(fault.source), fault.row)):
         groups.setdefault((fault.source, fault.summary or fault.text[:160]), []).append(fault)
@@ -67,25 +78,30 @@ def raise_faults(faults: Sequence[Fault]) -> None:
         before = source
         for place, fault in enumerate(group):
             row = f"{', ' if place else ''}row {fault.row}" + (f" ({fault.detail})" if fault.detail else "")
-            if named == FAULTS or len(text) + len(row) > LONGEST - 30:
-                raise StudyError(f"{text.rstrip(' :')}; and {len(faults) - named} more")
+            if named == FAULTS or len(text) + len(row) > longest - 30:
+                return f"{text.rstrip(' :')}; and {len(faults) - named} more"
             text, named = text + row, named + 1
-    raise StudyError(text)
+    return text
 
 
-def find_row_faults(frame: pd.DataFrame, places: Places) -> dict[Hashable, Fault]:
-    """Return {index: Fault} of the rows that are wrong whatever the other rows hold."""
+def find_row_faults(frame: pd.DataFrame, places: Places, unlabelled: bool = False) -> dict[Hashable, Fault]:
+    """Return {index: Fault} of the rows that are wrong whatever the other rows hold.
+
+    `unlabelled`: questions of train and dev may be without an answer ("").
+    """
     faults = {}
     for index, item in zip(frame.index, frame.to_dict("records"), strict=True):
-        fault = _fault_of(item)
+        fault = _fault_of(item, unlabelled)
         if fault:
             faults[index] = Fault(*places[index], *fault)
     return faults
 
 
-def _fault_of(item):
+def _fault_of(item, unlabelled=False):
     """Return (text, summary, detail) of the first fault of a question, None if it has none."""
     for field in ("id", "question", "answer"):
+        if field == "answer" and item[field] == "" and unlabelled and item["split"] != "test":
+            continue
         if not isinstance(item[field], str) or not item[field].strip():
             return (f"field '{field}' is empty or not a text",)
     if item["split"] not in SPLITS:
@@ -118,7 +134,7 @@ def _fault_of_choices(choices, answer):
         return ("field 'choices': an empty choice or one that is not a text",)
     if len(set(choices)) != len(choices):
         return ("field 'choices': the same choice twice",)
-    if answer not in choices:
+    if answer and answer not in choices:  # an empty one was looked at before
         wrong = "is not among the choices"
         return (f"field 'answer': {shown(answer)} {wrong} {shown(choices, 200)}", f"field 'answer' {wrong}",
                 shown(answer, 20))
@@ -160,20 +176,22 @@ def _place(place, source):
 def drop_repeats(frame: pd.DataFrame, places: Places) -> tuple[pd.DataFrame, int, list[Fault]]:
     """Return (`frame` with each question once, number of rows dropped, Faults).
 
-    A repeated question with another answer is a Fault: either answer may be wrong.
+    A repeated question with another answer is a Fault: either answer may be wrong. Of a question with and without an
+    answer the former is kept.
     """
     first, kept, faults = {}, [], []
-    for index, item in zip(frame.index, frame.to_dict("records"), strict=True):
+    rows = zip(frame.index, frame.to_dict("records"), strict=True)
+    for index, item in sorted(rows, key=lambda row: row[1]["answer"] == ""):
         answer, where = first.setdefault(question_key(item), (item["answer"], index))
         if where == index:
             kept.append(index)
-        elif answer != item["answer"]:
+        elif item["answer"] and answer != item["answer"]:
             source, row = places[index]
             faults.append(Fault(source, row, f"field 'answer': {shown(item['answer'])}, but the same question in "
                                 f"{_place(places[where], source)} has {shown(answer)}",
                                 "field 'answer': the same question has another answer elsewhere",
                                 _place(places[where], source)))
-    return frame.loc[kept], len(frame) - len(kept) - len(faults), faults
+    return frame[frame.index.isin(kept)], len(frame) - len(kept) - len(faults), faults
 
 
 def question_key(item: Mapping) -> str:

@@ -5,14 +5,17 @@ Which data sets there are, and how their rows become questions: see ``datasets.R
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from kdutils.data.datasets import READERS, SPLIT_COLUMN, Reader, content_key
+from kdutils.data.own_tables import OwnTable
 from kdutils.data.questions import (
     SPLITS,
     Fault,
@@ -32,7 +35,7 @@ DEV_SHARE = 0.1
 
 
 def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | None = None, seed: int = 0,
-                   revision: str = "") -> pd.DataFrame:
+                   revision: str = "", unlabelled: bool = False) -> pd.DataFrame:
     """Return the questions of `dataset` (a key of READERS), checked: columns of tables.QUESTIONS, train, dev, test.
 
     ``attrs["notes"]`` of the frame maps each reason to leave out or change rows to their number. For data from the Hub
@@ -41,38 +44,92 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     - `folder` holds the files. "" is the environment variable KDUTILS_DATA, or the Hugging Face Hub if it is not set.
     - `files` (split -> path relative to `folder`) replaces the reader's own files; splits that it does not name are
       not read. Formats: see `records.read_records`.
-    - `seed` draws the dev split of a data set that has none: a tenth of train, where 0 gives the published one.
-      Questions that are repeated in this train split are dropped first.
+    - `seed` draws the splits that a data set lacks. The dev split is a tenth of train, where 0 gives the published one.
+      Of a table without a column ``split``, a tenth of the questions with an answer is the test split, drawn before.
+      Repeated questions are dropped first.
     - `revision` is a commit, branch or tag on the Hub; "" is the reader's own.
+    - `unlabelled`: questions of train and dev may be without an answer, which is then "".
 
     Raises one StudyError that names file, row (from 0) and field of all questions that cannot be used.
     """
     if dataset not in READERS:
         raise StudyError(f"dataset '{dataset}' is unknown; choose one of {', '.join(sorted(READERS))}")
-    reader, notes = READERS[dataset], Counter()
-    if reader.make:
-        made = check_questions(reader.make(seed), dataset)
+    if READERS[dataset].make:
+        made = check_questions(READERS[dataset].make(seed), dataset)
         made.attrs.setdefault("notes", {})
         return fill_columns(made)
-    frames, places, faults, commits = {}, {}, [], {}
-    for split, (source, records) in _records(dataset, reader, folder, files, notes, revision, commits).items():
-        frame = _to_frame(reader, records, split, source, notes, places, faults)
+    read = examine_questions(dataset, folder, files, seed, revision, unlabelled)
+    raise_faults(read.faults, read.advice)
+    return read.questions(seed)
+
+
+@dataclass
+class Examined:
+    """A data set as far as it can be read: its sound questions by split, and what is wrong with the other rows.
+
+    `own`: how a table of one's own is read, else None. `places`: index of a question -> (file, row from 0).
+    """
+
+    dataset: str
+    frames: dict[str, pd.DataFrame]
+    places: dict
+    faults: list[Fault]
+    notes: Counter
+    commits: dict
+    records: dict[str, tuple[str, list[dict]]]
+    own: OwnTable | None
+
+    @property
+    def advice(self) -> str:
+        """What a message about faulty rows ends with: for one table, the command that lists and cleans them."""
+        if self.own is None or len(self.records) > 1:
+            return ""
+        [(source, _)] = self.records.values()
+        return f"; ./run_all.sh --check-data {shlex.quote(str(source))} lists them all and writes a cleaned copy"
+
+    def questions(self, seed: int) -> pd.DataFrame:
+        """Return the sound questions with all splits; those that the data set lacks are drawn from `seed`."""
+        frames = dict(self.frames)
+        if self.own and not self.own.columns["split"] and SPLIT_COLUMN in self.records and len(frames.get("train", ())):
+            frames["train"], frames["test"] = _test_from_train(frames["train"], self.dataset, seed)
+        if "dev" not in frames and "train" in frames:
+            frames["train"], frames["dev"] = _drawn_from(frames["train"], self.dataset, "dev", seed)
+        whole = _joined(frames).reset_index(drop=True)
+        if not len(whole):
+            raise StudyError(f"{self.dataset}: no questions")
+        whole.attrs.update({"notes": dict(self.notes)} | ({"hub": self.commits} if self.commits else {}))
+        return whole
+
+
+def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] | None = None, seed: int = 0,
+                      revision: str = "", unlabelled: bool = False) -> Examined:
+    """Return all that is right and wrong in the files of `dataset`; parameters as in read_questions.
+
+    Raises StudyError for files that cannot be read at all.
+    """
+    reader, notes = READERS[dataset], Counter()
+    frames, places, faults, commits, own = {}, {}, [], {}, None
+    records = _records(dataset, reader, folder, files, notes, revision, commits)
+    if reader.understand:
+        own = reader.understand([row for _, rows in records.values() for row in rows],
+                                str(next(iter(records.values()))[0]))
+        reader = replace(reader, normalise=own.question_of, columns=own.used)
+    for split, (source, rows) in records.items():
+        if own and split == SPLIT_COLUMN and not own.columns["split"]:
+            split = "train"  # the test split is drawn from it
+        frame = _to_frame(reader, rows, split, source, notes, places, faults, unlabelled)
         frames |= _by_split(frame, split)
     if reader.drop_repeats:
         _drop_overlap(frames, notes)
-    dev_is_drawn = "dev" not in frames and "train" in frames
-    if dev_is_drawn and not reader.drop_repeats:
-        frames["train"], dropped, contrary = drop_repeats(frames["train"], places)
-        notes.update({"train: question repeated in the split": dropped} if dropped else {})
-        faults += contrary
-    raise_faults(faults + find_pair_faults(_joined(frames), places))
-    if dev_is_drawn:
-        frames["train"], frames["dev"] = _dev_from_train(frames["train"], dataset, seed)
-    whole = _joined(frames).reset_index(drop=True)
-    if not len(whole):
-        raise StudyError(f"{dataset}: no questions")
-    whole.attrs.update({"notes": dict(notes)} | ({"hub": commits} if commits else {}))
-    return whole
+    else:
+        for split in frames if own else {"train"} & set(frames) if "dev" not in frames else ():
+            frames[split], dropped, contrary = drop_repeats(frames[split], places)
+            notes.update({f"{split}: question repeated in the split": dropped} if dropped else {})
+            faults += contrary
+    pairs = find_pair_faults(_joined(frames), places)
+    if own and not own.columns["id"]:  # ids made from the text repeat where a question does, which is said anyway
+        pairs = [fault for fault in pairs if "duplicate id" not in fault.summary]
+    return Examined(dataset, frames, places, faults + pairs, notes, commits, records, own)
 
 
 def _joined(frames):
@@ -207,7 +264,7 @@ def _loaded_commit(data):
 
 # From rows to checked questions
 
-def _to_frame(reader, records, split, source, notes, places, faults):
+def _to_frame(reader, records, split, source, notes, places, faults, unlabelled):
     """Return the sound questions of one file; adds to `notes` and `faults`, and to `places` for each index."""
     source, known = str(source), len(faults)
     kept = _normalised_rows(reader, records, split, source, notes, faults)
@@ -219,7 +276,7 @@ def _to_frame(reader, records, split, source, notes, places, faults):
     frame = pd.DataFrame([item for *_, item in kept], columns=QUESTIONS.names, dtype=object)
     frame.index = range(len(places), len(places) + len(kept))
     places.update(zip(frame.index, ((source, row) for _, row, _ in kept), strict=True))
-    wrong = find_row_faults(frame, places)
+    wrong = find_row_faults(frame, places, unlabelled)
     faults += wrong.values()
     return frame.drop(index=list(wrong))
 
@@ -294,20 +351,26 @@ def _drop_overlap(frames, notes):
         seen[split] = set(keys)
 
 
-def _dev_from_train(train, dataset, seed):
-    """Return (train, dev): dev is a tenth of train, drawn by ``datasets`` as the published split was.
+def _test_from_train(train, dataset, seed):
+    """Return (train, test): test is a tenth of the questions that have an answer."""
+    labelled = train[train["answer"] != ""]
+    _, test = _drawn_from(labelled, dataset, "test", seed)
+    return train.drop(index=test.index), test
 
-    Questions on one context stay together: they are a tenth of the contexts then.
+
+def _drawn_from(train, dataset, split, seed):
+    """Return (train, split): a tenth of train, drawn by ``datasets`` as the published dev split was.
+
+    Questions on one context stay together: what is drawn is a tenth of the contexts then.
     """
     from datasets import Dataset
 
+    if len(train) < 2:
+        raise StudyError(f"{dataset}: {len(train)} training question cannot be split into train and {split}")
     groups = {}
     for row, context in enumerate(train["context"]):
         groups.setdefault(context or row, []).append(row)
-    rows = list(groups.values())
-    if len(rows) < 2:
-        what = f"{len(train)} training question" if len(train) < 2 else "training questions on one context"
-        raise StudyError(f"{dataset}: {what} cannot be split into train and dev")
+    rows = list(groups.values()) if len(groups) > 1 else [[row] for row in range(len(train))]
     parts = Dataset.from_dict({"row": range(len(rows))}).train_test_split(test_size=DEV_SHARE, seed=seed)
-    train_rows, dev_rows = ([row for group in parts[name]["row"] for row in rows[group]] for name in ("train", "test"))
-    return train.iloc[train_rows], train.iloc[dev_rows].assign(split="dev")
+    kept, drawn = ([row for group in parts[name]["row"] for row in rows[group]] for name in ("train", "test"))
+    return train.iloc[kept], train.iloc[drawn].assign(split=split)

@@ -1,4 +1,4 @@
-"""Read the rows of a file: Parquet, JSON, JSON lines, CSV, or Arrow as saved by ``datasets``."""
+"""Read the rows of a file: Parquet, JSON, JSON lines, CSV, a workbook, or Arrow as saved by ``datasets``."""
 
 import codecs
 import csv
@@ -14,10 +14,9 @@ from kdutils.data.questions import Fault, raise_faults
 from kdutils.data.tables import check_columns, parquet_table, path_kind
 from kdutils.errors import StudyError, first_line, shown
 
-_WORKBOOKS = {".xlsx", ".xls", ".xlsm", ".ods"}
 _SIGNATURES = {  # first bytes of files that often have a wrong ending -> what the file is, what to do
-    b"PK\x03\x04": "an Excel workbook or another zip file; save it as 'CSV UTF-8' and name that file",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as 'CSV UTF-8' and name that file",
+    b"PK\x03\x04": "an Excel workbook or another zip file; let the name of a workbook end in .xlsx",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; let its name end in .xls",
     b"PAR1": "a Parquet file; let its name end in .parquet", b"\x1f\x8b": "a compressed file; unpack it first",
     b"%PDF": "a PDF file; a table is needed"}
 _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # before UTF-16, whose mark they begin with
@@ -28,18 +27,17 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
     """Return the rows of a file as dicts with plain values; the ending of its name decides the format.
 
     Formats: Parquet; JSON (one list, one object, or one object per line); CSV (.csv or .tsv, separated by commas,
-    semicolons or tabs, every value a text); Arrow (a file or a folder written by ``Dataset.save_to_disk``). Raises
-    StudyError that names the file and, for JSON and CSV, the faulty rows.
+    semicolons or tabs, every value a text); a workbook of Excel or OpenDocument (its first sheet); Arrow (a file or a
+    folder written by ``Dataset.save_to_disk``). Raises StudyError that names the file and, for JSON and CSV, the faulty
+    rows.
     """
     path = Path(path)
     kind = path_kind(path)
     if not kind:
         raise StudyError(f"{path}: no such file or folder; correct the path, `folder` or KDUTILS_DATA")
     ending = "folder" if kind == "folder" else path.suffix.lower()
-    if ending in _WORKBOOKS:
-        raise StudyError(f"{path}: unknown format: a workbook; save it as 'CSV UTF-8' and name that file")
     if ending not in _FORMATS:
-        raise StudyError(f"{path}: unknown format; use .parquet, .json, .jsonl, .csv, .tsv or an Arrow folder")
+        raise StudyError(f"{path}: unknown format; use .parquet, .json, .jsonl, .csv, .tsv, .xlsx or an Arrow folder")
     records = _FORMATS[ending](path)
     if not records:
         raise StudyError(f"{path}: no rows")
@@ -87,20 +85,42 @@ def _read_json(path):
 
 
 def _read_csv(path):
-    lines = _csv_lines(_read_text(path), path)
-    names = [name.strip() for name in lines[0]] if lines else []
+    return _records_of(_csv_lines(_read_text(path), path), path)
+
+
+def _read_workbook(path):
+    """Return the rows of the first sheet; numbers, truth values and texts keep their type, dates become texts."""
+    from python_calamine import CalamineWorkbook
+
+    try:
+        rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()
+    except Exception as error:  # a dozen types, depending on what is broken in it
+        raise StudyError(f"{path}: not a readable workbook ({first_line(error)}); save it again, or as 'CSV UTF-8'"
+                         ) from error
+    rows = [[cell if isinstance(cell, (str, bool, int, float)) else str(cell) for cell in row] for row in rows]
+    return _records_of([[_whole(cell) for cell in row] for row in rows], path)
+
+
+def _whole(cell):
+    """Return a whole number as int: a workbook keeps every number as a float."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+
+
+def _records_of(lines, path):
+    """Return lines of cells, the header first, as records; empty columns and rows at the end are left out."""
+    names = [str(name).strip() for name in lines[0]] if lines else []
     while names and not names[-1]:
         names.pop()  # empty columns of a spreadsheet
-    while lines and not any(cell.strip() for cell in lines[-1]):
+    while lines and not any(str(cell).strip() for cell in lines[-1]):
         lines.pop()  # empty rows of a spreadsheet
-    if names and not names[0] and [cells[0] for cells in lines[1:]] == [str(row) for row in range(len(lines) - 1)]:
+    if names and not names[0] and [str(cells[0]) for cells in lines[1:]] == [str(row) for row in range(len(lines) - 1)]:
         names, lines = names[1:], [cells[1:] for cells in lines]  # the index of a data frame of pandas
     for name in names:
         if names.count(name) > 1 or not name:
             raise StudyError(f"{path}: " + (f"duplicate column {shown(name)}" if name else "a column has no name"))
     raise_faults([Fault(str(path), row, "another number of fields than the header")
                   for row, cells in enumerate(lines[1:])
-                  if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names):])])
+                  if len(cells) < len(names) or any(str(cell).strip() for cell in cells[len(names):])])
     return [dict(zip(names, cells, strict=False)) for cells in lines[1:]]
 
 
@@ -167,4 +187,5 @@ def read_arrow_stream(data: bytes) -> pa.Table:
 
 
 _FORMATS = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json, ".ndjson": _read_json,
-            ".csv": _read_csv, ".tsv": _read_csv, ".arrow": _read_arrow, "folder": _read_arrow}
+            ".csv": _read_csv, ".tsv": _read_csv, ".arrow": _read_arrow,
+            **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"), _read_workbook), "folder": _read_arrow}

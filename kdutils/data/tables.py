@@ -25,7 +25,7 @@ QUESTIONS = pa.schema(
         ("question", pa.string()),
         ("context", pa.string()),  # a passage that is read before the question, on one line; "" for none
         ("choices", _TEXTS),  # at least two; empty if the answer is free text
-        ("answer", pa.string()),  # one of the choices, or free text
+        ("answer", pa.string()),  # one of the choices, or free text; "" before a teacher has answered the question
         ("other_answers", _TEXTS),  # further free-text answers that are right; empty for most data sets
         ("human_explanations", _TEXTS),  # written by people; empty if the data set has none
     ]

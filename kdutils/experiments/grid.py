@@ -29,7 +29,7 @@ from kdutils.teacher.choices import PROMPTINGS, Prompting
 OUTPUTS = PROJECT / "outputs"
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
-GRID_KEYS = {"teachers": {"promptings", "finetune"}, "promptings": {"as"},
+GRID_KEYS = {"datasets": {"prompts"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
              "methods": {"promptings", "as", "rationales_of"}, "students": {"methods"},
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
@@ -178,7 +178,7 @@ def _jobs(name, settings):
     root = f"outputs/{name}"
     cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
-        "dataset": dataset, **values, "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
+        "dataset": dataset, **parameters_of(values, "datasets"), "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
         for dataset, values in settings["datasets"].items()}
     yield from tables.values()
     for data in tables.values():
@@ -224,9 +224,16 @@ def _explain_jobs(root, settings, data, teacher):
         after = (f"explanations/{data.labels['dataset']}/{teacher}/few_shot",) \
             if base_of(settings, "promptings", prompting) == "critique_revision" and "few_shot" in names else ()
         yield Job("explanations", folder, prompting_of(settings, prompting).notebook, {
-            "dataset": prompts_of(settings, data.labels["dataset"]), **parameters_of(entry, "teachers"), **tuned,
+            "dataset": prompts_of(settings, data.labels["dataset"]), **_own_prompts(settings, data, prompting),
+            **parameters_of(entry, "teachers"), **tuned,
             **parameters_of(settings["promptings"][prompting], "promptings"), "questions": questions,
             "labels": labels, "output": f"{root}/{folder}"}, needs + after, labels)
+
+
+def _own_prompts(settings, data, prompting):
+    """Return the parameter `prompts` of an explaining job if its data set has prompt files of its own."""
+    folder = settings["datasets"][data.labels["dataset"]].get("prompts")
+    return {"prompts": folder} if folder and prompting_of(settings, prompting).prompt_files else {}
 
 
 def _cells_on(root, settings, tables, data, explained):

@@ -216,7 +216,7 @@ def files_of(job: Job) -> list[Path]:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),
                                      given.get("published_folder") or data, bool(given.get("published_folder")))
     elif job.kind == "explanations" and job.notebook != PROMPTINGS["tokens"].notebook:
-        files += [*prompting.FOLDER.glob("*.txt"), *_below(prompting.FOLDER / given["dataset"])]
+        files += [*prompting.FOLDER.glob("*.txt"), *prompting.prompt_folder(prompting.prompts_named(given)).glob("*.txt")]
     for path in given.get("ratings", []):
         files += _below(project_path(path))
     return sorted({path for path in files if path.is_file()})

@@ -197,7 +197,11 @@ def _parameter_faults(settings) -> Iterator[Fault]:
     trains = {name: method_of(settings, name).notebook for name in settings["methods"]}
     explains = {name: prompting_of(settings, name).notebook for name in settings["promptings"]}
     for name, entry in settings["datasets"].items():
-        yield from _entry_faults(f"datasets.{name}", entry, [DATA])
+        yield from _entry_faults(f"datasets.{name}", parameters_of(entry, "datasets"), [DATA])
+        if prompts := entry.get("prompts", ""):
+            fault = path_fault(prompts, "folder") if isinstance(prompts, str) else f"{quoted(prompts)} is not of type str"
+            if fault:
+                yield f"datasets.{name}.prompts", fault
     for teacher, entry in settings["teachers"].items():
         names = promptings_of(settings, teacher)
         served = any(asked_with(settings, teacher, name).get("backend") == "openai" for name in names)
@@ -355,12 +359,13 @@ def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
     if used and "train" not in given.splits:
         yield f"without the split train in `splits` the method '{used[0]}' has nothing to learn from"
     for dataset in settings["datasets"]:
-        yield from _text_faults(prompts_of(settings, dataset), base, known, given)
+        prompts = settings["datasets"][dataset].get("prompts", "")
+        yield from _text_faults(prompts_of(settings, dataset), prompts, base, known, given)
 
 
-def _text_faults(name, base, known, given) -> Iterator[str]:
+def _text_faults(name, prompts, base, known, given) -> Iterator[str]:
     """Yield why there are no published texts, or no prompt, of a prompting for a data set."""
-    from kdutils.teacher.prompting import requests, template
+    from kdutils.teacher.prompting import check_prompts
     from kdutils.teacher.published.explanations import check_published
 
     try:
@@ -368,7 +373,7 @@ def _text_faults(name, base, known, given) -> Iterator[str]:
             check_published(name, given.published_teacher, base, given.published_folder)
         else:
             for file in known.prompt_files:
-                requests(name) if file == "requests" else template(name, file)
+                check_prompts(prompts or name, file)
     except StudyError as error:
         yield str(error)
 

@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion, parse_answer
-from kdutils.data.questions import full_question
 from kdutils.data.texts import count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
 from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
@@ -261,7 +260,8 @@ def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) 
     """Return (the ChoiceRow of a question, whether its text was cut to `max_source` tokens per pair)."""
     if not item["choices"]:
         raise StudyError(f"question {item['id']!r}: it has no choices, and a classifier can only choose")
-    texts = [full_question(item)] * len(item["choices"]), list(item["choices"])
+    asked = "\n".join(filter(None, [item["question"], item.get("context")]))  # the end is cut if it is too long
+    texts = [asked] * len(item["choices"]), list(item["choices"])
     pairs = tokenizer(*texts)
     too_long = max(map(len, pairs["input_ids"])) > max_source
     if too_long:

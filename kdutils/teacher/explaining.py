@@ -113,7 +113,7 @@ def few_shot(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
              progress: Progress | None = None) -> pd.DataFrame:
     """Ask for a rationale of each question."""
     given, seed = parameters["given_answer"], parameters["seed"]
-    asked = prompts.few_shot_prompts(questions, parameters["dataset"], seed, given)
+    asked = prompts.few_shot_prompts(questions, prompts.prompts_named(parameters), seed, given)
     done = _complete(teacher, questions, asked, decoding_of(parameters), progress)
     answers, done = _answers(questions, done, given)
     return explanations_table(questions, answers, done, "rationale")
@@ -135,7 +135,7 @@ def critique_revision(teacher: Teacher, questions: pd.DataFrame, parameters: dic
 
 def _critique(teacher, questions, before, parameters, turn, progress):
     usable = before["text"].notna().to_numpy()
-    asked = prompts.critique_prompts(questions[usable], parameters["dataset"], parameters["seed"],
+    asked = prompts.critique_prompts(questions[usable], prompts.prompts_named(parameters), parameters["seed"],
                                      before.loc[usable, "answer"], before.loc[usable, "text"], turn)
     done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_critique_tokens"), progress)
     return _with_gaps(questions, before["answer"], done, usable, "critique", turn, "nothing to criticise")
@@ -145,7 +145,7 @@ def _revision(teacher, questions, before, critique, parameters, turn, progress):
     usable = critique["text"].notna().to_numpy()
     given = parameters["given_answer"]
     asked = prompts.revision_prompts(
-        questions[usable], parameters["dataset"], parameters["seed"], before.loc[usable, "answer"],
+        questions[usable], prompts.prompts_named(parameters), parameters["seed"], before.loc[usable, "answer"],
         before.loc[usable, "text"], critique.loc[usable, "text"], turn, given)
     done = _complete(teacher, questions[usable], asked, decoding_of(parameters, "max_revision_tokens"), progress)
     answers = before["answer"].copy()
@@ -157,7 +157,7 @@ def counterfactual(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
                    progress: Progress | None = None) -> pd.DataFrame:
     """Ask for an explanation of wrong answers as if each were right: of all of them, or of `wrong` drawn ones."""
     asserted = prompts.wrong_answers(questions, parameters["wrong"], parameters["seed"])
-    asked = prompts.few_shot_prompts(asserted, parameters["dataset"], parameters["seed"])
+    asked = prompts.few_shot_prompts(asserted, prompts.prompts_named(parameters), parameters["seed"])
     done = _complete(teacher, asserted, asked, decoding_of(parameters), progress)
     return explanations_table(asserted, asserted["answer"], done, "counterfactual")
 
@@ -168,7 +168,8 @@ def contrastive(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
 
     `against`: ``wrong`` contrasts the right answer with one drawn wrong answer, ``empty`` with no answer.
     """
-    asked, contrary = contrastive_prompts(questions, parameters["dataset"], parameters["seed"], parameters["against"])
+    asked, contrary = contrastive_prompts(questions, prompts.prompts_named(parameters), parameters["seed"],
+                                          parameters["against"])
     done = teacher.contrast(asked, contrary, decoding_of(parameters), parameters["strength"], progress)
     return explanations_table(questions, questions["answer"], done, "rationale")
 

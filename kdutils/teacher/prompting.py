@@ -1,34 +1,85 @@
 """Prompts, made from plain text files.
 
-``prompts/<data set>/<file>.txt`` holds worked examples ("shots") and, last, the layout of the item with slots such as
+``prompts/<data set>/<file>.txt``, or the same file in a folder of one's own, holds worked examples ("shots") and, last, the layout of the item with slots such as
 ``{question}``. Blank lines separate the blocks. The shots come first, so that they are the shared prefix of all prompts
 and can be computed once. A line with the slot ``{context}`` is left out for a question without a context.
 """
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from kdutils.data.questions import format_choices
+from kdutils.data.questions import format_choices, full_question
 from kdutils.data.tables import fill_columns
-from kdutils.errors import StudyError, shown
+from kdutils.errors import StudyError
+from kdutils.runs import project_path
 
 FOLDER = Path(__file__).with_name("prompts")
 SLOT = re.compile(r"\{(\w+)\}")
+UNWRITTEN = "<write here"  # begins what a user has to write into a new prompt file
+
+# The slots that the layout of an item may have, and one of them that it must have.
+SLOTS = {"few_shot": ({"question", "choices", "context", "quality", "answer"}, "question"),
+         "critique": ({"question", "choices", "context", "answer", "rationale", "critique_request"}, "rationale"),
+         "revision": ({"question", "choices", "context", "answer", "rationale", "critique", "revision_request"},
+                      "critique")}
+
+
+def prompts_named(parameters: Mapping) -> str:
+    """Return where a notebook with these parameters finds its prompts: a folder, or the name of a data set."""
+    return parameters.get("prompts") or parameters["dataset"]
+
+
+def prompt_folder(dataset: str) -> Path:
+    """Return the folder of the prompt files of a data set of the package, or the folder itself if `dataset` is a path."""
+    return project_path(dataset) if "/" in dataset else FOLDER / dataset
+
+
+def check_prompts(dataset: str, file: str) -> None:
+    """Raise StudyError, naming file and line, for a prompt file with which a run would stop or that is not written yet.
+
+    `file`: few_shot, critique, revision or requests.
+    """
+    path = prompt_folder(dataset) / f"{file}.txt"
+    if file == "requests":
+        requests(dataset)
+        return
+    shots, item = template(dataset, file)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if UNWRITTEN in line:
+            raise StudyError(f"{path}: line {number}: an explanation is not written yet; write it in place of "
+                             f"'{line[line.index(UNWRITTEN):][:60]}'")
+    known, needed = SLOTS[file]
+    slots = set(SLOT.findall(item))
+    if slots - known:
+        raise StudyError(f"{path}: unknown slot {{{min(slots - known)}}} in its last block; known are "
+                         f"{', '.join(f'{{{slot}}}' for slot in sorted(known))}")
+    if needed not in slots or "answer" not in slots:
+        raise StudyError(f"{path}: its last block is the layout of a question and needs the slots {{{needed}}} and "
+                         "{answer}")
+    if SLOT.search(shots):
+        raise StudyError(f"{path}: a slot {SLOT.search(shots)[0]} before the last block; slots belong there alone")
 
 
 @cache
 def template(dataset: str, prompting: str) -> tuple[str, str]:
-    """Return (shots, item) of a prompt file: the shots with the blank line after them, and the layout of the item."""
-    path = FOLDER / dataset / f"{prompting}.txt"
+    """Return (shots, item) of a prompt file: the shots with the blank line after them, and the layout of the item.
+
+    `dataset`: the name of a data set of the package, or a folder.
+    """
+    path = prompt_folder(dataset) / f"{prompting}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
         raise StudyError(f"{path}: no prompt of this name for '{dataset}'; write this file; there are: {known}")
-    head, _, item = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n\n")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a readable UTF-8 text ({error}); save it as UTF-8") from error
+    head, _, item = re.sub(r"\n[ \t]+(?=\n)", "\n", text).rstrip("\n").rpartition("\n\n")
     return (head + "\n\n" if head else ""), item
 
 
@@ -84,12 +135,11 @@ def _prompts(questions, parts, given_answer, **columns):
     shots, item = parts
     if not given_answer:
         item = item.rpartition("{answer}")[0].rstrip()
-    contexts = fill_columns(questions)["context"]
-    if any(contexts) and "{context}" not in item:
-        raise StudyError(f"the prompt ends with {shown(item)}, which has no place for the passages of these questions; "
-                         "write {context} where the passage is to stand")
+    asked = fill_columns(questions)
+    if "{context}" not in item:  # a prompt that was written without a passage in mind
+        asked = asked.assign(context="", question=[full_question(one) for one in asked.to_dict("records")])
     plain = "".join(line for line in item.splitlines(keepends=True) if "{context}" not in line)
-    rows = zip(contexts, questions["question"], questions["choices"], *columns.values(), strict=True)
+    rows = zip(asked["context"], asked["question"], asked["choices"], *columns.values(), strict=True)
     return [shots + fill(item if context else plain, context=context, question=question,
                          choices=format_choices(choices), **dict(zip(columns, values, strict=True)))
             for context, question, choices, *values in rows]
@@ -125,11 +175,15 @@ def quality(key: str, seed: int) -> str:
 @cache
 def requests(dataset: str) -> list[tuple[str, ...]]:
     """Return the pairs (critique request, revision request) of a data set."""
-    path = FOLDER / dataset / "requests.txt"
+    path = prompt_folder(dataset) / "requests.txt"
     if not path.is_file():
         raise StudyError(f"{path}: no such file; write one line per pair: what to criticise | what to revise")
-    lines = path.read_text(encoding="utf-8").strip().splitlines()
-    return [tuple(part.strip() for part in line.split("|")) for line in lines]
+    pairs = [tuple(part.strip() for part in line.split("|"))
+             for line in path.read_text(encoding="utf-8").strip().splitlines()]
+    for number, pair in enumerate(pairs, 1):
+        if len(pair) != 2 or not all(pair):
+            raise StudyError(f"{path}: line {number}: not of the form 'what to criticise | what to revise'")
+    return pairs
 
 
 def request_pair(dataset: str, key: str, seed: int, turn: int = 1) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from kdutils.data.questions import full_question
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
-from kdutils.teacher.prompting import FOLDER, template
+from kdutils.teacher.prompting import prompt_folder, prompts_named, template
 
 NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text continues with another item
 SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
@@ -38,7 +38,7 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
             "raw": raw_table(explanations).to_dict("records"),
-            "quality": text_table(explanations, questions, dataset).to_dict("records"), "exactly_right": exact}
+            "quality": text_table(explanations, questions, prompts_named(parameters)).to_dict("records"), "exactly_right": exact}
 
 
 def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def _truth(usable, asked, stage):
 
 def shot_texts(dataset: str) -> list[set]:
     """Return the three-word sequences of each shot of a data set's few-shot prompt, as sets; [] without a prompt."""
-    if not (FOLDER / dataset / "few_shot.txt").is_file():  # for example, the explanations are by people
+    if not (prompt_folder(dataset) / "few_shot.txt").is_file():  # for example, the explanations are by people
         return []
     return [set(word_triples(block)) for block in template(dataset, "few_shot")[0].split("\n\n") if block.strip()]
 

@@ -26,6 +26,7 @@ class Explain(Settings):
 
     questions: str = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "data set whose prompts and published files are used")
+    prompts: str = of_grid("", "folder of the prompt files, empty means that of the data set in the package")
     backend: Literal[*BACKENDS] = Field(
         "hf", description="hf: a model of transformers, openai: a server, published: published files")
     model: ModelName = Field(
