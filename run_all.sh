@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # One command for the study: sets up what is missing, then runs an experiment or the tests.
 set -euo pipefail
+export KDUTILS_CALLED_FROM="$PWD"  # relative paths of tables count from there
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
 usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [-- snakemake options]
+       ./run_all.sh --check-data TABLE [--labels teacher]   how a table of your own is read, and all its faults
+       ./run_all.sh --new NAME --data TABLE [--teacher URL] [--model MODEL] [--labels teacher]
+                                an experiment and its prompt for this table, written beside it
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
@@ -72,6 +76,8 @@ find_python() {
 case "${1:-}" in
   -h | --help) usage ;;
   --list) set_up; exec "$PYTHON" -m kdutils list ;;
+  --check-data) set_up; exec "$PYTHON" -m kdutils check-data "${@:2}" ;;
+  --new) set_up; exec "$PYTHON" -m kdutils new "${@:2}" ;;
   --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
   --write-results) set_up; exec "$PYTHON" -m kdutils write-results ;;
   --test)

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from kdutils.errors import StudyError, first_line, masked
 from kdutils.packages import missing_requirements
-from kdutils.runs import PROJECT, check_run, leave_process_group, mask_file, mask_run, read_json
+from kdutils.runs import PROJECT, called_path, check_run, leave_process_group, mask_file, mask_run, read_json
 
 if TYPE_CHECKING:
     from kdutils.experiments.cost import Plan
@@ -80,6 +81,17 @@ def parser() -> argparse.ArgumentParser:
     executing = command("execute", execute_job, "execute one job of the experiment recorded in the current folder")
     executing.add_argument("folder")
     executing.add_argument("--finished-only", action="store_true", help="compare the evaluations that are finished")
+    checking = command("check-data", check_data_table, "say how a table of your own is read, list its faulty rows with "
+                                                       "remedies, write a cleaned copy")
+    checking.add_argument("table", help="CSV, TSV, Excel, JSON, JSON lines or Parquet")
+    making = command("new", make_experiment, "write an experiment and its prompt for a table of your own, beside it")
+    making.add_argument("name", help="of the experiment")
+    making.add_argument("--data", required=True, metavar="TABLE", help="the table, see check-data")
+    making.add_argument("--teacher", default="", metavar="URL", help="a server with the OpenAI API")
+    making.add_argument("--model", default="", help="the teacher's model: a name on the server, or a folder or Hub id")
+    for one in (checking, making):
+        one.add_argument("--labels", choices=("gold", "teacher"), default="gold",
+                         help="teacher: keep questions of train and dev without an answer, a teacher answers them")
     keeping = command("keep", keep_results, "keep the tables and the figure of a finished run in outputs/results")
     keeping.add_argument("name", help="an experiment, or bench/NAME for a benchmark")
     keeping.add_argument("--note", default="", help="a sentence on this run, such as what else ran on the machine")
@@ -118,6 +130,29 @@ def print_missing_packages(options: argparse.Namespace) -> int:
     from kdutils.experiments.loading import extras_of
 
     print("\n".join(missing_requirements(extras_of(options.experiment))), end="")
+    return 0
+
+
+def check_data_table(options: argparse.Namespace) -> int:
+    """Print how a table is read, all its faulty rows, and where its cleaned copy is; return 2 if rows are faulty."""
+    from kdutils.data.table_check import check_table
+
+    checked = check_table(called_path(options.table), options.labels == "teacher")
+    for line in checked.lines:
+        print(masked(line))
+    if checked.copy or not checked.faulty:
+        words = ["--new", "NAME", "--data", checked.copy or str(called_path(options.table))]
+        print(f"next: ./run_all.sh {shlex.join(words + ['--labels', 'teacher'] * (options.labels == 'teacher'))}")
+    return 2 if checked.faulty else 0
+
+
+def make_experiment(options: argparse.Namespace) -> int:
+    """Write an experiment for a table of one's own; say what was written and what to do next."""
+    from kdutils.experiments.new_experiment import new_experiment
+
+    for line in new_experiment(options.name, called_path(options.data), options.teacher, options.model,
+                               options.labels == "teacher"):
+        print(line)
     return 0
 
 
@@ -279,7 +314,11 @@ def _dry_run(experiment, options):
     for job in experiment.jobs:
         print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
     todo = [job for job in experiment.jobs if job.folder in planned]
-    plans = say_costs(experiment, todo)
+    plans, faulty = say_costs(experiment, todo)
+    if faulty:
+        print(f"error: a run would fail: {len(faulty)} of {len(experiment.jobs)} jobs would stop for the reasons above"
+              "; nothing was run", file=sys.stderr)
+        return 2
     if todo:
         _say_duration(experiment, todo, options.cores, plans)
     print(f"{len(experiment.jobs)} jobs, {len(todo)} of them to do; nothing was run")
@@ -296,26 +335,27 @@ def _say_duration(experiment, jobs, cores, plans):
         print(f"how long it will take cannot be told: {masked(first_line(error))}")
 
 
-def say_costs(experiment: "Experiment", jobs: list["Job"]) -> dict[str, "Plan"]:
+def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "Plan"], list[str]]:
     """Print, per explaining job, how many completions the store has and what asking for the rest would cost.
 
-    Returns {folder: what is printed} of those whose cost is known.
+    Returns ({folder: what is printed} of those whose cost is known, the folders of jobs that would stop at a fault).
     """
     from kdutils.experiments.cost import planned_cost
 
-    plans = {}
+    plans, faulty, tuned = {}, [], {job.folder for job in experiment.jobs if job.kind == "teachers"}
     for job in jobs:
-        if job.kind != "explanations":
+        if job.kind not in ("explanations", "labels"):
             continue
         try:
             cost = planned_cost(experiment, job)
         except StudyError as error:  # the job itself will stop at it, with the same line
             print(f"{job.folder}: cannot be told: {error}", flush=True)
+            faulty += [] if tuned & set(job.needs) else [job.folder]  # a teacher to be fine-tuned is not here yet
             continue
         if cost:
             plans[job.folder] = cost
             print(f"{job.folder}: {cost}", flush=True)
-    return plans
+    return plans, faulty
 
 
 def missing_executor(words: list[str]) -> str:

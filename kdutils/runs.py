@@ -55,6 +55,11 @@ def project_path(path: Path | str) -> Path:
     return path if path.is_absolute() else PROJECT / path
 
 
+def called_path(path: Path | str) -> Path:
+    """Return a path of a command line as an absolute path; a relative one counts from where run_all.sh was called."""
+    return Path(os.environ.get("KDUTILS_CALLED_FROM") or ".").absolute() / os.path.expanduser(path)
+
+
 def cache_folder() -> Path:
     """Return the folder for downloads: the environment variable KDUTILS_CACHE, or ~/.cache/kdutils."""
     return project_path(os.environ.get("KDUTILS_CACHE") or Path.home() / ".cache" / "kdutils")

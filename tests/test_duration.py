@@ -135,7 +135,7 @@ def test_what_never_ran_is_timed_and_nothing_is_left_behind(experiment, tmp_path
     tiny = experiment(methods={"label_only": {}, "standard": {}, "multitask": {"alpha": 0.5}})
     project = {path: path.stat().st_mtime_ns for path in PROJECT.glob("*")}
     threads = torch.get_num_threads()
-    plans = say_costs(tiny, tiny.jobs)
+    plans, _ = say_costs(tiny, tiny.jobs)
     parts = duration.job_parts(tiny, tiny.jobs, plans, 1)
     for job in jobs_of(tiny, "students", "evaluations", "explanations"):
         assert parts[job.folder].seconds > 0 and parts[job.folder].basis.startswith("timed on a few"), job.folder

@@ -1,13 +1,13 @@
 """What the columns of a user's own table mean, and how one of its rows becomes a question.
 
-A table needs a question and an answer per row; all other columns are optional. Columns are found by their names, written
-in any case and with any separators. How its choices and answers are written is decided by all rows together, so one
-faulty row does not change how the others are read.
+A table needs a question and an answer per row; all other columns are optional. Columns are found by their names, in any
+case and with any separators. How answers are written is decided by all rows together, so one faulty row does not change
+how the others are read.
 
-- choices: a list (a list of JSON or Python, or items separated by ``|``, line ends or ``;``), one text with letters such
-  as ``(a) red (b) blue``, a mapping with the key ``text`` (as on the Hub), or one column per choice (``A``, ``option1``).
-- answer: the text of a choice, its letter, its number (from 0 or from 1), the name of its column or its label, or a truth
-  value. Without choices it is free text, a number, or a truth value, whose two values then are the choices.
+- choices: a list (of JSON or Python, or items separated by ``|``, line ends or ``;``), one text with letters such as
+  ``(a) red (b) blue``, a mapping with the key ``text`` (as on the Hub), or one column per choice (``A``, ``option1``).
+- answer: the text of a choice, its letter, its number (from 0 or from 1), its label or the name of its column.
+  Without choices it is free text or a number, or a truth value, and then the two truth values are the choices.
 """
 
 import ast
@@ -29,11 +29,11 @@ NAMES = {
     "id": ("id", "qid", "uid", "questionid", "exid", "index", "idx", "nr"),
     "split": ("split", "subset", "fold"),
     "context": ("context", "passage", "paragraph", "background", "article", "document"),
-    "question": ("question", "questionstem", "questiontext", "stem", "query", "claim", "statement", "sentence", "problem",
-                 "prompt", "text"),
+    "question": ("question", "questionstem", "questiontext", "stem", "query", "claim", "statement", "sentence",
+                 "problem", "prompt", "text"),
     "choices": ("choices", "options", "answerchoices", "candidates", "alternatives", "endings"),
-    "answer": ("answer", "answerkey", "correctanswer", "correct", "correctchoice", "correctoption", "gold", "goldanswer",
-               "label", "goldlabel", "target", "solution", "key", "cop"),
+    "answer": ("answer", "answerkey", "correctanswer", "correct", "correctchoice", "correctoption", "gold",
+               "goldanswer", "label", "goldlabel", "target", "solution", "key", "cop"),
     "human_explanations": ("humanexplanations", "humanexplanation", "explanations", "explanation", "rationales",
                            "rationale", "reason"),
 }
@@ -42,8 +42,9 @@ SPLIT_NAMES = {"train": "train", "training": "train", "dev": "dev", "valid": "de
 # How answers are written -> what it is called for a user.
 ANSWERS = {"text": "the text of a choice", "letter": "the letter of a choice", "label": "the label of a choice",
            "column": "the name of the column of a choice", "from 0": "the number of a choice, counted from 0",
-           "from 1": "the number of a choice, counted from 1", "unclear": "the number of a choice, but it cannot be told "
-           "whether 1 is the first or the second", "truth": "a truth value", "free": "free text or a number"}
+           "from 1": "the number of a choice, counted from 1",
+           "unclear": "the number of a choice, but it cannot be told whether 1 is the first or the second",
+           "truth": "a truth value", "free": "free text or a number"}
 _BY_CHOICE = ("text", "letter", "label", "column", "from 0", "from 1")  # of those that fit as many rows, the first
 _TRUTH = (("true", "false"), ("yes", "no"))
 _CHOICE_COLUMN = re.compile(r"(choice|option|opt|op|answer|ans|alternative|candidate|ending|sol|)([a-z]|\d{1,2})")
@@ -54,7 +55,8 @@ _EXPLANATION_COLUMN = re.compile(r"(?:human)?(?:explanation|expl|rationale)\d{1,
 class OwnTable:
     """How a table is read. `columns`: role -> names of its columns, () where it has none; `answers`: a key of ANSWERS.
 
-    `choices`: how they are written: "columns", "truth", "list" or "" for none. `truth`: the two choices of truth values.
+    `choices`: how they are written: "columns", "truth", "list" or "" for none. `truth`: the two choices if the answers
+    are truth values.
     """
 
     columns: Mapping[str, tuple[str, ...]]
@@ -115,7 +117,7 @@ def understand(records: Sequence[Mapping], where: str) -> OwnTable:
     """Return how the rows of a table are read; StudyError, beginning with `where`, if a needed column is missing."""
     names = list(dict.fromkeys(str(name) for record in records for name in record))
     columns = find_columns(names)
-    table = OwnTable(columns, choices="columns" if len(columns["choices"]) > 1 else "list" if columns["choices"] else "")
+    table = OwnTable(columns, choices=("", "list", "columns")[min(2, len(columns["choices"]))])
     for role in ("question", "answer"):
         if not columns[role]:
             raise StudyError(f"{where}: field '{role}': no such column; there are {shown(', '.join(names), 200)}; name "
@@ -233,7 +235,9 @@ def _truth_choices(answers):
 
 def is_empty(value: object) -> bool:
     """Say whether a cell is empty: no value, not a number, or a text of spaces."""
-    return value is None or isinstance(value, float) and math.isnan(value) or isinstance(value, str) and not value.strip()
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or isinstance(value, float) and math.isnan(value)
 
 
 def text_of(row: Mapping, name: str) -> str:
@@ -272,7 +276,8 @@ def _lettered(text):
     for marks in (LETTERS, [str(number) for number in range(1, len(LETTERS) + 1)]):
         starts, place = [], 0
         for mark in marks:
-            found = re.compile(rf"(?:(?<=[\s,;|])|^)(?:\({mark}\)|{mark}\s?[).:](?=\s))\s*", re.IGNORECASE).search(text, place)
+            pattern = rf"(?:(?<=[\s,;|])|^)(?:\({mark}\)|{mark}\s?[).:](?=\s))\s*"
+            found = re.compile(pattern, re.IGNORECASE).search(text, place)
             if not found or not starts and text[:found.start()].strip():
                 break
             starts.append(found.span())

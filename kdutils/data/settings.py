@@ -41,6 +41,7 @@ class LookAtTheData(Settings):
         {}, description="split to file below the folder; empty means the names that the reader knows")
     limits: Annotated[dict, AfterValidator(_limits)] = Field(
         {"train": 96, "dev": 32, "test": 32}, description="questions per split; a missing split has no limit")
+    unlabelled: bool = Field(False, description="questions of train and dev may be without an answer")
     revision: str = Field("", description="commit, branch or tag on the Hub; empty means the pinned one, if any")
     seed: Seed = Field(0, description="draws the dev split where there is none, and the questions under a limit")
     output: str = of_grid("outputs/explore/01_look_at_the_data", "folder of this run")

@@ -1,4 +1,4 @@
-"""Check a user's own table: how it is read, all rows that are faulty, and a cleaned copy (``./run_all.sh --check-data``)."""
+"""Check a user's own table (``./run_all.sh --check-data``): how it is read, all faulty rows, and a cleaned copy."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ CLEANED = ".cleaned.jsonl"  # ends the name of a cleaned copy
 
 @dataclass(frozen=True)
 class Checked:
-    """What the check of a table found: lines for a person, whether rows are faulty, and the cleaned copy, "" for none."""
+    """What the check of a table found: lines for a person, whether rows are faulty, the cleaned copy ("" if none)."""
 
     lines: list[str]
     faulty: bool
@@ -63,7 +63,8 @@ def check_table(path: Path, unlabelled: bool = False) -> Checked:
         return Checked([*lines, f"  every row can be used: {_sizes(frame, read)}"], False, "")
     copy = path.with_name(path.stem.removesuffix(CLEANED.removesuffix(".jsonl")) + CLEANED)
     write_text(copy, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows_of(frame, read)))
-    lines += [f"cleaned copy: {copy}: {_sizes(frame, read)}", *(f"  {what}: {count:,}" for what, count in changes.items())]
+    lines += [f"cleaned copy: {copy}: {_sizes(frame, read)}"]
+    lines += [f"  {what}: {count:,}" for what, count in changes.items()]
     return Checked(lines, bool(read.faults), str(copy))
 
 
@@ -126,7 +127,7 @@ def _remedy(text):
 
 
 def _rows_of(frame, read):
-    """Yield the rows of a cleaned copy; columns that no row fills are left out, and so is a split that is to be drawn."""
+    """Yield the rows of a cleaned copy; columns that no row fills are left out, and splits that are to be drawn."""
     empty = [name for name in ("context", "human_explanations") if not frame[name].map(len).any()]
     empty += [] if read.own.columns["split"] else ["split"]
     for row in frame[[name for name in QUESTIONS.names if name not in empty]].to_dict("records"):
@@ -137,4 +138,5 @@ def _sizes(frame, read):
     """Return the number of questions in words, by split if the table has a column for it."""
     sizes = ", ".join(f"{split} {count:,}" for split in SPLITS if (count := int((frame["split"] == split).sum())))
     gaps = int((frame["answer"] == "").sum())
-    return f"{len(frame):,} questions" + f" ({sizes})" * bool(read.own.columns["split"]) + (f", {gaps:,} of them without an answer" if gaps else "")
+    text = f"{len(frame):,} questions" + f" ({sizes})" * bool(read.own.columns["split"])
+    return text + (f", {gaps:,} of them without an answer" if gaps else "")

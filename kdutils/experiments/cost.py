@@ -6,16 +6,23 @@ from kdutils.data.tables import read_table
 from kdutils.errors import StudyError
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.inputs import questions_are_here, read_job_questions
-from kdutils.experiments.steps import DATA, SETTINGS
+from kdutils.experiments.steps import DATA, LABELS, SETTINGS
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.choices import PROMPTINGS
 from kdutils.teacher.explaining import plan
+from kdutils.teacher.labelling import to_answer
 from kdutils.teacher.stored import Plan
+
+UNANSWERED = "unknown"  # in the place of an answer that a teacher will give
 
 
 def planned_cost(experiment: Experiment, job: Job) -> Plan | None:
     """Return what the explaining `job` would cost now, or None where no teacher is asked."""
-    parameters, prompting = {**SETTINGS[job.notebook].defaults(), **job.parameters}, prompting_of_job(job)
+    parameters = {**SETTINGS[job.notebook].defaults(), **job.parameters}
+    if job.notebook == LABELS:
+        return plan(to_answer(planned_questions(experiment, job), parameters["splits"]), "few_shot",
+                    {**parameters, "given_answer": False})
+    prompting = prompting_of_job(job)
     if not PROMPTINGS[prompting].function or parameters["backend"] == "published":
         return None
     questions = planned_questions(experiment, job)
@@ -31,10 +38,17 @@ def prompting_of_job(job: Job) -> str:
 def planned_questions(experiment: Experiment, job: Job, download: bool = True) -> pd.DataFrame:
     """Return the questions that `job` works on, all splits, as a frame of tables.QUESTIONS.
 
-    They are those of the data job's table, or are read anew if it has not run yet or had other parameters. Raises
-    StudyError if that takes a download and `download` is false.
+    They are those of the data job's table, or are read anew if it has not run yet or had other parameters. Questions
+    that a teacher has yet to answer have UNANSWERED or their first choice as answer. Raises StudyError if that takes a
+    download and `download` is false.
     """
     data = next(one for one in experiment.jobs if one.folder == job.needs[0])
+    if data.kind == "labels":
+        questions = planned_questions(experiment, data, download)
+        done = experiment.folder / data.folder / "questions.parquet"
+        known = dict(read_table(done, "questions")[["id", "answer"]].to_numpy()) if done.is_file() else {}
+        return questions.assign(answer=[row.answer or known.get(row.id) or next(iter(row.choices), UNANSWERED)
+                                        for row in questions.itertuples()])
     given, path = {**SETTINGS[DATA].defaults(), **data.parameters}, project_path(job.parameters["questions"])
     made = path.parent / "run.json"
     if path.is_file() and made.is_file() and read_json(made)["parameters"] == given:

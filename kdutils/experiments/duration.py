@@ -134,8 +134,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
 
     @cache
     def teacher_rate(teacher):
-        first = next(job for job in jobs if job.labels.get("teacher") == teacher and job.folder in plans
-                     and plans[job.folder].to_ask)
+        first = next(job for job in jobs if job.kind == "explanations" and job.labels.get("teacher") == teacher
+                     and job.folder in plans and plans[job.folder].to_ask)
         return _or_error(try_teacher, experiment, first, plans[first.folder], clock)
 
     def told(job):

@@ -1,7 +1,8 @@
 """The grid of an experiment: its cells, and the jobs that they make.
 
 A job is one notebook with its parameters. Its folder below ``outputs/<experiment>/`` says what it is:
-``data/<data set>``, ``teachers/<data set>/<teacher>`` (a teacher that the study fine-tunes),
+``data/<data set>``, ``labels/<data set>`` (the same with answers of a teacher, key `labels` of the data set),
+``teachers/<data set>/<teacher>`` (a teacher that the study fine-tunes),
 ``explanations/<data set>/<teacher>/<prompting>``, ``report``,
 ``students/<data set>/<teacher>/<prompting>/<method>/<student>/seeds-<…>``, the same below ``evaluations/`` and, where
 the key `transfer` names other data sets to test on, below ``transfers/<other data set>/``; ``human_study`` and
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdutils.data.datasets import READERS
-from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.steps import COMPARISON, DATA, EVALUATION, LABELS, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
 from kdutils.student.methods import METHODS, Method
@@ -29,12 +30,12 @@ from kdutils.teacher.choices import PROMPTINGS, Prompting
 OUTPUTS = PROJECT / "outputs"
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
-GRID_KEYS = {"datasets": {"prompts"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
+GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
              "methods": {"promptings", "as", "rationales_of"}, "students": {"methods"},
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
-KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
+KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,24 @@ def prompts_of(settings: dict, dataset: str) -> str:
     return dataset if reader not in READERS or reader == "table" else READERS[reader].prompts or reader
 
 
+def is_unlabelled(entry: dict) -> bool:
+    """Return whether a teacher answers the questions of an entry of `datasets` that have no answer."""
+    return entry.get("labels") == "teacher"
+
+
+def labelling_teacher(settings: dict) -> str:
+    """Return the teacher that answers questions: the only one that writes texts, "" if there are none or several."""
+    names = [name for name, entry in settings["teachers"].items()
+             if "finetune" not in entry and entry.get("backend") != "published" and labelling_prompting(settings, name)]
+    return names[0] if len(names) == 1 else ""
+
+
+def labelling_prompting(settings: dict, teacher: str) -> str:
+    """Return the prompting with which `teacher` answers questions, the first of the form few_shot, "" for none."""
+    return next((name for name in promptings_of(settings, teacher)
+                 if base_of(settings, "promptings", name) == "few_shot"), "")
+
+
 def seed_groups(settings: dict) -> list[list[int]]:
     """Return the seeds of an experiment, cut into those of one job each."""
     seeds = settings["seeds"]
@@ -178,9 +197,14 @@ def _jobs(name, settings):
     root = f"outputs/{name}"
     cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
-        "dataset": dataset, **parameters_of(values, "datasets"), "output": f"{root}/data/{dataset}"}, (), {"dataset": dataset})
-        for dataset, values in settings["datasets"].items()}
+        "dataset": dataset, **parameters_of(values, "datasets"),
+        **({"unlabelled": True} if is_unlabelled(values) else {}), "output": f"{root}/data/{dataset}"},
+        (), {"dataset": dataset}) for dataset, values in settings["datasets"].items()}
     yield from tables.values()
+    # From here on the table with the teacher's answers takes the place of the one without.
+    tables = {dataset: _label_job(root, settings, data) if is_unlabelled(settings["datasets"][dataset]) else data
+              for dataset, data in tables.items()}
+    yield from (job for job in tables.values() if job.kind == "labels")
     for data in tables.values():
         for teacher in settings["teachers"]:
             jobs = list(_explain_jobs(root, settings, data, teacher))
@@ -204,6 +228,19 @@ def _jobs(name, settings):
         "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells], "missing": [],
         "explained": [f"{root}/{job.folder}" for job in explained.values()],
     }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
+
+
+def _label_job(root, settings, data):
+    """Return the job in which the teacher answers the questions of a data set that have no answer."""
+    teacher, dataset = labelling_teacher(settings), data.labels["dataset"]
+    prompting = labelling_prompting(settings, teacher)
+    given = {name: value for name, value in asked_with(settings, teacher, prompting).items()
+             if name not in ("given_answer", "splits")}
+    folder, labels = f"labels/{dataset}", {**data.labels, "teacher": teacher}
+    return Job("labels", folder, LABELS, {
+        "dataset": prompts_of(settings, dataset), **_own_prompts(settings, data, prompting), **given,
+        "questions": f"{root}/{data.folder}/questions.parquet", "labels": labels, "output": f"{root}/{folder}"},
+        (data.folder,), labels)
 
 
 def _explain_jobs(root, settings, data, teacher):

@@ -172,7 +172,8 @@ def read_job_questions(given: dict) -> pd.DataFrame:
 @lru_cache(maxsize=8)
 def _read(given, _):
     given = json.loads(given)
-    source = (given["reader"] or given["dataset"], *(given[key] for key in ("folder", "files", "seed", "revision")))
+    keys = ("folder", "files", "seed", "revision", "unlabelled")
+    source = (given["reader"] or given["dataset"], *(given[key] for key in keys))
     return limit_questions(read_questions(*source), given["limits"], given["seed"])
 
 
@@ -215,8 +216,9 @@ def files_of(job: Job) -> list[Path]:
         if given.get("published_folder") or data:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),
                                      given.get("published_folder") or data, bool(given.get("published_folder")))
-    elif job.kind == "explanations" and job.notebook != PROMPTINGS["tokens"].notebook:
-        files += [*prompting.FOLDER.glob("*.txt"), *prompting.prompt_folder(prompting.prompts_named(given)).glob("*.txt")]
+    elif job.kind in ("explanations", "labels") and job.notebook != PROMPTINGS["tokens"].notebook:
+        folder = prompting.prompt_folder(prompting.prompts_named(given))
+        files += [*prompting.FOLDER.glob("*.txt"), *folder.glob("*.txt")]
     for path in given.get("ratings", []):
         files += _below(project_path(path))
     return sorted({path for path in files if path.is_file()})

@@ -22,6 +22,8 @@ from kdutils.experiments.grid import (
     cells_of,
     compared_by_people,
     contrary_prompting,
+    is_unlabelled,
+    labelling_teacher,
     method_of,
     methods_of,
     parameters_of,
@@ -198,8 +200,11 @@ def _parameter_faults(settings) -> Iterator[Fault]:
     explains = {name: prompting_of(settings, name).notebook for name in settings["promptings"]}
     for name, entry in settings["datasets"].items():
         yield from _entry_faults(f"datasets.{name}", parameters_of(entry, "datasets"), [DATA])
+        if entry.get("labels", "gold") not in ("gold", "teacher"):
+            yield f"datasets.{name}.labels", f"unknown {quoted(entry['labels'])}; known are gold, teacher"
         if prompts := entry.get("prompts", ""):
-            fault = path_fault(prompts, "folder") if isinstance(prompts, str) else f"{quoted(prompts)} is not of type str"
+            fault = path_fault(prompts, "folder") if isinstance(prompts, str) else \
+                f"{quoted(prompts)} is not of type str"
             if fault:
                 yield f"datasets.{name}.prompts", fault
     for teacher, entry in settings["teachers"].items():
@@ -283,6 +288,9 @@ def _server_faults(where, values) -> Iterator[Fault]:
 def _combination_faults(settings) -> Iterator[Fault]:
     for name, entry in settings["datasets"].items():
         yield from ((f"datasets.{name}{key}", what) for key, what in file_faults(name, entry))
+        if is_unlabelled(entry) and not labelling_teacher(settings):
+            yield f"datasets.{name}.labels", "it is not clear who answers the questions; keep one teacher that " \
+                                             "writes texts, with the prompting few_shot"
     for name, entry in settings["students"].items():
         methods = {base_of(settings, "methods", method) for method in methods_of(settings, name)}
         if entry.get("kind") == "classifier" and methods != {"label_only"}:
@@ -365,7 +373,7 @@ def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
 
 def _text_faults(name, prompts, base, known, given) -> Iterator[str]:
     """Yield why there are no published texts, or no prompt, of a prompting for a data set."""
-    from kdutils.teacher.prompting import check_prompts
+    from kdutils.teacher.prompting import check_prompts, prompts_named
     from kdutils.teacher.published.explanations import check_published
 
     try:
@@ -373,7 +381,7 @@ def _text_faults(name, prompts, base, known, given) -> Iterator[str]:
             check_published(name, given.published_teacher, base, given.published_folder)
         else:
             for file in known.prompt_files:
-                check_prompts(prompts or name, file)
+                check_prompts(prompts_named({"prompts": prompts, "dataset": name}), file)
     except StudyError as error:
         yield str(error)
 

@@ -13,11 +13,13 @@ from kdutils.teacher import settings as teacher
 NOTEBOOKS = PROJECT / "notebooks"
 DATA, EVALUATION, COMPARISON = LookAtTheData.notebook, EvaluateStudent.notebook, CompareMethods.notebook
 REPORT, PEOPLE, RATINGS = teacher.JudgeExplanations.notebook, MakeHumanStudy.notebook, AnalyseHumanStudy.notebook
+LABELS = teacher.LabelQuestions.notebook
 TUNING = student.TrainLabelOnly.notebook  # of a teacher that the study fine-tunes
 
 SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     LookAtTheData, teacher.ExplainFewShot, teacher.ExplainCritiqueRevision, teacher.ExplainCounterfactual,
-    teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations, student.TrainLabelOnly,
+    teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations,
+    teacher.LabelQuestions, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
     EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, CompareMethods, MakeMiniModels)}

@@ -19,7 +19,7 @@ from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.report.tables import duration
 from kdutils.runs import read_json, sha256, write_json
 
-KINDS = ("data", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
+KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "comparison")
 LABELS = ("dataset", "teacher", "prompting", "method", "student", "seeds")
 TABLES = (".parquet", ".csv", ".tsv")
 KEY_METRICS = 4

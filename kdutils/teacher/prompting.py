@@ -1,6 +1,7 @@
 """Prompts, made from plain text files.
 
-``prompts/<data set>/<file>.txt``, or the same file in a folder of one's own, holds worked examples ("shots") and, last, the layout of the item with slots such as
+``prompts/<data set>/<file>.txt``, or the same file in a folder of one's own, holds worked examples ("shots") and, last,
+the layout of the item with slots such as
 ``{question}``. Blank lines separate the blocks. The shots come first, so that they are the shared prefix of all prompts
 and can be computed once. A line with the slot ``{context}`` is left out for a question without a context.
 """
@@ -31,11 +32,11 @@ SLOTS = {"few_shot": ({"question", "choices", "context", "quality", "answer"}, "
 
 def prompts_named(parameters: Mapping) -> str:
     """Return where a notebook with these parameters finds its prompts: a folder, or the name of a data set."""
-    return parameters.get("prompts") or parameters["dataset"]
+    return str(project_path(parameters["prompts"])) if parameters.get("prompts") else parameters["dataset"]
 
 
 def prompt_folder(dataset: str) -> Path:
-    """Return the folder of the prompt files of a data set of the package, or the folder itself if `dataset` is a path."""
+    """Return the folder of the prompt files of a data set of the package, or a folder itself if `dataset` is a path."""
     return project_path(dataset) if "/" in dataset else FOLDER / dataset
 
 

@@ -38,7 +38,8 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
             "raw": raw_table(explanations).to_dict("records"),
-            "quality": text_table(explanations, questions, prompts_named(parameters)).to_dict("records"), "exactly_right": exact}
+            "quality": text_table(explanations, questions, prompts_named(parameters)).to_dict("records"),
+            "exactly_right": exact}
 
 
 def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:

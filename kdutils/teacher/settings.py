@@ -1,4 +1,4 @@
-"""Settings of notebooks 02 to 07: how explanations are made and judged."""
+"""Settings of notebooks 02 to 08: how explanations are made and judged, and how questions are answered."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -68,6 +68,15 @@ class ExplainFewShot(Explain):
     given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "few_shot"}, "cell of the grid")
     output: str = of_grid("outputs/explore/02_explain_few_shot", "folder of this run")
+
+
+class LabelQuestions(Explain):
+    """A teacher's answers to questions that have none."""
+
+    notebook: ClassVar[str] = "08_label_questions"
+    splits: Splits = of_grid(["dev", "test"], "splits whose answered questions are asked too, for the agreement")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/08_label_questions", "folder of this run")
 
 
 class ExplainCritiqueRevision(Explain):
