@@ -809,7 +809,7 @@ def test_notebook_01_takes_a_revision_and_keeps_the_commit():
 
     assert SETTINGS["01_look_at_the_data"].types()["revision"] == "str"
     text = (NOTEBOOKS / "01_look_at_the_data.ipynb").read_text()
-    assert "seed, revision)" in text and 'questions.attrs.get(\\"hub\\"' in text
+    assert "seed, revision, unlabelled)" in text and 'questions.attrs.get(\\"hub\\"' in text
 
 
 # Limits
