@@ -24,7 +24,7 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
     "mini": {"data", "teacher"},
     "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
     "results": {"comparison", "experiments", "report"},
-    "__main__": {"experiments", "report", "results"},
+    "__main__": {"data", "experiments", "report", "results"},
     "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same

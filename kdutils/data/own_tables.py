@@ -339,15 +339,15 @@ def listed(value: object, name: str, separators: str) -> list:
 
 def _parsed(text, name):
     """Return a list written as JSON, as Python, or as NumPy (without commas)."""
+    parts = re.findall(r"'([^']*)'|\"([^\"]*)\"", text)
+    if len(parts) > 1 and re.fullmatch(r"\[(?:\s*(?:'[^']*'|\"[^\"]*\"))+\s*\]", text):
+        return ["".join(part) for part in parts]  # as NumPy prints it; Python would join these texts
     readers: tuple[Callable, ...] = (json.loads, ast.literal_eval)
     for read in readers:
         try:
             return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
             reason = error
-    parts = re.findall(r"'([^']*)'|\"([^\"]*)\"", text)
-    if len(parts) > 1 and re.fullmatch(r"\[(?:\s*(?:'[^']*'|\"[^\"]*\"))+\s*\]", text):
-        return ["".join(part) for part in parts]
     raise ValueError(f"field '{name}': not readable JSON ({reason})")
 
 

@@ -12,7 +12,6 @@ from kdutils.data.own_tables import ANSWERS, content_id, describe
 from kdutils.data.questions import SPLITS, FaultyRows, find_row_faults, question_key
 from kdutils.data.readers import Examined, examine_questions
 from kdutils.data.tables import QUESTIONS
-from kdutils.errors import StudyError
 from kdutils.runs import write_text
 
 # Part of a fault's text -> what to do about it, and what the cleaned copy does. The first that fits is taken.
@@ -58,7 +57,7 @@ def check_table(path: Path, unlabelled: bool = False) -> Checked:
     lines += _faults(read)
     frame, changes = clean(read, unlabelled)
     if not len(frame):
-        raise StudyError(f"{path}: no row can be used:\n" + "\n".join(lines))
+        return Checked([*lines, "no row can be used, so there is no cleaned copy"], True, "")
     if not changes:
         return Checked([*lines, f"  every row can be used: {_sizes(frame, read)}"], False, "")
     copy = path.with_name(path.stem.removesuffix(CLEANED.removesuffix(".jsonl")) + CLEANED)

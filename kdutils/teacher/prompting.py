@@ -49,7 +49,7 @@ def check_prompts(dataset: str, file: str) -> None:
     if file == "requests":
         requests(dataset)
         return
-    shots, item = template(dataset, file)
+    _, item = template(dataset, file)
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if UNWRITTEN in line:
             raise StudyError(f"{path}: line {number}: an explanation is not written yet; write it in place of "
@@ -62,8 +62,6 @@ def check_prompts(dataset: str, file: str) -> None:
     if needed not in slots or "answer" not in slots:
         raise StudyError(f"{path}: its last block is the layout of a question and needs the slots {{{needed}}} and "
                          "{answer}")
-    if SLOT.search(shots):
-        raise StudyError(f"{path}: a slot {SLOT.search(shots)[0]} before the last block; slots belong there alone")
 
 
 @cache
