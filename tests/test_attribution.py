@@ -19,6 +19,7 @@ from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.report.figures import token_heat_map
 from kdutils.student.methods import explained_of, format_source
+from kdutils.teacher.choices import PERTURBATIONS
 from kdutils.teacher.word_scores import (
     ATTRIBUTIONS,
     SETTINGS,
@@ -162,7 +163,53 @@ def test_attention_rollout_equals_a_hand_computation(eager, rows):
     assert sum(scores) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("attribution", [name for name in ATTRIBUTIONS if name != "random"])
+def coalitions_by_hand(model, source, target, parts):
+    """Return {words that are there: mean log p} for every set of words; the others have the embedding of padding."""
+    table, words, values = model.get_input_embeddings(), sorted(set(parts) - {-1}), {}
+    for size in range(len(words) + 1):
+        for there in itertools.combinations(words, size):
+            ids = [token if part in (-1, *there) else 0 for token, part in zip(source, parts, strict=True)]
+            with torch.no_grad():
+                values[there] = float(sum(log_p_by_hand(model, table(torch.tensor(ids)), target)) / len(target))
+    return values
+
+
+def test_words_that_are_left_out_against_every_set_of_words(tiny, rows):
+    """Occlusion exactly; Shapley values by their definition over all orders; LIME by least squares over all sets."""
+    source, target = rows[0][0][:7] + [1], rows[1][0]
+    parts = [0, 1, 1, -1, 2, 3, 3, -1]  # four words, two of them of two tokens
+    values, words = coalitions_by_hand(tiny[0], source, target, parts), range(4)
+
+    def found(attribution, evaluations):
+        settings = SETTINGS | {"attribution": attribution, "evaluations": evaluations, "token_budget": 2000}
+        [(_, scores, error)] = token_scores(tiny[0], [source], [target], SPECIAL, settings, parts=[parts])
+        assert error is None and scores[3] == scores[7] == 0 and scores[1] == scores[2] and scores[5] == scores[6]
+        return np.array([scores[parts.index(word)] for word in words])
+
+    def without(word):
+        return tuple(other for other in words if other != word)
+
+    occlusion = [abs(values[tuple(words)] - values[without(word)]) for word in words]
+    np.testing.assert_allclose(found("occlusion", 8), occlusion, rtol=1e-3, atol=1e-6)
+    orders = list(itertools.permutations(words))
+    until = {(order, word): order[:order.index(word)] for order in orders for word in words}
+    shapley = [sum(values[tuple(sorted((*until[order, word], word)))] - values[tuple(sorted(until[order, word]))]
+                   for order in orders) / len(orders) for word in words]
+    np.testing.assert_allclose(found("shapley_sampling", 5 * 100), np.abs(shapley), atol=0.15 * max(np.abs(shapley)))
+    design = np.array([[1, *(word in there for word in words)] for there in values], dtype=float)
+    weights = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)[0][1:]
+    np.testing.assert_allclose(found("lime", 300), np.abs(weights), atol=0.15 * max(np.abs(weights)))
+
+
+def test_perturbations_are_drawn_from_the_seed_and_leave_the_generator_alone(tiny, rows):
+    state = torch.random.get_rng_state()
+    first = scores_of(tiny[0], rows, "shapley_sampling", evaluations=64)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert scores_of(tiny[0], rows, "shapley_sampling", evaluations=64) == first
+    assert scores_of(tiny[0], rows, "shapley_sampling", evaluations=64, seed=1) != first
+
+
+@pytest.mark.parametrize("attribution", [name for name in ATTRIBUTIONS if name not in ("random", *PERTURBATIONS)])
 def test_scores_do_not_depend_on_the_batch(eager, rows, attribution):
     wanted = scores_of(eager, rows, attribution, steps=6, token_budget=1)  # each row by itself, without padding
     assert [len(scores) for scores, _ in wanted] == [len(source) for source in rows[0]]
@@ -319,12 +366,12 @@ def write(planted, table=None, progress=None, **settings):
 
 @pytest.mark.parametrize("attribution", ATTRIBUTIONS)
 def test_a_teacher_that_hangs_on_one_word_is_seen_to(planted, attribution):
-    found = write(planted, attribution=attribution, k=1, steps=8)
+    found = write(planted, attribution=attribution, k=1, steps=8, evaluations=64)
     share, least = (found["text"] == planted[1]["key"]).mean(), {"random": 0, "input_x_gradient": 0.3}
     assert share > least.get(attribution, 0.7) and (attribution != "random" or share < 0.4)  # it is one word in six
-    untaught = write(planted, attribution=attribution, k=1, steps=8, random_weights=True)
+    untaught = write(planted, attribution=attribution, k=1, steps=8, evaluations=64, random_weights=True)
     assert (untaught["text"] == planted[1]["key"]).mean() < 0.45
-    if attribution != "integrated_gradients":  # the slowest
+    if attribution not in ("integrated_gradients", *PERTURBATIONS):  # the slowest
         again = write(planted, attribution=attribution, random_weights=True)
         assert untaught["raw"].tolist() == again["raw"].tolist()
 

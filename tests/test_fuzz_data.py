@@ -16,7 +16,7 @@ from fuzzing import ODD, PLAIN, damaged, outcome, rounds, swapped
 
 from kdutils.data.questions import check_questions
 from kdutils.data.readers import read_questions
-from kdutils.data.tables import QUESTIONS, read_explanations, read_parquet, read_table, write_table
+from kdutils.data.tables import read_explanations, read_parquet, read_table, write_table
 from kdutils.teacher.published.explanations import published_explanations
 
 ROWS = [{"id": f"q{number}", "question": f"What is {number} plus one?", "choices": [str(number), "none", "two"],
@@ -129,7 +129,7 @@ def test_tables_of_questions(tmp_path):
 
 def test_tables_of_the_study(tmp_path):
     """A damaged table of one's own run is a line too, whatever it is read for."""
-    frame = pd.DataFrame([{"context": "", **row, "split": "test"} for row in ROWS])[QUESTIONS.names]
+    frame = pd.DataFrame([{**row, "split": "test"} for row in ROWS])
     whole = write_table(frame, tmp_path / "whole.parquet", "questions").read_bytes()
     for draw in rounds("tables", 1, 100):
         path = tmp_path / "questions.parquet"

@@ -19,7 +19,7 @@ from kdutils.data.answers import evaluate_equation, format_number
 from kdutils.data.datasets import NLI_LABELS, READERS, Reader, _id_of, _svamp_places, content_key, nli_question
 from kdutils.data.questions import check_questions
 from kdutils.data.readers import limit_questions, read_questions
-from kdutils.data.tables import QUESTIONS, read_table, write_table
+from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 
 
@@ -310,8 +310,8 @@ def test_anli_layouts_give_the_same_question(row, tmp_path):
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     assert read_questions("anli", str(tmp_path), {"test": "test.jsonl"}).iloc[0].to_dict() == {
         "id": "u", "split": "test", "choices": list(NLI_LABELS), "answer": "entailment",
-        "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?", "context": "",
-        "human_explanations": ["dogs are animals"]}
+        "question": "Premise: A dog runs. Hypothesis: An animal moves. What is the relationship?",
+        "human_explanations": ["dogs are animals"], "context": "", "other_answers": []}
 
 
 def test_svamp_from_csv_and_in_splits_of_ones_own(tmp_path):
@@ -410,8 +410,8 @@ def test_a_reader_is_an_entry_in_a_table(tmp_path, monkeypatch):
 
 def test_a_data_set_may_be_made_by_a_program(monkeypatch):
     def make(seed):
-        row = {"id": f"m{seed}", "split": "test", "context": "", "human_explanations": [], **riddle(1)}
-        return pd.DataFrame([row])[QUESTIONS.names]
+        row = {"id": f"m{seed}", "split": "test", "human_explanations": [], **riddle(1)}
+        return pd.DataFrame([row])
 
     monkeypatch.setitem(READERS, "made", Reader(make=make))
     assert read_questions("made", seed=7)["question"].tolist() == ["What is 1\u2028plus one?"]
@@ -628,8 +628,8 @@ def test_a_table_as_a_spreadsheet_saves_it(kind, ending, tmp_path):
     (tmp_path / f"t.{ending}").write_bytes(PEOPLE_SAVE[kind])
     frame = read_questions("table", str(tmp_path), {"test": f"t.{ending}"})
     assert frame.to_dict("records") == [{"id": "1", "split": "test", "question": "Is it; yes\nor no?",
-                                         "context": "", "choices": ["2,5", "3,5"], "answer": "2,5",
-                                         "human_explanations": []}]
+                                         "choices": ["2,5", "3,5"], "answer": "2,5", "human_explanations": [],
+                                         "context": "", "other_answers": []}]
     assert frame.attrs["notes"] == {}
 
 
@@ -779,7 +779,7 @@ def test_data_of_the_hub_are_not_downloaded_by_the_check(monkeypatch):
 
 def test_what_comes_from_the_hub_is_pinned_where_its_commit_is_known():
     unpinned = {name for name, reader in READERS.items() if reader.hub and not reader.revision}
-    assert unpinned == {"cqa"}, "no source for a commit of Salesforce/cos_e is known"
+    assert unpinned == {"cqa", "ecqa"}, "no source for a commit of Salesforce/cos_e and yangdong/ecqa is known"
     assert all(re.fullmatch("[0-9a-f]{40}", reader.revision) for reader in READERS.values() if reader.revision)
 
 
@@ -816,7 +816,7 @@ def test_notebook_01_takes_a_revision_and_keeps_the_commit():
 
 def made(train, test):
     rows = [riddle(number, split="train" if number < train else "test") for number in range(train + test)]
-    frame = pd.DataFrame(rows).assign(context="", human_explanations=[[]] * len(rows))[QUESTIONS.names]
+    frame = pd.DataFrame(rows).assign(human_explanations=[[]] * len(rows))
     return check_questions(frame, "made")
 
 

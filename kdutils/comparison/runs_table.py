@@ -16,7 +16,8 @@ from kdutils.evaluation.attribution_overlap import MEASURES as OVERLAPS
 from kdutils.runs import project_path, read_csv, read_json
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
-PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error"]
+PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error", "exact_match",
+           "f1"]
 Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
 BASELINE = "label_only"  # the method without explanations, with which all others are compared
 

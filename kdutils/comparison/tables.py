@@ -33,8 +33,8 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
 
     mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
     seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
-    chance. n_seeds: runs with a result. n_failed: failed and missing runs, which no mean includes. n_questions. All but
-    the numbers are shares.
+    exact_match, f1: means, only where there are short free-text answers. chance. n_seeds: runs with a result. n_failed:
+    failed and missing runs, which no mean includes. n_questions. All but the numbers are shares.
     """
     rows = []
     answered = dict(list(predictions.groupby(CELL, sort=False)))
@@ -47,8 +47,9 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
         ended = group["accuracy"].notna()
         rows.append({**row, "sd": group["accuracy"].std(), **group[PER_RUN].drop(columns="accuracy").mean(),
                      "n_seeds": int(ended.sum()), "n_failed": int((~ended).sum())})
-    columns = ["mean", "low", "high", "sd", "likelihood", "per_token", "exact", "calibration_error", "no_choice",
-               "chance", "n_seeds", "n_failed", "n_questions"]
+    short = [name for name in ("exact_match", "f1") if runs[name].notna().any()]
+    columns = ["mean", "low", "high", "sd", "likelihood", "per_token", "exact", *short, "calibration_error",
+               "no_choice", "chance", "n_seeds", "n_failed", "n_questions"]
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     return table.assign(n_questions=pd.Series(counts, dtype=object))

@@ -9,7 +9,9 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from kdutils.data.questions import LETTERS
 from kdutils.data.texts import ACCENTS, WIDE_ENDS, compose, fold, join_characters, replace_mentions
@@ -24,6 +26,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", re.DOTALL)  # b, (b) or 
 _NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
 _ASCII_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
 _PUNCTUATION = re.compile(rf"[^\w\s{ACCENTS}]|_")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -148,6 +151,44 @@ def is_right(predicted: str, answer: str, choices: Sequence[str] = ()) -> bool:
     if not predicted:
         return False
     return match_choice(predicted, choices) == answer or (not choices and same_answer(predicted, answer))
+
+
+def answered_right(predicted: str, item: Mapping) -> bool:
+    """Say whether a predicted answer of a question (a record of tables.QUESTIONS) is one of its right answers."""
+    return is_right(predicted, item["answer"], item["choices"]) or any(
+        is_right(predicted, other) for other in item.get("other_answers", ()))
+
+
+# Short answers, as the authors of SQuAD compare them (Rajpurkar et al. 2016, section 6.1)
+
+def exact_match(predicted: str, answers: Iterable[str]) -> float:
+    """Return 1.0 if a prediction and one of the right `answers` have the same words in the same order, else 0.0.
+
+    Words are those of `short_answer_words`.
+    """
+    return float(any(short_answer_words(predicted) == short_answer_words(answer) for answer in answers))
+
+
+def overlap_f1(predicted: str, answers: Iterable[str]) -> float:
+    """Return the F1 (0 to 1) of the words of a prediction and of a right answer, whose order does not count.
+
+    Of several right `answers` the one with the highest F1 counts.
+    """
+    return max((_f1(short_answer_words(predicted), short_answer_words(answer)) for answer in answers), default=0.0)
+
+
+def _f1(predicted, right):
+    same = (Counter(predicted) & Counter(right)).total()
+    return 2 * same / (len(predicted) + len(right)) if same else 0.0  # 2PR / (P + R), P and R with the same numerator
+
+
+def short_answer_words(text: str) -> list[str]:
+    """Return the words between spaces of a text in lower case, without ASCII punctuation and then without articles.
+
+    Unlike in `normalise_answer`, punctuation inside a word is taken out and not replaced by a space: ``U.S.`` is us.
+    """
+    plain = text.lower().translate(_NO_PUNCTUATION)
+    return [word for word in _ARTICLES.sub(" ", plain).split() if word]
 
 
 # Equations

@@ -17,7 +17,17 @@ Sources: CommonsenseQA 1.11 with CoS-E (Rajani et al. 2019), e-SNLI (Camburu et 
 2021), in the splits of arXiv 2504.16056; the dev split of CommonsenseQA is that of Hsieh et al. (2023), a tenth of
 train drawn with seed 0. ANLI is round 1 (Nie et al. 2020). SVAMP (Patel et al. 2021) is cut into 800 and 200 as by
 Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799. CREAK (Onoe et al. 2021): the
-labels of its test split are not public, so its dev split is the test split here, and dev is drawn from train.
+labels of its test split are not public, so its dev split is the test split here, and dev is drawn from train. The
+same holds for BoolQ (Clark et al. 2019), MNLI (Williams et al. 2018; its matched dev split), QASC (Khot et al. 2020)
+and SQuAD 1.1 (Rajpurkar et al. 2016). A dev split that is drawn shares no passage with train. OpenBookQA (Mihaylov et
+al. 2018), ARC (Clark et al. 2018; its Challenge set, the Easy set by `files`) and ECQA (Aggarwal et al. 2021) have
+their own three splits.
+
+Human explanations: of OpenBookQA and QASC the facts from which a question was written, and of ECQA three texts: the
+free text, which says why the right answer is right and the others are wrong, the reasons for the right answer, and
+those against the wrong ones. The files of ECQA are those that its authors' script makes from ecqa.jsonl and
+CommonsenseQA. An answer of SQuAD is short and free; the answers of its other annotators are ``other_answers``.
+Questions without an answer (of SQuAD 2.0) are left out.
 
 A local folder lacks the training inputs of ANLI's round 1. The dev split of round 3 replaces them there (1,198
 questions; the notes say so). For a result on ANLI read from the Hub, or name your own file in `files`.
@@ -56,9 +66,12 @@ class Reader:
     revision: str | None = None
     hub_splits: dict[str, str] = field(default_factory=dict)  # split -> split on the Hub
     hub_share: dict[str, int] = field(default_factory=dict)  # split -> n: the first 1/n after a shuffle with seed 42
-    stand_ins: dict[str, str] = field(default_factory=dict)  # split -> what its file in `local` is instead, for notes
+    instead: dict[str, str] = field(default_factory=dict)  # files that are read where none of `local` is there
+    stand_ins: dict[str, str] = field(default_factory=dict)  # split -> what its local file is instead, for notes
+    unpack: Callable[[dict], list[dict]] | None = None  # record of a file -> its rows, where it holds several
     drop_repeats: bool = False  # drop repeated questions (test wins over dev over train); otherwise they are errors
     make: Callable[[int], pd.DataFrame] | None = None  # seed -> questions, for a data set made by a program
+    prompts: str = ""  # the data set whose prompts and published explanations are used; "" for its own
     columns: tuple = ()  # all columns that are read, if the notes are to name the others
     understand: Callable[[list[dict], str], OwnTable] | None = None  # (all rows, file) -> how they are read, own tables
 
@@ -168,6 +181,127 @@ def _creak(row):
             "human_explanations": _texts([row.get("explanation")])}
 
 
+def _boolq(row):
+    """Return a question on a passage. The layout of LLM-Adapters (Hu et al. 2023) has no passages."""
+    if "instruction" in row:
+        row = {**row, "question": _instructed(row, _BOOLQ_ASKED)[1]}
+    question = _text(row, "question").rstrip("? ")
+    question, passage = f"{question[:1].upper()}{question[1:]}?", row.get("passage") or ""
+    return {"id": _id_of("boolq", f"{passage} {question}"), "question": question, "context": passage,
+            "choices": list(YES_NO), "answer": _yes_no(row["answer"]), "human_explanations": []}
+
+
+_BOOLQ_ASKED = re.compile(r"Please answer the following question with true or false, question: (.+?)\s*"
+                          "Answer format:.*", re.DOTALL)
+_OPENBOOKQA_ASKED = re.compile(r"Please choose the correct answer to the question: (.+?)\s*Answer1: (.+?) "
+                               r"Answer2: (.+?) Answer3: (.+?) Answer4: (.+?)\s*Answer format:.*", re.DOTALL)
+
+
+def _instructed(row, layout):
+    """Return the match of a row of LLM-Adapters, whose one text holds question and choices."""
+    asked = layout.fullmatch(_text(row, "instruction"))
+    if not asked:
+        raise ValueError(f"field 'instruction': {shown(row['instruction'], 80)} is not laid out as in LLM-Adapters")
+    return asked
+
+
+def _mnli(row):
+    """Accept the columns of the published JSON lines (sentence1, gold_label, pairID) and of the Hub."""
+    question, label = _nli(row)
+    if label is None:
+        return "no gold label"
+    given = row.get("pairID")
+    return {"id": given if isinstance(given, str) and given else _id_of("mnli", question), "question": question,
+            "choices": list(NLI_LABELS), "answer": label, "human_explanations": []}
+
+
+def _science(row, facts=()):
+    """Return a question with lettered choices, as of OpenBookQA, QASC and ARC; `facts` explain its answer.
+
+    In the published files the question holds stem and choices, on the Hub they are columns.
+    """
+    asked = row["question"] if isinstance(row.get("question"), dict) else {
+        "stem": row["question_stem" if "question_stem" in row else "question"], "choices": row["choices"]}
+    labels, texts = _lettered(asked["choices"])
+    key = row.get("answerKey")
+    if not key:
+        return "no gold answer"
+    if key not in labels:
+        raise ValueError(f"field 'answerKey': {shown(key)} is none of {', '.join(labels)}")
+    return _chosen({"id": _text(row, "id"), "question": _text(asked, "stem"), "answer": texts[labels.index(key)],
+                    "human_explanations": _texts(facts)}, texts)
+
+
+def _lettered(choices):
+    """Return (labels, texts) of choices: a list of {label, text}, or the two lists under these names."""
+    if isinstance(choices, dict):
+        labels, texts = choices["label"], choices["text"]
+    elif isinstance(choices, (list, tuple)) and all(isinstance(choice, dict) for choice in choices):
+        labels, texts = [choice["label"] for choice in choices], [choice["text"] for choice in choices]
+    else:
+        raise ValueError(f"field 'choices': {shown(choices)} are no choices with label and text")
+    if len(labels) != len(texts) or not all(isinstance(one, str) for one in (*labels, *texts)):
+        raise ValueError("field 'choices': labels and texts do not belong together, or are no texts")
+    return list(labels), [text.strip() for text in texts]
+
+
+def _chosen(item, choices):
+    """Return a question with its choices; one that is named twice is kept once, and this is noted."""
+    item["choices"] = list(dict.fromkeys(choices))
+    if len(item["choices"]) < len(choices):
+        item["note"] = "a choice named twice, kept once"
+    return item
+
+
+def _openbookqa(row):
+    """Accept the published JSON lines, the Hub, and LLM-Adapters (Hu et al. 2023), which has no ids and facts."""
+    if "instruction" not in row:
+        return _science(row, _sentences(row.get("fact1")))
+    asked, named = _instructed(row, _OPENBOOKQA_ASKED), re.fullmatch("answer([1-4])", _text(row, "answer"))
+    if not named:
+        raise ValueError(f"field 'answer': {shown(row['answer'])} is none of answer1 to answer4")
+    question, *choices = (text.strip() for text in asked.groups())
+    return _chosen({"id": _id_of("openbookqa", " ".join([question, *choices])), "question": question,
+                    "answer": choices[int(named[1]) - 1], "human_explanations": []}, choices)
+
+
+def _qasc(row):
+    facts = _sentences(row.get("fact1"), row.get("fact2"))
+    return _science(row, [" ".join(facts), *_sentences(row.get("combinedfact"))])
+
+
+def _sentences(*texts):
+    """Return the texts that there are, each as a sentence."""
+    texts = [text[:1].upper() + text[1:] for text in _texts(texts)]
+    return [text if text[-1] in ".!?" else f"{text}." for text in texts]
+
+
+def _ecqa(row):
+    """Accept the files of the authors' script and the Hub; the lines of taskA_pos and taskA_neg are one text each."""
+    choices = [_text(row, f"q_op{number}") for number in range(1, 6)]
+    reasons = [" ".join(_sentences(*str(row.get(name) or "").splitlines())) for name in ("taskA_pos", "taskA_neg")]
+    return _chosen({"id": _text(row, "q_no"), "question": _text(row, "q_text"), "answer": _text(row, "q_ans"),
+                    "human_explanations": _texts([row.get("taskB"), *reasons])}, choices)
+
+
+def _squad_rows(record):
+    """Return the questions of a published file of SQuAD, which is one object; a row of the Hub is one question."""
+    if "data" not in record:
+        return [record]
+    return [{**question, "context": paragraph["context"]} for article in record["data"]
+            for paragraph in article["paragraphs"] for question in paragraph["qas"]]
+
+
+def _squad(row):
+    answers = row["answers"]
+    texts = answers["text"] if isinstance(answers, dict) else [answer["text"] for answer in answers]
+    answers = list(dict.fromkeys(_texts(texts)))
+    if not answers or row.get("is_impossible"):
+        return "no answer in the passage"
+    return {"id": _text(row, "id"), "question": _text(row, "question"), "context": _text(row, "context"), "choices": [],
+            "answer": answers[0], "other_answers": answers[1:], "human_explanations": []}
+
+
 def _yes_no(value):
     words = {"true": "yes", "false": "no", "yes": "yes", "no": "no"}
     text = str(value).strip().casefold() if isinstance(value, (str, bool)) else ""
@@ -252,5 +386,41 @@ READERS = {
         hub_splits={SPLIT_COLUMN: "train+test"}),
     "creak": Reader(  # the labels of its test split are not public: dev is the test split, dev is drawn from train
         _creak, drop_repeats=True, local={"train": "creak/train.json", "test": "creak/dev.json"}),
+    "boolq": Reader(
+        _boolq, drop_repeats=True, local={"train": "boolq/train.jsonl", "test": "boolq/dev.jsonl"},
+        instead={"train": "boolq/llm_adapters_train.parquet", "test": "boolq/llm_adapters_test.parquet"},
+        stand_ins=dict.fromkeys(("train", "test"), "the question without its passage, from LLM-Adapters"),
+        hub="google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
+        hub_splits={"train": "train", "test": "validation"}),
+    "mnli": Reader(
+        _mnli, drop_repeats=True,
+        local={"train": "mnli/multinli_1.0_train.jsonl", "test": "mnli/multinli_1.0_dev_matched.jsonl"},
+        hub="nyu-mll/multi_nli", revision="da70db2af9d09693783c3320c4249840212ee221",
+        hub_splits={"train": "train", "test": "validation_matched"}),
+    "squad": Reader(
+        _squad, drop_repeats=True, unpack=_squad_rows,
+        local={"train": "squad/train-v1.1.json", "test": "squad/dev-v1.1.json"},
+        hub="rajpurkar/squad", revision="7b6d24c440a36b6815f21b70d25016731768db1f",
+        hub_splits={"train": "train", "test": "validation"}),
+    "openbookqa": Reader(  # with the facts, which its files "Additional" have
+        _openbookqa, drop_repeats=True,
+        local={split: f"openbookqa/{split}_complete.jsonl" for split in ("train", "dev", "test")},
+        instead={"train": "openbookqa/llm_adapters_train.parquet", "test": "openbookqa/llm_adapters_test.parquet"},
+        stand_ins=dict.fromkeys(("train", "test"), "the question without its fact, from LLM-Adapters"),
+        hub="allenai/openbookqa", config="additional", revision="388097ea7776314e93a529163e0fea805b8a6454",
+        hub_splits={"train": "train", "dev": "validation", "test": "test"}),
+    "qasc": Reader(
+        _qasc, drop_repeats=True, local={"train": "qasc/train.jsonl", "test": "qasc/dev.jsonl"},
+        hub="allenai/qasc", revision="a34ba204eb9a33b919c10cc08f4f1c8dae5ec070",
+        hub_splits={"train": "train", "test": "validation"}),
+    "arc": Reader(
+        _science, drop_repeats=True,
+        local={split: f"arc/ARC-Challenge-{split.capitalize()}.jsonl" for split in ("train", "dev", "test")},
+        hub="allenai/ai2_arc", config="ARC-Challenge", revision="210d026faf9955653af8916fad021475a3f00453",
+        hub_splits={"train": "train", "dev": "validation", "test": "test"}),
+    "ecqa": Reader(
+        _ecqa, drop_repeats=True, prompts="cqa",  # the questions are those of CommonsenseQA
+        local={"train": "ecqa/cqa_data_train.csv", "dev": "ecqa/cqa_data_val.csv", "test": "ecqa/cqa_data_test.csv"},
+        hub="yangdong/ecqa", hub_splits={"train": "train", "dev": "validation", "test": "test"}),
     "table": Reader(understand=understand),
 }

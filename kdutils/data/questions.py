@@ -14,6 +14,7 @@ from kdutils.errors import LONGEST, StudyError, shown
 
 SPLITS = ("train", "dev", "test")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CONTEXT = "Context:"  # begins the line of the passage in every text that a model reads
 FAULTS = 20  # faulty rows that a message names
 HALF = "half of a character (a lone surrogate); save the file again as UTF-8"
 Places = Mapping[Hashable, tuple[str, int]]
@@ -106,12 +107,16 @@ def _fault_of(item, unlabelled=False):
     if item["split"] not in SPLITS:
         wrong = f"is none of {', '.join(SPLITS)}"
         return f"field 'split': {shown(item['split'])} {wrong}", f"field 'split' {wrong}", shown(item["split"], 20)
-    for field in ("choices", "human_explanations"):
-        if not isinstance(item[field], (list, tuple, np.ndarray)):
-            return f"field '{field}': {shown(item[field])} is not a list", f"field '{field}' is not a list"
-    texts = {"id": [item["id"]], "question": [item["question"]], "answer": [item["answer"]],
-             "context": [item.get("context") or ""],
-             "choices": item["choices"], "human_explanations": item["human_explanations"]}
+    context = item.get("context", "")
+    if not isinstance(context, str):
+        return (f"field 'context': {shown(context)} is not a text", "field 'context' is not a text")
+    others = item.get("other_answers", [])
+    for field, value in (("choices", item["choices"]), ("human_explanations", item["human_explanations"]),
+                         ("other_answers", others)):
+        if not isinstance(value, (list, tuple, np.ndarray)):
+            return f"field '{field}': {shown(value)} is not a list", f"field '{field}' is not a list"
+    texts = {"id": [item["id"]], "context": [context], "question": [item["question"]], "answer": [item["answer"]],
+             "choices": item["choices"], "human_explanations": item["human_explanations"], "other_answers": others}
     for field, values in texts.items():
         if any(isinstance(value, str) and not is_whole_text(value) for value in values):
             return (f"field '{field}': {HALF}",)
@@ -190,14 +195,24 @@ def drop_repeats(frame: pd.DataFrame, places: Places) -> tuple[pd.DataFrame, int
 
 
 def question_key(item: Mapping) -> str:
-    """Return what identifies a question: its words and those of its context, in any case and order of choices."""
-    words = " ".join([*filter(None, [item.get("context")]), item["question"], "|", *sorted(item["choices"])])
+    """Return what identifies a question: its words, with those of context and choices.
+
+    The order of the choices, case and space do not count.
+    """
+    words = " ".join([full_question(item), "|", *sorted(item["choices"])])
     return " ".join(words.casefold().split())
 
 
 def full_question(item: Mapping) -> str:
-    """Return the text of a question with its context, if it has one, before it."""
-    return "\n\n".join(filter(None, [item.get("context"), item["question"]]))
+    """Return the text of a question, with its context (a passage), if it has one, on the line before it."""
+    context = item.get("context") or ""
+    return f"{context}\n{item['question']}" if context else item["question"]
+
+
+def format_question(item: Mapping) -> str:
+    """Return the lines ``Context: …``, if there is a context, and ``Question: …``, as models read them."""
+    context = item.get("context") or ""
+    return (f"{CONTEXT} {context}\n" if context else "") + f"Question: {item['question']}"
 
 
 def format_choices(choices: Sequence[str]) -> str:

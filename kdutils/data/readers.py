@@ -23,10 +23,11 @@ from kdutils.data.questions import (
     drop_repeats,
     find_pair_faults,
     find_row_faults,
+    full_question,
     raise_faults,
 )
 from kdutils.data.records import read_records
-from kdutils.data.tables import QUESTIONS
+from kdutils.data.tables import QUESTIONS, fill_columns, path_kind
 from kdutils.errors import StudyError, first_line, shown
 from kdutils.runs import project_path
 
@@ -56,7 +57,7 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     if READERS[dataset].make:
         made = check_questions(READERS[dataset].make(seed), dataset)
         made.attrs.setdefault("notes", {})
-        return made
+        return fill_columns(made)
     read = examine_questions(dataset, folder, files, seed, revision, unlabelled)
     raise_faults(read.faults, read.advice)
     return read.questions(seed)
@@ -190,10 +191,28 @@ def _records(dataset, reader, folder, files, notes, revision, commits):
     folder = folder or os.environ.get("KDUTILS_DATA", "")
     if not files and not folder and reader.hub:
         return {split: _from_hub(reader, split, revision, commits) for split in reader.hub_splits}
-    records = {split: (path, read_records(path)) for split, path in question_files(dataset, folder, files).items()}
-    stand_ins = {} if files else reader.stand_ins
+    paths = question_files(dataset, folder, files)
+    records = {split: (path, _unpacked(reader, read_records(path), path)) for split, path in paths.items()}
+    stand_ins = {} if files or reader.instead and not _is_instead(reader, folder) else reader.stand_ins
     notes.update({f"{split}: {what}": len(records[split][1]) for split, what in stand_ins.items()})
     return records
+
+
+def _unpacked(reader, records, path):
+    """Return the rows that the records of a file hold."""
+    if not reader.unpack:
+        return records
+    try:
+        return [row for record in records for row in reader.unpack(record)]
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{path}: not laid out as published ({first_line(error)})") from error
+
+
+def _is_instead(reader, folder):
+    """Say whether a folder has none of the files of `local` and all of those of `instead`."""
+    there = [[path_kind(project_path(folder) / name) == "file" for name in names.values()]
+             for names in (reader.local, reader.instead)]
+    return bool(reader.instead) and not any(there[0]) and all(there[1])
 
 
 def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | None = None) -> dict[str, Path]:
@@ -201,7 +220,7 @@ def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | No
     reader, folder = READERS[dataset], folder or os.environ.get("KDUTILS_DATA", "")
     if reader.make or not files and not folder and reader.hub:
         return {}
-    paths = files or reader.local
+    paths = files or (reader.instead if _is_instead(reader, folder) else reader.local)
     if not paths:
         raise StudyError(f"dataset '{dataset}' has no files of its own; name them: files = "
                          "{'train': 'my/train.jsonl', 'test': 'my/test.jsonl'}")
@@ -276,20 +295,30 @@ def _normalised_rows(reader, records, split, source, notes, faults):
             continue
         note, place = item.pop("note", ""), item.pop("place", None)
         notes.update([f"{split}: {note}"] if note else [])
-        key = content_key(item["question"]) if reader.drop_repeats and isinstance(item.get("question"), str) else None
+        key = _key(item) if reader.drop_repeats else None
         if key and key in seen:
             notes[f"{split}: question repeated in the split"] += 1
             continue
         seen.add(key)
         if place and split == SPLIT_COLUMN:
             item["split"] = place[0]
-        item = {"split": split, "context": "", "human_explanations": [], **item}
+        item = {"split": split, "human_explanations": [], "context": "", "other_answers": [], **item}
+        if isinstance(item["context"], str):
+            item["context"] = " ".join(item["context"].split())  # an empty line would end a prompt
         if split != SPLIT_COLUMN and item["split"] != split:
             faults.append(Fault(source, row, f"field 'split': {shown(item['split'])} in the file given as '{split}'",
                                 f"field 'split' is not that of the file given as '{split}'", shown(item["split"], 20)))
             continue
         kept.append((place, row, item))
     return kept
+
+
+def _key(item):
+    """Return the letters and digits of a question with its context and choices, None if they are no texts."""
+    choices = item["choices"] if isinstance(item["choices"], (list, tuple)) else [None]
+    if not all(isinstance(text, str) for text in (item["question"], item.get("context", ""), *choices)):
+        return None
+    return content_key(" ".join([full_question(item), *sorted(choices)]))
 
 
 def _note_unused(reader, records, split, notes):
@@ -313,7 +342,7 @@ def _drop_overlap(frames, notes):
     for split in reversed(SPLITS):
         if split not in frames:
             continue
-        keys = frames[split]["question"].map(content_key)
+        keys = pd.Series([_key(item) for item in frames[split].to_dict("records")], frames[split].index, dtype=object)
         for other, known in seen.items():
             repeated = keys.isin(known)
             if repeated.any():
@@ -330,10 +359,18 @@ def _test_from_train(train, dataset, seed):
 
 
 def _drawn_from(train, dataset, split, seed):
-    """Return (train, split): a tenth of train, drawn by ``datasets`` as the published dev split was."""
+    """Return (train, split): a tenth of train, drawn by ``datasets`` as the published dev split was.
+
+    Questions on one context stay together: what is drawn is a tenth of the contexts then.
+    """
     from datasets import Dataset
 
     if len(train) < 2:
         raise StudyError(f"{dataset}: {len(train)} training question cannot be split into train and {split}")
-    parts = Dataset.from_dict({"row": range(len(train))}).train_test_split(test_size=DEV_SHARE, seed=seed)
-    return train.iloc[parts["train"]["row"]], train.iloc[parts["test"]["row"]].assign(split=split)
+    groups = {}
+    for row, context in enumerate(train["context"]):
+        groups.setdefault(context or row, []).append(row)
+    rows = list(groups.values()) if len(groups) > 1 else [[row] for row in range(len(train))]
+    parts = Dataset.from_dict({"row": range(len(rows))}).train_test_split(test_size=DEV_SHARE, seed=seed)
+    kept, drawn = ([row for group in parts[name]["row"] for row in rows[group]] for name in ("train", "test"))
+    return train.iloc[kept], train.iloc[drawn].assign(split=split)

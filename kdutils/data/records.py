@@ -26,10 +26,10 @@ _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # b
 def read_records(path: Path | str) -> list[dict[str, Any]]:
     """Return the rows of a file as dicts with plain values; the ending of its name decides the format.
 
-    Formats: Parquet; JSON (one list, or one object per line); CSV (.csv or .tsv, separated by commas, semicolons or
-    tabs, every value a text); a workbook of Excel or OpenDocument (its first sheet); Arrow (a file or a folder written
-    by ``Dataset.save_to_disk``). Raises StudyError that
-    names the file and, for JSON and CSV, the faulty rows.
+    Formats: Parquet; JSON (one list, one object, or one object per line); CSV (.csv or .tsv, separated by commas,
+    semicolons or tabs, every value a text); a workbook of Excel or OpenDocument (its first sheet); Arrow (a file or a
+    folder written by ``Dataset.save_to_disk``). Raises StudyError that names the file and, for JSON and CSV, the faulty
+    rows.
     """
     path = Path(path)
     kind = path_kind(path)
@@ -63,9 +63,10 @@ def _plain_records(table, where):
 
 def _read_json(path):
     text, records, faults = _read_text(path), [], []
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith("[") or re.match(r"\s*\{\s*\n", text):  # an object over several lines is one record
         try:
             parts, parse = json.loads(text), lambda part: part
+            parts = parts if isinstance(parts, list) else [parts]
         except (ValueError, RecursionError) as error:
             raise StudyError(f"{path}: not readable JSON ({error})") from error
     else:
@@ -110,11 +111,13 @@ def _records_of(lines, path):
     names = [str(name).strip() for name in lines[0]] if lines else []
     while names and not names[-1]:
         names.pop()  # empty columns of a spreadsheet
+    while lines and not any(str(cell).strip() for cell in lines[-1]):
+        lines.pop()  # empty rows of a spreadsheet
+    if names and not names[0] and [str(cells[0]) for cells in lines[1:]] == [str(row) for row in range(len(lines) - 1)]:
+        names, lines = names[1:], [cells[1:] for cells in lines]  # the index of a data frame of pandas
     for name in names:
         if names.count(name) > 1 or not name:
             raise StudyError(f"{path}: " + (f"duplicate column {shown(name)}" if name else "a column has no name"))
-    while lines and not any(str(cell).strip() for cell in lines[-1]):
-        lines.pop()  # empty rows of a spreadsheet
     raise_faults([Fault(str(path), row, "another number of fields than the header")
                   for row, cells in enumerate(lines[1:])
                   if len(cells) < len(names) or any(str(cell).strip() for cell in cells[len(names):])])

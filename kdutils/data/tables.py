@@ -23,9 +23,10 @@ QUESTIONS = pa.schema(
         ("id", pa.string()),  # unique in the table
         ("split", pa.string()),  # train, dev or test
         ("question", pa.string()),
-        ("context", pa.string()),  # a passage that the question is about, "" for none
+        ("context", pa.string()),  # a passage that is read before the question, on one line; "" for none
         ("choices", _TEXTS),  # at least two; empty if the answer is free text
         ("answer", pa.string()),  # one of the choices, or free text; "" before a teacher has answered the question
+        ("other_answers", _TEXTS),  # further free-text answers that are right; empty for most data sets
         ("human_explanations", _TEXTS),  # written by people; empty if the data set has none
     ]
 )
@@ -65,7 +66,8 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
 NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
-ADDED = {"context": "", "sample": 0}  # columns that tables of earlier versions lack, with the value that says the same
+# Columns that tables of earlier versions lack, and the function that makes their empty value.
+ADDED = {"questions": {"context": str, "other_answers": list}, "explanations": {"sample": int}, "predictions": {}}
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
@@ -92,6 +94,13 @@ def read_table(path: Path | str, name: str) -> pd.DataFrame:
         elif field.type == pa.string():
             frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
     return frame
+
+
+def fill_columns(frame: pd.DataFrame, name: str = "questions") -> pd.DataFrame:
+    """Return a table `name` (a key of SCHEMAS) with the columns of ADDED that it lacks."""
+    empty = {column: [kind() for _ in range(len(frame))] for column, kind in ADDED[name].items()
+             if column not in frame.columns}
+    return frame.assign(**empty) if empty else frame
 
 
 def read_split(path: Path | str, split: str) -> pd.DataFrame:
@@ -176,18 +185,10 @@ def path_kind(path: Path | str) -> str:
     return "file"
 
 
-def _with_added(frame, schema):
-    """Return the frame with the columns of ADDED that it lacks."""
-    for column, value in ADDED.items():
-        if column in schema.names and column not in frame.columns:
-            frame = frame.assign(**{column: value})
-    return frame
-
-
 def _as_table(frame, name, path):
     """Return a data frame as an Arrow table with the schema `name`; StudyError if it does not fit."""
     schema = SCHEMAS[name]
-    frame = _with_added(frame, schema)
+    frame = fill_columns(frame, name)
     missing = [column for column in schema.names if column not in frame.columns]
     if missing:
         raise StudyError(f"{path}: column '{missing[0]}' is missing from a table of {name}")

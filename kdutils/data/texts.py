@@ -94,12 +94,12 @@ def lower_words(text: str) -> list[str]:
 
 
 def question_words(item: dict) -> list[str]:
-    """Return the words of a question (a record of tables.QUESTIONS) and of its choices, in their order.
+    """Return the words of a question (a record of tables.QUESTIONS), its context and its choices, in their order.
 
     What a word is: see split_characters. The LAYOUT of a question holds none.
     """
     question = [item["question"][start:end] for start, end in spans_between(item["question"], LAYOUT)]
-    runs = WORDS.findall(" ".join([*question, *item["choices"]]))
+    runs = WORDS.findall(" ".join([item.get("context") or "", *question, *item["choices"]]))
     return [word for run in runs for word, *_ in split_characters(run)]
 
 
@@ -310,6 +310,7 @@ def _choice_in(text, choices):
 _LONGEST_CHARACTER = 8  # tokens that one character may take
 _FAR = 16  # a token begins at most so many characters behind the token before it
 _TAG_BEHIND = re.compile(r"\n\[\w+\]$")  # see student.methods.place_tag
+_BEHIND_CONTEXT = re.compile(r"(?:\[\w+\] )?Context: .*(\nQuestion: )")  # see questions.format_question
 
 
 def locate_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -360,12 +361,15 @@ def count_tokens_before(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[st
 def kept_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, count: int, limit: int) -> list[int]:
     """Return which of the `count` tokens of a source text are left if at most `limit` may be read.
 
-    These are the first ones and the last one; if a task tag is behind the text, the last ones from the tag on.
+    These are the first ones and the last one. A task tag behind the text is kept, too, and so is the question behind
+    a context, if it fits: then it is the context that is cut.
     """
     if count <= limit:
         return list(range(count))
-    tag = _TAG_BEHIND.search(text)
-    tail = min(count - count_tokens_before(tokenizer, [text], [tag.start()])[0], limit) if tag else 1
+    behind, tag = _BEHIND_CONTEXT.match(text), _TAG_BEHIND.search(text)
+    starts = ([behind.start(1)] if behind else []) + ([tag.start()] if tag else [])
+    tails = [count - before for before in count_tokens_before(tokenizer, [text] * len(starts), starts)]
+    tail = next((tail for tail in tails if tail <= limit), limit if tails else 1)
     return [*range(limit - tail), *range(count - tail, count)]
 
 

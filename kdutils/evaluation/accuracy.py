@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from kdutils.data.answers import exact_match, overlap_f1, parse_number
 from kdutils.errors import StudyError
 from kdutils.stats.accuracy import bootstrap_mean
 
@@ -30,15 +31,26 @@ def accuracy_of_seeds(predictions: pd.DataFrame, questions: pd.DataFrame) -> dic
 
     accuracy: right answers. exact: texts equal to the target text. unread: texts in which no answer was found.
     no_choice: answers that are not among the choices, unread ones included; 0 for free text. A student with many of
-    them can be worse than blind guessing.
+    them can be worse than blind guessing. If some questions have a free-text answer that is no number: exact_match and
+    f1 of these questions, as the authors of SQuAD define them (data.answers), the mean over questions.
     """
+    short = {item["id"]: [item["answer"], *item.get("other_answers", ())] for item in questions.to_dict("records")
+             if not len(item["choices"]) and parse_number(item.get("answer", "0")) is None}
     choices = dict(zip(questions["id"], map(set, questions["choices"]), strict=True))
     outside = pd.Series([bool(choices[key]) and answer not in choices[key] for key, answer
                          in zip(predictions["id"], predictions["predicted"], strict=True)], index=predictions.index)
     return {int(seed): {"accuracy": float(group["correct"].mean()), "exact": float(group["exact"].mean()),
                         "unread": float((group["predicted"] == "").mean()),
-                        "no_choice": float(outside[group.index].mean())}
+                        "no_choice": float(outside[group.index].mean()), **_short_answer_scores(group, short)}
             for seed, group in predictions.groupby("seed")}
+
+
+def _short_answer_scores(predictions, short):
+    """Return {"exact_match", "f1"} over the questions of `short` ({id: right answers}), {} if there is none."""
+    rows = [(answer, short[key]) for key, answer in zip(predictions["id"], predictions["predicted"], strict=True)
+            if key in short]
+    return {name: float(np.mean([score(*row) for row in rows]))
+            for name, score in (("exact_match", exact_match), ("f1", overlap_f1)) if rows}
 
 
 def cell_accuracy(predictions: pd.DataFrame, questions: pd.DataFrame) -> dict[str, float]:

@@ -44,6 +44,7 @@ The ranked words come from teacher.word_scores.driving_words; nothing here loads
 import numpy as np
 import pandas as pd
 
+from kdutils.data.questions import full_question
 from kdutils.data.texts import names_answer
 from kdutils.stats.accuracy import bootstrap_mean
 
@@ -112,7 +113,7 @@ def worked_example(overlaps: pd.DataFrame, predictions: pd.DataFrame, questions:
     row = (overlapping if len(overlapping) else overlaps).iloc[0]
     prediction = predictions[(predictions["id"] == row["id"]) & (predictions["seed"] == row["seed"])].iloc[0]
     question = questions[questions["id"] == row["id"]].iloc[0]
-    texts = {"question": question["question"], "choices": ", ".join(question["choices"]),
+    texts = {"question": full_question(question), "choices": ", ".join(question["choices"]),
              "answer given": prediction["predicted"], "explanation": prediction["explanation"],
              "words that drive the answer": row["words"],
              **{name: f"{row[name]:.3f}" if row[name] == row[name] else "–" for name in MEASURES[:3]}}

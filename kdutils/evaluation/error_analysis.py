@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from kdutils.data.answers import is_right
-from kdutils.data.questions import LETTERS
+from kdutils.data.questions import LETTERS, full_question
 from kdutils.data.tables import learnt_stage
 from kdutils.data.texts import argues_for, count_words, names_answer
 
@@ -138,11 +138,12 @@ def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataF
     for name, flag in tested.items():
         having, lacking = gain[flag].to_numpy(), gain[~flag].to_numpy()
         row = {"rationale": name, "with": len(having), "without": len(lacking)}
+        if len(having) and len(lacking):
+            row["effect"] = having.mean() - lacking.mean()
         if min(len(having), len(lacking)) >= 2 and having.var() + lacking.var() > 0:
             test = ttest_ind(having, lacking, equal_var=False)
             interval = test.confidence_interval(0.95)
-            row |= {"effect": having.mean() - lacking.mean(), "low": interval.low, "high": interval.high,
-                    "p": test.pvalue}
+            row |= {"low": interval.low, "high": interval.high, "p": test.pvalue}
         rows.append(row)
     return pd.DataFrame(rows, columns=["rationale", "with", "without", "effect", "low", "high", "p"])
 
@@ -168,6 +169,6 @@ def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFr
         for key in drawn:
             said = {name: ", ".join(sorted(set(table.loc[table["id"] == key, "predicted"].map(lambda a: a or "–"))))
                     for name, table in (("first says", first), ("second says", second))}
-            rows.append({"verdict": verdict, "question": items.at[key, "question"], "choices": items.at[key, "choices"],
-                         "answer": items.at[key, "answer"], **said})
+            rows.append({"verdict": verdict, "question": full_question(items.loc[key]),
+                         "choices": items.at[key, "choices"], "answer": items.at[key, "answer"], **said})
     return pd.DataFrame(rows, columns=["verdict", "question", "choices", "answer", "first says", "second says"])

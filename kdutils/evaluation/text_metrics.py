@@ -25,7 +25,7 @@ Measures of the text alone:
 ``distractors``
     The share of the other choices that it names; None without choices.
 ``copied``
-    The share of its three-word sequences that occur in the question.
+    The share of its three-word sequences that occur in the question or its context.
 
 Measures of truth, where what a text says can be checked (the embedded world, mini_world.truth_of):
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kdutils.data.datasets import READERS
 from kdutils.experiments.steps import (
     COMPARISON,
     DATA,
@@ -137,9 +138,12 @@ def asked_with(settings: dict, teacher: str, prompting: str) -> dict:
 
 
 def prompts_of(settings: dict, dataset: str) -> str:
-    """Return the name under which prompts and published files of a data set are found: that of its reader, if any."""
-    reader = settings["datasets"][dataset].get("reader", "")
-    return dataset if reader in ("", "table") else reader
+    """Return the name under which prompts and published files of a data set are found.
+
+    It is the name that its reader gives (datasets.Reader.prompts), else that of its reader, if it has one.
+    """
+    reader = settings["datasets"][dataset].get("reader", "") or dataset
+    return dataset if reader not in READERS or reader == "table" else READERS[reader].prompts or reader
 
 
 def is_unlabelled(entry: dict) -> bool:

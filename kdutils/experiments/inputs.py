@@ -210,9 +210,8 @@ def files_of(job: Job) -> list[Path]:
     files = [path for name in _models_of(given) for folder in _model_folders(name) for path in _below(folder)
              if not path.is_relative_to(own)]
     if job.kind == "data" and (given.get("folder") or data):
-        reader = READERS[given.get("reader") or given["dataset"]]
-        for file in (given.get("files") or reader.local).values():
-            files += _below(project_path(given.get("folder") or data) / file)
+        paths = question_files(given.get("reader") or given["dataset"], given.get("folder", ""), given.get("files"))
+        files += [file for path in paths.values() for file in _below(path)]
     if given.get("backend") == "published":
         if given.get("published_folder") or data:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from kdutils.data.answers import CONCLUSION, format_answer, format_conclusion, is_right, parse_answer
+from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion, parse_answer
 from kdutils.data.texts import count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
 from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
@@ -146,8 +146,8 @@ def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list
     answers = list(dict.fromkeys(text for item in items for text in [item["answer"], *item["choices"]]))
     written = dict(zip(answers, _written(tokenizer, [says(answer) for answer in answers]), strict=True))
     lost = {answer for answer, text in written.items() if _letters(text) != _letters(says(answer))}
-    unread = {item["id"]: not is_right(parse_answer(written[item["answer"]], item["choices"])[0], item["answer"],
-                                       item["choices"]) for item in items}
+    unread = {item["id"]: not answered_right(parse_answer(written[item["answer"]], item["choices"])[0], item)
+              for item in items}
     gone = [item for item in items if item["answer"] in lost or unread[item["id"]]]
     learnt = map(as_explained, (explained or {}).values()) if method_of(method).explanation is not None else []
     texts = [text for one in learnt for text in [*one.rationales, *one.counterfactuals.values()] if text]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
-from kdutils.data.questions import format_choices
+from kdutils.data.questions import format_choices, format_question
 from kdutils.data.tables import learnt_stage
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
@@ -127,14 +127,12 @@ class Method:
 # The texts
 
 def format_source(item: dict, tag: str = "", rationale: str = "", place: str = "before") -> str:
-    """Return the source text of a question, with its context and a rationale to follow where there are any.
-
-    The context is behind the choices, so that a text that is too long loses of the context and not of the question.
+    """Return the source text of a question, with its context before it, a rationale to follow, if given, at its end,
+    and the tag at its place.
     """
     choices = f"\nChoices: {format_choices(item['choices'])}" if item["choices"] else ""
     follow = f"\nRationale: {rationale}" if rationale else ""
-    context = f"\nContext: {item['context']}" if item.get("context") else ""
-    return place_tag(f"Question: {item['question']}{choices}{context}{follow}", tag, place)
+    return place_tag(f"{format_question(item)}{choices}{follow}", tag, place)
 
 
 def place_tag(source: str, tag: str, place: str) -> str:

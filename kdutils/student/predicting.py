@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
-from kdutils.data.answers import MARKER, is_right, parse_answer
+from kdutils.data.answers import MARKER, answered_right, parse_answer
 from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
 from kdutils.hub import device, is_memory_error, model_context
@@ -333,7 +333,7 @@ def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: 
         else:
             texts = generate(model, tokenizer, sources, limit, stop=stop)
             answers = [parse_answer(text, item["choices"])[0] for text, item in zip(texts, items, strict=True)]
-        right = [is_right(answer, item["answer"], item["choices"]) for answer, item in zip(answers, items, strict=True)]
+        right = [answered_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         return sum(right) / len(right)
 
     return accuracy
@@ -382,7 +382,7 @@ def _record(asks: Method, item, text, explanation=None):
 
 def _as_record(item, generated, predicted, exact, explanation):
     return {"id": item["id"], "split": item["split"], "answer": item["answer"], "generated": generated,
-            "predicted": predicted, "correct": is_right(predicted, item["answer"], item["choices"]), "exact": exact,
+            "predicted": predicted, "correct": answered_right(predicted, item), "exact": exact,
             "explanation": explanation}
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 BACKENDS = ("hf", "openai", "published")  # how a teacher is reached: see backends.py
 QUANTIZATIONS = ("none", "int8", "nf4")  # of a teacher of the backend hf
 CONTRASTS = ("wrong", "empty")  # what contrastive decoding sets the right answer against
-ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", "random")
+PERTURBATIONS = ("occlusion", "shapley_sampling", "lime")  # attributions that leave words out and need no gradient
+ATTRIBUTIONS = ("saliency", "input_x_gradient", "integrated_gradients", "attention_rollout", *PERTURBATIONS, "random")
 ATTRIBUTION_TARGETS = ("gold", "own")  # the answer whose probability is attributed to words
 PUBLISHED_TEACHERS = {"llama": "Llama-2-13B", "qwen": "Qwen3-30B-A3B-Instruct-2507", "palm": "PaLM-540B",
                       "people": "people"}

@@ -3,7 +3,7 @@
 ``prompts/<data set>/<file>.txt``, or the same file in a folder of one's own, holds worked examples ("shots") and, last,
 the layout of the item with slots such as
 ``{question}``. Blank lines separate the blocks. The shots come first, so that they are the shared prefix of all prompts
-and can be computed once.
+and can be computed once. A line with the slot ``{context}`` is left out for a question without a context.
 """
 
 import random
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.questions import format_choices, full_question
+from kdutils.data.tables import fill_columns
 from kdutils.errors import StudyError, first_line, short
 from kdutils.runs import project_path
 
@@ -142,13 +143,14 @@ def _prompts(questions, parts, given_answer, **columns):
     shots, item = parts
     if not given_answer:
         item = item.rpartition("{answer}")[0].rstrip()
-    asked = questions.assign(context="") if "context" not in questions else questions
+    asked = fill_columns(questions)
     if "{context}" not in item:  # a prompt that was written without a passage in mind
-        asked = asked.assign(question=[full_question(one) for one in asked.to_dict("records")])
-    rows = zip(asked["question"], asked["context"], asked["choices"], *columns.values(), strict=True)
-    return [shots + fill(item, question=question, context=context, choices=format_choices(choices),
-                         **dict(zip(columns, values, strict=True)))
-            for question, context, choices, *values in rows]
+        asked = asked.assign(context="", question=[full_question(one) for one in asked.to_dict("records")])
+    plain = "".join(line for line in item.splitlines(keepends=True) if "{context}" not in line)
+    rows = zip(asked["context"], asked["question"], asked["choices"], *columns.values(), strict=True)
+    return [shots + fill(item if context else plain, context=context, question=question,
+                         choices=format_choices(choices), **dict(zip(columns, values, strict=True)))
+            for context, question, choices, *values in rows]
 
 
 def wrong_answers(questions: pd.DataFrame, count: int = -1, seed: int = 0) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.mini_world import truth_of
+from kdutils.data.questions import full_question
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -234,7 +235,7 @@ def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int,
         elif row["stage"] != "critique" and argues_for(row["text"], row["answer"], item["choices"]) is False:
             faults.append("argues for another answer")
         rows.append({"stage": row["stage"], "verdict": ", ".join(faults) or "nothing found",
-                     "question": item["question"], "choices": item["choices"], "asserted": row["answer"],
+                     "question": full_question(item), "choices": item["choices"], "asserted": row["answer"],
                      "raw": row["text"] if row["raw"].startswith("[[") else row["raw"],  # not the scores of its words
                      "faulty": bool(faults)})
     table = pd.DataFrame(rows, columns=["stage", "verdict", "question", "choices", "asserted", "raw", "faulty"])

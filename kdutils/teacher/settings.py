@@ -183,14 +183,16 @@ class ExplainTokens(Settings):
     questions: Text = of_grid(QUESTIONS, "table of questions")
     dataset: str = of_grid("mini", "name of the data set")
     model: ModelName = Field("kdutils/mini/example/students/seed-0", description="fine-tuned teacher, folder or Hub id")
-    attribution: Attribution = Field("saliency", description="saliency, input_x_gradient, integrated_gradients, "
-                                                             "attention_rollout or random")
+    attribution: Attribution = Field(
+        "saliency", description="how words are scored, one of ATTRIBUTIONS (kdutils.teacher.choices)")
     k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="words per question")
     target: Literal[*ATTRIBUTION_TARGETS] = Field(
         "gold", description="gold: explain the right answer, own: explain the teacher's answer")
     frame: Texts = Field(["Premise:", "Hypothesis:", "What is the relationship?"],
                          description="layout of a question, never chosen")
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="points on the path of integrated gradients")
+    evaluations: Annotated[int, Field(ge=8, le=1_000_000)] = Field(
+        512, description="evaluations of the teacher per question, of shapley_sampling and lime")
     random_weights: bool = Field(False, description="control: a teacher of the same shape that has learnt nothing")
     compare: Annotated[list[Attribution], AfterValidator(unique)] = Field(
         ["attention_rollout", "random"], description="further attributions to compare with the first")

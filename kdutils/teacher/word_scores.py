@@ -14,8 +14,10 @@ import json
 import math
 import random
 import re
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,7 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import is_complete
-from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS
+from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS, PERTURBATIONS
 from kdutils.teacher.progress import show_progress
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ SETTINGS = {
     "target": "gold",  # explain the gold answer, or the teacher's own greedy prediction
     "frame": [],  # texts inside the questions that are layout and never chosen, such as "Premise:"
     "steps": 64,  # points on the path of integrated gradients
+    "evaluations": 512,  # of the model per question, of shapley_sampling and lime
     "random_weights": False,  # control: a teacher of the same shape that has learnt nothing
     "seed": 0,  # draws random words and random weights
     "max_source_tokens": 512,  # a longer source is an error: a word that is cut off could never be chosen
@@ -77,10 +80,11 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     `text` holds the words in input order, joined by one space. `raw` holds every eligible word as JSON,
     ``[[word, score, start, end], …]``, in characters of the source. `answer` is the answer that was explained, so that
     no student learns from the explanation of an own prediction that is wrong. ``attrs["notes"]`` has counts,
-    ``attrs["completeness_errors"]`` {id: error} for integrated gradients. Raises StudyError for an unknown setting, an
-    unsuitable model or tokenizer, a source that is too long, and scores that are not finite.
+    ``attrs["completeness_errors"]`` {id: error} for integrated gradients, ``attrs["seconds"]`` the time taken. Raises
+    StudyError for an unknown setting, an unsuitable model or tokenizer, a source that is too long, and scores that are
+    not finite.
     """
-    settings, items = _checked(settings), questions.to_dict("records")
+    settings, items, started = _checked(settings), questions.to_dict("records"), time.perf_counter()
     sources, targets = list(sources), list(targets)
     if not len(items) == len(sources) == len(targets) > 0:
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
@@ -101,6 +105,7 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     table = pd.DataFrame([_record(item, answer, found, settings["k"], len(ids))
                           for item, answer, found, ids in zip(items, answers, scored, encoded["input_ids"],
                                                               strict=True)])
+    table.attrs["seconds"] = time.perf_counter() - started
     table.attrs["notes"] = {
         "source tokens": sum(map(len, encoded["input_ids"])), "eligible words": sum(map(len, words)),
         "fewer than k words": int((table["completion_tokens"] < settings["k"]).sum()),
@@ -151,7 +156,8 @@ def _scored(model, tokenizer, items, words, encoded, target_ids, given, settings
                for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
     scored, errors = [None] * len(items), [None] * len(items)
     for done, (row, scores, error) in enumerate(
-            token_scores(model, encoded["input_ids"], target_ids, special, settings, given), 1):
+            token_scores(model, encoded["input_ids"], target_ids, special, settings, given,
+                         [word_numbers(*row) for row in zip(words, offsets, strict=True)]), 1):
         if not all(map(math.isfinite, scores)):
             raise StudyError(f"question {items[row]['id']!r}: its {settings['attribution']} scores are not finite "
                              "numbers; look at the teacher's weights and training")
@@ -181,7 +187,7 @@ def _checked(settings):
     for name, known in (("attribution", ATTRIBUTIONS), ("target", ATTRIBUTION_TARGETS)):
         if settings[name] not in known:
             raise StudyError(f"{name}: unknown '{settings[name]}'; known: {', '.join(known)}")
-    for name in ("k", "steps", "token_budget", "max_source_tokens", "max_new_tokens"):
+    for name in ("k", "steps", "evaluations", "token_budget", "max_source_tokens", "max_new_tokens"):
         if not isinstance(settings[name], int) or settings[name] < 1:
             raise StudyError(f"{name}: {settings[name]!r} is not a whole number of at least 1")
     if not isinstance(settings["frame"], list) or not all(settings["frame"]):
@@ -274,18 +280,21 @@ def _cut(tokenizer, sources, encoded, limit):
 # Words
 
 def eligible_spans(item: dict, source: str, frame: Iterable[str] = ()) -> list[tuple[int, int]]:
-    """Return [(start, end)], in characters of `source`: the text of the question and of each of its choices.
+    """Return [(start, end)], in characters of `source`: the text of context, question and each of the choices.
 
-    The rest is layout (task tag, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are the texts of
-    `frame` inside the question. `source` must hold the question and, after it, the choices as one lettered line.
+    The rest is layout (task tag, ``Context:``, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are
+    the texts of `frame` inside the question. `source` must hold the context, if there is one, the question and, after
+    it, the choices as one lettered line.
     """
-    listed = format_choices(item["choices"])
+    listed, context = format_choices(item["choices"]), item.get("context") or ""
     place = source.rfind(listed)
     start = source.rfind(item["question"], 0, max(place, 0))
-    if min(place, start) < 0:
+    before = source.rfind(context, 0, max(start, 0))
+    if min(place, start, before) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
-                         "'(a) … (b) …'; pass the text that the teacher was trained on")
-    spans = spans_between(source, frame, start, start + len(item["question"]))
+                         "'(a) … (b) …', with the context before it; pass the text that the teacher was trained on")
+    spans = [(before, before + len(context))] if context else []
+    spans += spans_between(source, frame, start, start + len(item["question"]))
     for choice in item["choices"]:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
@@ -331,6 +340,12 @@ def merge_words(words: list[tuple[str, int, int]], offsets: list[tuple[int, int]
     return merged
 
 
+def word_numbers(words: list[tuple[str, int, int]], offsets: list[tuple[int, int]]) -> list[int]:
+    """Return the number of the word to which each token belongs, -1 for none; of two words in a token, the first."""
+    return [next((number for number, (_, start, end) in enumerate(words)
+                  if first < last and first < end and last > start), -1) for first, last in offsets]
+
+
 def best_words(scored: list[Word], k: int) -> list[str]:
     """Return the k best words of ranked_words, in input order; fewer where there are fewer."""
     return [place[0] for place in sorted(ranked_words(scored)[:k], key=lambda place: place[2])]
@@ -359,21 +374,26 @@ def random_scores(words: list[tuple[str, int, int]], seed: int, question_id: str
 # Scores of tokens
 
 def token_scores(model: "PreTrainedModel", sources: list[list[int]], targets: list[list[int]], special: set[int],
-                 settings: dict, given: list[int] | None = None) -> Iterator[tuple[int, list[float], float | None]]:
+                 settings: dict, given: list[int] | None = None,
+                 parts: list[list[int]] | None = None) -> Iterator[tuple[int, list[float], float | None]]:
     """Yield (row, S scores, completeness error) for each row of `sources` and `targets`, lists of token ids.
 
     A batch has rows of similar length and at most settings["token_budget"] tokens, padding included. The scores of a
     row do not depend on its batch. The error is None except for integrated gradients. `special`: the tokens that the
     baseline of integrated gradients keeps. `given`: how many tokens at the beginning of each target are read but not
-    explained (default: none).
+    explained (default: none). `parts`: per source the number of the word of each token, -1 for a token that is never
+    left out; the PERTURBATIONS leave out whole words (default: each token that is not `special`).
     """
+    parts = parts or [[-1 if token in special else place for place, token in enumerate(source)] for source in sources]
     given = given or [0] * len(targets)
     for rows in _batches([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
                          settings["token_budget"]):
         batch = _padded(model, [sources[row] for row in rows], [targets[row] for row in rows],
                         [given[row] for row in rows])
         errors = [None] * len(rows)
-        if settings["attribution"] == "attention_rollout":
+        if settings["attribution"] in PERTURBATIONS:
+            scores = perturbation_scores(model, batch, [parts[row] for row in rows], settings)
+        elif settings["attribution"] == "attention_rollout":
             scores = attention_scores(model, batch)
         elif settings["attribution"] == "integrated_gradients":
             scores, errors = integrated_gradients(model, batch, special, settings["steps"], settings["token_budget"])
@@ -416,6 +436,13 @@ def target_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "to
     return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
 
 
+def mean_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor", decoder: "torch.Tensor",
+               target: "torch.Tensor", counted: "torch.Tensor") -> "torch.Tensor":
+    """Return the mean log p of the counted target tokens of each row, (rows,), given source `embeddings`, (rows, S, D).
+    """
+    return target_log_p(model, embeddings, mask, decoder, target, counted).sum(-1) / counted.sum(-1)
+
+
 def gradient_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", attribution: str) -> "torch.Tensor":
     """Return the mean over a row's target tokens of each source token's score, (rows, S).
 
@@ -454,18 +481,60 @@ def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tenso
     import torch
     from captum.attr import IntegratedGradients
 
-    def mean_log_p(embeddings, mask, decoder, target, counted):
-        return target_log_p(model, embeddings, mask, decoder, target, counted).sum(-1) / counted.sum(-1)
-
     source, embed = batch["source"], model.get_input_embeddings()
     keeps = torch.isin(source, torch.tensor(sorted(special), device=source.device))
     baseline = embed(torch.where(keeps, source, model.config.pad_token_id))
     tokens = source.shape[1] + batch["target"].shape[1]
-    parts, errors = IntegratedGradients(mean_log_p).attribute(
+    parts, errors = IntegratedGradients(partial(mean_log_p, model)).attribute(
         embed(source), baseline, n_steps=steps, internal_batch_size=max(len(source), token_budget // tokens),
         additional_forward_args=tuple(batch[name] for name in ("mask", "decoder", "target", "counted")),
         return_convergence_delta=True)
     return parts.sum(-1).abs().detach(), errors.tolist()
+
+
+def perturbation_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", parts: list[list[int]],
+                        settings: dict) -> "torch.Tensor":
+    """Return the influence of each source token's word on the mean log p of the target tokens, (rows, S), by captum.
+
+    Words are left out: their tokens get the embedding of the padding token, as in the baseline of integrated gradients.
+    With v(A) the mean log p where the words A are there, and N all words, the score of word i is the absolute value of
+
+    - `occlusion`: v(N) − v(N without i) (Zeiler and Fergus 2014; Li, Monroe and Jurafsky 2016);
+    - `shapley_sampling`: the mean over random orders of the words of v(those before i, and i) − v(those before i), an
+      estimate of the Shapley value (Castro et al. 2009; Strumbelj and Kononenko 2010);
+    - `lime`: the weight of i in a ridge regression of v(A) on the words in A, over random A, each word being in it with
+      probability 1/2 (Ribeiro et al. 2016). All A have the same weight.
+
+    The second and the third evaluate the model about settings["evaluations"] times per row. They are drawn from
+    settings["seed"], alike for each row. `parts`: see token_scores.
+    """
+    import torch
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr import FeatureAblation, Lime, ShapleyValueSampling
+
+    scores, embed = torch.zeros(batch["source"].shape), model.get_input_embeddings()
+    kinds = {"occlusion": FeatureAblation, "shapley_sampling": ShapleyValueSampling, "lime": partial(
+        Lime, interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=lambda *_, **__: 1.0)}
+    method = kinds[settings["attribution"]](partial(mean_log_p, model))
+    for row, words in enumerate(parts):
+        source = batch["source"][row:row + 1, :len(words)]
+        words = torch.tensor([words], device=source.device)
+        count = int(words.max()) + 1  # the tokens that stay are one more part, without an influence
+        if not count:
+            continue
+        baseline = embed(torch.where(words < 0, source, model.config.pad_token_id))
+        more = {"occlusion": {}, "shapley_sampling": {"n_samples": max(1, settings["evaluations"] // (count + 1))},
+                "lime": {"n_samples": settings["evaluations"]}}[settings["attribution"]]
+        given = (batch["mask"][row:row + 1, :len(words[0])], *(batch[name][row:row + 1]
+                                                               for name in ("decoder", "target", "counted")))
+        at_once = max(1, settings["token_budget"] // (source.shape[1] + batch["target"].shape[1]))
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(settings["seed"])
+            found = method.attribute(
+                embed(source), baselines=baseline, additional_forward_args=given, perturbations_per_eval=at_once,
+                feature_mask=torch.where(words < 0, count, words).unsqueeze(-1), **more)
+        scores[row, :len(words[0])] = found[0, :, 0].abs().cpu() * (words[0] >= 0).cpu()
+    return scores
 
 
 def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
@@ -545,6 +614,13 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     table = [{"questions": len(rows), "words in the answer": part / words, "any answer word": some / len(rows),
               "every answer word": every / len(rows)} for part, some, every in (sums[:3], sums[3:])]
     return pd.DataFrame(table, index=["attributed", "expected at random"])
+
+
+def cost_and_share(explanations: dict[str, pd.DataFrame], questions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per attribution in {name: frame of attribute_words}: its answer_share and seconds per question."""
+    rows = [{"attribution": name, **answer_share(table, questions).loc["attributed"],
+             "seconds per question": table.attrs["seconds"] / len(table)} for name, table in explanations.items()]
+    return pd.DataFrame(rows)
 
 
 def _distinct(words):
