@@ -306,11 +306,12 @@ def test_contents_alternative_texts_parameters_and_collapsed_code(tmp_path):
     assert title(page) == "The title"
     assert len(page.ids) == len(set(page.ids))
     anchors = [link[1:] for link in page.links if link.startswith("#")]
-    assert anchors == ["same", "same-2", "cell-3"] and set(anchors) <= set(page.ids)
+    assert anchors == ["content", "contents", "same", "same-2", "cell-3"] and set(anchors) <= set(page.ids)
     assert [image["alt"] for image in page.named("img")] == ["a rising line", "figure without a description"]
     assert page.named("details") and all("open" not in value for value in page.named("details"))
     words = " ".join(" ".join(page.words).split())
     assert "Parameters of this run name value meaning alpha 0.25 (not the default) weight of predict" in words
+    assert words.index("done careful") < words.index("Parameters of this run") < words.rindex("Contents")
     assert "seeds [0, 1] students" in words and "name 'x # y' a text" in words
     assert [value["class"] for value in page.named("pre") if "class" in value] == ["output stdout", "output stderr"]
     assert "100%\ndone" in page.text and "50%" not in page.text
@@ -541,7 +542,11 @@ def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
     axis = accuracy_by_method(accuracies(), chance=0.2).axes[0]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["multitask · few_shot (n = 5)", "a$b^$ (n = 1, no interval)"]
-    assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
+    assert [text.get_text() for text in axis.texts] == ["← chance 0.20"] and axis.get_xlim()[0] > 0.4  # fitted
+    near, weak = accuracy_by_method(accuracies(), chance=0.55).axes[0], accuracies()[::-1].assign(method="x")
+    assert [text.get_text() for text in near.texts] == ["chance 0.55"] and near.lines[-1].get_xdata() == [0.55, 0.55]
+    weak.loc[weak["prompting"] != "", "method"] = "y"  # the highest mean is first, in whatever order the rows are
+    assert accuracy_by_method(weak, 0.5).axes[0].get_yticklabels()[0].get_text().startswith("y ·")
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [5, 1]
     assert interval_half_width([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)

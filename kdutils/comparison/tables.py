@@ -18,6 +18,7 @@ from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
+MAIN_MEASURES = "wholly_true|true_reason|names_answer|rouge_l_teacher|las|qbe|overlap_gain|words"  # shown first
 MEASURES = {  # title of a table of explanations: the measures in it
     "truth": "|".join(TRUTH),
     "similarity to references": r"(bleu|rouge_l|bertscore)_.*",
@@ -52,6 +53,21 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     return table.assign(n_questions=pd.Series(counts, dtype=object))
+
+
+def short_accuracies(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Return what a reader needs of accuracy_table, in percent, the highest first.
+
+    Columns: cell, accuracy, 95 % interval, no choice (answers that are none of the choices), seeds and, if any run
+    failed, failed. `accuracies`: rows of runs_table.split_by_student.
+    """
+    rows = accuracies.sort_values("mean", ascending=False, kind="stable", na_position="last")
+    table = pd.DataFrame({
+        "cell": rows["cell"], "accuracy, %": 100 * rows["mean"],
+        "95 % interval": [f"{100 * low:.1f} to {100 * high:.1f}" if low == low else "–"
+                          for low, high in zip(rows["low"], rows["high"], strict=True)],
+        "no choice, %": 100 * rows["no_choice"], "seeds": rows["n_seeds"], "failed": rows["n_failed"]})
+    return table.drop(columns=[] if table["failed"].any() else "failed").reset_index(drop=True)
 
 
 def without_outliers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +124,7 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     part = measures[measures["measure"].isin(names)]
     means = part.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "std"])
     digits = [1 if measure == "words" else 3 for measure in means.index.get_level_values("measure")]
-    gap = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+    gap = " ±\N{NO-BREAK SPACE}"
     means["text"] = [f"{mean:.{digit}f}{'' if np.isnan(sd) else f'{gap}{sd:.{digit}f}'}".replace("-", "−")
                      for mean, sd, digit in zip(means["mean"], means["std"], digits, strict=True)]
     table = means["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
