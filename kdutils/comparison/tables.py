@@ -18,7 +18,7 @@ from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
-MAIN_MEASURES = "wholly_true|true_reason|names_answer|rouge_l_teacher|las|qbe|overlap_gain|words"  # shown first
+MAIN_MEASURES = ("wholly_true", "true_reason", "las", "qbe", "overlap_gain", "names_answer", "rouge_l_teacher", "words")
 MEASURES = {  # title of a table of explanations: the measures in it
     "truth": "|".join(TRUTH),
     "similarity to references": r"(bleu|rouge_l|bertscore)_.*",
@@ -114,8 +114,8 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
                       marked: Collection[str] = ()) -> pd.DataFrame:
     """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds.
 
-    With `fakes` (runs_table.read_fakes) a row per fake follows, in the column of the method. The names of `marked`
-    measures end with a star.
+    The cell with the highest value of the first measure comes first. With `fakes` (runs_table.read_fakes) a row per
+    fake follows, in the column of the method. The names of `marked` measures end with a star.
     """
     if fakes is not None and len(fakes):
         rows = fakes.assign(method="fake: " + fakes["fake"], teacher="-", prompting="-", seed=0)
@@ -128,7 +128,12 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     means["text"] = [f"{mean:.{digit}f}{'' if np.isnan(sd) else f'{gap}{sd:.{digit}f}'}".replace("-", "−")
                      for mean, sd, digit in zip(means["mean"], means["std"], digits, strict=True)]
     table = means["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
+    level = means["mean"].unstack("measure").get(names[0]) if len(names) else None
     order = part[CELL].drop_duplicates()
+    if level is not None:
+        fake = order["method"].str.startswith("fake: ")
+        order = order.assign(fake=fake, level=-level.reindex(pd.MultiIndex.from_frame(order)).to_numpy()).sort_values(
+            ["fake", "level"], kind="stable")[CELL]
     return order.merge(table, on=CELL).rename(columns={name: f"{name} *" for name in marked})
 
 

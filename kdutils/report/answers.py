@@ -11,7 +11,7 @@ from kdutils.report.tables import table_html
 
 FIGURE = "differences.png"  # in the folder of a comparison: the figure of the start page
 COLUMNS = {"who": "student", "answer": "answer", "explanation": "explanation", "true": "what it says"}
-NARROW = 5  # inches: a figure beside sentences, and readable on a phone
+NARROW = 4.5  # inches: a figure beside sentences, and readable on a phone
 
 
 def statements_html(statements: Sequence[Mapping[str, Any]]) -> Markup:
