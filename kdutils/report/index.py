@@ -15,7 +15,7 @@ from typing import Any
 
 from kdutils.errors import StudyError
 from kdutils.report import notebook_pages, safe_html
-from kdutils.report.answers import FIGURE, example_html
+from kdutils.report.answer_html import FIGURE, example_html
 from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
 from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.report.tables import duration
