@@ -199,3 +199,12 @@ def test_the_difference_that_mini_can_show_is_known_before_it_runs():
                            r"about (\d+) points and more; .*6 primary contrasts; .*Take at least 5 seeds\.$", line)[1])
     assert points == round(100 * answer.expected_detectable(3, 200, hypotheses.LEVEL / 6))
     assert power_lines(load_experiment("mini", tiny=True)) == []
+
+
+def test_where_facts_are_not_known_the_proxy_is_said_and_called_so(tmp_path):
+    world = World(tmp_path).add("label_only", right=(36, 35), explains=False).add("multitask", right=(36, 36))
+    measures = measured(world, {"multitask": (0.2, None)}).replace({"measure": {"wholly_true": "argues_for_other"}})
+    said, _ = said_of(world, measures=measures)
+    assert said[TRUE]["verdict"] == "Cannot be checked."
+    assert said[TRUE]["text"] == ("Whether they are true cannot be checked; by a proxy, 20.0 % argue for another answer "
+                                  "than the student's.")

@@ -505,13 +505,24 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons has q below 0\.05: multitask minus "
                      r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. They are hypotheses for ", more)
     las = next(sentence for sentence in said if sentence.startswith("Do explanations help to predict"))
-    assert "; its control +0.310, so it is no merit of what the explanations say)" in las
+    assert "; its control +0.310; the intervals overlap, so a difference is not shown)" in las
     assert "standard (few_shot) +0.033 " in las and "; no control to judge it by)" in las and "shuffled" not in las
     better = [sentence for sentence in summary.summarise(accuracies, world.tests(["las"]).replace(
         {"low": {row["low"]: 0.5 for row in world.tests(["las"]).query("first == 'multitask (few_shot)' and "
                                                                        "comparison == 'las'").to_dict("records")}}),
         runs) if sentence.startswith("Do explanations help to predict")]
-    assert "so it is no merit" not in better[0]
+    assert "; its control +0.310, lower with intervals that do not overlap)" in better[0]
+    table = world.tests(["las"])
+    of_control = (table["comparison"] == "las") & table["first"].str.startswith("shuffled")
+    table.loc[of_control, "difference"] = 0.5
+    parts = pd.DataFrame([{**dict.fromkeys(runs_table.CELL, "-"), **row, "measure": measure, "value": value}
+                          for row in accuracies[[*runs_table.CELL]].assign(seed=0).to_dict("records")
+                          for measure, value in (("las_leaking", 0.7), ("las_other", -0.1))])
+    fakes = parts.assign(fake="answer", measure="las", value=0.9)
+    reached = next(one for one in summary.summarise(accuracies, table, runs, measures=parts, fakes=fakes)
+                   if one.startswith("Do explanations help to predict"))
+    assert "(+0.700 and −0.100; " in reached and "; its control reaches +0.500)" in reached
+    assert reached.endswith("A text that only repeats the answer reaches +0.900, which none of these exceeds.")
 
 
 def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checked(tmp_path):
@@ -520,14 +531,25 @@ def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checke
     runs, _, accuracies = world.read()
     shares = {"multitask": 0.05, "standard": 0.1}
     measures = pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]},
-                              "measure": "wholly_true", "value": shares[row["method"]]}
-                             for row in runs.to_dict("records") if row["method"] in shares])
-    teachers = pd.DataFrame({"dataset": ["small", "else"], "wholly true": [0.995, 0.2]})
+                              "measure": measure, "value": shares[row["method"]]}
+                             for row in runs.to_dict("records") if row["method"] in shares
+                             for measure in ("wholly_true", "true_share", "argues_for_other")])
+    teachers = pd.DataFrame({"dataset": ["small", "small", "else"], "wholly true": [0.995, 0.0, 0.2],
+                             "true statements": [1.0, None, 0.5], "contradicted": [0.1, 0.2, 0.9]})
     said = summary.summarise(accuracies, world.tests(), runs, measures=measures, teachers=teachers)
     assert ("Are the explanations true, tiny on small: of the texts of standard (few_shot) 10.0 %, multitask "
             "(few_shot) 5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say "
             "something false.") in said
     assert not any("wholly true" in one for one in summary.summarise(accuracies, world.tests(), runs, measures=None))
+    words = measures[~((measures["method"] == "standard") & (measures["measure"] == "true_share"))]
+    said = summary.summarise(accuracies, world.tests(), runs, measures=words, teachers=teachers)
+    assert any("of the texts of multitask (few_shot) 5.0 % are wholly true" in one and one.endswith(
+        "No statement can be read in the texts of standard (few_shot).") for one in said)
+    real = measures[measures["measure"] == "argues_for_other"]
+    said = summary.summarise(accuracies, world.tests(), runs, measures=real, teachers=teachers)
+    assert ("Whether the explanations are true cannot be checked, tiny on small. By a proxy, texts argue for another "
+            "choice than the student's answer in 5.0 % (multitask (few_shot)), 10.0 % (standard (few_shot)); the "
+            "teachers' in 10.0 % to 20.0 %.") in said
 
 
 def test_nothing_right_is_no_order_of_methods(tmp_path):

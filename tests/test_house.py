@@ -25,7 +25,7 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
     "experiments": {"data", "gguf", "hub", "teacher", "student", "evaluation", "human_study", "comparison", "mini"},
     "results": {"comparison", "experiments", "report"},
     "__main__": {"experiments", "report", "results"},
-    "benchmarks": {"data", "hub", "mini", "report", "stats", "student", "teacher"},
+    "benchmarks": {"data", "evaluation", "hub", "human_study", "mini", "report", "stats", "student", "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same
     ("comparison.runs_table", "data.tables"): "it reads the tables of predictions and explanations",

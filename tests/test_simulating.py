@@ -6,11 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kdutils.benchmarks import readers
 from kdutils.data.answers import mask_answers
+from kdutils.errors import StudyError
 from kdutils.evaluation.simulatability import (
     choice_features,
     choose_by_logit,
+    logit_simulator,
     measure_simulatability,
+    reader_agreement,
     summarise_simulation,
 )
 
@@ -38,6 +42,30 @@ def test_las_by_hand():
     assert marks["qbe"] == 0.25 and marks["leaking"] == 0.5
     one = summarise_simulation(found.assign(explanation=True))
     assert one["groups"] == 1 and one["las_other"] is None and one["las"] == one["las_leaking"]
+
+
+def test_the_agreement_of_two_readers_by_hand():
+    first = pd.DataFrame({"id": list("abcd"), "seed": 0, "question": [True, True, False, False], "explanation": True,
+                          "both": [True, False, True, False], "masked": False})
+    second = first.assign(question=[True, False, False, False], both=[False, True, False, True]).iloc[::-1]
+    table = reader_agreement(first, second).set_index("form")
+    # question: 3 of 4 the same; the 8 decisions are 3 right, 5 wrong, so of 8·7 pairs 2·3·5 differ by chance:
+    # alpha = 1 − (2 / 8) / (30 / 56). both: none the same, 4 and 4: 1 − 1 / (32 / 56).
+    assert table["same"].tolist() == [0.75, 1, 0, 1] and set(table["predictions"]) == {4}
+    assert table.loc["question", "alpha"] == pytest.approx(1 - 0.25 / (30 / 56))
+    assert table.loc["both", "alpha"] == pytest.approx(1 - 1 / (32 / 56))
+    assert table["alpha"].isna().tolist() == [False, True, False, True], "nothing varies"
+    assert table.loc["question", ["first", "second"]].tolist() == [0.5, 0.25]
+
+
+def test_the_command_compares_the_logit_with_a_model(monkeypatch):
+    monkeypatch.setattr(readers, "trained_reader", lambda settings: logit_simulator())
+    values, agreement = readers.compare_readers(*student(lambda answer, draw: f"It is {answer}.", 60), {})
+    assert values["logit"][:-1].equals(values["model"][:-1]) and values["value"].tolist()[:3] == [
+        "las", "las_leaking", "las_other"]
+    assert set(agreement["same"]) == {1.0} and agreement["alpha"].dropna().eq(1).all()
+    with pytest.raises(StudyError, match="too few to learn from"):
+        readers.compare_readers(*student(lambda answer, draw: "", 9), {})
 
 
 def test_an_explanation_that_names_its_answer_leaks_and_masked_tells_nothing():

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from kdutils.errors import StudyError
-from kdutils.evaluation.text_metrics import load_encoder
+from kdutils.evaluation.encoders import load_encoder
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import load_experiment

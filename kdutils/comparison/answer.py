@@ -15,8 +15,8 @@ import pandas as pd
 from kdutils.comparison.contrasts import SAME_TEXTS
 from kdutils.comparison.hypotheses import LEVEL, significant
 from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain, student_label
-from kdutils.comparison.summary import FEW_SEEDS, describe, simulatability, true_shares
-from kdutils.comparison.wording import listed, say
+from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
+from kdutils.comparison.wording import listed, say, signed
 from kdutils.stats.accuracy import crossed_test
 from kdutils.stats.power import simulate_answers
 
@@ -39,7 +39,7 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
     said = [{"question": "Did the students learn to answer?", "verdict": "No.",
              "text": " ".join(_say("not_learned", place=place, several=len(places) > 1) for place in failed),
              "sure": []}] if failed else []
-    shares = true_shares(measures, teachers)
+    shares = true_shares(measures, teachers), proxy_shares(measures)
     for question, judge in (("explaining", _explaining), ("content", _content), ("truth", _truth)):
         judged = [judge(place, margin, shares, fakes) for place in learned]
         if judged:
@@ -110,13 +110,13 @@ def _judged(place, rows, margin):
 
 def _truth(place, margin, shares, fakes):
     """Judge whether the explanations are true, where that can be checked, and whether they help to foresee answers."""
-    cells, teachers = shares.get(place["key"], ([], []))
+    true, proxies = (one.get(place["key"], {}) for one in shares)
+    cells, teachers = true.get("cells", []), true.get("teachers", [])
     rows = place["tests"]
     controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
     cells = [cell for cell in cells if cell["name"] in place["cells"] and cell["name"] not in controls]
-    foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], "")
-    ahead = float(repeats.replace("−", "-")) if repeats else -np.inf
-    useful = [row for row in foreseen if row["exceeds"] and row["difference"] > ahead]
+    foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], None)
+    useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
     best = cells[0]["wholly_true"] if cells else np.nan
     worst = cells[-1]["wholly_true"] if cells else np.nan
     if cells:
@@ -127,7 +127,9 @@ def _truth(place, margin, shares, fakes):
     well = bool(right) and min(right) >= (1 + place["chance"]) / 2
     sizes = list(place["cells"].values())
     return {"place": place["name"], "verdict": verdict, "cells": cells, "teachers": teachers, "right": right,
-            "well": well, "foreseen": foreseen, "useful": useful, "repeats": repeats,
+            "well": well, "foreseen": foreseen, "useful": useful,
+            "repeats": "" if repeats is None else signed(repeats, 3),
+            "proxies": [cell for cell in proxies if cell["name"] in place["cells"] and cell["name"] not in controls],
             "seeds": max(cell["n_seeds"] for cell in sizes), "questions": max(cell["n_questions"] for cell in sizes)}
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from kdutils.comparison.contrasts import QUESTIONS
-from kdutils.evaluation.settings import OWN, TRUTH
+from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.settings import Seed, Settings, matching, of_grid, unique
 
-_PATTERN = (rf"(bleu|rouge_l|bertscore)_(teacher|human)|{'|'.join((*OWN, *TRUTH))}"
+_PATTERN = (rf"(bleu|rouge_l|bertscore)_(teacher|human)|{'|'.join((*OWN, *TRUTH, *PROXIES))}"
             r"|distinct_[12]|las(_leaking|_other)?|leaking|qbe|overlap(_random|_gain|_gain_other)?"
             r"|reader of (question|explanation|both|masked)|behind .+: (right|as asserted)")
 _IN_WORDS = "a measure such as words, names_answer, rouge_l_teacher, las, qbe or overlap_gain"

@@ -6,6 +6,7 @@ difference. With one seed a test compares two students, and the sentence says so
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
 from kdutils.comparison.wording import p_text, say, signed, wording
+from kdutils.evaluation.settings import PROXIES
 
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}
@@ -84,7 +86,8 @@ def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
     statements = [text for state in (_best, _not_above_chance, _primary) for place, cells, rows in students
                   for text in state(place, cells[cells["mean"].notna()], rows, margin)]
     statements += _truth(measures, teachers)
-    for state in (_revised_explanations, _simulatability, _exploratory):
+    statements += _proxies(measures, teachers)
+    for state in (_revised_explanations, partial(_simulatability, measures=measures), _exploratory):
         statements += [text for place, cells, rows in students for text in state(place, cells, rows, fakes)]
     statements += [text for place, _, rows in students for text in _published(place, rows, published)]
     last = _cautions(tests, runs, missing)
@@ -131,33 +134,59 @@ def _primary(place, cells, rows, margin):
 
 def _truth(measures, teachers):
     """State how many explanations are wholly true, of each cell and of the teachers."""
-    return [_say("truth", place=student_label(*student), cells=cells, teachers=own)
-            for student, (cells, own) in true_shares(measures, teachers).items()]
+    return [_say("truth", place=student_label(*student), **shares)
+            for student, shares in true_shares(measures, teachers).items()]
 
 
-def true_shares(measures: pd.DataFrame | None,
-                teachers: pd.DataFrame | None) -> dict[tuple[str, str], tuple[list[dict], list[float]]]:
-    """Return {(dataset, student): (its cells, the most true first, shares of the teachers' texts that are true)}.
+def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) -> dict[tuple[str, str], dict]:
+    """Return {(dataset, student): {cells, unread, teachers}}, {} where truth was not measured.
 
-    A cell has name, wholly_true and, where it was measured, true_share (means over seeds). Texts in which nothing can
-    be read as a statement, such as lists of words, are neither true nor false and are left out. {} where truth was not
-    measured.
+    cells: dicts of name, wholly_true and true_share (means over seeds), the most true first. unread: names of the cells
+    in whose texts no statement can be read, such as lists of words, which are neither true nor false. teachers: the
+    shares of wholly true texts of the teachers.
     """
     if measures is None or "wholly_true" not in set(measures["measure"]):
         return {}
     known, shares = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])])), {}
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
-        means = rows.pivot_table(index="name", columns="measure", values="value").sort_values(
-            "wholly_true", ascending=False)
-        if "true_share" in means:
-            means = means[means["true_share"].notna()]
-        own = teachers[teachers["dataset"] == dataset] if teachers is not None and "wholly true" in teachers else None
-        if own is not None and "true statements" in own:
-            own = own[own["true statements"].notna()]
-        if len(means):
-            shares[dataset, student] = (means.reset_index().to_dict("records"),
-                                        [] if own is None else list(own["wholly true"].dropna()))
+        means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
+            columns=["wholly_true", "true_share"]).sort_values("wholly_true", ascending=False)
+        unread = means["true_share"].isna()
+        own = _of_teachers(teachers, dataset, "wholly true")
+        own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
+        shares[dataset, student] = {"cells": means[~unread].reset_index().to_dict("records"),
+                                    "unread": list(means.index[unread]), "teachers": list(own)}
     return shares
+
+
+def _proxies(measures, teachers):
+    """State the proxies of truth by rule, of the cells and the teachers of a data set without known facts."""
+    return [_say("proxies", place=student_label(*student), cells=cells,
+                 teachers=list(_of_teachers(teachers, student[0], "contradicted")))
+            for student, cells in proxy_shares(measures).items()]
+
+
+def proxy_shares(measures: pd.DataFrame | None) -> dict[tuple[str, str], list[dict]]:
+    """Return {(dataset, student): its cells}, with the means of the proxies of truth where facts are not known.
+
+    A cell is a dict of name and the measures of PROXIES; that whose texts argue least for another choice is first.
+    """
+    if measures is None:
+        return {}
+    known, shares = add_names(in_domain(measures)), {}
+    for student, rows in known.groupby(["dataset", "student"], sort=False):
+        if {"wholly_true"} & set(rows["measure"]) or "argues_for_other" not in set(rows["measure"]):
+            continue
+        means = rows[rows["measure"].isin(PROXIES)].pivot_table(index="name", columns="measure", values="value")
+        shares[student] = means.sort_values("argues_for_other").reset_index().to_dict("records")
+    return shares
+
+
+def _of_teachers(teachers, dataset, column):
+    """Return a column of the teachers' texts on a data set, without the rows that have no value of it."""
+    if teachers is None or column not in teachers:
+        return pd.Series(dtype=float)
+    return teachers.loc[teachers["dataset"] == dataset, column].dropna()
 
 
 def _exploratory(place, cells, rows, fakes):
@@ -171,29 +200,49 @@ def _exploratory(place, cells, rows, fakes):
                  differ=[row for row in described if row["significant"]], one_seed=(rows["n_seeds"] < 2).all())]
 
 
-def _simulatability(place, cells, rows, fakes):
-    found, repeats = simulatability(rows, fakes)
-    return [_say("simulatability", place=place, rows=found, repeats=repeats)] if found else []
+def _simulatability(place, cells, rows, fakes, measures=None):
+    found, repeats = simulatability(rows, fakes, measures)
+    below = repeats is not None and all(row["difference"] <= repeats for row in found)
+    return [_say("simulatability", place=place, rows=found, below=below,
+                 repeats="" if repeats is None else signed(repeats, 3))] if found else []
 
 
-def simulatability(rows: pd.DataFrame, fakes: pd.DataFrame | None) -> tuple[list[dict], str]:
-    """Return (LAS of each method beside that of its control, LAS of a text that only repeats the answer, as text).
+def simulatability(rows: pd.DataFrame, fakes: pd.DataFrame | None,
+                   measures: pd.DataFrame | None = None) -> tuple[list[dict], float | None]:
+    """Return (LAS of each method beside that of its control, LAS of a text that only repeats the answer).
 
-    What explanations without content reach is no merit of an explanation. `rows`: the tests of one student on one data
-    set. A row is one of `describe` with ``control`` (such a row, or None) and ``exceeds``: whether LAS is significantly
-    above 0 and its interval above that of the control.
+    Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control. `rows`: the tests
+    of one student on one data set. A row is one of `describe` with ``control`` (such a row, or None), ``verdict`` (see
+    _beside_control) and ``parts`` (LAS of leaking and of other texts, as texts).
     """
     described = {row["first"]: row for row in describe(_of(rows, "las"))}
     pairs = with_control(rows)
     controls = {first: described[second] for first, second in zip(pairs["first"], pairs["second"], strict=True)
                 if second in described}
-    found = [row | {"control": controls.get(name), "exceeds": row["significant"] and name in controls
-                    and row["low"] > controls[name]["high"]}
+    where = rows[["dataset", "student"]].iloc[0].tolist() if len(rows) else []
+    parts = {}
+    if measures is not None and where:
+        own = add_names(in_domain(measures[measures["measure"].isin(["las_leaking", "las_other"])]))
+        own = own[(own[["dataset", "student"]] == where).all(axis=1)]
+        parts = {key: signed(value, 3) for key, value in own.groupby(["name", "measure"])["value"].mean().items()}
+    found = [row | {"verdict": _beside_control(row, controls.get(name)), "control": controls.get(name),
+                    "parts": [parts.get((name, part), "none") for part in ("las_leaking", "las_other") if parts]}
              for name, row in described.items() if name not in set(pairs["second"])]
     repeats = [] if fakes is None else in_domain(fakes).query("fake == 'answer' and measure == 'las'")
     repeats = [row["value"] for row in (repeats.to_dict("records") if len(repeats) else [])
-               if [row["dataset"], row["student"]] == list(rows[["dataset", "student"]].iloc[0])]
-    return found, signed(sum(repeats) / len(repeats), 3) if repeats else ""
+               if [row["dataset"], row["student"]] == where]
+    return found, sum(repeats) / len(repeats) if repeats else None
+
+
+def _beside_control(row, control):
+    """Return what the numbers allow to say of a LAS beside that of its control: a key of the wording."""
+    if not control:
+        return "none"
+    if control["difference"] >= row["difference"]:
+        return "reached"
+    if not (row["tested"] and control["tested"]):
+        return "untested"
+    return "above" if row["significant"] and row["higher"] and row["low"] > control["high"] else "overlap"
 
 
 def _published(place, rows, published):

@@ -14,13 +14,14 @@ from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_n
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
-from kdutils.evaluation.settings import OWN, TRUTH
+from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
 MAIN_MEASURES = ("wholly_true", "true_reason", "las", "qbe", "overlap_gain", "names_answer", "rouge_l_teacher", "words")
 MEASURES = {  # title of a table of explanations: the measures in it
     "truth": "|".join(TRUTH),
+    "proxies of truth": "|".join(PROXIES),
     "similarity to references": r"(bleu|rouge_l|bertscore)_.*",
     "properties of the text": rf"{'|'.join(OWN)}|distinct_\d",
     "simulatability": r"las.*|leaking|qbe|reader of .*",

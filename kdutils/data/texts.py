@@ -226,7 +226,20 @@ _STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
                     r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
                     re.IGNORECASE)
 _YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
-_FIRST_SENTENCE = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
+_SENTENCE_ENDS = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
+
+
+_NOT = r"(?: ?not|n[\'’]t)"
+_DENIED_BEFORE = re.compile(r"(?:n[\'’]t|\b(?:not|never|nor|neither|cannot|rather than|instead of))"
+                            r"(?: (?:be|a|an|the|in|on|at|to)){0,3} [\"\'“‘]?$", re.IGNORECASE)
+_JUDGED = re.compile(rf"[\"\'”’)]{{0,2}} (?:is|are|was|were|can?|could|would|should)(?P<no>{_NOT})?(?: be)?"
+                     rf"(?P<not>{_NOT})? (?:(?P<wrong>wrong|incorrect)|(?:the |a )?(?:right|correct|best))\b",
+                     re.IGNORECASE)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences of a text, without the spaces around them."""
+    return [part.strip() for part in _SENTENCE_ENDS.split(text) if part.strip()]
 
 
 def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
@@ -237,20 +250,53 @@ def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
     text names. Choices yes and no are not searched inside the text, because both are ordinary words. Words that state
     an answer are known in English, Chinese and Japanese, words of contrast also in Thai.
     """
-    stated = [name for pair in _STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
-    if stated:
-        return _choice_in(stated[-1], choices) == answer
-    names = {fold(choice) for choice in choices}
-    if names in _YES_NO:
-        longest = "|".join(sorted(names, key=len, reverse=True))
-        first = re.match(rf"\W*({longest})" + ("" if any(map(is_unspaced, names)) else r"\b"), fold(text))
-        return first[1] == fold(answer) if first else None
-    first = _FIRST_SENTENCE.split(text, maxsplit=1)[0]
+    if (stated := _states(text, answer, choices)) is not None:
+        return stated
+    if {fold(choice) for choice in choices} in _YES_NO:
+        return None
+    first = _SENTENCE_ENDS.split(text, maxsplit=1)[0]
     for part in ([] if _CONTRAST.search(first) else [first]) + [text]:
         named = [choice for choice in choices if names_answer(part, choice)]
         if len(named) == 1:
             return named[0] == answer
     return None
+
+
+def _states(text, answer, choices):
+    """Say whether the choice that a text states last is `answer`, None if it states none.
+
+    A text states a choice by "the answer is …", and yes or no also as its first word.
+    """
+    stated = [name for pair in _STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
+    if stated:
+        return _choice_in(stated[-1], choices) == answer
+    names = {fold(choice) for choice in choices}
+    if names not in _YES_NO:
+        return None
+    longest = "|".join(sorted(names, key=len, reverse=True))
+    first = re.match(rf"\W*({longest})" + ("" if any(map(is_unspaced, names)) else r"\b"), fold(text))
+    return first[1] == fold(answer) if first else None
+
+
+def denies_answer(text: str, answer: str, choices: Sequence[str]) -> bool:
+    """Say whether `text` contradicts `answer` in words: it states another answer, or says that `answer` is not it.
+
+    The last answer that the text states ("the answer is …", or a yes or no as first word) is another choice, or nothing
+    is stated and every mention of `answer` is denied: "not `answer`", "instead of `answer`", "`answer` is wrong". The
+    words of denial are English. A text that never mentions the answer does not deny it.
+    """
+    if (stated := _states(text, answer, choices)) is not None:
+        return not stated
+    if {fold(choice) for choice in choices} in _YES_NO:
+        return False
+    text, places = compose(text), find_mentions(text, answer)
+    return bool(places) and all(_denied(text, start, end) for start, end in places)
+
+
+def _denied(text, start, end):
+    judged = _JUDGED.match(text, end)
+    wrong = judged and bool(judged["wrong"]) != bool(judged["no"] or judged["not"])
+    return bool(wrong or _DENIED_BEFORE.search(text[:start]))
 
 
 def _choice_in(text, choices):

@@ -18,7 +18,8 @@ from kdutils.evaluation.simulatability import Simulator, measure_simulatability
 from kdutils.evaluation.text_metrics import explanation_scores, summarise_scores
 
 FAKES = ("empty", "question", "answer", "other", "teacher")
-HIGHER_IS_BETTER = r"(bleu|rouge_l|bertscore)_(teacher|human)|names_(answer|gold)|las.*|qbe|wholly_true|true_.*"
+HIGHER_IS_BETTER = (r"(bleu|rouge_l|bertscore)_(teacher|human)|names_(answer|gold)|las.*|qbe|wholly_true|true_.*"
+                    r"|(support|entailed)_human")
 
 
 def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: dict[str, str],
@@ -42,16 +43,16 @@ def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: d
 
 
 def fake_measures(predictions: pd.DataFrame, questions: pd.DataFrame, references: dict[str, dict[str, list[str]]],
-                  encoder: str = "", simulator: Simulator | None = None) -> list[dict]:
+                  encoder: str = "", simulator: Simulator | None = None, nli: str = "") -> list[dict]:
     """Return [{fake, measure, value}] of every fake and every measure of a text that it has.
 
-    `predictions`: those of one seed. `references`, `encoder`: see text_metrics.explanation_scores; `simulator`: see
-    simulatability.measure_simulatability.
+    `predictions`: those of one seed. `references`, `encoder`, `nli`: see text_metrics.explanation_scores. `simulator`:
+    see simulatability.measure_simulatability.
     """
     rationales, rows = {key: known[0] for key, known in references.get("teacher", {}).items()}, []
     for fake, texts in fake_texts(predictions, questions, rationales).items():
         changed = predictions.assign(explanation=texts)
-        values = summarise_scores(explanation_scores(changed, questions, references, encoder), changed)
+        values = summarise_scores(explanation_scores(changed, questions, references, encoder, nli), changed)
         values = values.drop(columns="seed").iloc[0].to_dict()
         if fake != "empty":
             las, _ = measure_simulatability(changed, questions, encoder, simulator=simulator)

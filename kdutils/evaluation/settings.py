@@ -10,6 +10,7 @@ from kdutils.teacher.choices import ATTRIBUTIONS
 # The measures of a text alone, see text_metrics. They are here so that checking an experiment imports nothing heavy.
 OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
 TRUTH = ("wholly_true", "true_share", "true_reason")  # where what a text says can be checked
+PROXIES = ("denies_answer", "argues_for_other", "support_human", "entailed_human", "contradicted_human")  # elsewhere
 
 
 class EvaluateStudent(Settings):
@@ -27,6 +28,8 @@ class EvaluateStudent(Settings):
     precision: Literal[*PRECISIONS] = Field("float32", description="float32 or bf16, of the student's weights")
     encoder: ModelName = Field(
         "", description="folder or Hub id of an encoder for BERTScore and the conditional logit, empty for none")
+    nli: ModelName = Field(
+        "", description="folder or Hub id of a model for natural language inference, a proxy of truth, or empty")
     simulator: dict = Field({}, description="language model that predicts answers for LAS and QBE, empty means a logit")
     attribution: Literal[*ATTRIBUTIONS] = Field(
         "saliency", description="how words that drive an answer are found, see notebook 05")

@@ -42,6 +42,8 @@ import pandas as pd
 
 from kdutils.data.answers import mask_answers
 from kdutils.data.texts import find_mentions, lower_words
+from kdutils.errors import StudyError
+from kdutils.stats.agreement import krippendorff_alpha
 
 FOLDS = 5
 RIDGE = 1.0  # penalty on the squared weights of standardised features
@@ -88,6 +90,26 @@ def summarise_simulation(hits: pd.DataFrame) -> dict[str, float | None]:
             "las_other": float(gain[~leaking].mean()) if (~leaking).any() else None, "leaking": float(leaking.mean()),
             "groups": len(groups), "qbe": float(hits["masked"].mean() - hits["question"].mean()),
             **{f"reader of {form}": float(hits[form].mean()) for form in FORMS}}
+
+
+def reader_agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return how far two simulators agree on the same predictions, one row per form of FORMS.
+
+    `first`, `second`: hits of measure_simulatability over the same predictions. Columns: form (``explanation`` decides
+    about leaking), predictions, first and second (their accuracies), same (the share of predictions on which both are
+    right or both wrong) and alpha (Krippendorff's, nominal; with two raters nearly Cohen's kappa; None where neither
+    varies). 1 is full agreement, and an alpha of 0 is what two unrelated readers with these accuracies have.
+    """
+    both, rows = first.merge(second, on=["id", "seed"], suffixes=("_first", "_second"), validate="one_to_one"), []
+    for form in FORMS:
+        pair = both[[f"{form}_first", f"{form}_second"]].to_numpy(dtype=float)
+        try:
+            alpha = krippendorff_alpha(pair, "nominal", resamples=1).value
+        except StudyError:  # all right or all wrong
+            alpha = None
+        rows.append({"form": form, "predictions": len(pair), "first": pair[:, 0].mean(), "second": pair[:, 1].mean(),
+                     "same": (pair[:, 0] == pair[:, 1]).mean(), "alpha": alpha})
+    return pd.DataFrame(rows)
 
 
 def _cross_fit(simulator, predictions, items, seed):
@@ -201,7 +223,7 @@ def _embedder(name):
     """Return a function from a text to a unit vector: the mean of the encoder's last hidden states, normalised."""
     import torch
 
-    from kdutils.evaluation.text_metrics import encoder_limit, load_encoder
+    from kdutils.evaluation.encoders import encoder_limit, load_encoder
 
     model, tokenizer = load_encoder(name)
 

@@ -33,6 +33,9 @@ Measures of truth, where what a text says can be checked (the embedded world, mi
     1 where all statements are read and true; the share of true ones among those that are read; 1 where the text gives
     a true fact about the predicted answer that the question asks.
 
+Proxies of truth, elsewhere: ``denies_answer``, ``argues_for_other``, ``support_human``, ``entailed_human`` and
+``contradicted_human``, see truth_proxies.
+
 An empty text has 0 for every measure against a reference. Without a reference such a measure is None. No other
 measure shows that a text is true, and none that it is the reason for the student's answer.
 
@@ -42,8 +45,6 @@ kdutils.data.texts defines a word. score_notes tells readers of the numbers whic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -58,24 +59,20 @@ from kdutils.data.texts import (
     space_characters,
     word_triples,
 )
-from kdutils.errors import StudyError
+from kdutils.evaluation.encoders import encoder_limit, load_encoder
 from kdutils.evaluation.settings import OWN, TRUTH
-from kdutils.hub import model_context
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from kdutils.evaluation.truth_proxies import proxy_scores
 
 LONGEST = 2000  # words of a text that are measured; generation limits the texts of students, nothing limits others
-LONGEST_READ = 512  # tokens that an encoder reads at most
 
 
 def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
-                       references: dict[str, dict[str, list[str]]], encoder: str = "") -> pd.DataFrame:
+                       references: dict[str, dict[str, list[str]]], encoder: str = "", nli: str = "") -> pd.DataFrame:
     """Return one row per text of `predictions` (a frame of tables.PREDICTIONS): id, seed and every measure.
 
     `references`: {name: {question id: texts}}, the name being teacher or human. Each name makes the columns
-    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``.
-    ``attrs["notes"]`` has the counts for score_notes.
+    ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``. `nli`:
+    see truth_proxies. ``attrs["notes"]`` has the counts for score_notes.
     """
     items = questions.set_index("id")
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
@@ -88,6 +85,10 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
              for text, row in zip(texts, predictions.itertuples(), strict=True)]
     if any(truth):
         table = table.join(pd.DataFrame([one or {} for one in truth], columns=TRUTH))
+    table = table.join(proxy_scores(texts, list(predictions["predicted"]),
+                                    [list(items.at[key, "choices"]) for key in predictions["id"]],
+                                    [references.get("human", {}).get(key, []) for key in predictions["id"]],
+                                    encoder, nli))
     for name, known in references.items():
         wanted = [[text for text in known.get(key, []) if text and text.strip()] for key in predictions["id"]]
         table[f"bleu_{name}"] = list(map(bleu, texts, wanted))
@@ -184,33 +185,8 @@ def encoder_cuts(texts: Iterable[str], encoder: str) -> dict[str, int]:
     return {"read": len(texts), "limit": limit, "cut": sum(length > limit for length in lengths)}
 
 
-def encoder_limit(model: PreTrainedModel) -> int:
-    """Return how many tokens an encoder reads: its number of positions, at most LONGEST_READ."""
-    return min(LONGEST_READ, model_context(model) or LONGEST_READ)
-
-
 def _last_states(model, batch):
     return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-
-
-@lru_cache(1)
-def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return (encoder, tokenizer) of a folder or Hub id, in float32.
-
-    Raises StudyError where the tokenizer has tokens without rows in the embedding table.
-    """
-    import torch
-    from transformers import AutoModel
-
-    from kdutils.hub import check_vocabulary, find_model, load_weights, read_config, read_tokenizer
-
-    found = find_model(name)
-    model = load_weights(AutoModel, found, ("head", "pooler"), config=read_config(found), dtype=torch.float32)
-    tokenizer = read_tokenizer(name)
-    if check_vocabulary(name, tokenizer, model.get_input_embeddings().num_embeddings):
-        raise StudyError(f"{name}: the tokenizer has tokens without rows in the model's embedding table; resize the "
-                         "table (resize_token_embeddings) and save the model, or use another encoder")
-    return model.eval(), tokenizer
 
 
 def distinct_share(texts: list[str], length: int) -> float | None:

@@ -189,8 +189,10 @@ def _jobs(name, settings):
     cells += (moved := [(train, _transfer(root, settings, train, evaluate, tables[other])) for train, evaluate in cells
                         for other in settings.get("transfer", []) if other != train.labels["dataset"]])
     yield from (job for _, job in moved)
+    of_texts = {key: settings.get("evaluation", {})[key] for key in ("encoder", "nli")
+                if key in settings.get("evaluation", {})}  # teachers and students are measured by the same models
     yield Job("report", "report", REPORT, {
-        **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained.values()],
+        **of_texts, **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained.values()],
         "output": f"{root}/report"}, tuple(job.folder for job in explained.values()))
     if "human_study" in settings:
         yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])

