@@ -418,6 +418,8 @@ def run_experiment(options: argparse.Namespace) -> int:
             print("everything runs again (--force)", flush=True)
         for job in experiment.jobs if options.force else []:
             shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+        if not (experiment.folder / "index.html").is_file():
+            write_pages(experiment)  # before anything is paid: what these runs will be able to show
         _retry(experiment, options)
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
@@ -505,6 +507,7 @@ def _dry_run(experiment, options):
     import tempfile
 
     from kdutils.experiments.execution import RECORD, record
+    from kdutils.experiments.planned import power_lines
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
@@ -520,6 +523,8 @@ def _dry_run(experiment, options):
     for job in experiment.jobs:
         print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
     todo = [job for job in experiment.jobs if job.folder in planned]
+    if todo:
+        print("\n".join(power_lines(experiment)))
     plans, faulty = say_costs(experiment, todo)
     if faulty:
         print(f"error: a run would fail: {len(faulty)} of {len(experiment.jobs)} jobs would stop for the reasons above"
@@ -688,6 +693,7 @@ def _show_running(experiment, begun, ended):
 
 def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
+    from kdutils.experiments.planned import power_lines
     from kdutils.report.index import render_pages, write_index
     from kdutils.report.study_page import write_study_page
 
@@ -695,17 +701,17 @@ def write_pages(experiment: "Experiment") -> Path:
              "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
     render_pages(experiment.folder, runs)
     write_study_page(experiment.folder, runs, experiment.command)
-    settings = experiment.settings
+    settings, compared = experiment.settings, (experiment.folder / "comparison" / "metrics.json").is_file()
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
-        "command": experiment.command})
+        "command": experiment.command, "planned": [] if compared else power_lines(experiment)})
 
 
 def _report(experiment, code, page, seconds):
     """Print what can be said, what is missing, how long this call took, and where the report is."""
     with contextlib.suppress(StudyError):
-        for sentence in read_json(experiment.folder / "comparison" / "metrics.json")["summary"]:
-            print(sentence)
+        for one in read_json(experiment.folder / "comparison" / "metrics.json").get("answer", {}).get("statements", []):
+            print(f"{one['question']} {one['verdict']} {one['text']}")
     missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
     if code == INTERRUPTED:
         total = len(experiment.jobs)

@@ -663,7 +663,7 @@ def test_attributed_words_are_in_the_tables_and_revision_is_tested_text_by_text(
     names = tables.measure_names(measures, tables.MEASURES["overlap with influential words"])
     assert names == ["overlap", "overlap_random", "overlap_gain"], "one without any value is not there"
     table = tables.explanation_table(measures, names)
-    assert table["overlap_gain"].str.split().str[0].tolist() == ["0.100", "0.200"], "cells without it are left out"
+    assert table["overlap_gain"].str.split().str[0].tolist() == ["0.200", "0.100"], "cells without it are left out"
     found = study.tests(["overlap_gain"]).query("measure == 'overlap_gain'")
     assert found["comparison"].tolist() == ["revision"] and found["n_questions"].tolist() == [SIZE // 2]
     assert found["difference"].iloc[0] == pytest.approx(0.1) and found["p"].iloc[0] < 0.001

@@ -97,4 +97,4 @@ def test_what_is_known_of_published_texts_is_printed(capsys):
     table = pd.DataFrame()
     table.attrs = {"caution": "a defect", "content": {"x": "as published"}}
     show_notes(table)
-    assert capsys.readouterr().out == "caution: a defect\ncontent: {'x': 'as published'}\nnotes: none\n"
+    assert capsys.readouterr().out == "Caution: a defect\nContent: x as published\n"

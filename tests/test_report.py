@@ -306,15 +306,40 @@ def test_contents_alternative_texts_parameters_and_collapsed_code(tmp_path):
     assert title(page) == "The title"
     assert len(page.ids) == len(set(page.ids))
     anchors = [link[1:] for link in page.links if link.startswith("#")]
-    assert anchors == ["same", "same-2", "cell-3"] and set(anchors) <= set(page.ids)
+    assert anchors == ["content", "contents", "same", "same-2", "cell-3"] and set(anchors) <= set(page.ids)
     assert [image["alt"] for image in page.named("img")] == ["a rising line", "figure without a description"]
     assert page.named("details") and all("open" not in value for value in page.named("details"))
     words = " ".join(" ".join(page.words).split())
     assert "Parameters of this run name value meaning alpha 0.25 (not the default) weight of predict" in words
+    assert words.index("done careful") < words.index("Parameters of this run") < words.rindex("Contents")
     assert "seeds [0, 1] students" in words and "name 'x # y' a text" in words
     assert [value["class"] for value in page.named("pre") if "class" in value] == ["output stdout", "output stderr"]
     assert "100%\ndone" in page.text and "50%" not in page.text
     assert "executed 2026-01-02 03:04 · 61 s" in words and "index.html" in page.links
+
+
+def test_sections_are_folded_values_left_out_and_code_put_at_the_end_where_a_notebook_says_so(tmp_path):
+    def fold(text):
+        return {**markdown(text), "metadata": {"tags": ["fold"]}}
+
+    value = {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": "8"}}
+    frame = shown(text__html="<table><thead><tr><th></th><th>a</th></tr></thead><tbody><tr><th>0</th></tr>"
+                             "</tbody></table>")
+    cells = [markdown("# Title"), code("answer()", stream("the answer")), fold("## More <b>\n\nProse."),
+             code("table()", frame, value), fold("## Check"), code("assert_it()", value), markdown("## Next\n\nRead.")]
+    path = write_notebook(tmp_path / "n.ipynb", *cells, kdutils={"code": "end"})
+    page = read_page(render_notebook(path, tmp_path / "n.html"))
+    assert_harmless(page)
+    words = "".join(page.text.split())
+    assert words.endswith("TitletheanswerMore<b>Prose.a0NextRead.Codeanswer()table()assert_it()ContentsMore<b>Next")
+    assert "8" not in words and "Check" not in words and "check" not in page.ids
+    assert [value.get("class") for value in page.named("details")] == ["fold", "fold"]
+    assert [value["scope"] for value in page.named("th")] == ["col", "col", "row"]
+    assert [link for link in page.links if link.startswith("#")] == ["#content", "#contents", "#more-b", "#next"]
+    failed = write_notebook(tmp_path / "f.ipynb", *cells[:3], code("bad()", error("no")), kdutils={"code": "end"})
+    page = read_page(render_notebook(failed, tmp_path / "f.html"))
+    assert "open" in page.named("details")[0] and "#cell.3" in page.links  # the fault is in sight
+    assert "code" in read_page(render_notebook(write_notebook(tmp_path / "b.ipynb", *cells), tmp_path / "b.html")).text
 
 
 def test_a_failed_notebook_says_so_at_the_top_and_links_to_the_cell(tmp_path):
@@ -412,6 +437,55 @@ def some_runs(root):
                           "mean": 0.612, "low": 0.58, "high": 0.64, "n_seeds": 5, "chance": 0.2},
                          {"dataset": "mini", "method": "label_only", "mean": 0.55, "low": None, "n_seeds": 1}]}),
     ]
+
+
+ANSWER = {
+    "statements": [{"question": "Does explaining help?", "verdict": "No benefit shown.", "text": "Both 61.2 % right.",
+                    "sure": ["Not sure: 3 seeds."]},
+                   {"question": "Several?", "verdict": "It depends.", "text": "a", "sure": ["s: one.", "t: two."]}],
+    "figure": "A figure of differences", "limits": ["Other data: it is about mini."],
+    "example": {"question": "What flies?", "choices": ["bee", "cow"], "answer": "bee", "note": "Drawn at random.",
+                "rows": [{"who": "teacher", "answer": "–", "explanation": "A bee flies."},
+                         {"who": "multitask", "answer": "✗ cow", "explanation": "A cow flies.", "true": "✗ false"}]}}
+
+
+def test_the_answer_is_the_first_thing_on_the_index_and_the_rest_is_folded(tmp_path):
+    runs = some_runs(tmp_path)
+    metrics = tmp_path / "comparison" / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"answer": ANSWER}))
+    (tmp_path / "comparison" / "differences.png").write_bytes(base64.b64decode(PNG))
+    page = read_page(index.write_index(tmp_path, runs, {"name": "mini", "planned": ["not shown any more"]}))
+    assert_harmless(page)
+    words = " ".join(" ".join(page.words).split())
+    order = ["Does explaining help? No benefit shown.", "Not sure: 3 seeds.",
+             "How sure, for each student s: one. t: two.", "What flies? bee, cow. Right answer: bee .",
+             "teacher – A bee flies. –", "multitask ✗ cow A cow flies. ✗ false",
+             "Drawn at random.", "What this experiment cannot say Other data: it is about mini.", "multitask 61.2 %",
+             "Multitask leads by 4 points.", "Data (1 done)", "Students (1 done, 2 failed, 1 stopped, 1 waiting)"]
+    places = [words.index(text) for text in order]
+    assert places == sorted(places) and "not shown any more" not in words
+    picture, = page.named("img")
+    assert picture == {"src": f"data:image/png;base64,{PNG}", "alt": "A figure of differences"}
+    assert [value.get("open") is not None for value in page.named("details")[:3]] == [False, False, False]
+    assert sum("open" in value for value in page.named("details")) == 1  # the kind with failed runs
+    assert {value.get("class") for value in page.named("td")} >= {"wrong"}
+    assert all(value["scope"] == "col" for value in page.named("th"))
+    first = next(value for tag, value in page.tags if tag == "a")
+    assert first["href"] == "#content" and "content" in page.ids
+
+
+@pytest.mark.parametrize("broken", [
+    3, [], {"statements": 3, "example": [], "limits": {}, "figure": 5}, {"statements": [3, {}], "limits": [None]},
+    {"example": {"rows": [{}, 3]}}, {"example": {"rows": [{"who": ["x"]}], "choices": "bee"}}])
+def test_an_answer_of_another_shape_stops_nothing(tmp_path, broken):
+    runs = [make_run(tmp_path, "comparison", code("1"), kind="comparison",
+                     metrics={"summary": ["Multitask leads."], "answer": broken})]
+    assert "Multitask leads." in read_page(index.write_index(tmp_path, runs, {"name": "mini"})).text
+
+
+def test_before_there_is_a_result_the_index_says_what_the_runs_can_show(tmp_path):
+    page = read_page(index.write_index(tmp_path, some_runs(tmp_path)[:2], {"planned": ["About 14 points <and> more."]}))
+    assert "About 14 points <and> more." in page.text and "no result yet" in page.text
 
 
 def test_states(tmp_path):
@@ -541,7 +615,11 @@ def test_accuracy_by_method_says_how_many_seeds_and_what_chance_is(displayed):
     axis = accuracy_by_method(accuracies(), chance=0.2).axes[0]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["multitask · few_shot (n = 5)", "a$b^$ (n = 1, no interval)"]
-    assert [text.get_text() for text in axis.texts] == ["chance 0.20"]
+    assert [text.get_text() for text in axis.texts] == ["← chance 0.20"] and axis.get_xlim()[0] > 0.4  # fitted
+    near, weak = accuracy_by_method(accuracies(), chance=0.55).axes[0], accuracies()[::-1].assign(method="x")
+    assert [text.get_text() for text in near.texts] == ["chance 0.55"] and near.lines[-1].get_xdata() == [0.55, 0.55]
+    weak.loc[weak["prompting"] != "", "method"] = "y"  # the highest mean is first, in whatever order the rows are
+    assert accuracy_by_method(weak, 0.5).axes[0].get_yticklabels()[0].get_text().startswith("y ·")
     dots = [line for line in axis.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [5, 1]
     assert interval_half_width([0.6, 0.7]) == pytest.approx(12.7062 * 0.05, rel=1e-4)  # t(0.975, 1) times s / sqrt(2)

@@ -5,16 +5,15 @@ interval and p, corrected within its family (hypotheses). Only a corrected p bel
 difference. With one seed a test compares two students, and the sentence says so.
 """
 
-import re
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
 from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
+from kdutils.comparison.wording import p_text, say, signed, wording
 from kdutils.evaluation.settings import PROXIES
 
 MOST = 12  # sentences of a summary
@@ -24,25 +23,13 @@ PAIRS = ("primary", "methods", "control")  # in these, first and second are both
 ONE_SECOND = ("label_only", "chance", "las", "published")  # in these comparisons the second is always the same
 
 
-@cache
-def _wording():
-    """Return the macros and texts of the template."""
-    import jinja2
-
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    # No escaping: a sentence is plain text, which a table or a page escapes like all texts.
-    return environment.from_string(Path(__file__).with_name("summary.txt.j2").read_text(encoding="utf-8")).module
-
-
 def _say(statement, **facts):
-    text = re.sub(r"\s*\n\s*(?=[.,:;])", "", getattr(_wording(), statement)(**facts))
-    return re.sub(r"\s*\n\s*", " ", text).strip()
+    return say("summary", statement, **facts)
 
 
 def sentences(tests: pd.DataFrame) -> list[str]:
     """Return one sentence per row of hypotheses.run_tests, in its order."""
-    return [_say("comparison", row=row) for row in _describe(tests)]
+    return [_say("comparison", row=row) for row in describe(tests)]
 
 
 def tables_of_tests(tests: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -53,18 +40,18 @@ def tables_of_tests(tests: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for (dataset, student, comparison), rows in tests.groupby(["dataset", "student", "comparison"], sort=False):
         table = pd.DataFrame([{
             "measure": row["measure"], "first": row["first"], "second": row["second"],
-            "difference": _cell(row["value"]), "95 % interval": _cell(row["interval"]), "p": _cell(_p(row["p"])),
+            "difference": _cell(row["value"]), "95 % interval": _cell(row["interval"]), "p": _cell(p_text(row["p"])),
             P_NAMES[row["family"]]: _cell(row["p_corrected_text"]),
-            "smaller than the margin, p": _cell(_p(row["p_equivalent"])) if row["family"] == "primary" else "",
-            "detectable": _signed(100 * row["detectable"], 1) if row["detectable"] == row["detectable"] else "",
+            "smaller than the margin, p": _cell(p_text(row["p_equivalent"])) if row["family"] == "primary" else "",
+            "detectable": signed(100 * row["detectable"], 1) if row["detectable"] == row["detectable"] else "",
             "seeds": row["n_seeds"],
-            "McNemar, p per seed": "; ".join(_cell(_p(p)) for p in row["mcnemar"])
-            if isinstance(row["mcnemar"], list) else ""} for row in _describe(rows)])
+            "McNemar, p per seed": "; ".join(_cell(p_text(p)) for p in row["mcnemar"])
+            if isinstance(row["mcnemar"], list) else ""} for row in describe(rows)])
         hidden = [name for name in ("seeds", "measure") if table[name].nunique() == 1]
         hidden += ["second"] if comparison in ONE_SECOND else []
         hidden += [name for name in ("McNemar, p per seed", "smaller than the margin, p", "detectable")
                    if not table[name].any()]
-        yield (f"{_wording().heads[comparison]}: {student_label(dataset, student)} ({_size(rows)})",
+        yield (f"{wording('summary').heads[comparison]}: {student_label(dataset, student)} ({_size(rows)})",
                table.drop(columns=hidden))
 
 
@@ -80,7 +67,7 @@ def figure_rows(tests: pd.DataFrame) -> pd.DataFrame:
     labels = [_pair(row) if row["comparison"] in PAIRS else row["first"]
               for row in rows.to_dict("records")]
     return pd.DataFrame({"dataset": rows["dataset"], "student": rows["student"], "label": labels, **points,
-                         "group": rows["comparison"].map(_wording().heads), "significant": significant(rows)})
+                         "group": rows["comparison"].map(wording("summary").heads), "significant": significant(rows)})
 
 
 def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, missing: Sequence[str | dict] = (),
@@ -119,7 +106,7 @@ def _best(place, cells, rows, margin):
     """State the highest mean accuracy, or that no cell is above chance, where the order of the means says nothing."""
     if cells.empty:
         return [_say("no_result", place=place)]
-    chances = {row["first"]: row for row in _describe(_of(rows, "chance"))}
+    chances = {row["first"]: row for row in describe(_of(rows, "chance"))}
     above = [name for name, row in chances.items() if row["significant"] and row["higher"]]
     cell = cells.loc[cells["mean"].idxmax()].to_dict()
     if cell["mean"] == 0 or chances and not above:
@@ -130,7 +117,7 @@ def _best(place, cells, rows, margin):
 
 def _not_above_chance(place, cells, rows, margin):
     """State the cells that are not above chance, without the best one, which has its own statement."""
-    chances = {row["first"]: row for row in _describe(_of(rows, "chance"))}
+    chances = {row["first"]: row for row in describe(_of(rows, "chance"))}
     others = cells.drop(index=cells["mean"].idxmax()).to_dict("records") if len(cells) else []
     weak = [(cell, test) for cell in others if (test := chances.get(cell["name"]))
             and not (test["significant"] and test["higher"])]
@@ -140,44 +127,59 @@ def _not_above_chance(place, cells, rows, margin):
 def _primary(place, cells, rows, margin):
     """State the answer to each primary question."""
     primary = _of(rows, "primary")
-    return [_say("primary", place=place, question=question, rows=_describe(part), size=_size(part),
+    return [_say("primary", place=place, question=question, rows=describe(part), size=_size(part),
                  margin=100 * margin, one_seed=(part["n_seeds"] < 2).all(), family=len(primary))
             for question, part in primary.groupby("question", sort=False)]
 
 
 def _truth(measures, teachers):
-    """State how many explanations are wholly true, of each cell and of the teachers.
+    """State how many explanations are wholly true, of each cell and of the teachers."""
+    return [_say("truth", place=student_label(*student), **shares)
+            for student, shares in true_shares(measures, teachers).items()]
 
-    Texts without a statement that can be read, such as lists of words, are neither true nor false and are left out.
+
+def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) -> dict[tuple[str, str], dict]:
+    """Return {(dataset, student): {cells, unread, teachers}}, {} where truth was not measured.
+
+    cells: dicts of name, wholly_true and true_share (means over seeds), the most true first. unread: names of the cells
+    in whose texts no statement can be read, such as lists of words, which are neither true nor false. teachers: the
+    shares of wholly true texts of the teachers.
     """
     if measures is None or "wholly_true" not in set(measures["measure"]):
-        return []
-    known = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])]))
-    said = []
+        return {}
+    known, shares = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])])), {}
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
         means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
             columns=["wholly_true", "true_share"]).sort_values("wholly_true", ascending=False)
         unread = means["true_share"].isna()
         own = _of_teachers(teachers, dataset, "wholly true")
         own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
-        said.append(_say("truth", place=student_label(dataset, student), teachers=list(own),
-                         unread=list(means.index[unread]), cells=means[~unread].reset_index().to_dict("records")))
-    return said
+        shares[dataset, student] = {"cells": means[~unread].reset_index().to_dict("records"),
+                                    "unread": list(means.index[unread]), "teachers": list(own)}
+    return shares
 
 
 def _proxies(measures, teachers):
     """State the proxies of truth by rule, of the cells and the teachers of a data set without known facts."""
+    return [_say("proxies", place=student_label(*student), cells=cells,
+                 teachers=list(_of_teachers(teachers, student[0], "contradicted")))
+            for student, cells in proxy_shares(measures).items()]
+
+
+def proxy_shares(measures: pd.DataFrame | None) -> dict[tuple[str, str], list[dict]]:
+    """Return {(dataset, student): its cells}, with the means of the proxies of truth where facts are not known.
+
+    A cell is a dict of name and the measures of PROXIES; that whose texts argue least for another choice is first.
+    """
     if measures is None:
-        return []
-    known, said = add_names(in_domain(measures)), []
-    for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
+        return {}
+    known, shares = add_names(in_domain(measures)), {}
+    for student, rows in known.groupby(["dataset", "student"], sort=False):
         if {"wholly_true"} & set(rows["measure"]) or "argues_for_other" not in set(rows["measure"]):
             continue
         means = rows[rows["measure"].isin(PROXIES)].pivot_table(index="name", columns="measure", values="value")
-        cells = means.sort_values("argues_for_other").reset_index().to_dict("records")
-        said.append(_say("proxies", place=student_label(dataset, student), cells=cells,
-                         teachers=list(_of_teachers(teachers, dataset, "contradicted"))))
-    return said
+        shares[student] = means.sort_values("argues_for_other").reset_index().to_dict("records")
+    return shares
 
 
 def _of_teachers(teachers, dataset, column):
@@ -192,18 +194,28 @@ def _exploratory(place, cells, rows, fakes):
     rows = rows[(rows["family"] == "exploratory") & (rows["measure"] == "accuracy")]
     if rows.empty:
         return []
-    described = _describe(_higher_first(rows.reindex(rows["difference"].abs().sort_values(ascending=False,
+    described = describe(_higher_first(rows.reindex(rows["difference"].abs().sort_values(ascending=False,
                                                                                           kind="stable").index)))
     return [_say("exploratory", place=place, size=_size(rows), rows=described,
                  differ=[row for row in described if row["significant"]], one_seed=(rows["n_seeds"] < 2).all())]
 
 
 def _simulatability(place, cells, rows, fakes, measures=None):
-    """State LAS and its two parts beside those of the control and of a text that only repeats the answer.
+    found, repeats = simulatability(rows, fakes, measures)
+    below = repeats is not None and all(row["difference"] <= repeats for row in found)
+    return [_say("simulatability", place=place, rows=found, below=below,
+                 repeats="" if repeats is None else signed(repeats, 3))] if found else []
 
-    Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control.
+
+def simulatability(rows: pd.DataFrame, fakes: pd.DataFrame | None,
+                   measures: pd.DataFrame | None = None) -> tuple[list[dict], float | None]:
+    """Return (LAS of each method beside that of its control, LAS of a text that only repeats the answer).
+
+    Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control. `rows`: the tests
+    of one student on one data set. A row is one of `describe` with ``control`` (such a row, or None), ``verdict`` (see
+    _beside_control) and ``parts`` (LAS of leaking and of other texts, as texts).
     """
-    described = {row["first"]: row for row in _describe(_of(rows, "las"))}
+    described = {row["first"]: row for row in describe(_of(rows, "las"))}
     pairs = with_control(rows)
     controls = {first: described[second] for first, second in zip(pairs["first"], pairs["second"], strict=True)
                 if second in described}
@@ -212,17 +224,14 @@ def _simulatability(place, cells, rows, fakes, measures=None):
     if measures is not None and where:
         own = add_names(in_domain(measures[measures["measure"].isin(["las_leaking", "las_other"])]))
         own = own[(own[["dataset", "student"]] == where).all(axis=1)]
-        parts = {key: _signed(value, 3) for key, value in own.groupby(["name", "measure"])["value"].mean().items()}
+        parts = {key: signed(value, 3) for key, value in own.groupby(["name", "measure"])["value"].mean().items()}
     found = [row | {"verdict": _beside_control(row, controls.get(name)), "control": controls.get(name),
                     "parts": [parts.get((name, part), "none") for part in ("las_leaking", "las_other") if parts]}
              for name, row in described.items() if name not in set(pairs["second"])]
     repeats = [] if fakes is None else in_domain(fakes).query("fake == 'answer' and measure == 'las'")
     repeats = [row["value"] for row in (repeats.to_dict("records") if len(repeats) else [])
                if [row["dataset"], row["student"]] == where]
-    repeats = sum(repeats) / len(repeats) if repeats else None
-    below = repeats is not None and all(row["difference"] <= repeats for row in found)
-    return [_say("simulatability", place=place, rows=found, below=below,
-                 repeats="" if repeats is None else _signed(repeats, 3))] if found else []
+    return found, sum(repeats) / len(repeats) if repeats else None
 
 
 def _beside_control(row, control):
@@ -241,7 +250,7 @@ def _published(place, rows, published):
     if rows.empty:
         return []
     other = published is not None and (published["n_questions"] != QUESTIONS).any()
-    return [_say("published", place=place, size=_size(rows), rows=_describe(rows),
+    return [_say("published", place=place, size=_size(rows), rows=describe(rows),
                  other_questions=(QUESTIONS, published["n_questions"].min()) if other else None)]
 
 
@@ -254,7 +263,7 @@ def _higher_first(rows):
 
 def _revised_explanations(place, cells, rows, fakes):
     rows = rows[(rows["comparison"] == "revision") & (rows["measure"] != "accuracy")]
-    changed = [row for row in _describe(rows) if row["significant"]]
+    changed = [row for row in describe(rows) if row["significant"]]
     unchanged = sorted(set(rows["measure"]) - {row["measure"] for row in changed})
     return [_say("revised_explanations", place=place, changed=changed, unchanged=unchanged)] if len(rows) else []
 
@@ -284,7 +293,7 @@ def _cautions(tests, runs, missing):
 # --- numbers as texts
 
 
-def _describe(tests):
+def describe(tests: pd.DataFrame) -> list[dict]:
     """Return the tests as dicts with numbers as texts and with the decisions that the template needs."""
     return [{**row, "place": student_label(row["dataset"], row["student"]), "label": _label(row),
              "text_measure": "" if row["measure"] in ("accuracy", "exact") else row["measure"],
@@ -293,7 +302,7 @@ def _describe(tests):
              "one_seed": row["n_seeds"] < 2 and row["second"] not in ("chance", "0"),
              "n_questions": int(row["n_questions"]) if row["n_questions"] == row["n_questions"] else None,
              "value": _number(row, "difference", " points"),
-             "p_corrected_text": _p(row["p_corrected"], "q" if row["family"] == "exploratory" else "p"),
+             "p_corrected_text": p_text(row["p_corrected"], "q" if row["family"] == "exploratory" else "p"),
              "interval": "–" if row["low"] != row["low"] else f"{_number(row, 'low')} to {_number(row, 'high')}"}
             for row, differs, same in zip(tests.to_dict("records"), significant(tests), equivalent(tests), strict=True)]
 
@@ -316,18 +325,8 @@ def _pair(row):
 
 def _number(row, key, unit=""):
     if row["measure"] in ("accuracy", "exact"):
-        return _signed(100 * row[key], 1) + unit
-    return _signed(row[key], 1 if row["measure"] == "words" else 3)
-
-
-def _signed(number, digits):
-    return f"{number:+.{digits}f}".replace("-", "−")
-
-
-def _p(value, name="p"):
-    if value != value:
-        return "no test"
-    return f"{name} < 0.001" if value < 0.001 else f"{name} = 1" if value > 0.9995 else f"{name} = {value:.3f}"
+        return signed(100 * row[key], 1) + unit
+    return signed(row[key], 1 if row["measure"] == "words" else 3)
 
 
 def _size(rows):

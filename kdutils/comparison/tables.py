@@ -17,6 +17,7 @@ from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
+MAIN_MEASURES = ("wholly_true", "true_reason", "las", "qbe", "overlap_gain", "names_answer", "rouge_l_teacher", "words")
 MEASURES = {  # title of a table of explanations: the measures in it
     "truth": "|".join(TRUTH),
     "proxies of truth": "|".join(PROXIES),
@@ -53,6 +54,21 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     return table.assign(n_questions=pd.Series(counts, dtype=object))
+
+
+def short_accuracies(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Return what a reader needs of accuracy_table, in percent, the highest first.
+
+    Columns: cell, accuracy, 95 % interval, no choice (answers that are none of the choices), seeds and, if any run
+    failed, failed. `accuracies`: rows of runs_table.split_by_student.
+    """
+    rows = accuracies.sort_values("mean", ascending=False, kind="stable", na_position="last")
+    table = pd.DataFrame({
+        "cell": rows["cell"], "accuracy, %": 100 * rows["mean"],
+        "95 % interval": [f"{100 * low:.1f} to {100 * high:.1f}" if low == low else "–"
+                          for low, high in zip(rows["low"], rows["high"], strict=True)],
+        "no choice, %": 100 * rows["no_choice"], "seeds": rows["n_seeds"], "failed": rows["n_failed"]})
+    return table.drop(columns=[] if table["failed"].any() else "failed").reset_index(drop=True)
 
 
 def without_outliers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -99,8 +115,8 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
                       marked: Collection[str] = ()) -> pd.DataFrame:
     """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds.
 
-    With `fakes` (runs_table.read_fakes) a row per fake follows, in the column of the method. The names of `marked`
-    measures end with a star.
+    The cell with the highest value of the first measure comes first. With `fakes` (runs_table.read_fakes) a row per
+    fake follows, in the column of the method. The names of `marked` measures end with a star.
     """
     if fakes is not None and len(fakes):
         rows = fakes.assign(method="fake: " + fakes["fake"], teacher="-", prompting="-", seed=0)
@@ -109,11 +125,16 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     part = measures[measures["measure"].isin(names)]
     means = part.groupby([*CELL, "measure"], sort=False)["value"].agg(["mean", "std"])
     digits = [1 if measure == "words" else 3 for measure in means.index.get_level_values("measure")]
-    gap = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+    gap = " ±\N{NO-BREAK SPACE}"
     means["text"] = [f"{mean:.{digit}f}{'' if np.isnan(sd) else f'{gap}{sd:.{digit}f}'}".replace("-", "−")
                      for mean, sd, digit in zip(means["mean"], means["std"], digits, strict=True)]
     table = means["text"].unstack("measure").reindex(columns=names).reset_index().rename_axis(None, axis=1)
+    level = means["mean"].unstack("measure").get(names[0]) if len(names) else None
     order = part[CELL].drop_duplicates()
+    if level is not None:
+        fake = order["method"].str.startswith("fake: ")
+        order = order.assign(fake=fake, level=-level.reindex(pd.MultiIndex.from_frame(order)).to_numpy()).sort_values(
+            ["fake", "level"], kind="stable")[CELL]
     return order.merge(table, on=CELL).rename(columns={name: f"{name} *" for name in marked})
 
 

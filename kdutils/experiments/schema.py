@@ -19,7 +19,6 @@ from kdutils.experiments.grid import (
     RESOURCES,
     asked_with,
     base_of,
-    cells_of,
     compared_by_people,
     contrary_prompting,
     is_unlabelled,
@@ -390,19 +389,10 @@ def _text_faults(name, prompts, base, known, given) -> Iterator[str]:
 
 def _contrast_faults(settings) -> Iterator[Fault]:
     """Check the primary contrasts, which the comparison would refuse only when everything else has run."""
-    import pandas as pd
+    from kdutils.experiments.planned import planned_contrasts
 
-    from kdutils.comparison.contrasts import primary_contrasts
-
-    names = ["method", "prompting", "student", "teacher"]
-    cells = pd.concat(pd.DataFrame(cells_of(settings), columns=names).assign(dataset=dataset, tested_on=dataset)
-                      for dataset in settings["datasets"])
-    known = {name: method_of(settings, name).control_of for name in settings["methods"]}
-    cells = cells.assign(kind=[base_of(settings, "methods", name) for name in cells["method"]],
-                         control_of=cells["method"].map(known))
-    given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))
     try:
-        primary_contrasts(cells, given.primary)
+        planned_contrasts(settings)
     except StudyError as error:
         yield "comparison", str(error)
 

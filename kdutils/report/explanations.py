@@ -16,7 +16,9 @@ def show_split_sizes(questions: pd.DataFrame) -> None:
 def show_notes(explanations: pd.DataFrame) -> None:
     """Print known defects (published texts), whether the content is the published one, and what was counted."""
     for name in ("caution", "content", "notes"):
-        print(f"{name}: {explanations.attrs.get(name) or 'none'}")
+        if known := explanations.attrs.get(name):
+            known = ", ".join(f"{key} {value}" for key, value in known.items()) if isinstance(known, dict) else known
+            print(f"{name.capitalize()}: {known}")
 
 
 def show_examples(explanations: pd.DataFrame, questions: pd.DataFrame, seed: int,
@@ -46,8 +48,19 @@ def show_quality(raw: pd.DataFrame | list[dict], cleaned: pd.DataFrame | list[di
                  texts: str = "texts") -> None:
     """Show the raw_table and the text_table of teacher/quality.py, one measure per row, one column per `key`."""
     for table, name in ((raw, f"Raw {texts}"), (cleaned, f"Cleaned {texts}")):
-        columns = pd.DataFrame(table).set_index(key).T.rename_axis("measure").reset_index()
-        show_table(columns, f"{name}, by stage", decimals=3)
+        columns = pd.DataFrame(table).set_index(key).T
+        rows = {measure: _as_counted(values) for measure, values in columns.iterrows()}
+        columns = pd.DataFrame(rows.values(), index=pd.Index(rows, name="measure"), columns=columns.columns,
+                               dtype=object)
+        show_table(columns.reset_index(), f"{name}, by stage")
+
+
+def _as_counted(values):
+    """Return the values of a measure: whole numbers if all are and one is above 1 (counts), others rounded."""
+    numbers = [float(value) if value is not None else float("nan") for value in values]
+    known = [number for number in numbers if number == number]
+    counts = bool(known) and max(known) > 1 and all(number.is_integer() for number in known)
+    return [None if number != number else int(number) if counts else round(number, 3) for number in numbers]
 
 
 def show_lengths(explanations: pd.DataFrame) -> None:

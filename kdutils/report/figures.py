@@ -25,6 +25,7 @@ STYLE = Path(__file__).with_name("study.mplstyle")
 LINES = ("-", "--", ":", "-.")
 COLORS = 7  # of the style's eight; the last one, yellow, is too pale for dots and lines
 INK, GRAY = "#1d2731", "#5a6673"
+CONTROL = "#98a2ac"  # a lighter grey, for controls
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -55,12 +56,14 @@ def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float])
     """Return a figure of test accuracy: one dot per seed, the mean and its 95 % t-interval over seeds.
 
     `table` has one row per run with the columns method, student, dataset, prompting, seed and accuracy. `chance` is the
-    accuracy of guessing, a number or {dataset: number}. Each data set and student has a panel. A single seed has no
-    interval, and its label says so.
+    accuracy of guessing, a number or {dataset: number}. Each data set and student has a panel, with the highest mean
+    first. The axis is fitted to the data; chance may lie outside of it. A single seed has no interval, and its label
+    says so.
     """
     _check(table, ("method", "student", "dataset", "prompting", "seed", "accuracy"))
     panels = list(table.groupby(["dataset", "student"], sort=False))
-    groups = [list(rows.groupby(["method", "prompting"], sort=False, dropna=False)) for _, rows in panels]
+    groups = [sorted(rows.groupby(["method", "prompting"], sort=False, dropna=False),
+                     key=lambda group: -group[1]["accuracy"].fillna(0).mean()) for _, rows in panels]
     heights = [0.36 * len(group) + 0.8 for group in groups]
     figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, figsize=(8, sum(heights) + 0.4),
                                       height_ratios=heights)
@@ -68,10 +71,12 @@ def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float])
         for row, (_, runs) in enumerate(group):
             _draw_seeds(axis, row, runs["accuracy"].dropna().astype(float).to_list())
         _label_methods(axis, group, several=table["prompting"].nunique(dropna=False) > 1)
-        _draw_chance(axis, chance[dataset] if isinstance(chance, dict) else chance)
         axis.set_title(f"{dataset} · {student}", pad=18)  # room for the label of chance
     axes[-1, 0].set_xlabel("accuracy (dot: one seed; bar: mean with 95 % t-interval over seeds)")
-    axes[-1, 0].set_xlim(0, 1)
+    low, high = axes[-1, 0].get_xlim()  # fitted by matplotlib; an interval may go beyond what an accuracy can be
+    axes[-1, 0].set_xlim(max(low, 0), min(max(high, low + 0.02), 1.01))
+    for axis, ((dataset, _), _) in zip(axes[:, 0], panels, strict=True):
+        _draw_chance(axis, chance[dataset] if isinstance(chance, dict) else chance)
     return figure
 
 
@@ -104,10 +109,14 @@ def _label_methods(axis, group, several):
 
 
 def _draw_chance(axis, chance):
-    axis.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
-    axis.annotate(f"chance {chance:.2f}", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, 1),
-                  textcoords="offset points", fontsize=8.5, color=GRAY,
-                  ha="left" if chance < 0.8 else "right", va="bottom")
+    low, high = axis.get_xlim()
+    place, text = (low, f"← chance {chance:.2f}") if chance < low else (high, f"chance {chance:.2f} →") \
+        if chance > high else (chance, f"chance {chance:.2f}")
+    if place == chance:
+        axis.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
+    to_left = place > low + 0.8 * (high - low)
+    axis.annotate(text, (place, 1), xycoords=("data", "axes fraction"), xytext=(-3 if to_left else 3, 1),
+                  textcoords="offset points", fontsize=8.5, color=GRAY, ha="right" if to_left else "left", va="bottom")
 
 
 def learning_curves(table: pd.DataFrame) -> Figure:
@@ -256,28 +265,31 @@ def _shade(share):
             "bbox": {"facecolor": color, "edgecolor": "none", "boxstyle": "round,pad=0.22"}}
 
 
-def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "", width: float = 8) -> Figure:
     """Return a figure of differences with their intervals: one row each, one panel per group, a line at 0.
 
     `table` has the columns group, label, difference, low, high (missing if there is no interval) and significant
-    (filled dot; otherwise hollow). Rows keep their order.
+    (filled dot; otherwise hollow). Rows keep their order. Those with a true value in a column `control` are grey.
+    `width`: in inches.
     """
     _check(table, ("group", "label", "difference", "low", "high", "significant"))
     panels = list(table.groupby("group", sort=False))
     heights = [0.27 * len(rows) + 0.55 for _, rows in panels]
     figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights,
-                                      figsize=(8, sum(heights) + 0.7))
+                                      figsize=(width, sum(heights) + 0.7))
     for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
-        places = list(range(len(rows)))
         axis.axvline(0, color=GRAY, linewidth=1)
-        axis.hlines(places, rows["low"].astype(float), rows["high"].astype(float), color="C0", linewidth=1.6)
-        for significant, face in ((True, "C0"), (False, "white")):
-            own = [place for place, flag in zip(places, rows["significant"], strict=True) if flag == significant]
-            axis.plot(rows["difference"].iloc[own], own, "o", color="C0", markerfacecolor=face)
-        axis.set_yticks(places, [_shortened(label, 70) for label in rows["label"]], fontsize=8.5)
+        for place, row in enumerate(rows.to_dict("records")):
+            color = CONTROL if row.get("control") else "C0"
+            axis.hlines(place, float(row["low"]), float(row["high"]), color=color, linewidth=1.6)
+            axis.plot(row["difference"], place, "o", color=color,
+                      markerfacecolor=color if row["significant"] else "white")
+        axis.set_yticks(range(len(rows)), [_shortened(label, 70) for label in rows["label"]], fontsize=8.5)
+        for tick, control in zip(axis.get_yticklabels(), rows.get("control", [False] * len(rows)), strict=True):
+            tick.set_color(GRAY if control else INK)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.grid(False, axis="y")
-        axis.set_title(group)
+        axis.set_title(group, x=0 if width >= 8 else -0.5)
     axes[-1, 0].set_xlabel(xlabel)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")

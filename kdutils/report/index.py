@@ -4,9 +4,10 @@
     write_index(folder, runs, experiment)
 
 `runs` is a list of dicts with name, folder, kind (one of KINDS), notebook, parameters and labels. `experiment` is a
-dict with name, about, needs and command.
+dict with name, about, needs, command and planned (sentences: what the runs will be able to show).
 """
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from kdutils.errors import StudyError
 from kdutils.report import notebook_pages, safe_html, study_page
+from kdutils.report.answer_html import FIGURE, example_html
 from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
 from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.report.tables import duration
@@ -89,7 +91,7 @@ def _render(page, run, folder):
     return True
 
 
-def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experiment: Mapping[str, str]) -> Path:
+def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any]) -> Path:
     """Write ``folder/index.html`` with all `runs`, done or not, and return its path.
 
     Broken files of a run are named on the page and raise nothing.
@@ -98,8 +100,8 @@ def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experimen
     views = [_view(run, page) for run in runs]
     kinds = [*KINDS, *sorted({view["kind"] for view in views} - set(KINDS))]
     body = environment().get_template("index.html.j2").render(
-        experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command")},
-        answers=[answer for view in views if (answer := _answer(view))],
+        experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command", "planned")},
+        answers=[answer for run, view in zip(runs, views, strict=True) if (answer := _answer(view, run["folder"]))],
         failed=[view for view in views if view["state"] == "failed"],
         counts=_counts(views), study=study_page.PAGE if (page.parent / study_page.PAGE).is_file() else "",
         groups=[_group(kind, views) for kind in kinds if any(view["kind"] == kind for view in views)])
@@ -161,17 +163,47 @@ def _scalars(metrics):
     return sorted(numbers, key=lambda item: ("accuracy" not in item[0], "mean" not in item[0]))[:KEY_METRICS]
 
 
-def _answer(view):
-    """Return sentences and accuracy rows of a finished comparison, None for every other run."""
+def _answer(view, folder):
+    """Return statements, example, figure and accuracy rows of a finished comparison, None for every other run."""
     if view["kind"] != "comparison" or view["state"] != "done":
         return None
-    summary, accuracy = view["metrics"].get("summary") or [], view["metrics"].get("accuracy") or []
+    metrics = view["metrics"]
+    summary, accuracy = metrics.get("summary") or [], metrics.get("accuracy") or []
     summary = summary if isinstance(summary, list) else [summary]
-    rows = [row for row in accuracy if isinstance(row, dict)] if isinstance(accuracy, list) else []
-    if not summary and not rows:
+    rows = _dicts(accuracy)
+    rows.sort(key=lambda row: -row["mean"] if _is_number(row.get("mean")) else 1)
+    about = metrics.get("answer") if isinstance(metrics.get("answer"), dict) else {}  # not in older runs
+    statements = [{**{key: _word(one.get(key)) for key in ("question", "verdict", "text")},
+                   "sure": _words(one.get("sure"))} for one in _dicts(about.get("statements"))]
+    if not summary and not rows and not statements:
         return None
-    return {"sentences": [_word(sentence) for sentence in summary], "rows": [_accuracy_row(row) for row in rows],
-            "page": view["page"]}
+    return {"statements": statements, "limits": _words(about.get("limits")), "example": _example(about.get("example")),
+            "sentences": [_word(sentence) for sentence in summary], "rows": [_accuracy_row(row) for row in rows],
+            "figure": _picture(Path(folder) / FIGURE) if about.get("figure") else "",
+            "figure_text": _word(about.get("figure")), "page": view["page"]}
+
+
+def _dicts(value):
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _words(value):
+    return [_word(item) for item in value] if isinstance(value, list) else []
+
+
+def _example(value):
+    """Return the HTML of an example, "" where there is none or it is not as a comparison writes it."""
+    rows = _dicts(value.get("rows")) if isinstance(value, dict) else []
+    if not rows:
+        return ""
+    rows = [{key: _word(item) for key, item in row.items()} for row in rows]
+    return example_html({key: _word(value.get(key)) for key in ("question", "answer", "note")}
+                        | {"choices": _words(value.get("choices")), "rows": rows})
+
+
+def _picture(path):
+    """Return a PNG file as an address that holds all of it, "" where there is none."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def _accuracy_row(row):
@@ -193,7 +225,10 @@ def _group(kind, views):
     runs = [view for view in views if view["kind"] == kind]
     used = {name for view in runs for name in view["labels"]}
     order = [name for name in LABELS if name in used] + sorted(used - set(LABELS))
-    return {"kind": kind, "runs": runs, "labels": order}
+    states = {state: sum(view["state"] == state for view in runs) for state in ("done", "failed", "stopped", "waiting")}
+    return {"kind": kind, "runs": runs, "labels": order, "title": kind.replace("_", " ").capitalize(),
+            "state": ", ".join(f"{count} {state}" for state, count in states.items() if count),
+            "open": bool(states["failed"])}
 
 
 def _word(value):

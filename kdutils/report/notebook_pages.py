@@ -3,6 +3,11 @@
 nbconvert is not used. Its templates print HTML, SVG and markdown outputs unchanged, so almost every block and filter
 would have to be replaced to be safe. Here only what _output and _cells select reaches a page. A page also has what
 nbconvert lacks: a table of parameters, the error at the top, and links to the index.
+
+What a reader does not look for is out of the way. The parameters are at the end. A result that is only Python's text of
+a value (the last line of a cell) is for the notebook and not shown. A section whose heading has the tag ``fold`` is
+closed until it is opened. With ``{"kdutils": {"code": "end"}}`` in the metadata of a notebook, its code is at the end
+of the page and not beside the outputs.
 """
 
 from __future__ import annotations
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 
 _OVERWRITTEN = re.compile(r"[^\n]*\u240d(?!\n|$)")  # make_visible() has put this symbol for a carriage return
 
+_HEADING = re.compile(r"\s*<h[12][^>]*>.*?</h[12]>\s*", re.DOTALL)
+
+NARROW = 640  # pixels; on a phone a wider figure is not made smaller, because its letters would be too small
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
 
 
@@ -34,12 +42,14 @@ def render_notebook(notebook_path: Path | str, html_path: Path | str, title: str
     """
     notebook = read_notebook(notebook_path)
     markdown = _Markdown()
-    cells = _cells(notebook, markdown)
+    cells, failure = _cells(notebook, markdown), _failure(notebook)
+    parts = _parts(cells, markdown, failure)
     name = title or (markdown.headings[0]["text"] if markdown.headings else Path(notebook_path).stem)
     contents = [heading for heading in markdown.headings[1:] if heading["level"] <= 3]  # all but the title
     body = environment().get_template("notebook.html.j2").render(
-        cells=cells, headings=contents, title=title, index_link=index_link, failure=_failure(notebook),
-        executed=_executed(notebook))
+        parts=parts, headings=contents, title=title, index_link=index_link, failure=failure,
+        executed=_executed(notebook), parameters=next((cell["parameters"] for cell in cells if cell["parameters"]), []),
+        code_at_end=notebook.metadata.get("kdutils") == {"code": "end"})
     return write_page(html_path, name, body)
 
 
@@ -126,7 +136,8 @@ def _cells(notebook, markdown):
     shown, defaults = [], {}
     injected = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
     for position, cell in enumerate(notebook.cells):
-        view = {"anchor": _anchor(position), "type": cell.cell_type, "parameters": {}, "outputs": []}
+        view = {"anchor": _anchor(position), "type": cell.cell_type, "parameters": [], "outputs": [],
+                "fold": "fold" in _tags(cell), "code": ""}
         if "papermill-error-cell-tag" in _tags(cell):
             continue  # papermill's error banner; the page has its own
         if cell.cell_type == "markdown":
@@ -137,11 +148,41 @@ def _cells(notebook, markdown):
             if "injected-parameters" in _tags(cell) or ("parameters" in _tags(cell) and not injected):
                 view["parameters"] = _parameters(defaults, _assignments(cell.source))
             view["code"] = _highlight(cell.source)
-            view["outputs"] = [_output(output, markdown) for output in _joined(cell.outputs)]
+            view["outputs"] = [_output(output, markdown) for output in _joined(cell.outputs) if not _is_value(output)]
         else:
             continue
         shown.append(view)
     return shown
+
+
+def _parts(cells, markdown, failure):
+    """Return the cells in parts: {"folded", "heading", "open", "cells"}; a folded part without content is left out.
+
+    A folded part begins with a cell that is tagged so and ends before the next heading of level 1 or 2.
+    """
+    from markupsafe import Markup
+
+    parts = [{"folded": False, "heading": "", "cells": []}]
+    for cell in cells:
+        heading = _HEADING.match(cell.get("html", ""))
+        if heading:
+            parts.append({"folded": cell["fold"], "heading": "", "cells": []})
+            if cell["fold"]:
+                parts[-1]["heading"] = Markup(heading[0])
+                cell = {**cell, "html": cell["html"][heading.end():]}
+        parts[-1]["cells"].append(cell)
+    for part in parts:
+        part["open"] = bool(failure) and failure["anchor"] in [cell["anchor"] for cell in part["cells"]]
+        if part["folded"] and not any(cell.get("html") or cell["outputs"] for cell in part["cells"]):
+            empty = re.findall(r'id="([^"]+)"', part["heading"])
+            markdown.headings = [heading for heading in markdown.headings if heading["id"] not in empty]
+            part["folded"], part["cells"] = False, [cell for cell in part["cells"] if cell["type"] == "code"]
+    return parts
+
+
+def _is_value(output):
+    """Return whether an output is the text of a cell's last value, which says nothing to a reader of the page."""
+    return output.output_type == "execute_result" and set(output.data) <= {"text/plain"}
 
 
 def _tags(cell):
@@ -215,7 +256,9 @@ def _image(mime, output):
     if mime == "image/svg+xml":  # in an <img>, a browser runs no scripts and follows no links
         data = base64.b64encode(data.encode()).decode()
     about = output.metadata.get(mime, {})
+    head = base64.b64decode(data[:32] + "=" * (-len(data[:32]) % 4)) if mime == "image/png" else b""
     return {"type": "image", "source": f"data:{mime};base64,{data}",
+            "narrow": 0 < int.from_bytes(head[16:20], "big") <= NARROW,  # the width in the head of a PNG
             "alt": (about.get("alt") if isinstance(about, dict) else "") or "figure without a description"}
 
 
@@ -224,12 +267,19 @@ def _rich(data, markdown):
     from markupsafe import Markup
 
     if "text/html" in data:
-        clean = sanitise_output(data["text/html"]).strip()
+        clean = _add_scope(sanitise_output(data["text/html"]).strip())
     elif "text/markdown" in data:
         clean = sanitise_output(markdown.render(data["text/markdown"], contents=False))
     else:
         return ""
     return Markup(clean)
+
+
+def _add_scope(html):
+    """Return the HTML of tables whose heads all say of what they are the head; those of pandas do not."""
+    plain = r"<th(?=[ >])(?![^>]*\bscope=)"
+    html = re.sub(r"<tbody>.*?</tbody>", lambda body: re.sub(plain, '<th scope="row"', body[0]), html, flags=re.DOTALL)
+    return re.sub(plain, '<th scope="col"', html)
 
 
 class _Markdown:
@@ -253,7 +303,7 @@ class _Markdown:
         self._collect = contents
         html = self._convert(text).replace("<table>", '<div class="scroll"><table>').replace(
             "</table>", "</table></div>")  # HTML tables in the text are escaped, so these come from the renderer
-        return Markup(sanitise_page(html))
+        return Markup(sanitise_page(_add_scope(html)))
 
     def _heading(self, html, level):
         from markupsafe import Markup

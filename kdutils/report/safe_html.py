@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-TEXT_TAGS = {"p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "a", "img", "ul", "ol", "li", "dl", "dt", "dd",
+TEXT_TAGS = {"p", "br", "wbr", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "a", "img", "ul", "ol", "li", "dl", "dt", "dd",
              "strong", "b", "em", "i", "u", "s", "del", "mark", "small", "sub", "sup", "code", "pre", "kbd", "samp",
              "blockquote", "div", "span", "bdi", "abbr", "details", "summary",
              "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "th", "td"}
@@ -34,8 +34,9 @@ TEXT_ATTRIBUTES = {
     "a": {"href", "title"}, "img": {"src", "alt", "title", "width", "height"}, "abbr": {"title"},
     "th": {"colspan", "rowspan", "scope", "style"}, "td": {"colspan", "rowspan", "style"}, "ol": {"start"},
 }
-PAGE_ATTRIBUTES = TEXT_ATTRIBUTES | {"*": {"id", "class", "aria-label"}, "details": {"open"}}
-TABLE_CLASSES = {"table": {"dataframe"}, "th": {"number", "text"}, "td": {"number", "text"}}
+PAGE_ATTRIBUTES = TEXT_ATTRIBUTES | {"*": {"id", "class", "aria-label", "tabindex"}, "details": {"open"}}
+TABLE_CLASSES = {"table": {"dataframe", "wide"}, "th": {"number", "text"}, "td": {"number", "text", "right", "wrong"},
+                 "div": {"statement", "scroll", "example"}}
 
 _LINK = re.compile(r"https?://|#|[\w.%-][^:\\]*$", re.IGNORECASE)
 _IMAGE = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]*$")

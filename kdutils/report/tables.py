@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+MARKS = {"✓": "right", "✗": "wrong"}  # how a cell begins: its class, which gives it a colour
+WIDE = 8  # columns; a table with more is set smaller, so that a page of usual width holds it
 LONG_TEXT = 40  # characters; a column with a longer text is set as text, a longer label in a figure is shortened
 
 
@@ -36,7 +38,8 @@ def table_html(frame: "pd.DataFrame", caption: str = "", decimals: int | None = 
     above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     head, *rows = ("".join(cells) for cells in zip(*columns, strict=True)) if columns else [""]
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<table class="dataframe">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+    wide = " wide" if len(columns) > WIDE else ""
+    return f'<table class="dataframe{wide}">{above}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
 
 def duration(seconds: float) -> str:
@@ -51,11 +54,19 @@ def _column(name, values, decimals):
     """Return the cells of a column as HTML, the head first; its class says whether it is of numbers or long texts."""
     texts = [_text(value, decimals) for value in values]
     numbers = [_is_missing(value) or (isinstance(value, Number) and not isinstance(value, bool)) for value in values]
-    look = 'class="number" style="text-align: right"' if numbers and all(numbers) else (
-        'class="text" style="text-align: left"' if any(len(text) > LONG_TEXT for text in texts) else
-        'style="text-align: left"')  # the style is for a notebook that is open in Jupyter
+    kind, side = ("number", "right") if numbers and all(numbers) else (
+        ("text", "left") if any(len(text) > LONG_TEXT for text in texts) else ("", "left"))
     head = " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-    return [f"<th {look}>{html.escape(head)}</th>", *(f"<td {look}>{html.escape(text)}</td>" for text in texts)]
+    return [_cell("th", head, kind, side, ' scope="col"'),
+            *(_cell("td", text, MARKS.get(text[:1], kind), side) for text in texts)]
+
+
+def _cell(tag, text, kind, side, more=""):
+    look = f' class="{kind}"' if kind else ""  # the style is for a notebook that is open in Jupyter
+    text = html.escape(text)
+    if tag == "th":
+        text = text.replace("_", "_<wbr>")  # where the name of a column may be broken
+    return f'<{tag}{more}{look} style="text-align: {side}">{text}</{tag}>'
 
 
 def _has_index(frame):

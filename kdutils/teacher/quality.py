@@ -124,12 +124,15 @@ def _keys(table):
 
 
 def _truth(usable, asked, stage):
-    """Return how many texts are wholly true and how many statements are, where what they say can be checked."""
+    """Return how many texts are wholly true and how many statements are, where what they say can be checked.
+
+    Nothing is returned of texts in which nothing can be read as a statement, such as lists of words.
+    """
     found = [truth_of(row.text, asked[row.id], row.answer) for row in usable.itertuples()] \
         if stage in ("rationale", "revision") else []
-    if not any(found):
-        return {}
     shares = [one["true_share"] for one in found if one and one["true_share"] is not None]
+    if not shares:
+        return {}
     return {"wholly true": _share(bool(one and one["wholly_true"]) for one in found), "true statements": _mean(shares)}
 
 

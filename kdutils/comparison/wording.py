@@ -1,0 +1,45 @@
+"""The wording of a report: templates beside this module say what is stated, these functions turn numbers into text."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MISSING = "no test"  # instead of a p value
+
+
+@cache
+def wording(name: str) -> Any:
+    """Return the macros and texts of the template ``<name>.txt.j2``."""
+    import jinja2
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "points": lambda x: signed(100 * x, 1),
+                            "list": list, "p": p_text, "listed": listed}
+    # No escaping: a sentence is plain text, which a table or a page escapes like all texts.
+    return environment.from_string(Path(__file__).with_name(f"{name}.txt.j2").read_text(encoding="utf-8")).module
+
+
+def say(template: str, statement: str, **facts: Any) -> str:
+    """Return what the macro `statement` says: a line break is a space, and nothing before a punctuation mark."""
+    text = re.sub(r"\s*\n\s*(?=[.,:;])", "", getattr(wording(template), statement)(**facts))
+    return re.sub(r"\s*\n\s*", " ", text).strip()
+
+
+def signed(number: float, digits: int) -> str:
+    """Return a number with its sign and `digits` decimals: +2.3, −0.8."""
+    return f"{number:+.{digits}f}".replace("-", "−")
+
+
+def p_text(value: float, name: str = "p") -> str:
+    """Return a p value (or a q) as text: p = 0.031, p < 0.001, no test."""
+    if value != value:
+        return MISSING
+    return f"{name} < 0.001" if value < 0.001 else f"{name} = 1" if value > 0.9995 else f"{name} = {value:.3f}"
+
+
+def listed(texts: list[str], most: int = 4) -> str:
+    """Return texts as a list of a sentence: "a", "a and b", "a, b and 3 more"."""
+    rest = [f"{len(texts) - most} more"] if len(texts) > most else []
+    shown = [*texts[:most], *rest]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)

@@ -1,0 +1,52 @@
+"""What an experiment will be able to show, before anything is paid: its contrasts and the differences they find."""
+
+from collections import Counter
+
+from kdutils.comparison.contrasts import primary_contrasts
+from kdutils.comparison.runs_table import CELL, student_label
+from kdutils.errors import StudyError
+from kdutils.experiments.cost import planned_questions
+from kdutils.experiments.grid import Experiment, base_of, cells_of, method_of, parameters_of
+from kdutils.experiments.steps import COMPARISON, SETTINGS
+
+
+def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:
+    """Return the primary contrasts of an experiment (contrasts.primary_contrasts); StudyError for an unknown one."""
+    import pandas as pd
+
+    names = ["method", "prompting", "student", "teacher"]
+    cells = pd.concat(pd.DataFrame(cells_of(settings), columns=names).assign(dataset=dataset, tested_on=dataset)
+                      for dataset in settings["datasets"])
+    known = {name: method_of(settings, name).control_of for name in settings["methods"]}
+    cells = cells.assign(kind=[base_of(settings, "methods", name) for name in cells["method"]],
+                         control_of=cells["method"].map(known))
+    given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))
+    return primary_contrasts(cells, given.primary)
+
+
+def power_lines(experiment: Experiment) -> list[str]:
+    """Return a sentence per size of a data set: the difference that these seeds and test questions can show.
+
+    Nothing is downloaded: where the questions are not here yet, the sentence says so. [] with --tiny, which gives no
+    result.
+    """
+    from kdutils.comparison.answer import before_any_run
+
+    settings, tables = experiment.settings, {}
+    if experiment.tiny:
+        return []
+    places = Counter((first[CELL.index("dataset")], first[CELL.index("student")])
+                     for _, first, _ in planned_contrasts(settings))
+    sizes = {}
+    for (dataset, student), contrasts in places.items():
+        job = next(job for job in experiment.jobs if job.kind == "evaluations" and job.labels["dataset"] == dataset)
+        try:
+            if dataset not in tables:
+                tables[dataset] = planned_questions(experiment, job, download=False)
+            split = job.parameters.get("split", SETTINGS[job.notebook].defaults()["split"])
+            size = int((tables[dataset]["split"] == split).sum())
+        except StudyError:
+            size = 0
+        sizes.setdefault((size, contrasts), []).append(student_label(dataset, student))
+    return [before_any_run(names, len(settings["seeds"]), size, contrasts)
+            for (size, contrasts), names in sizes.items()]

@@ -1,0 +1,210 @@
+"""The answer at one look: verdicts that the tests support, nothing about methods where nothing can be said of them."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdutils.comparison import answer, hypotheses, runs_table
+from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.planned import power_lines
+from kdutils.stats.power import detectable_accuracy
+from kdutils.student.methods import explained_of
+from tests.test_comparing import SIZE, World, spread
+
+
+def said_of(world, **more):
+    """Return ({question: statement}, tests) of a World."""
+    _, _, accuracies = world.read()
+    tests = world.tests(more.pop("tested", ()))
+    statements = answer.statements(accuracies, tests, **more)
+    for one in statements:
+        for text in (one["question"], one["verdict"], one["text"], *one["sure"]):
+            assert text and not re.search(r"\bnan\b|\s[.,;:)]|[(]\s|\s\s|\n|\.\.|[^.?]$", text), text
+    return {one["question"]: one for one in statements}, tests
+
+
+HELP, CONTENT, TRUE = ("Does explaining help?", "Does it matter what the explanations say?",
+                       "Are the explanations true and useful?")
+
+
+def test_an_effect_is_said_with_its_numbers(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37)).add("shuffled", right=spread(19, 21, 20, rng=rng))
+    said, tests = said_of(world)
+    assert [said[question]["verdict"] for question in (HELP, CONTENT, TRUE)] == ["Yes.", "Yes.", "Not measured."]
+    assert said[HELP]["text"] == ("Students that also learned to explain gave more right answers than students that "
+                                  "learned only the answers: multitask (few_shot) 90.0 % against label_only 47.5 %.")
+    row = tests[tests["question"] == "explaining"].iloc[0]
+    assert said[HELP]["sure"] == [
+        f"Quite sure: multitask (few_shot) minus label_only +42.5 points (95 % interval +{100 * row['low']:.1f} to "
+        f"+{100 * row['high']:.1f}, p < 0.001)."]
+    assert "gave fewer right answers than those that learned from the real ones" in said[CONTENT]["text"]
+    harm, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
+        "multitask", right=spread(18, 20, 19, rng=rng)))
+    assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
+
+
+def test_no_difference_shown_says_what_would_have_been_found(tmp_path):
+    rng = np.random.default_rng(9)
+    world = World(tmp_path).add("label_only", right=spread(30, 29, 31, rng=rng), explains=False)
+    world.add("multitask", right=spread(31, 30, 30, rng=rng))
+    said, tests = said_of(world)
+    assert said[HELP]["verdict"] == "No benefit shown."
+    points = 100 * tests.loc[tests["question"] == "explaining", "detectable"].iloc[0]
+    assert said[HELP]["sure"][0].startswith("Not sure: ")
+    assert said[HELP]["sure"][0].endswith(f"less than about {points:.0f} points would mostly be missed.")
+
+
+def test_a_small_difference_is_a_finding(tmp_path):
+    _, tests = said_of(world := World(tmp_path).add("label_only", right=(30, 31, 29), explains=False).add(
+        "multitask", right=(30, 29, 31)))
+    same = tests.assign(p_equivalent=tests["p_equivalent"].where(tests["p_equivalent"].isna(), 0.01))
+    first = answer.statements(world.read()[2], same, 0.02)[0]
+    assert first["verdict"] == "No." and first["text"].startswith("Learning to explain changes the share of right "
+                                                                  "answers by less than 2 points: ")
+
+
+def test_one_seed_says_nothing_about_methods(tmp_path):
+    world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
+    said, tests = said_of(world.add("shuffled", right=(20,)))
+    for question in (HELP, CONTENT):
+        assert said[question]["verdict"] == "Cannot be said." and not re.search(r"\d", said[question]["text"])
+        assert said[question]["sure"] == ["Train with at least 5 seeds."]
+    runs, _, accuracies = world.read()
+    assert answer.differences(accuracies, tests).empty
+    assert answer.limits(accuracies, tests, runs)[0].startswith("Anything about methods: with one seed each, ")
+
+
+@pytest.mark.parametrize(("right", "text"), [
+    ((0, 0), "No student gave a single right answer. So nothing can be said about explanations."),
+    ((8, 9), "No student is above chance: the best answers 21.2 % right, a guess 20.0 %. So nothing can be said about "
+             "explanations.")])
+def test_students_that_did_not_learn_are_the_only_sentence(tmp_path, right, text):
+    world = World(tmp_path).add("label_only", right=right, explains=False).add("multitask", right=right)
+    said, tests = said_of(world)
+    assert list(said) == ["Did the students learn to answer?"]
+    assert said["Did the students learn to answer?"]["text"] == text
+    assert answer.differences(world.read()[2], tests).empty
+
+
+def test_a_method_whose_training_failed_is_named(tmp_path):
+    world = World(tmp_path).add("label_only", right=(36, 35, 37), explains=False).add("multitask", right=(8, 7, 9))
+    said, _ = said_of(world)
+    assert said[HELP]["sure"][0].endswith(" Not above chance: multitask (few_shot); its training failed.")
+
+
+def test_several_students_are_told_apart(tmp_path):
+    rng, world = np.random.default_rng(3), World(tmp_path)
+    for student, right in (("good", (36, 35, 37)), ("same", spread(20, 19, 18, rng=rng)), ("none", (0, 0, 0))):
+        base = (0, 0, 0) if student == "none" else spread(18, 20, 19, rng=rng)
+        world.add("label_only", right=base, explains=False, student=student)
+        world.add("multitask", right=right, student=student)
+    said, _ = said_of(world)
+    assert said["Did the students learn to answer?"]["text"].startswith("none on small: no student gave a single right")
+    assert said[HELP]["verdict"] == "It depends."
+    assert said[HELP]["text"] == "Yes for good on small (1 of 2); no benefit shown for same on small (1 of 2)."
+    assert [one.partition(":")[0] for one in said[HELP]["sure"]] == ["good on small", "same on small"]
+
+
+def measured(world, shares):
+    """Return measures of truth: {method: (share wholly true, share of true statements)}, the same in every seed."""
+    runs, _, _ = world.read()
+    return pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]}, "measure": name,
+                          "value": value} for row in runs.to_dict("records") if row["method"] in shares
+                         for name, value in zip(("wholly_true", "true_share"), shares[row["method"]], strict=True)
+                         if value is not None])
+
+
+def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
+    world = World(tmp_path).add("label_only", right=(36, 35), explains=False)
+    world.add("multitask", right=(36, 36), las=(0.3, 0.31)).add("shuffled", right=(34, 35), las=(0.3, 0.31))
+    world.add("standard", right=(38, 38)).add("token_rationale", "tokens", right=(37, 37))
+    measures = measured(world, {"multitask": (0.05, 0.3), "standard": (0.1, 0.4), "shuffled": (0.0, 0.2),
+                                "token_rationale": (0.0, None)})
+    teachers = pd.DataFrame({"dataset": ["small", "small"], "wholly true": [0.995, 0.0],
+                             "true statements": [0.999, None]})
+    said, _ = said_of(world, measures=measures, teachers=teachers, tested=["las"])
+    assert said[TRUE]["verdict"] == "No."
+    assert said[TRUE]["text"] == (
+        "The students answer well and explain falsely: 90.0 % to 95.0 % of their answers are right, but of their "
+        "explanations only 5.0 % to 10.0 % are wholly true (the teacher's: 99.5 %). Nor do they help to foresee what a "
+        "student answers, compared with texts that say nothing.")
+    true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97)}))
+    assert true[TRUE]["verdict"] == "True, yes." and "Nearly all explanations are true" in true[TRUE]["text"]
+
+
+def test_the_figure_has_differences_of_means_sorted_and_controls_marked(tmp_path):
+    rng = np.random.default_rng(3)
+    rights = {"label_only": spread(18, 20, 19, rng=rng), "shuffled": spread(24, 23, 25, rng=rng),
+              "standard": spread(19, 18, 17, rng=rng), "multitask": (36, 35, 37)}
+    world = World(tmp_path)
+    for method, right in rights.items():
+        world.add(method, right=right, explains=method != "label_only")
+    rows = answer.differences(world.read()[2], world.tests())
+    assert rows["label"].tolist() == ["multitask (few_shot)", "shuffled (few_shot)", "standard (few_shot)"]
+    mean = {method: np.mean([len(one) if isinstance(one, list) else one for one in right]) / SIZE
+            for method, right in rights.items()}
+    assert rows["difference"].tolist() == pytest.approx(
+        [100 * (mean[method] - mean["label_only"]) for method in ("multitask", "shuffled", "standard")])
+    assert rows["control"].tolist() == [False, True, False]
+    assert answer.describe_differences(rows).startswith(
+        "Accuracy minus that of label_only, in percentage points, with 95 % intervals: multitask (few_shot) +42.5 (a "
+        "difference), shuffled (few_shot) (control) +12.5")
+
+
+def test_the_example_is_a_question_on_which_students_differ_with_every_answer_marked(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 40), explains=False).add("multitask", right=(30, 0))
+    world.add("shuffled", right=([*range(10), 39],))
+    _, predictions, accuracies = world.read()
+    inputs = runs_table.read_inputs(world.evaluations)
+    texts = {cell: {key: one.rationale for key, one in explained_of(explanations, questions).items() if one.rationale}
+             for cell, (questions, explanations) in inputs.items()}
+    scores = runs_table.read_scores(world.evaluations)
+    scores = scores.assign(wholly_true=1.0, true_share=1.0)
+    scores.loc[scores["method"] == "shuffled", ["wholly_true", "true_share"]] = (0.0, 0.5)
+    asked = set()
+    for seed in range(12):
+        found = answer.example(accuracies, world.tests(), predictions, inputs, texts, scores, seed)
+        key = int(re.search(r"number (\d+) in the small zoo", found["question"])[1])
+        asked.add(key)
+        right = {"label_only": key < 20, "multitask (few_shot)": key < 30, "shuffled (few_shot)": key < 10 or key == 39}
+        assert len(set(right.values())) == 2
+        who, *students = found["rows"]
+        assert who["who"] == "teacher llama" and who["explanation"].startswith(f"The {found['answer']} lives")
+        assert {row["who"]: row["answer"][0] == "✓" for row in students} == right
+        assert {row["who"]: row["true"] for row in students} == {
+            "label_only": "–", "multitask (few_shot)": "✓ true", "shuffled (few_shot)": "✗ partly false"}
+        assert found["note"] == "Drawn at random from the 21 of 40 test questions on which these students differ."
+        json.dumps(found)
+    assert len(asked) > 4 and asked <= {*range(10, 30), 39}
+
+
+def test_before_any_run_the_detectable_difference_is_that_of_a_simulation():
+    for seeds, questions, level in ((3, 200, 0.05 / 4), (5, 600, 0.05 / 3)):
+        simulated = detectable_accuracy(seeds, questions, answer.ASSUMED, answer.SPREAD, level=level, simulations=150)
+        assert answer.expected_detectable(seeds, questions, level) == pytest.approx(simulated, rel=0.15)
+    assert answer.before_any_run(["s on d"], 1, 100, 2) == ("s on d: one seed will say nothing about methods. Take at "
+                                                            "least 5 seeds.")
+    assert "the questions are not on this machine yet" in answer.before_any_run(["s on d"], 3, 0, 2)
+    assert "show no difference between methods, however large" in answer.before_any_run(["s on d"], 2, 30, 6)
+
+
+def test_the_difference_that_mini_can_show_is_known_before_it_runs():
+    line, = power_lines(load_experiment("mini"))
+    points = int(re.search(r"^mini-t5 on mini: 3 seeds and 200 test questions show differences between methods of "
+                           r"about (\d+) points and more; .*6 primary contrasts; .*Take at least 5 seeds\.$", line)[1])
+    assert points == round(100 * answer.expected_detectable(3, 200, hypotheses.LEVEL / 6))
+    assert power_lines(load_experiment("mini", tiny=True)) == []
+
+
+def test_where_facts_are_not_known_the_proxy_is_said_and_called_so(tmp_path):
+    world = World(tmp_path).add("label_only", right=(36, 35), explains=False).add("multitask", right=(36, 36))
+    measures = measured(world, {"multitask": (0.2, None)}).replace({"measure": {"wholly_true": "argues_for_other"}})
+    said, _ = said_of(world, measures=measures)
+    assert said[TRUE]["verdict"] == "Cannot be checked."
+    assert said[TRUE]["text"] == ("Whether they are true cannot be checked; by a proxy, 20.0 % argue for another "
+                                  "answer than the student's.")
