@@ -419,7 +419,7 @@ def test_completeness_errors_come_per_question(planted):
 def test_what_cannot_be_done_is_named(planted, tmp_path):
     for settings, message in (
             ({"k": 0}, "k: 0 is not a whole number of at least 1"), ({"frame": "Premise:"}, "is not a list of texts"),
-            ({"attribution": "lime"}, "attribution: unknown 'lime'; known: saliency, input_x_gradient"),
+            ({"attribution": "tarot"}, "attribution: unknown 'tarot'; known: saliency, input_x_gradient"),
             ({"target": "wrong"}, "target: unknown 'wrong'; known: gold, own"), ({"top": 5}, "settings: unknown 'top'"),
             ({"model": "kdutils/mini/teacher"}, "a llama model has no encoder; give a sequence-to-sequence teacher"),
             ({"max_source_tokens": 9}, r"question 'q0': its source takes \d+ tokens, \d+ more than 9; raise")):

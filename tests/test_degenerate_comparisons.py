@@ -168,7 +168,7 @@ def test_texts_without_any_worth_are_judged(tmp_path, texts, sentence):
 
 
 def test_no_texts_are_one_clear_line(tmp_path):
-    with pytest.raises(StudyError, match="explained: no run to judge"):
+    with pytest.raises(StudyError, match=r"'explained': \[\] is empty"):
         run_notebook("07_judge_explanations", tmp_path, explained=[])
     with pytest.raises(StudyError, match="run of a teacher: the run has no texts"):
         judge(tmp_path, TEXTS.iloc[:0])

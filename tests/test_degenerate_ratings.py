@@ -167,11 +167,11 @@ def test_without_any_part_of_the_key_but_the_plan_the_measures_are_a_sentence(tm
 def test_ratings_of_people_take_the_place_of_simulated_ones_of_an_earlier_run(tmp_path):
     path, plan = small_plan(tmp_path)
     found, printed = run_notebook("23_analyse_human_study", tmp_path, plan=str(path))
-    assert found["simulated"] and len(list((tmp_path / "run" / "simulated").iterdir())) == 4
+    assert found["mark"] == "SIMULATED" and len(list((tmp_path / "run" / "simulated").iterdir())) == 4
     assert "4 of 4 raters and 16 ratings are used." in printed
     write_documents(tmp_path / "back", documents(plan))
     found, _ = run_notebook("23_analyse_human_study", tmp_path, ratings=[str(tmp_path / "back")], plan=str(path))
-    assert not found["simulated"] and not list((tmp_path / "run" / "simulated").iterdir())
+    assert not found["mark"] and not list((tmp_path / "run" / "simulated").iterdir())
     assert describe_origin(found["found"]) == "Ratings by people."
     mixed = found["found"].assign(simulated=found["found"]["rater"] == plan["rater"].iloc[0])
     assert describe_origin(mixed).startswith("**1 of 4 raters are simulated.**")

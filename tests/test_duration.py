@@ -230,7 +230,7 @@ def test_a_dry_run_says_how_long_it_will_take_and_no_fault_of_that_stops_it(busy
     assert main(command) == 0
     out = capsys.readouterr().out
     assert re.search(rf"\nabout \d+ (s|min) on this machine with 2 cores, 2 jobs at a time{told}:\n    explanat", out)
-    assert out.endswith("8 jobs, 8 of them to do; nothing was run\n")
+    assert out.endswith("9 jobs, 9 of them to do; nothing was run\n")
     monkeypatch.setattr(duration, "duration_lines", lambda *_: json.loads("{"))
     assert main(command) == 0
     assert "how long it will take cannot be told: Expecting property name" in capsys.readouterr().out

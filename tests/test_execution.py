@@ -92,7 +92,7 @@ def test_every_parameter_of_every_shipped_job_arrives_with_its_type(name, tiny, 
 SIZES = {"limits", "epochs", "questions_per_step", "warmup_steps", "dev_evaluations", "token_budget", "max_new_tokens",
          "max_critique_tokens", "max_revision_tokens", "max_explanation_tokens", "seeds", "output", "questions",
          "explanations", "counterfactuals", "other_questions", "other_explanations", "experiment", "evaluations",
-         "students", "trainings", "explained", "plan"}
+         "students", "trainings", "explained", "plan", "timed_questions"}
 MODELS = {"model", "tokenizer", "encoder", "config", "random_weights", "backend", "base_url", "quantization",
           "revision", "chat", "reader"}
 
@@ -236,7 +236,7 @@ def test_a_path_of_any_name_is_found_and_shown_as_a_shell_reads_it(path, outputs
     file = written(tmp_path / path, **SMALL)
     if path.startswith(("a: b", "c #d", "001")):
         assert main(["run", str(file), "--dry-run"]) == 0
-        assert "6 jobs, 6 of them to do" in capsys.readouterr().out and not list(outputs.iterdir())
+        assert "7 jobs, 7 of them to do" in capsys.readouterr().out and not list(outputs.iterdir())
     experiment = load_experiment(str(file))
     assert experiment.name == file.stem
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {experiment.command}"], capture_output=True, text=True)

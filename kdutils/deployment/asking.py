@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from kdutils.data.datasets import READERS
+from kdutils.data.own_tables import understand
 from kdutils.data.questions import check_questions, format_choices
 from kdutils.data.readers import to_question
 from kdutils.data.records import read_records
@@ -57,7 +58,8 @@ def make_question(record: Mapping[str, Any], where: str = "the question") -> dic
              "id": where, "answer": NOTHING}
     if not isinstance(given.get("question"), str) or not given["question"].strip():
         raise StudyError(f"{where}: no question in it; give a text under 'question'")
-    item = to_question(READERS["table"], given, where)
+    own = understand([given], where)
+    item = to_question(replace(READERS["table"], normalise=own.question_of, columns=own.used), given, where)
     item = {"human_explanations": [], **item, "split": "test", "answer": next(iter(item["choices"]), NOTHING)}
     check_questions(pd.DataFrame([item]), where)
     return item
