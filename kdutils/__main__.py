@@ -551,17 +551,17 @@ def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "P
 
     Returns ({folder: what is printed} of those whose cost is known, the folders of jobs that would stop at a fault).
     """
-    from kdutils.experiments.cost import planned_cost
+    from kdutils.experiments.cost import cannot_ask, planned_cost
 
-    plans, faulty, tuned = {}, [], {job.folder for job in experiment.jobs if job.kind == "teachers"}
+    plans, faulty = {}, []
     for job in jobs:
         if job.kind not in ("explanations", "labels"):
             continue
         try:
             cost = planned_cost(experiment, job)
-        except StudyError as error:  # the job itself will stop at it, with the same line
+        except StudyError as error:  # of the questions or prompts, or of a model that may come later
             print(f"{job.folder}: cannot be told: {error}", flush=True)
-            faulty += [] if tuned & set(job.needs) else [job.folder]  # a teacher to be fine-tuned is not here yet
+            faulty += [job.folder] if cannot_ask(experiment, job) else []
             continue
         if cost:
             plans[job.folder] = cost

@@ -402,3 +402,16 @@ def test_a_teachers_answer_is_read_as_a_choice(tmp_path, monkeypatch):
     monkeypatch.setattr(labelling, "explain", explained)
     questions = pd.DataFrame([{**row, "id": f"q{number}"} for number, row in enumerate(plain_rows(3))])
     assert labelling.teacher_answers(questions, {}) == {"q0": "1", "q1": "2", "q2": ""}
+
+
+def test_a_dry_run_fails_where_the_run_would(tmp_path, own_outputs, capsys):
+    """Wrong answers cannot be explained where there are no choices; the job would stop after others have run."""
+    rows = [{"question": f"What is {number} plus one?", "answer": str(number + 1)} for number in range(40)]
+    new_experiment("free", write_rows(tmp_path, rows), model="kdutils/mini/teacher")
+    prompt = tmp_path / "free-prompts" / "few_shot.txt"
+    prompt.write_text(re.sub("<write here.*>", "It is the next number.", prompt.read_text()))
+    settings = yaml.safe_load((tmp_path / "free.yaml").read_text())
+    settings["promptings"]["counterfactual"] = {}
+    (tmp_path / "free.yaml").write_text(json.dumps(settings))
+    assert main(["run", str(tmp_path / "free.yaml"), "--dry-run"]) == 2
+    assert "a run would fail: 1 of" in capsys.readouterr().err

@@ -9,9 +9,10 @@ from kdutils.experiments.inputs import questions_are_here, read_job_questions
 from kdutils.experiments.steps import DATA, LABELS, SETTINGS
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.choices import PROMPTINGS
-from kdutils.teacher.explaining import plan
+from kdutils.teacher.completion import Completion
+from kdutils.teacher.explaining import PROMPTED, plan
 from kdutils.teacher.labelling import to_answer
-from kdutils.teacher.stored import Plan
+from kdutils.teacher.stored import UNWRITTEN, Plan
 
 UNANSWERED = "unknown"  # in the place of an answer that a teacher will give
 
@@ -28,6 +29,31 @@ def planned_cost(experiment: Experiment, job: Job) -> Plan | None:
     questions = planned_questions(experiment, job)
     questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
     return plan(questions, prompting, parameters)
+
+
+class _Silent:
+    """A teacher without a model: for every prompt it has the same text."""
+
+    def complete(self, prompts, *_):
+        return [Completion(UNWRITTEN, "planned", 0, 0) for _ in prompts]
+
+    def contrast(self, prompts, *_):
+        return self.complete(prompts)
+
+
+def cannot_ask(experiment: Experiment, job: Job) -> bool:
+    """Return whether the explaining `job` would stop at its questions or prompts, whatever its teacher writes."""
+    parameters = {**SETTINGS[job.notebook].defaults(), **job.parameters, "given_answer": job.notebook != LABELS}
+    try:
+        questions = planned_questions(experiment, job, download=False)
+    except StudyError:  # not here yet: check_data has looked at those that are
+        return False
+    try:
+        prompting = "few_shot" if job.notebook == LABELS else prompting_of_job(job)
+        PROMPTED[prompting](_Silent(), questions, parameters, None)
+    except StudyError:
+        return True
+    return False
 
 
 def prompting_of_job(job: Job) -> str:
