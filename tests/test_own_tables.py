@@ -121,10 +121,10 @@ def test_students_and_prompts_see_the_passage(tmp_path):
     item = first_question([{"question": "Is it so?", "passage": "It is so.", "answer": True},
                            {"question": "Is it so?", "passage": "It is not so.", "answer": False}],
                           folder=tmp_path).to_dict()
-    assert format_source(item, "predict") == ("[predict] Question: Is it so?\nChoices: (a) true (b) false\n"
-                                              "Context: It is so.")
+    assert format_source(item, "predict") == ("[predict] Context: It is so.\nQuestion: Is it so?\n"
+                                              "Choices: (a) true (b) false")
     (tmp_path / "few_shot.txt").write_text("Question: {question}\nAnswer ({quality}): The answer is {answer}.\n")
-    assert "Question: It is so.\n\nIs it so?\n" in few_shot_prompts(pd.DataFrame([item]), str(tmp_path), 0)[0]
+    assert "Question: It is so.\nIs it so?\n" in few_shot_prompts(pd.DataFrame([item]), str(tmp_path), 0)[0]
 
 
 def test_one_question_on_two_passages_is_two_questions(tmp_path):

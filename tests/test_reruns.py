@@ -50,7 +50,7 @@ def test_a_changed_parameter_is_named_with_both_values_and_its_jobs(finished):
     reason, following = reruns.rerun_lines(make(training={"epochs": 3.0, "learning_rate": 0.01}))
     assert reason.startswith("runs again, because the parameter epochs was 2.0 and is 3.0; the parameter learning_rate "
                              "is new (0.01):\n    students/mini/")
-    assert len(folders_of(reason)) == 3 and following.startswith("4 finished runs build on these")  # 3 and comparison
+    assert len(folders_of(reason)) == 3 and following.startswith("5 finished runs build on these")  # 3 and comparison
     reason, _ = reruns.rerun_lines(make(training={}))
     assert "because the parameter epochs is gone (it was 2.0):" in reason
 

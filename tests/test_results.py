@@ -111,7 +111,7 @@ def keep_toy(toy):
 def test_all_that_a_finished_experiment_found_is_kept(toy):
     found = keep_toy(toy)
     jobs = len(toy.jobs)
-    assert found["seconds"] == jobs * (jobs + 1) / 2 and found["jobs"] == jobs == 12
+    assert found["seconds"] == jobs * (jobs + 1) / 2 and found["jobs"] == jobs == 13
     assert found["date"] == "2026-02-01", "the last job ends after midnight"
     assert found["about"] == "Does keeping work?" and found["command"] == "./run_all.sh toy"
     assert found["commits"] == ["a" * 40] and found["machines"] == [MACHINE] and found["versions"] == VERSIONS
@@ -151,11 +151,11 @@ def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(
 
 
 @pytest.mark.parametrize(("fault", "says"), [
-    ("missing", r"1 of 12 jobs .*\(comparison: not finished\); run ./run_all.sh toy until"),
+    ("missing", r"1 of 13 jobs .*\(comparison: not finished\); run ./run_all.sh toy until"),
     ("failed", r"\(comparison: failed\)"),
     ("damaged", "not the file that was written"),
     ("changed", "was run with another value of 'experiment'"),
-    ("two", r"2 of 12 jobs .*data/mini: not finished, and 1 more"),
+    ("two", r"2 of 13 jobs .*data/mini: not finished, and 1 more"),
 ])
 def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept_stays(toy, fault, says, capsys):
     before = keep_toy(toy)
@@ -273,7 +273,7 @@ def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
 
 Does keeping work?
 
-`./run_all.sh toy`: 12 jobs, which take 1 min 18 s in all, without their start. Run on 2026-02-01 with commit aaaaaaaaaa
+`./run_all.sh toy`: 13 jobs, which take 1 min 31 s in all, without their start. Run on 2026-02-01 with commit aaaaaaaaaa
 on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
 
 ![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
@@ -336,7 +336,7 @@ def test_a_mark_is_filled_with_its_value_and_an_unknown_one_is_an_error(toy):
     text = "a <!-- result: toy.seconds | duration -->?<!-- /result --> b <!-- result: results['other-one'].seconds " \
            "| duration --><!-- /result --> c"
     filled = document.fill_marks(text, kept)
-    assert re.sub("<!--.*?-->", "", filled) == "a 1 min 18 s b 2 h 00 min c"
+    assert re.sub("<!--.*?-->", "", filled) == "a 1 min 31 s b 2 h 00 min c"
     assert document.fill_marks(filled, kept) == filled
     for wrong in ("nothing.seconds", "toy.speed", "toy seconds"):
         with pytest.raises(StudyError, match="correct the template, or keep the results"):
@@ -349,7 +349,7 @@ def test_writing_changes_only_what_differs(toy, tmp_path, monkeypatch, capsys):
     (tmp_path / "README.md").write_text("<!-- result: toy.jobs -->0<!-- /result --> jobs")
     assert main(["write-results"]) == 0
     assert capsys.readouterr().out == "written: RESULTS.md, README.md\n"
-    assert (tmp_path / "README.md").read_text() == "<!-- result: toy.jobs -->12<!-- /result --> jobs"
+    assert (tmp_path / "README.md").read_text() == "<!-- result: toy.jobs -->13<!-- /result --> jobs"
     assert "## toy" in (tmp_path / "RESULTS.md").read_text()
     assert main(["write-results"]) == 0 and "as the kept results say" in capsys.readouterr().out
 
@@ -360,7 +360,7 @@ def test_the_list_says_how_long_a_kept_experiment_took(toy, monkeypatch, capsys)
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.split("\n")
     took = lines[lines.index(next(line for line in lines if line.startswith("mini: "))) + 1]
-    assert took == ("    needs: nothing but a CPU; took: 1 min 18 s in all jobs "
+    assert took == ("    needs: nothing but a CPU; took: 1 min 31 s in all jobs "
                     "(Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread)")
     assert "took: not measured" in "\n".join(lines)
 

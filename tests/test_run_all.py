@@ -25,7 +25,7 @@ def results(folder):
     root = folder / "outputs" / "tiny"
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*"))
             if path.name in ("metrics.json", "model.safetensors") or path.suffix in (".parquet", ".csv")
-            and path.name != "costs.csv"}
+            and path.name not in ("costs.csv", "running_costs.csv")}
 
 
 def write_experiment(folder, settings):
@@ -53,9 +53,9 @@ def test_a_run_ends_with_every_folder_whole_and_says_where_the_report_is(finishe
     folder, _, done = finished
     root = folder / "outputs" / "tiny"
     assert done.stdout.splitlines()[-1] == f"report: {root / 'index.html'}"
-    assert "[8/8] done   comparison" in done.stdout
+    assert "[9/9] done   comparison" in done.stdout
     runs = [path.parent for path in root.rglob("metrics.json")]
-    assert len(runs) == 8
+    assert len(runs) == 9
     for run in runs:
         assert {"manifest.json", "run.json", "notebook.ipynb", "report.html"} <= {path.name for path in run.iterdir()}
         record = json.loads((run / "run.json").read_text())
@@ -75,7 +75,7 @@ def test_a_second_call_runs_nothing(finished):
     folder, run, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
     again = run("run", "tiny", "--cores", "2")
-    assert again.returncode == 0 and again.stdout.startswith("8 of 8 runs are finished already")
+    assert again.returncode == 0 and again.stdout.startswith("9 of 9 runs are finished already")
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
 
 
@@ -89,11 +89,11 @@ def test_only_a_change_of_what_a_job_reads_makes_it_run_again(finished):
         cell |= {"outputs": [], "execution_count": 3} if cell["cell_type"] == "code" else {}
     notebook.write_text(json.dumps(saved))
     planned = run("run", "tiny", "--dry-run").stdout
-    assert "8 jobs, 0 of them to do" in planned and "again" not in planned
+    assert "9 jobs, 0 of them to do" in planned and "again" not in planned
     text = (prompts / "mini/few_shot.txt").read_text()
     (prompts / "mini/few_shot.txt").write_text(text.replace("?", " ?", 1))
     planned = run("run", "tiny", "--dry-run").stdout
-    assert "8 jobs, 7 of them to do" in planned and "done   01_look_at_the_data" in planned
+    assert "9 jobs, 8 of them to do" in planned and "done   01_look_at_the_data" in planned
     assert planned.startswith("runs again, because kdutils/teacher/prompts/mini/few_shot.txt has changed:\n"
                               "    explanations/mini/mini-llama/few_shot\n6 finished runs build on these and run again "
                               "where the results come out different\n"), planned
@@ -137,7 +137,7 @@ def test_files_cut_short_or_altered_are_found_and_made_again(finished):
     done = run("run", "tiny", "--cores", "2")
     assert done.returncode == 0 and done.stdout.count("to be made again") == 2, done.stdout + done.stderr
     assert results(folder) == before
-    assert len(untouched) == 5 and times == [path.stat().st_mtime_ns for path in untouched]
+    assert len(untouched) == 6 and times == [path.stat().st_mtime_ns for path in untouched]
 
 
 def test_a_failed_notebook_is_kept_shown_in_red_and_does_not_stop_the_others(finished):
@@ -168,7 +168,7 @@ def test_forced_everything_is_made_anew_and_comes_out_equal(finished):
     before = results(folder)
     students = {path: path.stat().st_mtime_ns for path in (folder / "outputs/tiny/students").rglob("t5/**/record.json")}
     done = run("run", "tiny", "--cores", "2", "--force")
-    assert done.returncode == 0 and done.stdout.count(" done ") == 8, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count(" done ") == 9, done.stdout + done.stderr
     assert len(students) == 4 and all(path.stat().st_mtime_ns > time for path, time in students.items())
     assert results(folder) == before
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kdutils import runs
-from kdutils.data.tables import read_table, write_table
+from kdutils.data.tables import fill_columns, read_table, write_table
 from kdutils.errors import StudyError
 
 
@@ -87,7 +87,7 @@ def test_a_metric_that_is_no_plain_value_is_refused(tmp_path):
 
 
 def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
-    """A real kernel, papermill, and a person's own start-up file; papermill sets one name that the cell has not."""
+    """A real kernel, papermill, and a person's own start-up file."""
     import nbformat
     import papermill
 
@@ -105,13 +105,12 @@ def test_variables_of_a_start_up_file_are_no_parameters(tmp_path, monkeypatch):
     notebook.cells = [before, *cells, after]
     nbformat.write(notebook, tmp_path / "02.ipynb")
     papermill.execute_notebook(str(tmp_path / "02.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(runs.PROJECT),
-                               parameters={"output": str(tmp_path / "run"), "seed": 7, "of_papermill": [1]},
+                               parameters={"output": str(tmp_path / "run"), "seed": 7},
                                progress_bar=False)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"favourite": 1, "files": {}, "ranks": []}
     found = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
     from kdutils.experiments.steps import SETTINGS
-    assert found == {**SETTINGS["02_explain_few_shot"].defaults(), "output": str(tmp_path / "run"), "seed": 7,
-                     "of_papermill": [1]}
+    assert found == {**SETTINGS["02_explain_few_shot"].defaults(), "output": str(tmp_path / "run"), "seed": 7}
 
 
 def test_the_parameters_are_those_of_the_notebook_or_of_a_changed_copy_of_it(tmp_path):
@@ -169,7 +168,7 @@ def questions(**change):
 def test_tables_come_back_as_they_were_written(tmp_path):
     table = questions(question="naïve 😀\n<script>", human_explanations=["x"])
     write_table(table, tmp_path / "t.parquet", "questions")
-    assert read_table(tmp_path / "t.parquet", "questions").to_dict("records") == table.to_dict("records")
+    assert read_table(tmp_path / "t.parquet", "questions").to_dict("records") == fill_columns(table).to_dict("records")
     first = (tmp_path / "t.parquet").read_bytes()
     write_table(table, tmp_path / "t.parquet", "questions")
     assert (tmp_path / "t.parquet").read_bytes() == first and len(list(tmp_path.iterdir())) == 1

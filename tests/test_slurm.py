@@ -57,7 +57,7 @@ def wait_for(true, seconds=300):
 # What a job may use.
 
 @pytest.mark.parametrize("value, message", [
-    ({"colour": 1}, "key 'resources.colour': unknown; known are memory_mb, minutes, gpus, data, teachers"),
+    ({"colour": 1}, "key 'resources.colour': unknown; known are memory_mb, minutes, gpus, data, labels, teachers"),
     ({"memory_mb": "8 GB"}, "key 'resources.memory_mb': '8 GB' is not a whole number from 100 to "),
     ({"memory_mb": 8}, "key 'resources.memory_mb': 8 is not a whole number from 100 to "),
     ({"minutes": 0}, "key 'resources.minutes': 0 is not a whole number from 1 to "),
@@ -83,7 +83,7 @@ def test_every_kind_of_job_has_its_resources(tmp_path):
     experiment = load_experiment(tmp_path / "x.yaml")
     kinds = {job.kind for job in experiment.jobs}
     assert kinds == {"data", "teachers", "explanations", "report", "students", "evaluations", "human_study",
-                     "comparison"}
+                     "errors", "comparison"}
     for kind in kinds:
         assert resources_of(experiment.settings, kind) == {
             "memory_mb": 8000, "minutes": 60, "gpus": 1 if kind == "students" else 0}

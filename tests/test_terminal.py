@@ -62,11 +62,11 @@ def test_a_failure_is_told_in_full_with_its_page_and_ctrl_c_is_no_failure(copy_o
     os.killpg(stopped.pid, signal.SIGINT)
     out, err = stopped.communicate(timeout=100)
     assert stopped.returncode == 130 and "FAILED" not in out and "Traceback" not in err + out
-    assert err.splitlines()[-2:] == ["stopped by Ctrl-C: 0 of 6 runs are finished and kept; the same command goes on "
+    assert err.splitlines()[-2:] == ["stopped by Ctrl-C: 0 of 7 runs are finished and kept; the same command goes on "
                                      "from here:", "    ./run_all.sh long"]
     assert not (job / "error.txt").exists() and not list((folder / "outputs").rglob("metrics.json"))
     page = (folder / "outputs/long/index.html").read_text()
-    assert "0 of 6 runs done, 1 stopped" in page
+    assert "0 of 7 runs done, 1 stopped" in page, page[page.index("runs done") - 40:][:200]
 
     (folder / "notebooks/01_look_at_the_data.ipynb").write_text(original)
     fault = f"from kdutils.errors import StudyError\nraise StudyError({LONG + ' at the-token-1'!r})"
@@ -75,9 +75,9 @@ def test_a_failure_is_told_in_full_with_its_page_and_ctrl_c_is_no_failure(copy_o
     out, err = failed.communicate(timeout=300)
     lines = out.splitlines()
     at = next(number for number, line in enumerate(lines) if "FAILED" in line)
-    assert failed.returncode == 1 and len(lines[at]) <= 80 and lines[at].startswith("[1/6] FAILED data/a-data-")
+    assert failed.returncode == 1 and len(lines[at]) <= 80 and lines[at].startswith("[1/7] FAILED data/a-data-")
     assert lines[at + 1] == f"    StudyError: {LONG} at ***" and lines[at + 2] == f"    page: {job / 'report.html'}"
-    assert (job / "report.html").is_file() and "6 of 6 runs are not finished" in err
+    assert (job / "report.html").is_file() and "7 of 7 runs are not finished" in err
 
 
 @pytest.mark.parametrize(("width", "text", "fits"), [

@@ -211,7 +211,8 @@ def _named_by(way, value, choices, names):
         place = keys.index(text) if text in keys else -1
     elif way in ("from 0", "from 1"):
         number = parse_number(text) if not isinstance(value, bool) else None
-        place = int(number) - (way == "from 1") if number is not None and number == int(number) else -1
+        whole = number is not None and math.isfinite(number) and number == int(number)
+        place = int(number) - (way == "from 1") if whole else -1
     else:
         return None
     return place if 0 <= place < len(choices) else None
@@ -305,7 +306,7 @@ def spellings(value: object, name: str) -> list[str]:
     """Return the spellings of a number or truth value, the usual one first; ValueError for anything else."""
     if isinstance(value, bool):
         return ["true", "yes"] if value else ["false", "no"]
-    if isinstance(value, (int, float, Decimal)) and math.isfinite(value):
+    if isinstance(value, int) or isinstance(value, (float, Decimal)) and math.isfinite(value):
         whole = [str(int(value))] if value == int(value) else []
         return list(dict.fromkeys([*whole, str(value)]))
     raise ValueError("field 'choices': an empty choice or one that is neither a text nor a number" if name == "choices"

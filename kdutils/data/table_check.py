@@ -78,7 +78,7 @@ def clean(read: Examined, unlabelled: bool = False) -> tuple[pd.DataFrame, dict[
     for number, record in enumerate(records):
         try:
             item = {"split": SPLIT_COLUMN if read.own.columns["split"] else "train", "row": number,
-                    **read.own.question_of(record)}
+                    "other_answers": [], **read.own.question_of(record)}
         except (ValueError, KeyError):
             done["faulty, left out"] += 1
             continue
@@ -127,7 +127,7 @@ def _remedy(text):
 
 def _rows_of(frame, read):
     """Yield the rows of a cleaned copy; columns that no row fills are left out, and splits that are to be drawn."""
-    empty = [name for name in ("context", "human_explanations") if not frame[name].map(len).any()]
+    empty = [name for name in ("context", "other_answers", "human_explanations") if not frame[name].map(len).any()]
     empty += [] if read.own.columns["split"] else ["split"]
     for row in frame[[name for name in QUESTIONS.names if name not in empty]].to_dict("records"):
         yield {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in row.items()}

@@ -44,6 +44,8 @@ def _state(folder):
         error = find_error(read_notebook(folder / NOTEBOOK))
     except StudyError:
         return "stopped", "", [f"{NOTEBOOK} is not readable"]
+    if error and error["line"].startswith("KeyboardInterrupt"):  # Ctrl-C reached the kernel, too
+        return "stopped", "", []
     if error:
         return "failed", error["line"], []
     message = folder / "error.txt"  # a kernel that died leaves no error in its notebook
