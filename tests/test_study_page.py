@@ -89,7 +89,8 @@ def test_without_a_study_there_is_no_page_and_a_study_without_ratings_has_one(fi
 def test_figures_and_files_of_simulated_ratings_are_marked():
     table = pd.DataFrame({"method": ["a", "b"] * 2, "construct": ["x", "x", "y", "y"], "mean": [1.0, 2, 3, 4],
                           "low": [0.5, 1, 2, float("nan")], "high": [1.5, 3, 4, float("nan")]})
-    titles = {mark: draw_means(mark, table).axes[0].get_title(loc="left") for mark in ("SIMULATED", "")}
+    axes = {mark: draw_means(mark, table).axes[0] for mark in ("SIMULATED", "")}
+    titles = {mark: axis.get_title() or axis.get_title(loc="left") for mark, axis in axes.items()}  # as the style says
     assert titles["SIMULATED"].startswith("SIMULATED") and "SIMULATED" not in titles[""]
     tests = pd.DataFrame({"H": [1.0], "p": [0.0008], "p_corrected": [0.004]})
     assert list(marked("SIMULATED", tests)) == ["H", "mark"] and list(marked("", tests)) == list(tests)
