@@ -12,6 +12,15 @@ def chance_level(questions: pd.DataFrame) -> float:
     return float(np.mean([1 / len(choices) if len(choices) else 0.0 for choices in questions["choices"]]))
 
 
+def count_exact(predictions: pd.DataFrame, match: str) -> pd.DataFrame:
+    """Return predictions of which the right ones are those with the same `answer`, or with the ``exact`` text.
+
+    The published code (arXiv 2504.16056, custom_metrics.py; Hsieh et al. 2023, metrics.py) compares whole strings: an
+    answer with another article, letter or full stop is wrong there.
+    """
+    return predictions.assign(correct=predictions["exact"]) if match == "exact" else predictions
+
+
 def correct_matrix(predictions: pd.DataFrame) -> np.ndarray:
     """Return `correct` of a frame of tables.PREDICTIONS as a matrix (seeds, questions) of 0 and 1.
 
