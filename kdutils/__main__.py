@@ -264,6 +264,7 @@ def _dry_run(experiment, options):
     import tempfile
 
     from kdutils.experiments.execution import RECORD, record
+    from kdutils.experiments.protocol_lines import protocol_lines
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
@@ -280,6 +281,7 @@ def _dry_run(experiment, options):
         print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
     todo = [job for job in experiment.jobs if job.folder in planned]
     plans = say_costs(experiment, todo)
+    print("".join(f"{line}\n" for line in protocol_lines(experiment.settings)), end="")
     if todo:
         _say_duration(experiment, todo, options.cores, plans)
     print(f"{len(experiment.jobs)} jobs, {len(todo)} of them to do; nothing was run")

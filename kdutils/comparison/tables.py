@@ -11,7 +11,7 @@ import pandas as pd
 
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
-from kdutils.evaluation.accuracy import correct_matrix
+from kdutils.evaluation.accuracy import correct_matrix, same_answers
 from kdutils.evaluation.error_analysis import accuracy_by_question_group, won_and_lost
 from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
 from kdutils.evaluation.settings import OWN, TRUTH
@@ -28,13 +28,14 @@ MEASURES = {  # title of a table of explanations: the measures in it
 }
 
 
-def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str = "kept") -> pd.DataFrame:
     """Return one row per cell, including cells without a result: CELL, kind, name and the following columns.
 
     mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
     seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
     chance. n_seeds: runs with a result. n_failed: failed and missing runs, which no mean includes. n_questions. All but
-    the numbers are shares.
+    the numbers are shares. `outliers` iqr: also without_outliers and n_outliers, the mean without outliers by the
+    published rule (see without_outliers) and their number; every other column has all runs.
     """
     rows = []
     answered = dict(list(predictions.groupby(CELL, sort=False)))
@@ -51,7 +52,44 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
                "chance", "n_seeds", "n_failed", "n_questions"]
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
-    return table.assign(n_questions=pd.Series(counts, dtype=object))
+    table = table.assign(n_questions=pd.Series(counts, dtype=object))
+    return table.merge(_kept_means(runs), on=CELL, how="left") if outliers == "iqr" else table
+
+
+def _kept_means(runs):
+    """Return CELL, without_outliers and n_outliers, with the outliers of each cell (iqr_outliers)."""
+    ended = runs[runs["accuracy"].notna()].reset_index(drop=True)
+    ended["outlier"] = iqr_outliers(ended, "accuracy", CELL)
+    means = ended[~ended["outlier"]].groupby(CELL, sort=False)["accuracy"].mean().rename("without_outliers")
+    return pd.concat([means, ended.groupby(CELL, sort=False)["outlier"].sum().rename("n_outliers")],
+                     axis=1).reset_index()
+
+
+def protocol_table(accuracies: pd.DataFrame, predictions: pd.DataFrame, inputs: Inputs,
+                   costs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cell, the protocols of a method below each other; no rows if every cell is ``fair``.
+
+    Columns: CELL, kind, name, protocol, mean (accuracy as the protocol counts it), same_answer and exact_text (shares
+    of the same predictions, counted in both ways), without_outliers if `accuracies` has it, n_seeds, and the amount of
+    training: steps, epochs, questions_per_step. `inputs`: runs_table.read_inputs; `costs`: runs_table.cost_table.
+    """
+    rows, amounts = [], costs.groupby(CELL, sort=False)[["steps", "epochs", "effective_batch"]].mean()
+    for cell, group in in_domain(predictions).groupby(CELL, sort=False):
+        steps, epochs, size = amounts.loc[cell] if cell in amounts.index else [np.nan] * 3
+        rows.append({**dict(zip(CELL, cell, strict=True)), "protocol": group["protocol"].iloc[0],
+                     "same_answer": same_answers(group, inputs[cell][0]).mean(), "exact_text": group["exact"].mean(),
+                     "steps": steps, "epochs": epochs, "questions_per_step": size})
+    table = pd.DataFrame(rows)
+    kept = [name for name in ("kind", "name", "mean", "without_outliers", "n_seeds") if name in accuracies]
+    table = table.merge(accuracies[[*CELL, *kept]], on=CELL)
+    if (table["protocol"] == "fair").all():
+        return table.head(0)
+    order = {kind: place for place, kind in enumerate(dict.fromkeys(table["kind"]))}
+    first = [*CELL, "kind", "name", "protocol", "mean", "same_answer", "exact_text"]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    return table.sort_values(["dataset", "student", "kind", "teacher", "prompting"], kind="stable",
+                             key=lambda column: column.map(order) if column.name == "kind" else column,
+                             ignore_index=True)
 
 
 def without_outliers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +170,7 @@ def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """Return per cell the means of runs_table.cost_table over the seeds that were trained to the end, and n_seeds."""
     done = costs[costs["state"] == "done"]
     groups = done.groupby(CELL, sort=False)
-    numbers = [name for name in costs if name not in (*CELL, "seed", "state")]
+    numbers = [name for name in costs if name not in (*CELL, "protocol", "seed", "state")]
     means = groups[numbers].mean().assign(n_seeds=groups.size()).reset_index()
     whole = [name for name in numbers if (means[name].dropna() % 1 == 0).all() and means[name].notna().all()]
     return means.astype(dict.fromkeys(whole, int))
@@ -141,10 +179,11 @@ def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:
 def unequal_training(costs: pd.DataFrame) -> str:
     """Return which amounts of training differ between the methods of a student on a data set, "" if none does.
 
-    A fair comparison needs the same effective batch, number of questions and number of epochs.
+    A fair comparison needs the same effective batch, number of questions and number of epochs. Methods of different
+    protocols (column `protocol`) may differ.
     """
-    same = costs.groupby(["dataset", "student"])[["effective_batch", "questions", "epochs"]].nunique()
-    return "; ".join(f"{column} of {', '.join(cell)}"
+    same = costs.groupby(["dataset", "student", "protocol"])[["effective_batch", "questions", "epochs"]].nunique()
+    return "; ".join(f"{column} of {', '.join(cell[:2])}"
                      for cell, row in same.iterrows() for column in same if row[column] > 1)
 
 
@@ -210,8 +249,9 @@ def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int
 
 
 def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of distilled students) per data set and student that has both."""
-    for _, group in in_domain(predictions).groupby(["dataset", "student"], sort=False):
+    """Yield (predictions of label_only, those of distilled students) per data set, student and protocol with both."""
+    protocol = ["protocol"] if "protocol" in predictions else []
+    for _, group in in_domain(predictions).groupby(["dataset", "student", *protocol], sort=False):
         baseline = group["kind"] == BASELINE
         distilled = group[~baseline & (group["control_of"] == "")]
         if baseline.any() and len(distilled):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from kdutils.data.answers import is_right
 from kdutils.errors import StudyError
 from kdutils.stats.accuracy import bootstrap_mean
 
@@ -19,6 +20,13 @@ def count_exact(predictions: pd.DataFrame, match: str) -> pd.DataFrame:
     answer with another article, letter or full stop is wrong there.
     """
     return predictions.assign(correct=predictions["exact"]) if match == "exact" else predictions
+
+
+def same_answers(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
+    """Return whether each predicted answer is the right one (answers.is_right), however right ones are counted."""
+    choices = dict(zip(questions["id"], questions["choices"], strict=True))
+    return pd.Series([is_right(row.predicted, row.answer, choices[row.id])
+                      for row in predictions.itertuples(index=False)], index=predictions.index, dtype=bool)
 
 
 def correct_matrix(predictions: pd.DataFrame) -> np.ndarray:

@@ -108,9 +108,10 @@ def read_literal(texts: Texts, text: str, choices: list[str]) -> tuple[str, str]
         if said is not None:
             return said, text[len(literal_answer(texts, said)):].strip()
         return parse_answer(text, choices)[0], text.partition(". ")[2].strip()
-    text = text.removeprefix(literal_beginning(texts).strip()).strip()
+    beginning = literal_beginning(texts).strip()
+    text = text.removeprefix(beginning).strip()
     answer, explanation = parse_answer(text, choices)
-    return (answer, explanation) if answer else ("", text)
+    return answer, explanation if answer or not beginning else text
 
 
 # The protocols
