@@ -144,13 +144,13 @@ def test_choices_are_scored_in_the_texts_that_the_student_learnt(method, layout,
 
 # Losses
 
-def rows_with(tiny, padding, method="multitask", layout="published", items=None):
+def rows_with(tiny, padding, method="multitask"):
     long = {"choices": ["a car", "rain and a car and rain"], "answer": "rain and a car and rain"}
-    items = items or [{**ITEM, "id": "1"}, {**ITEM, "id": "2", **long}, {**ITEM, "id": "3"}]
+    items = [{**ITEM, "id": "1"}, {**ITEM, "id": "2", **long}, {**ITEM, "id": "3", **long, "answer": "a car"}]
     told = {"1": TOLD, "2": Explained("Rain. " * 6, {"a car": "Cars go on and on and on."}),
-            "3": Explained("Go.", {"rain": "Wet."})}
+            "3": Explained("Go.", {"rain and a car and rain": "Wet."})}
     entries, _ = tokenize_rows(tiny[1], method, {"wrong_answers": "first"}, items, told,
-                               RowFormat(99, 99, "seq2seq", None, layout, padding))
+                               RowFormat(99, 99, "seq2seq", None, "published", padding))
     return [row for i in range(len(items)) for row in EpochRows(entries, [item["id"] for item in items], 0)[i]]
 
 
@@ -419,7 +419,7 @@ def test_the_table_of_both_protocols_counts_the_same_predictions_in_both_ways():
     inputs = {tuple(cell): (pd.DataFrame([ITEM]), None) for cell in predictions[CELL].drop_duplicates().to_numpy()}
     costs = runs[CELL].drop_duplicates().assign(steps=[30, 5000], epochs=[2.0, 9.0], effective_batch=[8, 48])
     table = tables.protocol_table(tables.accuracy_table(runs, predictions, "iqr"), predictions, inputs, costs)
-    columns = ["protocol", "mean", "same_answer", "exact_text", "steps", "questions_per_step"]
+    columns = ["protocol", "mean", "same_answer", "exact_text", "steps", "batch"]
     assert table[columns].to_numpy().tolist() == [
         ["fair", 1.0, 1.0, 0.0, 30.0, 8.0], ["published", 0.0, 1.0, 0.0, 5000.0, 48.0]]
     assert table["without_outliers"].notna().all()
@@ -433,4 +433,5 @@ def test_the_settings_that_differ_are_listed(tmp_path):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "run.json", {"parameters": {"labels": labels, "max_steps": steps, "alpha": 0.5}})
     table = read_settings([str(tmp_path / name) for name in "abc"], ["max_steps", "alpha", "match"])
+    assert read_settings([str(tmp_path / "a")], ["max_steps"]).empty
     assert table.to_dict("records") == [{"parameter": "max_steps", "fair": "0", "published": "5000, 40"}]

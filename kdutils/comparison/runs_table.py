@@ -192,7 +192,8 @@ def cost_table(folders: Iterable[str]) -> pd.DataFrame:
 def read_settings(folders: Iterable[str], wanted: Collection[str]) -> pd.DataFrame:
     """Return one row per parameter of `wanted` that differs between protocols, with a column per protocol.
 
-    `folders`: those of trainings and evaluations. Several values of a protocol are listed.
+    `folders`: those of trainings or of evaluations. Several values of a protocol are listed; "" if its methods do not
+    have the parameter.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for folder in map(project_path, folders):
@@ -203,7 +204,7 @@ def read_settings(folders: Iterable[str], wanted: Collection[str]) -> pd.DataFra
             if name in parameters and str(parameters[name]) not in values:
                 values.append(str(parameters[name]))
     rows = [{"parameter": name} | {protocol: ", ".join(values) for protocol, values in of_name.items()}
-            for name, of_name in found.items() if len({tuple(values) for values in of_name.values()}) > 1]
+            for name, of_name in found.items() if len({tuple(values) for values in of_name.values() if values}) > 1]
     return pd.DataFrame(rows, columns=["parameter", *dict.fromkeys(key for of_name in found.values()
                                                                    for key in of_name)])
 

@@ -70,18 +70,20 @@ def protocol_table(accuracies: pd.DataFrame, predictions: pd.DataFrame, inputs: 
     """Return one row per cell, the protocols of a method below each other; no rows if every cell is ``fair``.
 
     Columns: CELL, kind, name, protocol, mean (accuracy as the protocol counts it), same_answer and exact_text (shares
-    of the same predictions, counted in both ways), without_outliers if `accuracies` has it, n_seeds, and the amount of
-    training: steps, epochs, questions_per_step. `inputs`: runs_table.read_inputs; `costs`: runs_table.cost_table.
+    of the same predictions, counted in both ways), without_outliers if `accuracies` has it, and the amount of training:
+    steps, epochs, batch (questions per step). `inputs`: runs_table.read_inputs; `costs`: runs_table.cost_table.
     """
-    rows, amounts = [], costs.groupby(CELL, sort=False)[["steps", "epochs", "effective_batch"]].mean()
+    amounts = costs.rename(columns={"effective_batch": "batch"}).groupby(CELL, sort=False)[["steps", "epochs", "batch"]]
+    rows, amounts = [], amounts.mean()
     for cell, group in in_domain(predictions).groupby(CELL, sort=False):
-        steps, epochs, size = amounts.loc[cell] if cell in amounts.index else [np.nan] * 3
         rows.append({**dict(zip(CELL, cell, strict=True)), "protocol": group["protocol"].iloc[0],
                      "same_answer": same_answers(group, inputs[cell][0]).mean(), "exact_text": group["exact"].mean(),
-                     "steps": steps, "epochs": epochs, "questions_per_step": size})
+                     **(amounts.loc[cell].to_dict() if cell in amounts.index else {})})
     table = pd.DataFrame(rows)
-    kept = [name for name in ("kind", "name", "mean", "without_outliers", "n_seeds") if name in accuracies]
+    kept = [name for name in ("kind", "name", "mean", "without_outliers") if name in accuracies]
     table = table.merge(accuracies[[*CELL, *kept]], on=CELL)
+    whole = [name for name in ("steps", "batch") if name in table and (table[name] % 1 == 0).all()]
+    table = table.astype(dict.fromkeys(whole, int))
     if (table["protocol"] == "fair").all():
         return table.head(0)
     order = {kind: place for place, kind in enumerate(dict.fromkeys(table["kind"]))}
