@@ -508,6 +508,7 @@ def _dry_run(experiment, options):
 
     from kdutils.experiments.execution import RECORD, record
     from kdutils.experiments.planned import power_lines
+    from kdutils.experiments.protocol_lines import protocol_lines
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
@@ -526,6 +527,7 @@ def _dry_run(experiment, options):
     if todo:
         print("\n".join(power_lines(experiment)))
     plans, faulty = say_costs(experiment, todo)
+    print("".join(f"{line}\n" for line in protocol_lines(experiment.settings)), end="")
     if faulty:
         print(f"error: a run would fail: {len(faulty)} of {len(experiment.jobs)} jobs would stop for the reasons above"
               "; nothing was run", file=sys.stderr)

@@ -780,7 +780,9 @@ def test_the_notebook_runs_on_such_a_study(study, tmp_path):
 
 
 def test_without_outliers_shows_what_the_published_rule_would_drop():
-    runs = pd.DataFrame({"name": ["a"] * 6 + ["b"], "accuracy": [0.5, 0.52, 0.51, 0.5, 0.51, 0.1, None]})
+    runs = pd.DataFrame([("d", "t", "few_shot", "s", method, "d") for method in ["a"] * 6 + ["b"]],
+                        columns=runs_table.CELL).assign(
+        accuracy=[0.5, 0.52, 0.51, 0.5, 0.51, 0.1, None])
     row = tables.without_outliers(runs).iloc[0]
     assert (row["seeds"], row["outliers"]) == (6, 1)
     assert row["all"] == pytest.approx(0.44) and row["kept"] == pytest.approx(0.508)

@@ -89,10 +89,10 @@ def test_every_parameter_of_every_shipped_job_arrives_with_its_type(name, tiny, 
     assert {"01_look_at_the_data", "21_evaluate_student", "31_compare_methods"} <= notebooks
 
 
-SIZES = {"limits", "epochs", "questions_per_step", "warmup_steps", "dev_evaluations", "token_budget", "max_new_tokens",
-         "max_critique_tokens", "max_revision_tokens", "max_explanation_tokens", "seeds", "output", "questions",
-         "explanations", "counterfactuals", "other_questions", "other_explanations", "experiment", "evaluations",
-         "students", "trainings", "explained", "plan", "timed_questions"}
+SIZES = {"limits", "epochs", "max_steps", "questions_per_step", "warmup_steps", "dev_evaluations", "token_budget",
+         "max_new_tokens", "max_critique_tokens", "max_revision_tokens", "max_explanation_tokens", "seeds", "output",
+         "questions", "explanations", "counterfactuals", "other_questions", "other_explanations", "experiment",
+         "evaluations", "students", "trainings", "explained", "plan", "timed_questions"}
 MODELS = {"model", "tokenizer", "encoder", "config", "random_weights", "backend", "base_url", "quantization",
           "revision", "chat", "reader"}
 

@@ -15,6 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.stats.accuracy import mcnemar, paired_bootstrap
 from kdutils.stats.agreement import cronbach_alpha, intraclass_correlation, krippendorff_alpha
 from kdutils.stats.calibration import calibration_bins, expected_calibration_error
+from kdutils.stats.error_rates import error_rates
 from kdutils.stats.groups import (
     bootstrap_interval,
     correct_p_values,
@@ -890,3 +891,16 @@ def test_seeds_lower_the_detectable_difference_more_than_questions_where_seeds_d
     assert math.isnan(detectable_accuracy(2, 10, 0.9, simulations=50))
     with pytest.raises(StudyError, match="at least 2"):
         detectable_accuracy(1, 100, 0.5)
+
+
+@pytest.mark.parametrize("spreads", [[0.0] * 5, [0.05] * 5], ids=["equal seeds", "seeds differ"])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_a_planned_family_of_equal_methods_errs_in_at_most_6_percent_of_experiments(seeds, spreads, monkeypatch):
+    """A small form of ``python -m kdutils.stats.error_rates``; the level is 5 %."""
+    monkeypatch.setattr("gc.collect", lambda *args: 0)  # statsmodels calls it at every correction: most of the time
+    assert error_rates(seeds, 120, spreads, 300)["family"] <= 0.06
+
+
+def test_a_large_difference_is_found_by_the_planned_family(monkeypatch):
+    monkeypatch.setattr("gc.collect", lambda *args: 0)
+    assert error_rates(5, 300, [0.01] * 5, 40, difference=0.25)["power"] > 0.9

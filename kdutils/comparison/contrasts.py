@@ -22,7 +22,8 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
     `cells` has the columns CELL, kind and control_of. `wanted`: names of QUESTIONS, or contrasts written out as "first
     minus second" with names as in the tables (runs_table.add_names). A returned cell is a tuple in the order of CELL.
     Where a teacher wrote both revised and unrevised explanations, the unrevised ones are compared; of several teachers
-    the first. Raises StudyError for an unknown name.
+    the first. A question compares cells of the same protocol (column `protocol`, if there is one); a contrast that is
+    written out may compare two. Raises StudyError for an unknown name.
     """
     found, named = [], in_domain(add_names(cells)).drop_duplicates(CELL)
     for one in wanted:
@@ -31,11 +32,20 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
     for _, group in named.groupby(["dataset", "student"], sort=False):
         rows, family = group.to_dict("records"), []
         for one in wanted:
-            pairs = QUESTIONS[one](rows) if one in QUESTIONS else _written_out(one, rows)
+            pairs = [pair for part in by_protocol(rows) for pair in QUESTIONS[one](part)] if one in QUESTIONS else \
+                _written_out(one, rows)
             family += [(one, key_of(first), key_of(second)) for first, second in pairs]
         unique = {frozenset(contrast[1:]): contrast for contrast in reversed(family)}
         found += list(reversed(unique.values()))[:MOST_PRIMARY]
     return found
+
+
+def by_protocol(rows: list[dict]) -> list[list[dict]]:
+    """Return rows in lists of the same protocol, in order of appearance."""
+    parts = {}
+    for row in rows:
+        parts.setdefault(row.get("protocol", "fair"), []).append(row)
+    return list(parts.values())
 
 
 def key_of(row: dict) -> tuple:

@@ -59,8 +59,9 @@ def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int
 
 
 def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of distilled students) per data set and student that has both."""
-    for _, group in in_domain(predictions).groupby(["dataset", "student"], sort=False):
+    """Yield (predictions of label_only, those of distilled students) per data set, student and protocol with both."""
+    protocol = ["protocol"] if "protocol" in predictions else []
+    for _, group in in_domain(predictions).groupby(["dataset", "student", *protocol], sort=False):
         baseline = group["kind"] == BASELINE
         distilled = group[~baseline & (group["control_of"] == "")]
         if baseline.any() and len(distilled):

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from kdutils.comparison.contrasts import QUESTIONS, alike, key_of, nearest_baseline, primary_contrasts
+from kdutils.comparison.contrasts import QUESTIONS, alike, by_protocol, key_of, nearest_baseline, primary_contrasts
 from kdutils.comparison.runs_table import BASELINE, CELL, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
@@ -38,7 +38,7 @@ LEVEL = 0.05
 COLUMNS = ["family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
            "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "bootstrap_low",
            "bootstrap_high", "mcnemar", "test"]
-COMPARISONS = ("primary", "label_only", "control", "methods", "revision", "chance")  # in the order of the tables
+COMPARISONS = ("primary", "label_only", "control", "methods", "revision", "protocol", "chance")  # as in the tables
 
 
 def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> list[tuple[str, tuple, tuple | None, str]]:
@@ -47,7 +47,8 @@ def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> lis
     `cells` has the columns CELL, kind and control_of. A returned cell is a tuple in the order of CELL. On each data set
     and for each student, the comparisons are: ``primary``, those of the questions `primary` (see contrasts); and
     without them ``label_only``, every cell with the baseline; ``control``, a method with its control; ``methods``, two
-    methods on the same explanations; ``revision``, the same method on revised and on unrevised explanations;
+    methods on the same explanations; ``revision``, the same method on revised and on unrevised explanations; all of
+    these within a protocol (column `protocol`, if there is one); ``protocol``, the same method by two protocols;
     ``chance``, every cell with guessing (second is None). Transfers are not compared. `question` is "" except for
     primary comparisons.
     """
@@ -55,21 +56,28 @@ def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> lis
     known = {frozenset((first, second)) for _, first, second, _ in planned}
     for _, group in in_domain(cells).drop_duplicates(CELL).groupby(["dataset", "student"], sort=False):
         rows = group.to_dict("records")
-        baselines = [row for row in rows if row["kind"] == BASELINE]
-        others = [row for row in rows if row["kind"] != BASELINE]
-        methods = [row for row in others if not row["control_of"]]
-        pairs = [("chance", row, None) for row in rows]
-        pairs += [("label_only", row, nearest_baseline(row, baselines)) for row in others if baselines]
-        pairs += [("control", row, control) for row in methods for control in others
-                  if control["control_of"] == row["kind"] and alike(row, control, "teacher", "prompting")]
-        pairs += [("methods", *both) for both in combinations(methods, 2) if alike(*both, "teacher", "prompting")]
-        pairs += [("revision", row, plain) for row in methods for plain in methods
-                  if (row["prompting"], plain["prompting"]) == ("critique_revision", "few_shot")
-                  and alike(row, plain, "teacher", "method")]
+        parts = by_protocol(rows)
+        pairs = [("chance", row, None) for row in rows] + [pair for part in parts for pair in _planned_pairs(part)]
+        pairs += [("protocol", second, first) for one, other in combinations(parts, 2) for second in other
+                  for first in one if alike(first, second, "teacher", "prompting", "kind")]
         planned += [(comparison, key_of(first), second and key_of(second), "") for comparison, first, second in pairs
                     if not second or frozenset((key_of(first), key_of(second))) not in known]
     planned.sort(key=lambda comparison: COMPARISONS.index(comparison[0]))
     return planned
+
+
+def _planned_pairs(rows):
+    """Return (comparison, first row, second row) within the rows of one data set, student and protocol."""
+    baselines = [row for row in rows if row["kind"] == BASELINE]
+    others = [row for row in rows if row["kind"] != BASELINE]
+    methods = [row for row in others if not row["control_of"]]
+    pairs = [("label_only", row, nearest_baseline(row, baselines)) for row in others if baselines]
+    pairs += [("control", row, control) for row in methods for control in others
+              if control["control_of"] == row["kind"] and alike(row, control, "teacher", "prompting")]
+    pairs += [("methods", *both) for both in combinations(methods, 2) if alike(*both, "teacher", "prompting")]
+    return pairs + [("revision", row, plain) for row in methods for plain in methods
+                    if (row["prompting"], plain["prompting"]) == ("critique_revision", "few_shot")
+                    and alike(row, plain, "teacher", "method")]
 
 
 def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.DataFrame, tested: Collection[str] = (),
@@ -92,7 +100,8 @@ def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.Data
     """
     matrices = {cell: group for cell, group in in_domain(predictions).groupby(CELL, sort=False)}
     names = add_names(predictions.drop_duplicates(CELL)).set_index(CELL)["name"].to_dict()
-    planned = planned_comparisons(predictions[[*CELL, "kind", "control_of"]], primary)
+    columns = [*CELL, "kind", "control_of", *(["protocol"] if "protocol" in predictions else [])]
+    planned = planned_comparisons(predictions[columns], primary)
     sizes = Counter(_student(first) for comparison, first, *_ in planned if comparison == "primary")
     rows = []
     for comparison, first, second, question in planned:

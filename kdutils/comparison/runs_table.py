@@ -4,7 +4,7 @@ A *cell* is what the seeds of one student share: the columns CELL. `tested_on` i
 it differs from `dataset`, on which the student was trained, the cell is a transfer; only tables of transfer use those.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +30,7 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
     give it another name), seed, state and PER_RUN, which is empty for a run without predictions. state is one of
     ``done``; ``below chance`` (binomial test of this run, one-sided p < 0.025; often a diverged student);
     ``failed: <reason>``, from the trainings; ``missing``. `predictions` is a frame of tables.PREDICTIONS with CELL,
-    name, kind, chance (accuracy of guessing, 0 to 1) and control_of.
+    name, kind, protocol, chance (accuracy of guessing, 0 to 1) and control_of.
 
     `missing`: evaluations without a result. An entry {"folder", "labels", "seeds"} gives one row per seed; a string is
     a folder whose labels are unknown, and gives none. `control_of`: {method: the method whose control it is}. Raises
@@ -77,8 +77,8 @@ def method_kinds(trainings: Iterable[str]) -> dict[str, str]:
 
 
 def cell_of(labels: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return CELL and kind of a run with these labels; a label that it lacks is "-"."""
-    cell = {key: labels.get(key, "-") for key in CELL}
+    """Return CELL, protocol and kind of a run with these labels; a label that it lacks is "-", the protocol "fair"."""
+    cell = {key: labels.get(key, "-") for key in CELL} | {"protocol": labels.get("protocol", "fair")}
     return {**cell, "tested_on": labels.get("tested_on", cell["dataset"]),
             "kind": kinds.get(cell["method"], cell["method"])}
 
@@ -173,7 +173,10 @@ def read_inputs(folders: Iterable[str]) -> Inputs:
 
 
 def cost_table(folders: Iterable[str]) -> pd.DataFrame:
-    """Return one row per trained student: CELL, seed, state, the amount of training, seconds, peak_memory_mib (MiB)."""
+    """Return one row per trained student: CELL, protocol, seed, state, the amounts of training and the costs.
+
+    The costs are seconds and peak_memory_mib (MiB).
+    """
     amounts = ("effective_batch", "epochs", "steps", "questions", "target_tokens", "model_parameters")
     rows = []
     for folder in map(project_path, folders):
@@ -184,7 +187,27 @@ def cost_table(folders: Iterable[str]) -> pd.DataFrame:
                          "state": "failed" if "failed" in record else "done",
                          **{key: record.get(key) for key in amounts},
                          **{key: cost.get(key) for key in ("seconds", "peak_memory_mib")}})
-    return pd.DataFrame(rows, columns=[*CELL, "seed", "state", *amounts, "seconds", "peak_memory_mib"])
+    return pd.DataFrame(rows, columns=[*CELL, "protocol", "seed", "state", *amounts, "seconds", "peak_memory_mib"])
+
+
+def read_settings(folders: Iterable[str], wanted: Collection[str]) -> pd.DataFrame:
+    """Return one row per parameter of `wanted` that differs between protocols, with a column per protocol.
+
+    `folders`: those of trainings or of evaluations. Several values of a protocol are listed; "" if its methods do not
+    have the parameter.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for folder in map(project_path, folders):
+        parameters = read_json(folder / "run.json")["parameters"]
+        protocol = cell_of(parameters["labels"], {})["protocol"]
+        for name in wanted:
+            values = found.setdefault(name, {}).setdefault(protocol, [])
+            if name in parameters and str(parameters[name]) not in values:
+                values.append(str(parameters[name]))
+    rows = [{"parameter": name} | {protocol: ", ".join(values) for protocol, values in of_name.items()}
+            for name, of_name in found.items() if len({tuple(values) for values in of_name.values() if values}) > 1]
+    return pd.DataFrame(rows, columns=["parameter", *dict.fromkeys(key for of_name in found.values()
+                                                                   for key in of_name)])
 
 
 def read_running_costs(folders: Iterable[str]) -> pd.DataFrame:

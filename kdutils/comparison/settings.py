@@ -1,6 +1,6 @@
 """Settings of notebook 31: how the methods of an experiment are compared."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -32,6 +32,8 @@ class CompareMethods(Settings):
         list(QUESTIONS), description="primary questions or contrasts")
     margin: Annotated[float, Field(gt=0, le=100)] = Field(
         2.0, description="smallest difference of interest, in percentage points")
+    outliers: Literal["kept", "iqr"] = Field(
+        "kept", description="iqr: the accuracy table also has means without outliers, by the published rule")
     measure: MeasureOrNone = Field("", description="measure that is shown beside accuracy, empty means LAS, or else "
                                                    "likeness to the teacher")
     examples: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="questions shown of each group")

@@ -19,7 +19,7 @@ from kdutils.evaluation.settings import PROXIES
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}
 FEW_SEEDS = 5  # with fewer, a summary says how little they can show
-PAIRS = ("primary", "methods", "control")  # in these, first and second are both named
+PAIRS = ("primary", "methods", "control", "protocol")  # in these, first and second are both named
 ONE_SECOND = ("label_only", "chance", "las", "published")  # in these comparisons the second is always the same
 
 

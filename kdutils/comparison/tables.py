@@ -11,7 +11,7 @@ import pandas as pd
 
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
-from kdutils.evaluation.accuracy import correct_matrix
+from kdutils.evaluation.accuracy import correct_matrix, same_answers
 from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
 from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
@@ -29,13 +29,15 @@ MEASURES = {  # title of a table of explanations: the measures in it
 }
 
 
-def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str = "kept") -> pd.DataFrame:
     """Return one row per cell, including cells without a result: CELL, kind, name and the following columns.
 
     mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
     seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
     exact_match, f1: means, only where there are short free-text answers. chance. n_seeds: runs with a result. n_failed:
-    failed and missing runs, which no mean includes. n_questions. All but the numbers are shares.
+    failed and missing runs, which no mean includes. n_questions. All but the numbers are shares. `outliers` iqr: also
+    without_outliers and n_outliers, the mean without outliers by the published rule (see without_outliers) and their
+    number; every other column has all runs.
     """
     rows = []
     answered = dict(list(predictions.groupby(CELL, sort=False)))
@@ -53,35 +55,69 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFram
                "no_choice", "chance", "n_seeds", "n_failed", "n_questions"]
     table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
     counts = [int(count) if count == count else None for count in table["n_questions"]]
-    return table.assign(n_questions=pd.Series(counts, dtype=object))
+    table = table.assign(n_questions=pd.Series(counts, dtype=object))
+    if outliers == "kept":
+        return table
+    kept = without_outliers(runs).rename(columns={"kept": "without_outliers", "outliers": "n_outliers"})
+    return table.merge(kept[[*CELL, "without_outliers", "n_outliers"]], on=CELL, how="left")
+
+
+def protocol_table(accuracies: pd.DataFrame, predictions: pd.DataFrame, inputs: Inputs,
+                   costs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cell, the protocols of a method below each other; no rows if every cell is ``fair``.
+
+    Columns: CELL, kind, name, protocol, mean (accuracy as the protocol counts it), same_answer and exact_text (shares
+    of the same predictions, counted in both ways), without_outliers if `accuracies` has it, and the amount of training:
+    steps, epochs, batch (questions per step). `inputs`: runs_table.read_inputs; `costs`: runs_table.cost_table.
+    """
+    amounts = costs.rename(columns={"effective_batch": "batch"}).groupby(CELL, sort=False)[["steps", "epochs", "batch"]]
+    rows, amounts = [], amounts.mean()
+    for cell, group in in_domain(predictions).groupby(CELL, sort=False):
+        rows.append({**dict(zip(CELL, cell, strict=True)), "protocol": group["protocol"].iloc[0],
+                     "same_answer": same_answers(group, inputs[cell][0]).mean(), "exact_text": group["exact"].mean(),
+                     **(amounts.loc[cell].to_dict() if cell in amounts.index else {})})
+    table = pd.DataFrame(rows)
+    kept = [name for name in ("kind", "name", "mean", "without_outliers") if name in accuracies]
+    table = table.merge(accuracies[[*CELL, *kept]], on=CELL)
+    whole = [name for name in ("steps", "batch") if name in table and (table[name] % 1 == 0).all()]
+    table = table.astype(dict.fromkeys(whole, int))
+    if (table["protocol"] == "fair").all():
+        return table.head(0)
+    order = {kind: place for place, kind in enumerate(dict.fromkeys(table["kind"]))}
+    first = [*CELL, "kind", "name", "protocol", "mean", "same_answer", "exact_text"]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    return table.sort_values(["dataset", "student", "kind", "teacher", "prompting"], kind="stable",
+                             key=lambda column: column.map(order) if column.name == "kind" else column,
+                             ignore_index=True)
 
 
 def short_accuracies(accuracies: pd.DataFrame) -> pd.DataFrame:
     """Return what a reader needs of accuracy_table, in percent, the highest first.
 
-    Columns: cell, accuracy, 95 % interval, no choice (answers that are none of the choices), seeds and, if any run
-    failed, failed. `accuracies`: rows of runs_table.split_by_student.
+    Columns: cell, accuracy, 95 % interval, without outliers (if accuracy_table has it), no choice (answers that are
+    none of the choices), seeds and, if any run failed, failed. `accuracies`: rows of runs_table.split_by_student.
     """
     rows = accuracies.sort_values("mean", ascending=False, kind="stable", na_position="last")
     table = pd.DataFrame({
         "cell": rows["cell"], "accuracy, %": 100 * rows["mean"],
         "95 % interval": [f"{100 * low:.1f} to {100 * high:.1f}" if low == low else "–"
                           for low, high in zip(rows["low"], rows["high"], strict=True)],
+        **({"without outliers, %": 100 * rows["without_outliers"]} if "without_outliers" in rows else {}),
         "no choice, %": 100 * rows["no_choice"], "seeds": rows["n_seeds"], "failed": rows["n_failed"]})
     return table.drop(columns=[] if table["failed"].any() else "failed").reset_index(drop=True)
 
 
 def without_outliers(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return per cell: name, seeds, all (mean accuracy), outliers (number), kept (mean accuracy without outliers).
+    """Return per cell: CELL, seeds, all (mean accuracy), outliers (number), kept (mean accuracy without outliers).
 
     Outliers are those of groups.iqr_outliers. The published analysis (arXiv 2504.16056) removes them; this study only
     shows the effect and removes none.
     """
     ended = runs[runs["accuracy"].notna()].reset_index(drop=True)
-    ended["outlier"] = iqr_outliers(ended, "accuracy", "name")
-    table = ended.groupby("name", sort=False).agg(seeds=("accuracy", "size"), all=("accuracy", "mean"),
-                                                  outliers=("outlier", "sum"))
-    return table.assign(kept=ended[~ended["outlier"]].groupby("name")["accuracy"].mean()).reset_index()
+    ended["outlier"] = iqr_outliers(ended, "accuracy", CELL)
+    table = ended.groupby(CELL, sort=False).agg(seeds=("accuracy", "size"), all=("accuracy", "mean"),
+                                                outliers=("outlier", "sum"))
+    return table.assign(kept=ended[~ended["outlier"]].groupby(CELL)["accuracy"].mean()).reset_index()
 
 
 def measure_names(measures: pd.DataFrame, pattern: str) -> list[str]:
@@ -154,7 +190,7 @@ def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """Return per cell the means of runs_table.cost_table over the seeds that were trained to the end, and n_seeds."""
     done = costs[costs["state"] == "done"]
     groups = done.groupby(CELL, sort=False)
-    numbers = [name for name in costs if name not in (*CELL, "seed", "state")]
+    numbers = [name for name in costs if name not in (*CELL, "protocol", "seed", "state")]
     means = groups[numbers].mean().assign(n_seeds=groups.size()).reset_index()
     whole = [name for name in numbers if (means[name].dropna() % 1 == 0).all() and means[name].notna().all()]
     return means.astype(dict.fromkeys(whole, int))
@@ -185,10 +221,11 @@ def running_cost_table(running: pd.DataFrame, accuracies: pd.DataFrame, measures
 def unequal_training(costs: pd.DataFrame) -> str:
     """Return which amounts of training differ between the methods of a student on a data set, "" if none does.
 
-    A fair comparison needs the same effective batch, number of questions and number of epochs.
+    A fair comparison needs the same effective batch, number of questions and number of epochs. Methods of different
+    protocols (column `protocol`) may differ.
     """
-    same = costs.groupby(["dataset", "student"])[["effective_batch", "questions", "epochs"]].nunique()
-    return "; ".join(f"{column} of {', '.join(cell)}"
+    same = costs.groupby(["dataset", "student", "protocol"])[["effective_batch", "questions", "epochs"]].nunique()
+    return "; ".join(f"{column} of {', '.join(cell[:2])}"
                      for cell, row in same.iterrows() for column in same if row[column] > 1)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kdutils.data.answers import exact_match, overlap_f1, parse_number
+from kdutils.data.answers import answered_right, exact_match, overlap_f1, parse_number
 from kdutils.errors import StudyError
 from kdutils.stats.accuracy import bootstrap_mean
 
@@ -11,6 +11,22 @@ from kdutils.stats.accuracy import bootstrap_mean
 def chance_level(questions: pd.DataFrame) -> float:
     """Return the accuracy of blind guessing over `questions`: the mean of 1 / number of choices, 0 for free text."""
     return float(np.mean([1 / len(choices) if len(choices) else 0.0 for choices in questions["choices"]]))
+
+
+def count_exact(predictions: pd.DataFrame, match: str) -> pd.DataFrame:
+    """Return predictions of which the right ones are those with the same `answer`, or with the ``exact`` text.
+
+    The published code (arXiv 2504.16056, custom_metrics.py; Hsieh et al. 2023, metrics.py) compares whole strings: an
+    answer with another article, letter or full stop is wrong there.
+    """
+    return predictions.assign(correct=predictions["exact"]) if match == "exact" else predictions
+
+
+def same_answers(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.Series:
+    """Return whether each predicted answer is a right one (answers.answered_right), however right ones are counted."""
+    items = {item["id"]: item for item in questions.to_dict("records")}
+    return pd.Series([answered_right(row.predicted, items[row.id]) for row in predictions.itertuples(index=False)],
+                     index=predictions.index, dtype=bool)
 
 
 def correct_matrix(predictions: pd.DataFrame) -> np.ndarray:

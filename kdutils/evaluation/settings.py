@@ -36,6 +36,8 @@ class EvaluateStudent(Settings):
                                 "teacher texts, empty for none")
     counterfactuals: str = of_grid("", "explanations of wrong answers, empty for none")
     split: Split = Field("test", description="split whose questions are asked")
+    match: Literal["answer", "exact"] = Field(
+        "answer", description="right is the same answer, or the exact text as in the published code")
     max_explanation_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
     precision: Literal[*PRECISIONS] = Field("float32", description="float32 or bf16, of the student's weights")
     encoder: ModelName = Field(

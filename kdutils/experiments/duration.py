@@ -142,6 +142,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
             return 0.0, ""
         questions = questions_of(job)
         work, epochs = _work(given, questions), given.get("epochs", 1)
+        if given.get("max_steps"):
+            epochs = given["max_steps"] * given["questions_per_step"] * len(given["seeds"]) / max(1, work)
         key = speed_key(job.notebook, given, lambda output: (trainings[output].notebook, trainings[output].parameters))
         if key in known and job.folder not in plans:  # what a teacher took depends on what was in the store
             rate, source = known[key]

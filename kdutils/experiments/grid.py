@@ -11,7 +11,8 @@ the key `transfer` names other data sets to test on, below ``transfers/<other da
 Every teacher is asked with every prompting, and every student learns by every method from the explanations of every
 teacher and prompting. The keys `promptings` (of a teacher or method) and `methods` (of a student) restrict this.
 Explanations of wrong answers go only to methods that need them. A method that needs no explanation is trained once. A
-prompting or method in several forms has a name for each; the key `as` says what it is. The control `shuffled` may take
+prompting or method in several forms has a name for each; the key `as` says what it is. Parameters that the file sets
+take precedence over those of a published `protocol`, of the experiment or of a method. The control `shuffled` may take
 its texts from another data set (key `rationales_of`); on that data set itself it has no cell.
 """
 
@@ -36,13 +37,14 @@ from kdutils.experiments.steps import (
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
 from kdutils.student.methods import METHODS, Method
+from kdutils.student.protocols import protocol_parameters
 from kdutils.teacher.choices import PROMPTINGS, Prompting
 
 OUTPUTS = PROJECT / "outputs"
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
 GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
-             "methods": {"promptings", "as", "rationales_of"}, "students": {"methods"},
+             "methods": {"promptings", "as", "rationales_of", "protocol"}, "students": {"methods"},
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
@@ -102,6 +104,45 @@ def prompting_of(settings: dict, name: str) -> Prompting:
 def method_of(settings: dict, name: str) -> Method:
     """Return the Method of an entry of `methods`."""
     return METHODS[base_of(settings, "methods", name)]
+
+
+def protocol_of(settings: dict, method: str) -> str:
+    """Return the protocol of an entry of `methods`: its own, else that of the experiment."""
+    return settings["methods"][method].get("protocol", settings.get("protocol", "fair"))
+
+
+def protocols_of(settings: dict) -> dict[str, list[str]]:
+    """Return {protocol: its methods} of an experiment."""
+    found = {}
+    for method in settings["methods"]:
+        found.setdefault(protocol_of(settings, method), []).append(method)
+    return found
+
+
+def trained_by_hand(settings: dict, method: str, student: str) -> dict:
+    """Return the parameters that the file itself sets for the training of `student` by `method`."""
+    return {**settings.get("training", {}), **parameters_of(settings["methods"][method], "methods"),
+            **parameters_of(settings["students"][student], "students")}
+
+
+def trained_with(settings: dict, method: str, student: str) -> dict:
+    """Return the parameters of the training of `student` by `method`: those of the protocol, then those of the file."""
+    known = SETTINGS[method_of(settings, method).notebook].own()
+    return {**protocol_parameters(protocol_of(settings, method), "training", base_of(settings, "methods", method),
+                                  known), **trained_by_hand(settings, method, student)}
+
+
+def evaluated_with(settings: dict, method: str) -> dict:
+    """Return the parameters with which students of `method` are evaluated, in the same order of precedence."""
+    return {**protocol_parameters(protocol_of(settings, method), "evaluation"), **settings.get("evaluation", {})}
+
+
+def compared_with(settings: dict) -> dict:
+    """Return the parameters of the comparison: those of all protocols of the experiment, then those of the file."""
+    every = {}
+    for protocol in protocols_of(settings):
+        every |= protocol_parameters(protocol, "comparison")
+    return every | settings.get("comparison", {})
 
 
 def promptings_of(settings: dict, teacher: str, method: str | None = None) -> list[str]:
@@ -243,7 +284,7 @@ def _jobs(name, settings):
     yield Job("errors", "errors", ERRORS, {**settings.get("errors", {}), **compared, "output": f"{root}/errors"},
               tuple(dict.fromkeys(job.folder for cell in cells for job in cell)))
     yield Job("comparison", "comparison", COMPARISON, {
-        **settings.get("comparison", {}), "experiment": name, "output": f"{root}/comparison", **compared, "missing": [],
+        **compared_with(settings), "experiment": name, "output": f"{root}/comparison", **compared, "missing": [],
         "explained": [f"{root}/{job.folder}" for job in explained.values()],
     }, tuple(dict.fromkeys(job.folder for cell in [explained.values(), *cells] for job in cell)))
 
@@ -314,6 +355,8 @@ def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
     """
     known = method_of(settings, method)
     labels = explain.labels if explain else {**data.labels, "teacher": "-", "prompting": "-"}
+    protocol = protocol_of(settings, method)
+    labels = labels | ({} if protocol == "fair" else {"protocol": protocol})
     questions = {"questions": f"{root}/{data.folder}/questions.parquet"}
     texts = {"explanations": f"{root}/{explain.folder}/explanations.parquet"} if explain else {}
     wrong = {"counterfactuals": f"{root}/{contrary.folder}/explanations.parquet"} if contrary else {}
@@ -327,12 +370,11 @@ def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
             shown = {**cell["labels"], "seeds": ", ".join(map(str, seeds))}
             needs = tuple(job.folder for job in (data, explain, contrary if known.contrary else None, *lent) if job)
             train = Job("students", f"students/{below}", known.notebook, {
-                **settings.get("training", {}), **parameters_of(settings["methods"][method], "methods"),
-                **parameters_of(settings["students"][student], "students"), **questions, **texts, **others,
+                **trained_with(settings, method, student), **questions, **texts, **others,
                 **(wrong if known.contrary else {}), **cell, "output": f"{root}/students/{below}"}, needs, shown)
             needs = tuple(job.folder for job in (data, explain, contrary, train) if job)
             evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
-                **settings.get("evaluation", {}), **questions, "explanations": "", **texts, **wrong, **cell,
+                **evaluated_with(settings, method), **questions, "explanations": "", **texts, **wrong, **cell,
                 "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, shown)
             yield train, evaluate
 
@@ -342,8 +384,9 @@ def _transfer(root, settings, train, evaluate, data):
     folder = f"transfers/{data.labels['dataset']}/{evaluate.folder.partition('/')[2]}"
     labels = {**evaluate.parameters["labels"], "tested_on": data.labels["dataset"]}
     return Job("evaluations", folder, EVALUATION, {
-        **settings.get("evaluation", {}), "questions": f"{root}/{data.folder}/questions.parquet", "explanations": "",
-        "labels": labels, "seeds": train.parameters["seeds"], "students": f"{root}/{train.folder}",
+        **evaluated_with(settings, labels["method"]), "explanations": "",
+        "questions": f"{root}/{data.folder}/questions.parquet", "labels": labels,
+        "seeds": train.parameters["seeds"], "students": f"{root}/{train.folder}",
         "output": f"{root}/{folder}"}, (data.folder, train.folder), {**evaluate.labels, **labels})
 
 

@@ -6,7 +6,7 @@ from kdutils.comparison.contrasts import primary_contrasts
 from kdutils.comparison.runs_table import CELL, student_label
 from kdutils.errors import StudyError
 from kdutils.experiments.cost import planned_questions
-from kdutils.experiments.grid import Experiment, base_of, cells_of, method_of, parameters_of
+from kdutils.experiments.grid import Experiment, base_of, cells_of, method_of, parameters_of, protocol_of
 from kdutils.experiments.steps import COMPARISON, SETTINGS
 
 
@@ -18,6 +18,7 @@ def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:
     cells = pd.concat(pd.DataFrame(cells_of(settings), columns=names).assign(dataset=dataset, tested_on=dataset)
                       for dataset in settings["datasets"])
     known = {name: method_of(settings, name).control_of for name in settings["methods"]}
+    cells["protocol"] = [protocol_of(settings, name) for name in cells["method"]]
     cells = cells.assign(kind=[base_of(settings, "methods", name) for name in cells["method"]],
                          control_of=cells["method"].map(known))
     given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))

@@ -29,13 +29,17 @@ from kdutils.experiments.grid import (
     prompting_of,
     promptings_of,
     prompts_of,
+    protocol_of,
     seed_groups,
+    trained_by_hand,
+    trained_with,
 )
 from kdutils.experiments.inputs import config_type_fault, file_faults, notebook_fault, path_fault
 from kdutils.experiments.steps import COMPARISON, DATA, ERRORS, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
 from kdutils.packages import EXTRAS
 from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
 from kdutils.student.methods import METHODS
+from kdutils.student.protocols import LAYOUTS, PROTOCOLS, protocol_parameters, texts_of
 from kdutils.student.settings import LmReader
 from kdutils.teacher.choices import PROMPTINGS
 
@@ -87,6 +91,7 @@ class ExperimentFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     about: Text
     needs: Text
+    protocol: Literal[*PROTOCOLS] = "fair"
     extras: Annotated[list[Literal[*EXTRAS]], AfterValidator(unique)] = []
     datasets: Entries
     teachers: Entries
@@ -147,6 +152,9 @@ def _grid_faults(settings) -> Iterator[Fault]:
         for where, entry in entries.items():
             for name in LISTS & names & set(entry):
                 yield from _name_faults(f"{where}.{name}", entry[name], settings[name], name)
+    for name, entry in settings["methods"].items():
+        if entry.get("protocol", "fair") not in tuple(PROTOCOLS):
+            yield f"methods.{name}.protocol", f"unknown {quoted(entry['protocol'])}; known are {', '.join(PROTOCOLS)}"
     for name, entry in settings["teachers"].items():
         if not isinstance(entry.get("finetune", {}), dict):
             yield f"teachers.{name}.finetune", f"{quoted(entry['finetune'])} is not of type dict"
@@ -302,6 +310,7 @@ def _combination_faults(settings) -> Iterator[Fault]:
         yield from _conflicts(f"teachers.{name}.finetune", TUNING, entry.get("finetune", {}))
     if simulator := settings.get("evaluation", {}).get("simulator"):
         yield from ((f"evaluation.simulator.{key}", what) for key, what in LmReader(**simulator).conflicts())
+    yield from _training_faults(settings)
     yield from _cell_faults(settings)
     yield from _teacher_faults(settings)
     yield from _people_faults(settings)
@@ -312,6 +321,31 @@ def _conflicts(where, notebook, values) -> Iterator[Fault]:
     model = SETTINGS[notebook]
     known = {name: value for name, value in values.items() if name in model.model_fields}
     yield from ((f"{where}.{key}", what) for key, what in model(**known).conflicts())
+
+
+def _training_faults(settings) -> Iterator[Fault]:
+    """Check what every student is trained with, the parameters of a protocol included."""
+    for student in settings["students"]:
+        for method in methods_of(settings, student):
+            yield from ((f"methods.{method}.{key}", what)
+                        for key, what in _faults_of_training(settings, method, student) if key != "model")
+
+
+def _faults_of_training(settings, method, student) -> Iterator[Fault]:
+    given, protocol = trained_with(settings, method, student), protocol_of(settings, method)
+    known, by_hand = method_of(settings, method), trained_by_hand(settings, method, student)
+    steps = protocol_parameters(protocol, "training").get("max_steps")
+    if steps and "epochs" in by_hand and "max_steps" not in by_hand:
+        yield "epochs", f"the protocol {protocol} trains {steps} steps, so epochs has no effect; leave it out, or " \
+                        "set max_steps, too (0 for as many as the epochs take)"
+    model = SETTINGS[known.notebook]
+    yield from model(**{name: value for name, value in given.items() if name in model.model_fields}).conflicts()
+    if (layout := given.get("layout", "study")) in LAYOUTS and given.get("kind") != "classifier":
+        try:
+            for task in known.tasks({}):
+                texts_of(layout, task.written or task.name)
+        except StudyError as error:
+            yield "layout", str(error).removeprefix("layout: ")
 
 
 def _cell_faults(settings) -> Iterator[Fault]:

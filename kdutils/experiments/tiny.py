@@ -1,8 +1,8 @@
 """An experiment in small: the same grid and the same code with tiny models and a few questions.
 
 ``--tiny`` changes models and sizes only, so that an experiment for a large machine can be tried to its end on a small
-one. Learning rates, weights of tasks, styles and so on stay as in the experiment. The output is not a result: the
-students have random weights.
+one. Learning rates, weights of tasks, styles, protocols and so on stay as in the experiment. The output is not a
+result: the students have random weights.
 """
 
 from pathlib import Path
@@ -16,7 +16,8 @@ FOLDER = PROJECT / "outputs" / "tiny-models"
 SHAPE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
 ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
            "num_attention_heads": 4}
-TRAINING = {"epochs": 1.0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1, "token_budget": 4000}
+TRAINING = {"epochs": 1.0, "max_steps": 0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1,
+            "token_budget": 4000}
 
 
 def make_tiny(settings: dict) -> dict:
@@ -26,6 +27,8 @@ def make_tiny(settings: dict) -> dict:
     small["datasets"] = {name: {**entry, "limits": LIMITS} for name, entry in settings["datasets"].items()}
     small["teachers"] = {name: _teacher(entry) for name, entry in settings["teachers"].items()}
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
+    small["methods"] = {name: entry | {key: TRAINING[key] for key in TRAINING if key in entry}
+                        for name, entry in settings["methods"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "timed_questions": 4}

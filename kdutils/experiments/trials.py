@@ -33,6 +33,7 @@ EXPLAINED = 16  # questions that a teacher is timed on
 LARGEST = 2e9  # bytes of weights: a larger model is not tried
 COPIES = 6  # of the weights that a trial keeps in memory: gradients, two of the optimiser, activations
 ANY_SPEED = {"learning_rate", "warmup_steps", "tensorboard"}  # parameters that do not change the speed
+ANY_AMOUNT = {"epochs", "max_steps", "dev_evaluations", "checkpoint"}  # those that do not change the time of a step
 
 
 # What the speed of a job depends on
@@ -56,7 +57,7 @@ def student_key(training: Job) -> str:
     """Return the student and settings of a training, as text: trainings for which they are equal need one trial."""
     recipe = _recipe(training)
     return json.dumps([recipe.student, {name: value for name, value in recipe.training.items()
-                                        if name not in (*ANY_SPEED, "epochs", "dev_evaluations")}], sort_keys=True)
+                                        if name not in ANY_AMOUNT | ANY_SPEED}], sort_keys=True)
 
 
 def _recipe(training) -> Recipe:
@@ -87,7 +88,9 @@ def try_student(experiment: Experiment, trainings: list[Job],
             train = questions[questions["split"] == "train"]
             some = train.sample(min(SAMPLE, len(train)), random_state=0).reset_index(drop=True)
             cells[key] = Cell(_recipe(job), some.to_dict("records"), _explained(experiment, job, some, texts))
-    evaluation = {**SETTINGS[EVALUATION].defaults(), **experiment.settings.get("evaluation", {})}
+    of_student = (job.parameters for job in experiment.jobs if job.parameters.get("students")
+                  == trainings[0].parameters["output"])
+    evaluation = {**SETTINGS[EVALUATION].defaults(), **next(of_student, experiment.settings.get("evaluation", {}))}
     print(f"timing a few steps of {student['model']}", flush=True)
     load, times = time_student(list(cells.values()), evaluation["max_explanation_tokens"], evaluation["precision"],
                                clock)

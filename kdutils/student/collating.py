@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion, parse_answer
+from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion
 from kdutils.data.texts import count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
-from kdutils.student.methods import Row, as_explained, method_of, rows_of, tasks_of
+from kdutils.student.methods import Method, Row, as_explained, method_of, rows_of, tasks_of, taught_method
 from kdutils.student.models import end_token, load_tokenizer
+from kdutils.student.protocols import LAYOUTS
 from kdutils.student.rows import ChoiceRow, SharedRows, TokenRow, counted_tokens
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
+PADDED = 1000  # questions whose targets are padded together, see RowFormat: the batch of a data set's map
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class RowFormat:
     """What rows have to fit. Longer sources and targets are cut to `max_source` and `max_target` tokens.
 
     `kind`: that of the student (models.model_kind). `context`: for how many tokens the model has positions
-    (hub.model_context), None for any number. `tag`: where the tag stands, one of methods.TAG_PLACES.
+    (hub.model_context), None for any number. `tag`: where the tag stands, one of methods.TAG_PLACES, or a layout of
+    protocols.LAYOUTS. `padding_loss`: padding counts in the loss as in the published code of arXiv 2504.16056
+    (cqa.py:314-380): the targets of a task are padded to the longest of each PADDED questions.
     """
 
     max_source: int
@@ -34,6 +38,7 @@ class RowFormat:
     kind: str = "seq2seq"
     context: int | None = None
     tag: str = "before"
+    padding_loss: bool = False
 
 
 class EpochRows:
@@ -73,12 +78,17 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
     for name, limit in (("max_source_tokens", row_format.max_source), ("max_target_tokens", row_format.max_target)):
         if limit < 8:
             raise StudyError(f"{name}: {limit} is too short for any text; give at least 8")
+    if row_format.padding_loss and row_format.kind != "seq2seq":
+        raise StudyError(f"padding_loss: a {row_format.kind} student pads no targets; set it to false")
     if row_format.kind == "classifier":
         return _choice_rows(tokenizer, method, items, row_format)
     tasks = tasks_of(method, parameters)
     numbers = {task.name: number for number, task in enumerate(tasks)}
     concluding = {task.name for task in tasks if task.concludes}
-    _check_answers(tokenizer, items, format_conclusion if concluding else format_answer, row_format.max_target)
+    says = format_conclusion if concluding else format_answer
+    if row_format.tag in LAYOUTS:
+        says = taught_method(method, row_format.tag).says
+    _check_answers(tokenizer, items, says, row_format.max_target)
     groups = [rows_of(method, parameters, item, explained.get(item["id"]), row_format.tag) for item in items]
     rows = [row for group in groups for row in group]
     sources = _encoded(encode_sources, tokenizer, [row.source for row in rows], row_format.kind)
@@ -100,7 +110,27 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
             of_task.setdefault(row.task, []).append(TokenRow(
                 numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail)))
         entries.append([same[0] if len(same) == 1 else tuple(same) for same in of_task.values()])
-    return entries, cuts
+    return (_padded_targets(entries, tokenizer.pad_token_id) if row_format.padding_loss else entries), cuts
+
+
+def _padded_targets(entries, pad):
+    """Return entries with targets that end with padding, up to the longest of the task among PADDED questions."""
+    padded = []
+    for first in range(0, len(entries), PADDED):
+        part, longest = entries[first:first + PADDED], {}
+        for row in (row for entry in part for alternatives in entry for row in _alternatives(alternatives)):
+            longest[row.task] = max(longest.get(row.task, 0), len(row.target))
+
+        def filled(row, longest=longest):
+            return replace(row, target=row.target + [pad] * (longest[row.task] - len(row.target)))
+
+        padded += [[tuple(map(filled, one)) if isinstance(one, tuple) else filled(one) for one in entry]
+                   for entry in part]
+    return padded
+
+
+def _alternatives(one):
+    return one if isinstance(one, tuple) else (one,)
 
 
 def encode_sources(tokenizer: PreTrainedTokenizerBase, texts: list[str], kind: str) -> list[list[int]]:
@@ -122,7 +152,7 @@ def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list
 
 # What a vocabulary cannot write
 
-def student_gaps(student: dict, method: str, questions: pd.DataFrame, explained: dict | None = None) -> dict:
+def student_gaps(student: dict, method: str | Method, questions: pd.DataFrame, explained: dict | None = None) -> dict:
     """Return the vocabulary_gaps of a student (arguments of models.load_student); {} for a classifier."""
     if student.get("kind") == "classifier":
         return {}
@@ -130,7 +160,7 @@ def student_gaps(student: dict, method: str, questions: pd.DataFrame, explained:
     return vocabulary_gaps(tokenizer, method, questions.to_dict("records"), explained)
 
 
-def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list[dict],
+def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str | Method, items: list[dict],
                     explained: dict | None = None) -> dict:
     """Return what a student with this vocabulary cannot write of `items` and `explained` (see tokenize_rows).
 
@@ -142,14 +172,15 @@ def vocabulary_gaps(tokenizer: PreTrainedTokenizerBase, method: str, items: list
     - ``choices``: other choices that change; ``examples``: up to three of these texts;
     - ``explanations`` of ``explained``: texts that contain an unknown token.
     """
-    says, unknown = method_of(method).says, tokenizer.unk_token_id
+    asks, unknown = method_of(method), tokenizer.unk_token_id
+    says = asks.says
     answers = list(dict.fromkeys(text for item in items for text in [item["answer"], *item["choices"]]))
     written = dict(zip(answers, _written(tokenizer, [says(answer) for answer in answers]), strict=True))
     lost = {answer for answer, text in written.items() if _letters(text) != _letters(says(answer))}
-    unread = {item["id"]: not answered_right(parse_answer(written[item["answer"]], item["choices"])[0], item)
+    unread = {item["id"]: not answered_right(asks.read(written[item["answer"]], item["choices"])[0], item)
               for item in items}
     gone = [item for item in items if item["answer"] in lost or unread[item["id"]]]
-    learnt = map(as_explained, (explained or {}).values()) if method_of(method).explanation is not None else []
+    learnt = map(as_explained, (explained or {}).values()) if asks.explanation is not None else []
     texts = [text for one in learnt for text in [*one.rationales, *one.counterfactuals.values()] if text]
     ids = encode_targets(tokenizer, texts) if texts and unknown is not None else []
     others = lost - {item["answer"] for item in items}

@@ -6,7 +6,8 @@ over tasks of weight · mean −log p over the task's target tokens (see trainer
 Texts have the format of arXiv 2504.16056 (task tags such as ``[predict]`` and ``[explain]``, lettered choices) with
 three differences. Where an answer comes before its explanation in one target, the marker ``Explanation:`` separates
 them, so that the end of the answer is known. Tags are in the source only. A causal student reads the tag behind the
-question, so that a question is computed once for all of its tasks (rows.SharedRows).
+question, so that a question is computed once for all of its tasks (rows.SharedRows). The literal texts of the papers
+are in protocols.LAYOUTS.
 """
 
 from __future__ import annotations
@@ -18,12 +19,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right
+from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right, parse_answer
 from kdutils.data.questions import format_choices, format_question
 from kdutils.data.tables import learnt_stage
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
+from kdutils.student.protocols import (
+    LAYOUTS,
+    literal_answer,
+    literal_beginning,
+    literal_source,
+    literal_target,
+    read_literal,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +77,9 @@ class Task:
     """One term of the loss. ``texts(item, explained)`` returns [(source, target, target prefix)] of its rows.
 
     Its sources do not hold the tag, which is the task's name unless `tag` says another one. `concludes`: its targets
-    end with the answer. A target that is too long is then cut before that sentence.
+    end with the answer. A target that is too long is then cut before that sentence. `written`: the task of
+    protocols.LAYOUTS whose texts it has in a published layout, "" for its name. `follows`: it learns to follow the
+    explanations of wrong answers; ``follows(item, explained)`` returns these as [(answer, text)].
     """
 
     name: str
@@ -75,11 +87,23 @@ class Task:
     texts: Callable[[dict, Explained], list[tuple]]
     concludes: bool = False
     tag: str | None = None
+    written: str = ""
+    follows: Callable[[dict, Explained], list[tuple[str, str]]] | None = None
 
     def rows(self, item: dict, explained: Explained, place: str) -> list[Row]:
-        """Return the Rows of one question, with the tag at `place` (one of TAG_PLACES)."""
+        """Return the Rows of one question, with the tag at `place` (one of TAG_PLACES), or in a published layout."""
+        if place in LAYOUTS:
+            return self._literal_rows(item, explained, texts_of(place, self.written or self.name))
         tag = self.name if self.tag is None else self.tag
         return [Row(self.name, place_tag(source, tag, place), *rest) for source, *rest in self.texts(item, explained)]
+
+    def _literal_rows(self, item, explained, texts):
+        if self.follows:
+            return [Row(self.name, literal_source(texts, item, text), literal_target(texts, answer, text))
+                    for answer, text in self.follows(item, explained)]
+        without = [] if texts.target == "{rationale}" else [""]
+        return [Row(self.name, literal_source(texts, item), literal_target(texts, item["answer"], rationale))
+                for rationale in explained.rationales or without]
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,8 @@ class Method:
       text holds answer and explanation, the explanation first if `explains_first`.
     - `explained`: whether the method reads explanations. `contrary`: whether it also reads explanations of wrong
       answers.
-    - `tag`: where a student was taught to read the tag, one of TAG_PLACES; see taught_method().
+    - `tag`: where a student was taught to read the tag, one of TAG_PLACES, or a layout of protocols.LAYOUTS; see
+      taught_method().
     - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
       wrote, see apply_control(); None where a control differs in its tasks alone.
     """
@@ -111,7 +136,13 @@ class Method:
 
     def source(self, item: dict, tag: str, rationale: str = "") -> str:
         """Return the source text with which a student of this method is asked; see format_source."""
+        if self.tag in LAYOUTS:
+            return literal_source(self._literal(tag), item, rationale)
         return format_source(item, tag, rationale, self.tag)
+
+    def _literal(self, tag):
+        """Return the Texts of the task with this tag in the published layout that the student learnt."""
+        return texts_of(self.tag, next((task.written for task in self.tasks({}) if task.name == tag), "") or tag)
 
     @property
     def one_text(self) -> bool:
@@ -121,7 +152,20 @@ class Method:
     @property
     def says(self) -> Callable[[str], str]:
         """The function that turns an answer into the sentence in which a student gives it."""
+        if self.tag in LAYOUTS:
+            return partial(literal_answer, self._literal(self.answer))
         return format_conclusion if self.explains_first else format_answer
+
+    def before_answer(self, explanation: str) -> str:
+        """Return what a student has written before the sentence of says(), with `explanation` before the answer."""
+        beginning = literal_beginning(self._literal(self.answer)) if self.tag in LAYOUTS else ""
+        return beginning + (f"{explanation} " if explanation else "")
+
+    def read(self, text: str, choices: Sequence[str] = ()) -> tuple[str, str]:
+        """Return (answer, explanation) of a generated text; see answers.parse_answer."""
+        if self.tag in LAYOUTS:
+            return read_literal(self._literal(self.answer), text, list(choices))
+        return parse_answer(text, choices)
 
 
 # The texts
@@ -166,16 +210,24 @@ def explain_then_predict(item: dict, explained: Explained) -> list[tuple]:
     return [(format_source(item), head + format_conclusion(item["answer"])) for head in heads]
 
 
-def follow_rationale(item: dict, explained: Explained, style: str, drawn: str) -> list[tuple]:
-    """From the question and the rationale of a wrong answer to that answer: one row per wrong answer with a rationale.
+def wrong_rationales(item: dict, explained: Explained, drawn: str) -> list[tuple[str, str]]:
+    """Return [(wrong answer, its rationale)] to follow.
 
-    `style`: ``encoder`` puts the rationale into the source (arXiv 2504.16056), ``decoder`` forces the decoder through
-    it (Wang et al. 2023, "SCOTT"). `drawn`: ``all`` wrong answers, or the ``first`` in the order of the choices. The
-    published code always takes the first choice, which in a fifth of the questions is the right answer; not so here.
+    `drawn`: ``all`` wrong answers, or the ``first`` in the order of the choices. The published code always takes the
+    first choice, which in a fifth of the questions is the right answer; not so here.
     """
     wrong = [answer for answer in item["choices"] or explained.counterfactuals
              if answer in explained.counterfactuals and not is_right(answer, item["answer"], item["choices"])]
-    texts = [(answer, explained.counterfactuals[answer]) for answer in wrong[: 1 if drawn == "first" else None]]
+    return [(answer, explained.counterfactuals[answer]) for answer in wrong[: 1 if drawn == "first" else None]]
+
+
+def follow_rationale(item: dict, explained: Explained, style: str, follows: Callable) -> list[tuple]:
+    """From the question and the rationale of a wrong answer to that answer: one row per wrong answer with a rationale.
+
+    `style`: ``encoder`` puts the rationale into the source (arXiv 2504.16056), ``decoder`` forces the decoder through
+    it (Wang et al. 2023, "SCOTT"). `follows`: see Task.
+    """
+    texts = follows(item, explained)
     if style == "encoder":
         return [(format_source(item, rationale=text), format_conclusion(answer)) for answer, text in texts]
     return [(format_source(item), format_conclusion(answer), text) for answer, text in texts]
@@ -184,11 +236,11 @@ def follow_rationale(item: dict, explained: Explained, style: str, drawn: str) -
 # The methods. Each turns its parameters into its tasks.
 
 def label_only(parameters: dict) -> list[Task]:
-    return [Task("predict", 1.0, predict)]
+    return [Task("predict", 1.0, predict, written="label_only")]
 
 
 def standard(parameters: dict) -> list[Task]:
-    return [Task("predict", 1.0, predict_then_explain)]
+    return [Task("predict", 1.0, predict_then_explain, written="standard")]
 
 
 def multitask(parameters: dict) -> list[Task]:
@@ -198,10 +250,13 @@ def multitask(parameters: dict) -> list[Task]:
 
 def counterfactual(parameters: dict, tag: str | None = None) -> list[Task]:
     beta = share(parameters, "beta")
+    weights = (1.0, 1.0) if parameters.get("unweighted", False) else (beta, 1 - beta)
+    follows = partial(wrong_rationales, drawn=one_of(parameters, "wrong_answers", ("all", "first")))
     follow = partial(follow_rationale, style=one_of(parameters, "counterfactual_style", ("encoder", "decoder")),
-                     drawn=one_of(parameters, "wrong_answers", ("all", "first")))
-    return [Task("factual", beta, explain_then_predict, concludes=True, tag=tag),
-            Task("counterfactual", 1 - beta, follow, concludes=True, tag=tag)]
+                     follows=follows)
+    written = "" if tag is None else "untagged"
+    return [Task("factual", weights[0], explain_then_predict, concludes=True, tag=tag, written=written),
+            Task("counterfactual", weights[1], follow, concludes=True, tag=tag, written=written, follows=follows)]
 
 
 def combined(parameters: dict) -> list[Task]:
@@ -299,7 +354,7 @@ def method_of(name: str | Method) -> Method:
 
 
 def taught_method(name: str, tag: str = "before") -> Method:
-    """Return the Method by which a student was taught, with the place of its tag (as in its student.json)."""
+    """Return the Method by which a student was taught, with the place of its tag or its layout, as in student.json."""
     return replace(method_of(name), tag=tag)
 
 

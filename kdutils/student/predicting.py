@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
-from kdutils.data.answers import MARKER, answered_right, parse_answer
+from kdutils.data.answers import MARKER, answered_right
 from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
 from kdutils.hub import device, is_memory_error, model_context
@@ -200,7 +200,7 @@ def _answer_scores(model, tokenizer, asks, items, sources, prefixes, token_budge
     if not items:
         return []
     sources = sources or [asks.source(item, asks.answer) for item in items]
-    heads = [f"{prefix} " if prefix else "" for prefix in prefixes or [""] * len(items)]
+    heads = [asks.before_answer(prefix) for prefix in prefixes or [""] * len(items)]
     texts = [head + asks.says(choice) for head, item in zip(heads, items, strict=True) for choice in item["choices"]]
     begins = [_before_answer(asks, head) for head, item in zip(heads, items, strict=True) for _ in item["choices"]]
     ends = [] if asks.one_text and not asks.explains_first else [end_token(tokenizer)]
@@ -332,7 +332,7 @@ def dev_accuracy(tokenizer: PreTrainedTokenizerBase, items: list[dict], method: 
             answers = choose(model, tokenizer, items, asks)
         else:
             texts = generate(model, tokenizer, sources, limit, stop=stop)
-            answers = [parse_answer(text, item["choices"])[0] for text, item in zip(texts, items, strict=True)]
+            answers = [asks.read(text, item["choices"])[0] for text, item in zip(texts, items, strict=True)]
         right = [answered_right(answer, item) for answer, item in zip(answers, items, strict=True)]
         return sum(right) / len(right)
 
@@ -361,18 +361,26 @@ def predict_questions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
                                    {asks.explanation: max_explanation_tokens})
     texts = generate_each(model, tokenizer, [[asks.source(item, tag) for tag in tags] for item in items],
                           list(tags.values()))
-    records = [_record(asks, item, *of_item) for item, of_item in zip(items, texts, strict=True)]
+    sentences = _decoded_sentences(tokenizer, asks, items)
+    records = [_record(asks, item, sentence, *of_item)
+               for item, sentence, of_item in zip(items, sentences, texts, strict=True)]
     before = [record["explanation"] for record in records] if asks.explains_first else None
     scores, tokens = score_choices(model, tokenizer, items, asks, before)
     return [{**record, "scores": of_choices, "score_tokens": counts}
             for record, of_choices, counts in zip(records, scores, tokens, strict=True)]
 
 
-def _record(asks: Method, item, text, explanation=None):
-    predicted, beside = parse_answer(text, item["choices"])
-    sentence = asks.says(item["answer"])
+def _decoded_sentences(tokenizer, asks, items):
+    """Return the sentence of each right answer as this vocabulary decodes it: what a text has to equal."""
+    sentences = [asks.says(item["answer"]) for item in items]
+    decoded = tokenizer.batch_decode(encode_targets(tokenizer, sentences), skip_special_tokens=True) if items else []
+    return [text.strip() for text in decoded]
+
+
+def _record(asks: Method, item, sentence, text, explanation=None):
+    predicted, beside = asks.read(text, item["choices"])
     if asks.explains_first:
-        exact, beside = text.endswith(sentence), beside if predicted else text  # without an answer all is explanation
+        exact, beside = text.endswith(sentence), beside if predicted else beside or text  # without an answer all of it
     else:
         exact = text.startswith(sentence) if asks.one_text else text == sentence
     if explanation is None:
@@ -413,19 +421,20 @@ def written_answers(folder: Path | str, questions: pd.DataFrame, predictions: pd
 
 def written_answer(asks: Method, item: dict, answer: str, explanation: str) -> tuple[str, str, int]:
     """Return (source, text, begins) of an answer as a student wrote it; see written_answers."""
-    head = f"{explanation} " if asks.explains_first and explanation else ""
+    head = asks.before_answer(explanation) if asks.explains_first else ""
     return asks.source(item, asks.answer), head + asks.says(answer), _before_answer(asks, head)
 
 
 def _before_answer(asks, head):
     """Return how many characters come before an answer: `head` and the beginning of the sentence with the answer."""
-    return len(head + asks.says("")) - len(" .")
+    return len(head + asks.says("\0").partition("\0")[0].rstrip())
 
 
 def gaps_of(folder: Path | str, questions: pd.DataFrame) -> dict:
     """Return the collating.student_gaps of `questions` for the student in `folder`."""
     about = read_json(Path(folder) / "student.json")
-    return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, about["method"], questions)
+    return student_gaps({**about.get("student", {}), "model": str(folder), "tokenizer": ""}, asked_as(folder),
+                        questions)
 
 
 def load_trained(folder: Path | str, precision: str = "float32",

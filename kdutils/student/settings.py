@@ -21,6 +21,7 @@ from kdutils.settings import (
 )
 from kdutils.student.methods import TAG_PLACES
 from kdutils.student.models import KINDS
+from kdutils.student.protocols import LAYOUTS
 
 Architecture = Literal["", *KINDS]
 Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
@@ -87,8 +88,14 @@ class Trained(Settings):
         "", description="task tag before or after the question, empty for after with a causal student, else before")
     precision: Literal["", *PRECISIONS] = Field(
         "", description="float32 or bf16, empty for bf16 on a GPU that has it and float32 elsewhere")
+    max_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        0, description="number of optimiser steps in place of epochs, 0 for as many as the epochs take")
+    checkpoint: Literal["best", "last"] = Field("best", description="weights that are kept: best on dev, or last")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.max_steps % self.dev_evaluations:
+            yield "max_steps", f"{self.max_steps} is no multiple of dev_evaluations ({self.dev_evaluations}); the " \
+                               "last evaluation is at the end"
         if not self.model and not (self.random_weights and self.config.get("model_type") and self.tokenizer):
             yield "model", "empty; give a folder or Hub id, or `random_weights: true`, a `tokenizer` and a `config` " \
                            "with a model_type"
@@ -112,9 +119,19 @@ class LmReader(Trained):
 class Train(Trained):
     """What every training notebook takes."""
 
+    layout: Literal["study", *LAYOUTS] = Field(
+        "study", description="texts of the study, or literal ones: published (arXiv 2504.16056), step_by_step")
+    padding_loss: bool = Field(False, description="padding counts in the loss, as in the code of arXiv 2504.16056")
     questions: Text = of_grid("kdutils/mini/example/questions/questions.parquet", "table of questions")
     seeds: Seeds = of_grid([0], "one student is trained per seed")
     tensorboard: bool = Field(False, description="write logs for TensorBoard beside the student")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.layout != "study" and self.tag:
+            yield "tag", f"the texts of the layout {self.layout} have their tags at a fixed place; leave it out"
+        if self.padding_loss and self.kind in ("causal", "classifier"):
+            yield "padding_loss", f"a {self.kind} student pads no targets; set it to false"
 
 
 class TrainLabelOnly(Train):
@@ -142,6 +159,12 @@ class TrainOnCounterfactuals(TrainOnExplanations):
     wrong_answers: Literal["all", "first"] = Field(
         "all", description="all: one is drawn per epoch, first: always the first one, as the published code does")
 
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.layout != "study" and self.counterfactual_style == "decoder":
+            yield "counterfactual_style", f"the texts of the layout {self.layout} have the rationale in the source; " \
+                                          "set it to encoder"
+
 
 class TrainStandard(TrainOnExplanations):
     """Answer and explanation in one target."""
@@ -164,8 +187,14 @@ class TrainCounterfactual(TrainOnCounterfactuals):
     """The answer follows the explanation, also a wrong one."""
 
     notebook: ClassVar[str] = "13_train_counterfactual"
+    unweighted: bool = Field(False, description="add both losses without weights, as published; beta has no effect")
     labels: dict = of_grid({"dataset": "mini", "method": "counterfactual"}, "cell of the grid")
     output: str = of_grid("outputs/explore/13_train_counterfactual", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.unweighted and self.beta != 0.5:
+            yield "beta", f"{self.beta} has no effect while unweighted is true; set unweighted: false, or leave it out"
 
 
 class TrainCombined(TrainOnCounterfactuals):

@@ -86,7 +86,7 @@ def _rows(model, tokenizer, cell):
     """Return the rows of each question in the first epoch."""
     recipe, training = cell.recipe, cell.recipe.training
     row_format = RowFormat(training["max_source_tokens"], training["max_target_tokens"], model_kind(model),
-                           model_context(model), recipe.tag)
+                           model_context(model), recipe.tag, training.get("padding_loss", False))
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, cell.items,
                                recipe.select_explanations(cell.items, cell.explained), row_format)
     rows = EpochRows(entries, [item["id"] for item in cell.items], recipe.seed)

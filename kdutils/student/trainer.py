@@ -55,7 +55,7 @@ class StudyTrainer(Trainer):
     `weights`: names and weights of the tasks, in order. `dev_rows`: a list of rows per dev question, for the loss.
     `dev_accuracy`: a function of the model that returns its accuracy on the dev questions. `start`, `pad`: ids of the
     decoder's start token and of padding. The checkpoint with the highest dev accuracy, and among equals the lowest dev
-    loss, is kept.
+    loss, is kept, or the last one (see training_arguments).
 
     Raises Diverged when a loss or a gradient is not finite, before the weights change, and StudyError when a checkpoint
     cannot be written.
@@ -278,12 +278,12 @@ class _Epochs(TrainerCallback):
 
 def training_arguments(folder: Path | str, seed: int, epochs: float, questions_per_step: int, learning_rate: float,
                        warmup_steps: int, steps_per_epoch: int, evaluations: int,
-                       precision: str = "") -> TrainingArguments:
+                       precision: str = "", max_steps: int = 0, checkpoint: str = "best") -> TrainingArguments:
     """Return the library's arguments: AdamW, linear decay, gradients clipped at 1, a checkpoint at every evaluation.
 
     `evaluations`: how many there are in the whole run. They are evenly spread and the last one is at the end, so the
-    number of steps is rounded up. `questions_per_step` is that of all processes together. `precision`: see
-    training.Recipe.
+    number of steps is rounded up. `questions_per_step` is that of all processes together. `precision`, `max_steps`,
+    `checkpoint`: see training.Recipe.
     """
     leave_process_group()  # the library would wait for processes that do not exist
     processes = process_group()[1]
@@ -291,7 +291,13 @@ def training_arguments(folder: Path | str, seed: int, epochs: float, questions_p
         raise StudyError(f"precision: unknown '{precision}'; known: {', '.join(PRECISIONS)}")
     if questions_per_step % processes:
         raise StudyError(f"questions_per_step: {questions_per_step} cannot be shared evenly by {processes} processes")
-    steps = max(1, math.ceil(epochs * steps_per_epoch))
+    if max_steps % max(1, evaluations):
+        raise StudyError(f"max_steps: {max_steps} is no multiple of the {evaluations} evaluations on dev; the last one "
+                         "is at the end")
+    if checkpoint not in ("best", "last"):
+        raise StudyError(f"checkpoint: unknown '{checkpoint}'; known: best, last")
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_score", "greater_is_better": True}
+    steps = max_steps or max(1, math.ceil(epochs * steps_per_epoch))
     every = max(1, math.ceil(steps / max(1, evaluations)))
     on_gpu = device() == "cuda"
     arguments = TrainingArguments(
@@ -299,7 +305,7 @@ def training_arguments(folder: Path | str, seed: int, epochs: float, questions_p
         per_device_train_batch_size=questions_per_step // processes, learning_rate=learning_rate,
         lr_scheduler_type="linear", warmup_steps=warmup_steps, weight_decay=0.0, max_grad_norm=1.0,
         optim="adamw_torch_fused", eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
-        load_best_model_at_end=True, metric_for_best_model="eval_score", greater_is_better=True,
+        **(best if checkpoint == "best" else {}),
         logging_steps=max(1, every // 5), logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
         remove_unused_columns=False, use_cpu=not on_gpu,
         bf16=precision == "bf16" or not precision and on_gpu and torch.cuda.is_bf16_supported(),

@@ -36,19 +36,22 @@ from kdutils.student.methods import (
     Row,
     apply_control,
     as_explained,
+    one_of,
     rows_of,
     tag_place,
     task_weights,
     tasks_of,
     taught_method,
 )
+from kdutils.student.protocols import LAYOUTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STUDENT_SETTINGS = ("model", "tokenizer", "kind", "random_weights", "config", "lora")  # of models.load_student
 TRAINING_SETTINGS = ("epochs", "questions_per_step", "learning_rate", "warmup_steps", "dev_evaluations",
-                     "max_source_tokens", "max_target_tokens", "token_budget", "tag", "precision", "tensorboard")
+                     "max_source_tokens", "max_target_tokens", "token_budget", "tag", "precision", "tensorboard",
+                     "max_steps", "checkpoint", "layout", "padding_loss")
 WITHOUT_EFFECT = ("tensorboard",)  # settings of `training` that do not change the weights
 
 
@@ -64,6 +67,10 @@ class Recipe:
       for bf16 on a GPU that has it, else float32;
     - dev_accuracy: ``generation`` (the default) or ``scores``, see predicting.dev_accuracy;
     - tensorboard: write logs into ``tensorboard/``;
+    - max_steps: the number of optimiser steps in place of `epochs`, 0 (the default) for none;
+    - checkpoint: ``best`` on dev (the default), or the ``last``;
+    - layout: ``study`` (the default), or the literal texts of a paper, see protocols.LAYOUTS;
+    - padding_loss: whether padding counts in the loss, see collating.RowFormat;
     - compile: use torch.compile, which takes minutes at first and pays off in long runs on a GPU;
     - gradient_checkpointing: use less memory and a third more time.
 
@@ -83,9 +90,11 @@ class Recipe:
 
     @property
     def tag(self) -> str:
-        """Where the student reads the tag, one of methods.TAG_PLACES."""
+        """Where the student reads the tag, one of methods.TAG_PLACES, or its layout, one of protocols.LAYOUTS."""
         from kdutils.student.models import student_kind
 
+        if self.training.get("layout", "study") != "study":
+            return one_of(self.training, "layout", tuple(LAYOUTS))
         wanted = self.training.get("tag", "")
         return tag_place(wanted, "" if wanted else student_kind(self.student))
 
@@ -106,7 +115,7 @@ def vocabulary_lines(recipe: Recipe, questions: pd.DataFrame, explained: dict) -
     from kdutils.student.collating import gap_lines, student_gaps
 
     read = recipe.select_explanations(questions.to_dict("records"), explained)
-    return gap_lines(student_gaps(recipe.student, recipe.method, questions, read))
+    return gap_lines(student_gaps(recipe.student, taught_method(recipe.method, recipe.tag), questions, read))
 
 
 # The loss of one question, computed by hand
@@ -342,7 +351,7 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     explained = recipe.select_explanations(both, explained)
     kind, rows, cuts = model_kind(model), {}, {}
     row_format = RowFormat(recipe.training["max_source_tokens"], recipe.training["max_target_tokens"], kind,
-                           model_context(model), recipe.tag)
+                           model_context(model), recipe.tag, recipe.training.get("padding_loss", False))
     for split, of_split in items.items():
         entries, cuts[split] = tokenize_rows(tokenizer, recipe.method, recipe.parameters, of_split, explained,
                                              row_format)
@@ -352,7 +361,8 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
         if task.weight and number not in learnt and kind != "classifier":
             raise StudyError(f"method {recipe.method}: no train question has what the task '{task.name}' learns from; "
                              "give explanations that fit the method")
-    gaps = {} if kind == "classifier" else vocabulary_gaps(tokenizer, recipe.method, both, explained)
+    asks = taught_method(recipe.method, recipe.tag)
+    gaps = {} if kind == "classifier" else vocabulary_gaps(tokenizer, asks, both, explained)
     unexplained = sum(not explained[item["id"]].rationale for item in items["train"])
     return _Data(items["dev"], rows["train"], rows["dev"], cuts["train"], unexplained, gaps)
 
@@ -385,7 +395,7 @@ def _trainer(folder, model, tokenizer, recipe, data, callbacks):
     arguments = training_arguments(
         folder, recipe.seed, training["epochs"], training["questions_per_step"], training["learning_rate"],
         training["warmup_steps"], -(-len(data.train) // training["questions_per_step"]), training["dev_evaluations"],
-        training.get("precision", ""))
+        training.get("precision", ""), training.get("max_steps", 0), training.get("checkpoint", "best"))
     accuracy = predicting.dev_accuracy(tokenizer, data.dev_items, taught_method(recipe.method, recipe.tag),
                                        training.get("dev_accuracy", "generation"), training["max_target_tokens"])
     trainer = StudyTrainer(
