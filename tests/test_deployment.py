@@ -163,6 +163,16 @@ def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(exported, tmp
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "mine"
 
 
+def test_a_student_of_literal_texts_is_not_exported_with_other_texts(tmp_path):
+    """example.py writes the texts of the study; a student of a published layout would be asked in a wrong format."""
+    student = tmp_path / "seed-0"
+    student.mkdir()
+    write_json(student / "student.json", {**read_json(STUDENT / "student.json"), "tag": "published"})
+    with pytest.raises(StudyError, match="layout published.*layout: study"):
+        export.export_student(student, tmp_path / "away", "a student")
+    assert not (tmp_path / "away").exists()
+
+
 def test_hostile_texts_stay_in_their_places(tmp_path, exported):
     from kdutils.deployment.card import model_card
 

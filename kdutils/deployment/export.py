@@ -14,6 +14,7 @@ from kdutils.runs import project_path, read_json
 from kdutils.student.collating import SEPARATOR
 from kdutils.student.methods import Method, asked_as
 from kdutils.student.models import end_token, model_kind
+from kdutils.student.protocols import LAYOUTS
 
 AUTO_CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM",
                 "classifier": "AutoModelForSequenceClassification"}
@@ -24,13 +25,17 @@ def export_student(folder: Path | str, target: Path | str, title: str, evaluatio
 
     It holds the weights (safetensors, adapters merged), the tokenizer, ``README.md`` (the model card) and
     ``example.py``, all readable by everyone. `title`: the heading of the card. `evaluations`: folders of evaluation
-    runs of this student, whose results the card states. Raises StudyError if `target` is not an empty or new folder.
+    runs of this student, whose results the card states. Raises StudyError if `target` is not an empty or new folder,
+    and for a student of a published layout.
     """
     from kdutils.student.predicting import load_trained
 
     folder, target = Path(folder), project_path(target)
     if exists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise StudyError(f"{target}: there is something already; name a new folder")
+    if (layout := asked_as(folder).tag) in LAYOUTS:
+        raise StudyError(f"{folder}: this student reads the literal texts of a paper (layout {layout}), which "
+                         "example.py does not write; export a student that was trained with layout: study")
     hide_progress()
     model, tokenizer = load_trained(folder, place="cpu")
     card, script = _texts(folder, title, evaluations, model, tokenizer)
