@@ -261,6 +261,7 @@ def cases_of_groups_alone():
     for p in ([.01, .04, .03, .005, .04], [.2], [1, 0, .5, .5]):
         for method, name in (("bonferroni", "bonferroni"), ("holm", "holm"), ("fdr_bh", "BH")):
             yield Case(partial(groups.correct_p_values, p, method), "p.adjust", {"p": p, "method": name})
+        yield Case(partial(power.holm, np.array(p)), "p.adjust", {"p": p, "method": "holm"})
     for first, second in (([5, 6, 7.0], [1, 2.0]), ([3, 3.0], [3, 3, 3.0])):
         yield Case(partial(groups.vargha_delaney, first, second), "stochastic",
                    {"x": first, "y": second, "confidence": .95})
@@ -354,7 +355,9 @@ def made_cases():
         yield from make()
 
 
-NOT_COMPARED = {"error_rates.main", "power.check_shares", "accuracy.CrossedTest"}  # a command, a check, a record
+# A command, a check, a record, and simulations whose tests and corrections are compared one by one
+NOT_COMPARED = {"error_rates.main", "power.check_shares", "accuracy.CrossedTest", "error_rates.power_of_corrections",
+                "error_rates.tail_rates"}
 
 
 def public_functions():

@@ -15,7 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.stats.accuracy import mcnemar, paired_bootstrap
 from kdutils.stats.agreement import cronbach_alpha, intraclass_correlation, krippendorff_alpha
 from kdutils.stats.calibration import calibration_bins, expected_calibration_error
-from kdutils.stats.error_rates import error_rates
+from kdutils.stats.error_rates import error_rates, power_of_corrections, tail_rates
 from kdutils.stats.groups import (
     bootstrap_interval,
     correct_p_values,
@@ -32,9 +32,9 @@ from kdutils.stats.groups import (
 )
 from kdutils.stats.models import linear_model, mixed_model, rank_correlation
 from kdutils.stats.power import (
-    _holm,
     _kruskal_of_counts,
     detectable_accuracy,
+    holm,
     minimal_detectable,
     study_power,
 )
@@ -746,7 +746,7 @@ def test_power_counts_are_tested_as_scipy_tests_ratings():
         assert p == pytest.approx(other.pvalue)
     assert _kruskal_of_counts(np.array([[[3, 0], [2, 0]]])).tolist() == [1]
     p_values = rng.random((6, 4)) ** 3
-    assert _holm(p_values).T == pytest.approx(np.array([correct_p_values(p) for p in p_values.T]))
+    assert holm(p_values).T == pytest.approx(np.array([correct_p_values(p) for p in p_values.T]))
 
 
 def test_power_keeps_the_level_and_finds_what_there_is():
@@ -895,12 +895,24 @@ def test_seeds_lower_the_detectable_difference_more_than_questions_where_seeds_d
 
 @pytest.mark.parametrize("spreads", [[0.0] * 5, [0.05] * 5], ids=["equal seeds", "seeds differ"])
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_a_planned_family_of_equal_methods_errs_in_at_most_6_percent_of_experiments(seeds, spreads, monkeypatch):
+def test_a_planned_family_of_equal_methods_errs_in_at_most_6_percent_of_experiments(seeds, spreads):
     """A small form of ``python -m kdutils.stats.error_rates``; the level is 5 %."""
-    monkeypatch.setattr("gc.collect", lambda *args: 0)  # statsmodels calls it at every correction: most of the time
     assert error_rates(seeds, 120, spreads, 300)["family"] <= 0.06
 
 
-def test_a_large_difference_is_found_by_the_planned_family(monkeypatch):
-    monkeypatch.setattr("gc.collect", lambda *args: 0)
+def test_a_large_difference_is_found_by_the_planned_family():
     assert error_rates(5, 300, [0.01] * 5, 40, difference=0.25)["power"] > 0.9
+
+
+def test_few_planned_contrasts_and_shares_of_false_findings_find_more_than_holm_over_all_pairs():
+    """A small form of ``python -m kdutils.stats.error_rates corrections``: what finds more by definition does."""
+    rows = power_of_corrections(3, 150, 0.01, 15, [0, 0.1, 0.3])
+    assert [row["pairs"] for row in rows] == pytest.approx([0.556 * 540, 0.444 * 540], rel=0.1)  # two uniform draws
+    assert all(row["every_bh"] >= row["every_holm"] for row in rows)
+    assert rows[1]["planned_holm"] > rows[1]["every_holm"] and rows[1]["every_holm"] > rows[0]["every_holm"]
+
+
+def test_p_of_equal_methods_is_uniform():
+    """A small form of ``python -m kdutils.stats.error_rates tails``: 200 draws, so 1 ± 3 standard errors."""
+    half, most = tail_rates(5, 100, 0.02, 200, [0.5, 1.0])
+    assert abs(half - 1) < 3 * (0.5 * 0.5 / 200) ** 0.5 / 0.5 + 0.1 and 0.9 < most <= 1

@@ -1,18 +1,25 @@
-"""How often the test of accuracies errs, by simulation: ``python -m kdutils.stats.error_rates [--simulations 1000]``.
+"""What the test of accuracies finds and how often it errs, by simulation: ``python -m kdutils.stats.error_rates``.
 
-A simulated experiment has several methods on the same questions (power.simulate_answers). The contrasts are those of a
-planned family, corrected by Holm's method.
+A simulated experiment has several methods on the same questions (power.simulate_answers). Four tables, one per name:
+
+- ``errors``: a planned family of equal methods, corrected by Holm's method, and its power;
+- ``corrections``: the power of a few planned contrasts, and of all pairs of methods by Holm's and by Benjamini and
+  Hochberg's method;
+- ``tails``: how often a small p comes when methods are equal, as a multiple of p;
+- ``detectable``: the difference that is found with probability 0.8, by seeds and level (power.detectable_accuracy).
 """
 
 import argparse
+from itertools import combinations
 
 import numpy as np
+from scipy import stats
 
 from kdutils.stats.accuracy import crossed_difference
-from kdutils.stats.groups import correct_p_values
-from kdutils.stats.power import simulate_answers
+from kdutils.stats.power import detectable_accuracy, holm, simulate_answers
 
 CONTRASTS = ((1, 0), (2, 0), (1, 3), (2, 4), (1, 2), (3, 0))  # pairs of methods, as six primary questions share them
+SEEDS, SPREAD = (2, 3, 5, 10), 0.015
 
 
 def error_rates(seeds: int, questions: int, spreads: list[float], simulations: int, difference: float = 0.0,
@@ -27,7 +34,7 @@ def error_rates(seeds: int, questions: int, spreads: list[float], simulations: i
     for _ in range(simulations):
         answers = simulate_answers(levels, seeds, questions, spreads, generator)
         p = np.array([crossed_difference(answers[first], answers[second]).p for first, second in CONTRASTS])
-        corrected = np.array(correct_p_values(p))
+        corrected = holm(p)
         equal = np.array([levels[first] == levels[second] for first, second in CONTRASTS])
         found["family"] += (corrected[equal] < level).any()
         found["single"] += (p[equal] < level).mean()
@@ -35,23 +42,104 @@ def error_rates(seeds: int, questions: int, spreads: list[float], simulations: i
     return {name: float(count / simulations) for name, count in found.items()}
 
 
-def main() -> None:
-    """Print a table of error rates for 2, 3, 5 and 10 seeds and several spreads between seeds."""
-    parser = argparse.ArgumentParser(prog="python -m kdutils.stats.error_rates", description=__doc__.split("\n")[0])
-    parser.add_argument("--simulations", type=int, default=1000)
-    parser.add_argument("--questions", type=int, default=600)
-    parser.add_argument("--difference", type=float, default=0.05, help="of the row of power, as a share")
-    options = parser.parse_args()
+def power_of_corrections(seeds: int, questions: int, spread: float, simulations: int, edges: list[float],
+                         accuracy: float = 0.6, level: float = 0.05, seed: int = 0) -> list[dict[str, float]]:
+    """Return, per range between two neighbours of `edges`, how often a true difference of that size is found.
+
+    Nine methods have true accuracies drawn from `accuracy` to `accuracy` + the last edge, so the 36 pairs of methods
+    have differences of all sizes. Keys: ``from``, ``to`` (differences, 0 to 1), ``pairs`` (number), and the shares of
+    them that are found: ``every_holm`` and ``every_bh`` (p corrected over the 36 pairs by Holm, q by Benjamini and
+    Hochberg 1995) and ``planned_holm`` (six pairs that were fixed before, by Holm over these six).
+    """
+    generator, pairs = np.random.default_rng(seed), list(combinations(range(9), 2))
+    planned = [pairs.index(pair) for pair in ((0, 1), (0, 2), (1, 3), (2, 4), (1, 2), (5, 6))]
+    sizes, every, bh, few = [], [], [], []
+    for _ in range(simulations):
+        levels = accuracy + generator.uniform(0, edges[-1], 9)
+        answers = simulate_answers(list(levels), seeds, questions, [spread] * 9, generator)
+        p = np.array([crossed_difference(answers[first], answers[second]).p for first, second in pairs])
+        sizes.append([abs(levels[first] - levels[second]) for first, second in pairs])
+        every.append(holm(p) < level)
+        bh.append(stats.false_discovery_control(p) < level)
+        few.append(holm(p[planned]) < level)
+    sizes, every, bh, few = map(np.array, (sizes, every, bh, few))
+    rows = []
+    for low, high in zip(edges, edges[1:], strict=False):
+        inside = (low <= sizes) & (sizes < high)
+        chosen = inside[:, planned]
+        rows.append({"from": low, "to": high, "pairs": int(inside.sum()), "every_holm": float(every[inside].mean()),
+                     "every_bh": float(bh[inside].mean()), "planned_holm": float(few[chosen].mean())})
+    return rows
+
+
+def tail_rates(seeds: int, questions: int, spread: float, simulations: int, levels: list[float],
+               accuracy: float = 0.6, seed: int = 0) -> list[float]:
+    """Return, per p of `levels`, how often two equal methods have a p below it, divided by that p (1 is exact)."""
+    generator, p = np.random.default_rng(seed), []
+    for _ in range(simulations):
+        answers = simulate_answers([accuracy] * 2, seeds, questions, [spread] * 2, generator)
+        p.append(crossed_difference(*answers).p)
+    return [float(np.mean(np.array(p) < level)) / level for level in levels]
+
+
+def _print_errors(options):
     print(f"{options.questions} questions, {options.simulations} simulated experiments, {len(CONTRASTS)} contrasts; "
           f"the level is 0.05; power: of a difference of {100 * options.difference:g} points")
     print("| seeds | spread between seeds, points | family, Holm | single | power, Holm |\n|--:|---|--:|--:|--:|")
-    for seeds in (2, 3, 5, 10):
+    for seeds in SEEDS:
         for spreads in ([0.0] * 5, [0.015] * 5, [0.05] * 5, [0.05, 0.0, 0.05, 0.0, 0.02]):
             equal = error_rates(seeds, options.questions, spreads, options.simulations)
             better = error_rates(seeds, options.questions, spreads, options.simulations, options.difference)
             points = [f"{100 * one:g}" for one in (spreads[:1] if len(set(spreads)) == 1 else spreads)]
             rates = f"{equal['family']:.3f} | {equal['single']:.3f} | {better['power']:.2f}"
             print(f"| {seeds} | {', '.join(points)} | {rates} |", flush=True)
+
+
+def _print_corrections(options):
+    print(f"5 seeds that differ by {100 * SPREAD:g} points, {options.questions} questions, {options.simulations} "
+          "simulated experiments of 9 methods; shares of the true differences that are found")
+    print("| true difference, points | Holm, 36 pairs | Benjamini and Hochberg, 36 pairs | Holm, 6 planned pairs |\n"
+          "|---|--:|--:|--:|")
+    for row in power_of_corrections(5, options.questions, SPREAD, options.simulations, [0, 0.026, 0.05, 0.08]):
+        shares = " | ".join(f"{row[name]:.2f}" for name in ("every_holm", "every_bh", "planned_holm"))
+        print(f"| {100 * row['from']:g} to {100 * row['to']:g} | {shares} |", flush=True)
+
+
+def _print_tails(options):
+    levels = [0.05, 0.01, 0.001, 0.0003]
+    print(f"equal methods, seeds that differ by {100 * SPREAD:g} points, {options.questions} questions, "
+          f"{options.simulations} simulated experiments; how often p is below a level, divided by the level")
+    print("| seeds | " + " | ".join(f"p < {level:g}" for level in levels) + " |\n|--:|" + "--:|" * len(levels))
+    for seeds in SEEDS:
+        rates = tail_rates(seeds, options.questions, SPREAD, options.simulations, levels)
+        print(f"| {seeds} | " + " | ".join(f"{rate:.2f}" for rate in rates) + " |", flush=True)
+
+
+def _print_detectable(options):
+    levels = [0.05, 0.05 / 6, 0.05 / 28]
+    print(f"seeds that differ by {100 * SPREAD:g} points, {options.questions} questions; the difference, in points, "
+          "that is found with probability 0.8 at a level")
+    print("| seeds | 5 % | 5 % over 6 contrasts | 5 % over 28 |\n|--:|--:|--:|--:|")
+    for seeds in SEEDS:
+        found = [detectable_accuracy(seeds, options.questions, 0.6, SPREAD, level=level,
+                                     simulations=options.simulations) for level in levels]
+        print(f"| {seeds} | " + " | ".join("–" if one != one else f"{100 * one:.1f}" for one in found) + " |",
+              flush=True)
+
+
+TABLES = {"errors": _print_errors, "corrections": _print_corrections, "tails": _print_tails,
+          "detectable": _print_detectable}
+
+
+def main() -> None:
+    """Print one of TABLES."""
+    parser = argparse.ArgumentParser(prog="python -m kdutils.stats.error_rates", description=__doc__.split("\n")[0])
+    parser.add_argument("table", nargs="?", choices=TABLES, default="errors")
+    parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--questions", type=int, default=600)
+    parser.add_argument("--difference", type=float, default=0.05, help="of the power in the table errors, as a share")
+    options = parser.parse_args()
+    TABLES[options.table](options)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def study_power(shares: dict[str, ArrayLike], raters: int, ratings: int, rater_c
                        for values in drawn], axis=1)
     overall = _kruskal_of_counts(counts)
     pairs = np.array([_kruskal_of_counts(counts[:, pair]) for pair in combinations(range(len(shares)), 2)])
-    powers = [_share_below(values, level) for values in _holm(pairs)]
+    powers = [_share_below(values, level) for values in holm(pairs)]
     return StudyPower(_share_below(overall, level), pd.DataFrame(
         [{"first": first, "second": second, "vda": _vda_of_shares(shares[first], shares[second]),
           "power": result.value, "low": result.low, "high": result.high}
@@ -113,10 +113,11 @@ def _kruskal_of_counts(counts):
     return np.where(varied, stats.chi2.sf(statistic / np.where(varied, ties, 1), counts.shape[1] - 1), 1.0)
 
 
-def _holm(p_values):
-    """Return p values corrected by Holm along the first axis; statsmodels takes one study per call, which is slow."""
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Return p values corrected by Holm's method along the first axis; statsmodels takes one study per call, slowly."""
     order = np.argsort(p_values, axis=0)
-    steps = np.take_along_axis(p_values, order, 0) * np.arange(len(p_values), 0, -1)[:, None]
+    left = np.arange(len(p_values), 0, -1).reshape(-1, *[1] * (p_values.ndim - 1))
+    steps = np.take_along_axis(p_values, order, 0) * left
     np.put_along_axis(steps, order, np.minimum(np.maximum.accumulate(steps, axis=0), 1), 0)
     return steps
 
