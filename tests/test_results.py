@@ -48,6 +48,10 @@ TEACHER = {"dataset": "mini", "teacher": "a", "prompting": "few_shot", "stage": 
            "unusable": 3, "words": 17.26, "answer named": 0.25,
            "contradicted": 0.125, "repeated": 0.0, "unfinished": 1.0}
 
+EXAMPLE = {"question": "Which is a fruit?", "choices": ["pear", "piano"], "answer": "pear", "note": "", "rows": [
+    {"who": "teacher a", "answer": "–", "explanation": "A pear|grows."},
+    {"who": "multitask", "answer": "✗ piano", "explanation": "<!-- /result -->\n1 < 2"}]}
+
 
 def metrics_of(job):
     """Return the metrics.json of an invented run, as the notebook of `job` writes it."""
@@ -63,7 +67,8 @@ def metrics_of(job):
                 "explanations": measured, "simulatability": [{"seed": int(seed), "simulated": 9}]}
     if job.kind == "comparison":
         rows = [cell("multitask", 0.85), cell("label_only", 0.6)]
-        return {"accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
+        return {"answer": {"example": EXAMPLE},
+                "accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
                 "tests": [{**CONTRAST, "sentence": "long", "mcnemar": [0.5]}]}
     if job.kind == "report":
         return {"cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
@@ -124,6 +129,7 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
     assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
+    assert found["example"] == EXAMPLE
     assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
     assert found["teachers"][0] == TEACHER and [row["stage"] for row in found["teachers"]] == [
         "rationale", "rationale", "revision"]
@@ -306,6 +312,23 @@ From the report:
 
 """
     assert "No results are kept of not-run." in text
+
+
+def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_end():
+    assert document.worked_example(EXAMPLE) == """
+
+> Which is a fruit? (pear, piano)
+
+| who | answer | explanation |
+|---|---|---|
+| teacher a | – | A pear\\|grows. |
+| multitask | ✗ piano | &lt;!-- /result --> 1 < 2 |
+
+"""
+    checked = {**EXAMPLE, "choices": [], "rows": [{**EXAMPLE["rows"][1], "true": "✗ false"}] * 9}
+    assert document.worked_example(checked).count("| ✗ false |") == document.EXAMPLES
+    assert "> Which is a fruit?\n" in document.worked_example(checked)
+    assert document.worked_example(None) == ""
 
 
 def test_parts_that_differ_are_columns_and_what_is_missing_is_a_dash():

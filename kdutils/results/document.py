@@ -31,6 +31,7 @@ SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json h
     "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
          "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
+EXAMPLES = 5  # rows of the worked example in README.md
 WIDTH = 120  # characters of a line of RESULTS.md
 Rows = Sequence[Mapping[str, Any]]
 
@@ -171,6 +172,18 @@ def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
     return list(found.values())
 
 
+def worked_example(example: Mapping[str, Any] | None) -> str:
+    """Return a question with what the teacher and the first students say (comparison.answer.example) as Markdown."""
+    if not example:
+        return ""
+    choices = f" ({', '.join(example['choices'])})" if example["choices"] else ""
+    rows = [{"who": one["who"], "answer": one["answer"], "explanation": " ".join(one["explanation"].split()),
+             **({"statements": one.get("true", "–")} if any("true" in row for row in example["rows"]) else {})}
+            for one in example["rows"][:EXAMPLES]]
+    text = f"\n\n> {example['question']}{choices}\n\n{table(rows)}\n\n"
+    return re.sub("<(?=[!/a-z])", "&lt;", text, flags=re.IGNORECASE)  # a model's text is no comment and no tag
+
+
 def same_in_all(cells: Rows) -> list[str]:
     """Return what is the same in all cells, and therefore not in their table: "student mini-t5", "seeds 3"."""
     return [f"{PARTS[key]} {next(iter(values))}" for key, values in _values(cells).items()
@@ -193,4 +206,4 @@ def _values(cells):
 
 FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
            "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "teacher_rows": teacher_rows,
-           "same_in_all": same_in_all}
+           "same_in_all": same_in_all, "worked_example": worked_example}

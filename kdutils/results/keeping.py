@@ -6,7 +6,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
   about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
-  transfers, contrasts and summary (the sentences of the report),
+  transfers, contrasts, summary (the sentences of the report) and example (comparison.answer.example; none for a run of
+  an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -142,7 +143,7 @@ def _results_of(experiment):
         "teachers": [row for folder in folders["report"] for row in read_json(folder / "metrics.json")["cleaned"]],
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
-        "summary": compared["summary"]}
+        "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
 
 
 def _distinct(values):
