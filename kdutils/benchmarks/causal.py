@@ -25,7 +25,6 @@ each with the faster one of PyTorch's libraries. They are timed in the same roun
 Writes results.json to the output folder and prints the table. On a GPU: larger steps.
 """
 
-import argparse
 import importlib.util
 import os
 import statistics
@@ -39,7 +38,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdutils.benchmarks.machine import conditions, now, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, show_machine
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib, pooled
 from kdutils.benchmarks.training import load_questions
 from kdutils.errors import StudyError
@@ -450,18 +449,11 @@ def _number(value):
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kdutils.benchmarks.causal", description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, one step each: does it run")
-    parser.add_argument("--output", default="outputs/bench/causal", help="folder for results.json")
+    parser = command_line("causal", __doc__)
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, with commas (default: all three)")
-    parser.add_argument("--threads", type=int, default=0, help="of all trainers (default: every core)")
     options = parser.parse_args(words)
-    try:
-        run(project_path(options.output), options.smoke, options.threads, options.methods.split(","))
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(project_path(options.output), options.smoke, options.threads,
+                                 options.methods.split(",")))
 
 
 if __name__ == "__main__":

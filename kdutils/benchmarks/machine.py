@@ -1,10 +1,39 @@
-"""The machine of a benchmark: its description, its clock, and figures for a file."""
+"""What all benchmarks share: their command line, the machine and its clock, and figures for a file."""
 
+import argparse
+import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType
 
+from kdutils.errors import StudyError
 from kdutils.runs import git_revision, versions
+
+
+def command_line(name: str, about: str, smoke: str = "a tiny model, one step each: does it run",
+                 files: str = "results.json") -> argparse.ArgumentParser:
+    """Return the parser of the benchmark `name` with the options that all of them have.
+
+    `about`: the docstring of its module. `smoke`: what --smoke runs. `files`: what it writes.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m kdutils.benchmarks.{name}", description=about.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help=smoke)
+    parser.add_argument("--output", default=f"outputs/bench/{name}", help=f"folder for {files}")
+    parser.add_argument("--threads", type=int, default=0,
+                        help="of all that is compared (default: every core, or OMP_NUM_THREADS); with more threads "
+                             "than free cores the times mean nothing")
+    return parser
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a benchmark; return its exit code, and print a StudyError as one line."""
+    try:
+        run()
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def conditions(about: dict) -> dict:

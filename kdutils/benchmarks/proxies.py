@@ -9,11 +9,13 @@ separates them: `apart` is the probability that it ranks a random pair rightly, 
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kdutils.benchmarks.machine import exit_code
 from kdutils.data.readers import read_questions
 from kdutils.errors import StudyError
 from kdutils.evaluation.published_students import data_folder, published_student
@@ -107,4 +109,4 @@ def _print(table):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -9,10 +9,12 @@ default, because it takes a second. Where the two disagree, a LAS says as much a
 
 import argparse
 import json
+import sys
 import time
 
 import pandas as pd
 
+from kdutils.benchmarks.machine import exit_code
 from kdutils.errors import StudyError
 from kdutils.evaluation.published_students import STUDENTS, data_folder, published_student
 from kdutils.evaluation.simulatability import measure_simulatability, reader_agreement
@@ -60,4 +62,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -16,7 +16,6 @@ The plain method is what a notebook would do without this package: prompts of si
 Writes results.json and shots.png to the output folder and prints a table.
 """
 
-import argparse
 import random
 import statistics
 import sys
@@ -24,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.benchmarks.machine import conditions, now, pyplot, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, now, pyplot, show_machine
 from kdutils.runs import machine, project_path, write_json
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
@@ -199,13 +198,8 @@ def draw(curve: list[dict], path: Path, new: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m kdutils.benchmarks.teacher", description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a few seconds: does it run, are the texts equal")
-    parser.add_argument("--output", default="outputs/bench/teacher", help="folder for results.json and shots.png")
-    parser.add_argument("--threads", type=int, default=0,
-                        help="of both methods (default: every core, or OMP_NUM_THREADS); with more threads than free "
-                             "cores the times mean nothing")
-    options = parser.parse_args()
+    options = command_line("teacher", __doc__, "a few seconds: does it run, are the texts equal",
+                           "results.json and shots.png").parse_args()
     found = run(project_path(options.output), options.smoke, options.threads)
     if min(row["equal"] for row in found["results"]) < (0.5 if found["machine"]["gpu"] else 0.95):
         sys.exit("error: the two methods write different texts")  # a few may differ by rounding, in bf16 more

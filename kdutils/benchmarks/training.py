@@ -22,7 +22,6 @@ Writes results.json and growth.png to the output folder and prints the tables. O
 large, bf16.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -32,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.benchmarks.machine import conditions, now, pyplot, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, pyplot, show_machine
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib
 from kdutils.errors import StudyError
 from kdutils.runs import machine, project_path, write_json
@@ -449,19 +448,11 @@ def draw(points: list[dict], path: Path, questions_per_step: int) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kdutils.benchmarks.training", description=__doc__.split("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, one step each: does it run")
-    parser.add_argument("--output", default="outputs/bench/training", help="folder for results.json and growth.png")
+    parser = command_line("training", __doc__, files="results.json and growth.png")
     parser.add_argument("--sizes", default="", help="models whose steps are measured, with commas (default: all)")
-    parser.add_argument("--threads", type=int, default=0, help="of both methods (default: every core)")
     options = parser.parse_args(words)
-    try:
-        sizes = [size for size in options.sizes.split(",") if size]
-        run(project_path(options.output), options.smoke, options.threads, sizes)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(project_path(options.output), options.smoke, options.threads,
+                                 [size for size in options.sizes.split(",") if size]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 A student answers some questions one by one, in a process of its own and on one CPU thread, as in an app that serves one
 person. The int8 weights are those of torch's dynamic quantisation: the linear layers have 8-bit weights, and their
 inputs are rounded to 8 bits as they come; embeddings stay in float32. Time and memory depend on the machine.
+
+ONNX Runtime is not measured: the library that exports students with their cache (optimum-onnx 0.1.0) needs transformers
+below 4.58, and this study needs a later one.
 """
 
 from __future__ import annotations
