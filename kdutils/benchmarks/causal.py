@@ -11,6 +11,8 @@ number of questions per optimiser step.
 - plain: the library's Trainer, rows padded to the longest of their batch, sources and padding with the label -100.
 - ours: StudyTrainer as train_student runs it. The rows of a question share its tokens (rows.SharedRows).
 
+``--compile`` measures the library's Trainer with and without torch.compile in place of all this.
+
 The length of packed sequences and the number of rows of a batch are tried out first. The fastest ones are taken. Each
 measurement has its own process, in alternating order. A round trains on its own questions: one step that is not timed,
 then `steps` timed ones. Before the first update all must have the same loss per target token. This shows that they
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WAYS = ("trl", "plain", "ours")
+COMPILED = ("plain", "compiled")  # what --compile compares
 METHODS = ("label_only", "multitask", "combined")
 RANK = 8  # of LoRA
 TOKENS = 512  # limit of sources and of targets; no text reaches it
@@ -167,7 +170,8 @@ def plain_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     pairs = [labelled(row) for group in rows for row in group]
     batch = settings["plain_rows"]
     config = TrainingArguments(**like_ours(arguments), output_dir=arguments.output_dir,
-                               per_device_train_batch_size=batch, gradient_accumulation_steps=-(-len(pairs) // batch))
+                               per_device_train_batch_size=batch, gradient_accumulation_steps=-(-len(pairs) // batch),
+                               torch_compile=settings["compile"])
     return Trainer(model=model, args=config, data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
                    train_dataset=[{"input_ids": ids, "labels": labels} for ids, labels in pairs],
                    callbacks=list(callbacks))
@@ -202,15 +206,15 @@ def like_ours(arguments: "TrainingArguments") -> dict:
     return {name: getattr(arguments, name) for name in LIKE_OURS}
 
 
-TRAINERS = {"trl": trl_trainer, "plain": plain_trainer, "ours": study_trainer}
+TRAINERS = {"trl": trl_trainer, "plain": plain_trainer, "compiled": plain_trainer, "ours": study_trainer}
 
 
 def time_steps(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str, Explained]",
                settings: dict) -> dict:
-    """Return {"seconds" of each timed step, "loss", "target_tokens", "peak_mib"} of one of WAYS.
+    """Return {"first": seconds of the step before, "seconds" of each timed step, "loss", "target_tokens", "peak_mib"}.
 
-    For the way "products" see time_products. All steps train on the questions of `table`. "loss": the mean −log p of
-    the target tokens before the first update; "target_tokens": how many a question has.
+    `way`: one of WAYS or COMPILED; for "products" see time_products. All steps train on the questions of `table`.
+    "loss": the mean −log p of the target tokens before the first update; "target_tokens": how many a question has.
     """
     from kdutils.student.models import load_student
 
@@ -220,10 +224,12 @@ def time_steps(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str
         return time_products(model, rows, settings["budget"], cell.precision)
     watch = StepTimes()
     arguments = arguments_of(tempfile.mkdtemp(), len(rows), settings["steps"] + 1, cell.precision)
-    trainer = TRAINERS[way](model, tokenizer, rows, arguments, {**settings, "method": cell.method}, watch.callback)
+    trainer = TRAINERS[way](model, tokenizer, rows, arguments,
+                            {**settings, "method": cell.method, "compile": way == "compiled"}, watch.callback)
     trainer.train()
     counted = [row.counted for group in rows for row in group]
-    return {"seconds": watch.steps()[1:], "loss": first_loss(trainer.state.log_history[0], rows, cell.method),
+    first, *seconds = watch.steps()
+    return {"first": first, "seconds": seconds, "loss": first_loss(trainer.state.log_history[0], rows, cell.method),
             "target_tokens": sum(counted) / len(rows), "peak_mib": peak_mib()}
 
 
@@ -332,6 +338,27 @@ SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "tried": w
     "smoke": {"model": "kdutils/mini/teacher", "cells": [CELLS[7], CELLS[8]], "questions_per_step": 3, "steps": 1,
               "rounds": 1, "budget": 300, "tried": {"trl_length": (512,), "plain_rows": (4,)}},
 }
+
+
+def measure_compile(smoke: bool = False, threads: int = 0) -> list[dict]:
+    """Print and return the speed of the library's Trainer on multitask, as it is and with torch.compile."""
+    import torch
+
+    settings = SETTINGS["smoke" if smoke else "gpu" if torch.cuda.is_available() else "cpu"]
+    threads, at_once = threads or os.cpu_count(), settings["questions_per_step"]
+    table, explained = read_data(smoke, at_once)
+    show_machine({**machine(), "threads": threads})
+    print(f"\nmultitask, a step of {at_once} questions, all weights\n| precision | plain, questions/s | compiled, "
+          "questions/s | compiled / plain | first step plain, s | first step compiled, s |\n|---|" + 5 * "--:|")
+    bench, rows = Bench(threads, PRELOADED), []
+    for precision in ("float32", "bf16"):
+        found = bench.alternate(time_steps, COMPILED, Cell("multitask", "all", precision), table, explained,
+                                {**settings, "plain_rows": settings["tried"]["plain_rows"][0]}, rounds=2)
+        speed = [at_once / statistics.median(found[way]["seconds"]) for way in COMPILED]
+        rows.append({"precision": precision, "plain": speed[0], "compiled": speed[1], "ratio": speed[1] / speed[0],
+                     **{f"first_{way}": found[way]["first"] for way in COMPILED}})
+        print(f"| {precision} | {' | '.join(_number(value) for value in list(rows[-1].values())[1:])} |", flush=True)
+    return rows
 
 
 def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[str] = METHODS) -> dict:
@@ -451,7 +478,10 @@ def main(words: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = command_line("causal", __doc__)
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, with commas (default: all three)")
+    parser.add_argument("--compile", action="store_true", help="what torch.compile gives; nothing is written")
     options = parser.parse_args(words)
+    if options.compile:
+        return exit_code(lambda: measure_compile(options.smoke, options.threads))
     return exit_code(lambda: run(project_path(options.output), options.smoke, options.threads,
                                  options.methods.split(",")))
 
