@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import importlib.util
 import json
 import os
 import re
@@ -17,16 +16,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from kdutils.errors import StudyError, first_line, masked
+from kdutils.errors import INTERRUPTED, StudyError, first_line, masked
 from kdutils.packages import missing_requirements
-from kdutils.runs import PROJECT, called_path, check_run, leave_process_group, mask_file, mask_run, read_json
+from kdutils.runs import PROJECT, called_path, check_run, read_json
 
 if TYPE_CHECKING:
     from kdutils.experiments.cost import Plan
     from kdutils.experiments.grid import Experiment, Job
-
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
-MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -386,6 +382,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment
     from kdutils.experiments.reruns import rerun_lines
+    from kdutils.experiments.snakemake_runs import missing_executor, run_snakemake, stop_orphans
 
     if missing := missing_executor(options.snakemake):
         raise StudyError(missing)
@@ -427,14 +424,14 @@ def run_experiment(options: argparse.Namespace) -> int:
         # One by one and before the rest: what builds on a file that comes back the same is then left alone.
         for folder in invalidate_damaged(experiment):
             if code != INTERRUPTED:
-                code = _snakemake(experiment, options, f"{folder}/metrics.json")
+                code = run_snakemake(experiment, options, f"{folder}/metrics.json")
         if code != INTERRUPTED:
-            code = _snakemake(experiment, options)
+            code = run_snakemake(experiment, options)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
             if comparison_of_finished(experiment):
-                _snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
+                run_snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
         try:
             page = write_pages(experiment)
         except OSError as error:  # the pages of before, where there are any, are better than none
@@ -449,32 +446,6 @@ def _retry(experiment, options):
 
     for line in retry_unusable(experiment, options.dry_run) if options.retry_unusable else []:
         print(line, flush=True)
-
-
-def stop_orphans(experiment: "Experiment") -> None:
-    """Stop processes of an earlier call that was killed: they would write into the same folders."""
-    import psutil
-
-    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    orphans = [process for process in psutil.process_iter() if process.pid not in mine
-               and _environment(process).get(MARK) == str(experiment.folder)]
-    for process in orphans:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(orphans, timeout=10)
-    if orphans:
-        print(f"stopped {len(orphans)} processes that an interrupted call had left", flush=True)
-
-
-def _environment(process):
-    import psutil
-
-    try:
-        return process.environ()
-    except (psutil.Error, OSError):
-        return {}
 
 
 def invalidate_damaged(experiment: "Experiment") -> list[str]:
@@ -492,16 +463,6 @@ def invalidate_damaged(experiment: "Experiment") -> list[str]:
     return damaged
 
 
-def _command(experiment, options, *more, targets=(), finished_only=0):
-    from kdutils.experiments.slurm import more_options
-
-    return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(PROJECT / "notebooks" / "Snakefile"),
-            "--directory", str(experiment.folder), "--cores", str(options.cores), "--rerun-incomplete", "--keep-going",
-            "--rerun-triggers", "mtime", "params", "input",  # not the wording of the rule
-            *(["--config", "finished_only=1"] if finished_only else []), *options.snakemake,
-            *more_options(options.snakemake, options.cores), *more]
-
-
 def _dry_run(experiment, options):
     """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
@@ -509,14 +470,15 @@ def _dry_run(experiment, options):
     from kdutils.experiments.execution import RECORD, record
     from kdutils.experiments.planned import power_lines
     from kdutils.experiments.protocol_lines import protocol_lines
+    from kdutils.experiments.snakemake_runs import environment_of, snakemake_command
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
-        command = _command(experiment, options, "--dry-run")
+        command = snakemake_command(experiment, options, "--dry-run")
         if options.force or not experiment.folder.is_dir():
             command[command.index("--directory") + 1] = scratch
         done = subprocess.run(command, capture_output=True, text=True,
-                              env=_environ(experiment) | {"KDUTILS_RECORD": str(Path(scratch) / RECORD)})
+                              env=environment_of(experiment) | {"KDUTILS_RECORD": str(Path(scratch) / RECORD)})
     if done.returncode:
         print(masked(done.stdout + done.stderr), file=sys.stderr)
         return 1
@@ -569,128 +531,6 @@ def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "P
             plans[job.folder] = cost
             print(f"{job.folder}: {cost}", flush=True)
     return plans, faulty
-
-
-def missing_executor(words: list[str]) -> str:
-    """Return what to install where `words` (for Snakemake) name an executor that is not here, else "".
-
-    Snakemake itself answers with all of its usage, in a log.
-    """
-    from kdutils.experiments.slurm import option_values
-
-    for name in option_values(list(words), "--executor", "-e"):
-        if name in ("local", "dryrun", "touch"):  # Snakemake's own
-            continue
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            return f"--executor {name[:60]!r}: no name of an executor; give one such as slurm"
-        if not importlib.util.find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}"):
-            return (f"--executor {name}: Snakemake has no such executor here; install its plugin with "
-                    f"pip install snakemake-executor-plugin-{name.replace('_', '-')}")
-    return ""
-
-
-def _environ(experiment):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    inherited = dict(os.environ)
-    leave_process_group(always=True, environment=inherited)  # a job is one process, whatever a scheduler has set
-    return {**inherited, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
-            "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-
-
-def _snakemake(experiment, options, *targets, finished_only=0):
-    """Run Snakemake with its output in snakemake.log, showing which runs finish and fail; return the exit code."""
-    environment = _environ(experiment)
-    if any((experiment.folder / ".snakemake" / "locks").glob("*")):
-        subprocess.run(_command(experiment, options, "--unlock"), env=environment, capture_output=True)
-    command = _command(experiment, options, targets=targets, finished_only=finished_only)
-    with open(experiment.folder / "snakemake.log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        try:
-            _follow(experiment, process, say_finished=not targets)
-        except KeyboardInterrupt:
-            stopped = time.time()
-            print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
-            process.wait()  # the signal reached Snakemake too: it stops its jobs itself
-            for job in experiment.jobs:  # a job that was stopped has not failed
-                error = experiment.folder / job.folder / "error.txt"
-                if error.is_file() and error.stat().st_mtime >= stopped - 1:
-                    error.unlink()
-            return INTERRUPTED
-    mask_file(experiment.folder / "snakemake.log")
-    for job in experiment.jobs:  # those that are finished were masked when they were sealed
-        if not (experiment.folder / job.folder / "metrics.json").is_file():
-            mask_run(experiment.folder / job.folder)
-    return 0 if process.returncode == 0 else 1
-
-
-def _follow(experiment, process, say_finished):
-    """Print a line for every job that ends and, in a terminal, the progress of those that run."""
-    begun, total = time.time(), len(experiment.jobs)
-    ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)}
-    if ended and say_finished:
-        print(f"{len(ended)} of {total} runs are finished already", flush=True)
-    shown = 0.0
-    while True:
-        over = process.poll() is not None
-        for job in experiment.jobs:
-            outcome = _outcome(experiment, job, begun)
-            if not outcome and not (experiment.folder / job.folder / "metrics.json").is_file():
-                ended.discard(job.folder)  # it is being made again
-            if outcome and job.folder not in ended:
-                ended.add(job.folder)
-                clear = "\r\033[K" if sys.stdout.isatty() else ""
-                start = f"[{len(ended):>{len(str(total))}}/{total}] {outcome:<6} "
-                print(clear + _fitted(start, job.folder), flush=True)
-                if outcome == "FAILED":
-                    _say_failure(experiment.folder / job.folder)
-        if over:
-            return
-        if time.time() - shown > (2 if sys.stdout.isatty() else 30):
-            shown = time.time()
-            _show_running(experiment, begun, ended)
-        time.sleep(0.3)
-
-
-def _fitted(start, text):
-    """Return `start` and `text` in one line of the terminal, or of 80 columns, without the middle of a longer text."""
-    room = shutil.get_terminal_size((80, 24)).columns - len(start)
-    if len(text) <= room or room < 20:
-        return start + text
-    return f"{start}{text[:room // 3]}…{text[len(text) - (room - room // 3 - 1):]}"
-
-
-def _say_failure(folder):
-    """Print why a run failed, and the page that shows where."""
-    reason = masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace")).strip()
-    print("\n".join(f"    {line}" for line in [*reason.splitlines(), f"page: {folder / 'report.html'}"]), flush=True)
-
-
-def _outcome(experiment, job, since):
-    """Return done or failed for a job that ended after `since` (seconds since 1970), else ""."""
-    folder = experiment.folder / job.folder
-    try:
-        manifest = folder / "manifest.json"
-        if (folder / "metrics.json").is_file() and manifest.stat().st_mtime >= since:
-            return "done" if "notebook.ipynb" in json.loads(manifest.read_text()) else ""
-        if since and (folder / "error.txt").stat().st_mtime >= since:
-            return "FAILED"
-    except (OSError, ValueError):
-        pass
-    return ""
-
-
-def _show_running(experiment, begun, ended):
-    """Show the progress lines of the runs at work: one line that is written over in a terminal, else one each."""
-    lines = []
-    for job in experiment.jobs:
-        progress = experiment.folder / job.folder / "progress.txt"
-        if job.folder not in ended and progress.is_file() and progress.stat().st_mtime >= begun:
-            lines.append(progress.read_text().strip())
-    if lines and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
-    elif lines:
-        print("\n".join(_fitted("    ", line) for line in lines), flush=True)
 
 
 def write_pages(experiment: "Experiment") -> Path:

@@ -5,6 +5,7 @@ import re
 from collections import deque
 from urllib.parse import quote
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 LONGEST = 600  # characters of a message
 MOST_LINES = 20  # messages told at once
 # A terminal obeys control characters, U+2028 and U+2029 break lines, and bidirectional marks reorder a line.

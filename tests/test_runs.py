@@ -149,13 +149,13 @@ def test_a_process_is_one_of_several_only_where_it_could_find_the_others(environ
 def test_a_job_of_an_experiment_is_one_process_whatever_a_scheduler_has_set(monkeypatch):
     from types import SimpleNamespace
 
-    from kdutils.__main__ import _environ
+    from kdutils.experiments.snakemake_runs import environment_of
 
     group = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "29500",
              "PMI_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
     for name, value in {**group, "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
-    environment = _environ(SimpleNamespace(folder="x"))
+    environment = environment_of(SimpleNamespace(folder="x"))
     assert not set(group) & set(environment) and environment["SLURM_JOB_ID"] == "7"
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from kdutils import __main__ as command_line
 from kdutils import runs
 from kdutils.__main__ import main
 from kdutils.errors import StudyError, masked, secret_in
+from kdutils.experiments import snakemake_runs
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import load_experiment
 from kdutils.report.index import render_pages, write_index
@@ -205,10 +205,10 @@ def test_the_logs_of_an_experiment_are_masked_when_it_ends(tmp_path, monkeypatch
     code = ("import pathlib, sys; text = 'ValueError: http://user:pass-word@host ' + sys.argv[1]; print(text)\n"
             "[pathlib.Path('data/mini', name).write_text(text) for name in ('error.txt', 'papermill.log')]\n"
             "sys.exit(1)")
-    monkeypatch.setattr(command_line, "_command", lambda *_, **__: [sys.executable, "-c", code, SECRET])
+    monkeypatch.setattr(snakemake_runs, "snakemake_command", lambda *_, **__: [sys.executable, "-c", code, SECRET])
     monkeypatch.chdir(tmp_path)
     experiment = SimpleNamespace(folder=tmp_path, jobs=[SimpleNamespace(folder="data/mini")])
-    assert command_line._snakemake(experiment, None) == 1
+    assert snakemake_runs.run_snakemake(experiment, None) == 1
     for path in (tmp_path / "snakemake.log", job / "error.txt", job / "papermill.log"):
         assert path.read_text().strip() == "ValueError: http://***@host ***"
 
@@ -270,9 +270,9 @@ def test_a_missing_executor_is_one_line_that_says_what_to_install(words, own_out
 
 def test_an_executor_that_is_there_or_not_asked_for_is_no_matter(tmp_path, monkeypatch):
     for words in ([], ["--executor", "local"], ["--executor"], ["--keep-going", "--edit-notebook", "x"]):
-        assert command_line.missing_executor(words) == ""
-    assert "no name" in command_line.missing_executor(["--executor", "a.b; rm"])
+        assert snakemake_runs.missing_executor(words) == ""
+    assert "no name" in snakemake_runs.missing_executor(["--executor", "a.b; rm"])
     (tmp_path / "snakemake_executor_plugin_moon_shot.py").write_text("")
-    assert command_line.missing_executor(["-e", "moon-shot"])
+    assert snakemake_runs.missing_executor(["-e", "moon-shot"])
     monkeypatch.syspath_prepend(tmp_path)
-    assert command_line.missing_executor(["-e", "moon-shot"]) == ""
+    assert snakemake_runs.missing_executor(["-e", "moon-shot"]) == ""

@@ -20,12 +20,13 @@ from conftest import start
 from slurm_cluster import cluster, why_not
 from test_experiments import changed
 
-from kdutils.__main__ import _command, main
+from kdutils.__main__ import main
 from kdutils.errors import StudyError
 from kdutils.experiments import slurm
 from kdutils.experiments.execution import RECORD, record
 from kdutils.experiments.grid import resources_of
 from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.snakemake_runs import snakemake_command
 
 needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be started")
 needs_plugin = pytest.mark.skipif(not importlib.util.find_spec("snakemake_executor_plugin_slurm"),
@@ -96,7 +97,7 @@ def test_snakemake_is_told_the_resources(tmp_path):
     (tmp_path / "few.yaml").write_text(FEW + "threads_per_job: 2\n")
     experiment = load_experiment(tmp_path / "few.yaml")
     options = SimpleNamespace(experiment=tmp_path / "few.yaml", tiny=False, cores=2, snakemake=[])
-    command = _command(experiment, options, "--dry-run")
+    command = snakemake_command(experiment, options, "--dry-run")
     command[command.index("--directory") + 1] = str(tmp_path / "run")
     record(experiment, tmp_path / "run" / RECORD)
     plan = subprocess.run(command, capture_output=True, text=True).stdout

@@ -13,6 +13,7 @@ from conftest import PROJECT
 
 from kdutils import __main__ as command_line
 from kdutils.errors import StudyError
+from kdutils.experiments import snakemake_runs
 from kdutils.experiments.loading import experiment_file, load_experiment
 
 LONG = "the server said " + "no " * 40 + "and nothing else"
@@ -85,7 +86,7 @@ def test_a_failure_is_told_in_full_with_its_page_and_ctrl_c_is_no_failure(copy_o
     (40, "students/mini/t/few_shot/multitask/t5/seeds-0", False)])
 def test_a_line_of_progress_fits_the_terminal_and_keeps_its_end(width, text, fits, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    line = command_line._fitted("[ 1/30] done   ", text)
+    line = snakemake_runs.fitted("[ 1/30] done   ", text)
     assert line.startswith("[ 1/30] done   student") and line.endswith("seeds-0") and len(line) <= width
     assert (text in line) == fits and ("…" in line) != fits and (fits or len(line) == width)
 
