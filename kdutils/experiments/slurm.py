@@ -1,4 +1,4 @@
-"""What a run on a Slurm cluster needs besides Snakemake's executor (see snakemake_runs, and `run_experiment` in __main__).
+"""What a run on Slurm needs besides Snakemake's executor; see snakemake_runs, and `run_experiment` in __main__.
 
 Slurm keeps running its jobs when the call that submitted them is killed. The next call would submit them again, and two
 jobs would write into one folder. So the next call first cancels the jobs of the interrupted one.
