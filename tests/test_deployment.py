@@ -23,7 +23,7 @@ from kdutils.experiments.execution import record
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.tiny import ENCODER
 from kdutils.experiments.trained import Cell, select_cells, trained_cells
-from kdutils.report.answers import answer_lines, mark_words, marked_html
+from kdutils.report.answers import answer_lines, answer_text, mark_words, marked_html
 from kdutils.runs import read_json, write_json
 from kdutils.student.methods import Explained, asked_as
 from kdutils.student.predicting import load_trained, predict_questions, predict_with, written_answers
@@ -268,6 +268,13 @@ def test_marks_and_texts_of_an_answer_are_escaped():
                                    "<br><small>&lt;script&gt;</small></p>")
     assert mark_words(answer, "*", "*") == "*Is* <i> *a* & b?"
     assert "     75% ███████████████      a" in answer_lines(answer) and answer_lines(answer)[-1] == "    500 ms"
+
+
+@pytest.mark.parametrize(("answer", "choices", "text"), [
+    ("pear", ["pear", "piano"], "pear"), ("plum", ["pear", "piano"], "plum (none of the choices)"),
+    ("plum", [], "plum"), ("", ["pear", "piano"], "(no answer found)")])
+def test_an_answer_that_is_none_of_the_choices_is_called_that(answer, choices, text):
+    assert answer_text({"answer": answer, "choices": choices}) == text
 
 
 def test_the_command_asks_from_a_file_and_from_the_standard_input(tmp_path, capsys, monkeypatch):

@@ -21,7 +21,7 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
         print("No student is chosen.")
         return
     show_table(pd.DataFrame([{
-        "student": answer["student"], "answer": answer["answer"] or "(no answer found)",
+        "student": answer["student"], "answer": answer_text(answer),
         "explanation": answer["explanation"] or "(none)", "milliseconds": f"{1000 * answer['seconds']:.0f}"}
         for answer in answers]), answers[0]["question"])
     if answers[0]["choices"]:
@@ -41,11 +41,15 @@ def marked_html(answer: Mapping[str, Any]) -> str:
     return f"<p><b>{html.escape(answer['student'])}</b>: {text}{note}</p>"
 
 
+def answer_text(record: Mapping[str, Any]) -> str:
+    """Return an answer, and in brackets whether there is none or it is none of the choices."""
+    outside = record["answer"] and record["choices"] and record["answer"] not in record["choices"]
+    return f"{record['answer'] or '(no answer found)'}{' (none of the choices)' if outside else ''}"
+
+
 def answer_lines(record: Mapping[str, Any]) -> list[str]:
     """Return an answer as lines for a terminal; driving words stand between asterisks."""
-    lines = [f"{record['student']}: {record['answer'] or '(no answer found)'}"]
-    if record["answer"] and record["answer"] not in record["choices"] and record["choices"]:
-        lines.append("    (none of the choices)")
+    lines = [f"{record['student']}: {answer_text(record)}"]
     lines += [f"    explanation: {record['explanation']}"] if record["explanation"] else []
     for choice, share in zip(record["choices"], record["probabilities"], strict=True):
         lines.append(f"    {share:4.0%} {'█' * round(20 * share):<20} {choice}")
