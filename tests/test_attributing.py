@@ -1,6 +1,7 @@
 """Attribution overlap: by hand, against draws at random, and on a student whose driving word is planted."""
 
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from test_students import FAMILIES
 from test_students import student as build
 
 from kdutils.data.answers import format_answer
+from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import attribution_overlap, overlap, summarise_overlap, worked_example
 from kdutils.runs import mark_complete, write_json
 from kdutils.student.methods import format_source
@@ -138,10 +140,48 @@ def test_only_the_answer_s_tokens_are_attributed(student):
     np.testing.assert_allclose(scores, by_hand.detach(), rtol=1e-4)
 
 
-def test_a_causal_student_and_one_without_explanations_have_none(student):
+@pytest.mark.parametrize("attribution", ["saliency", "input_x_gradient"])
+def test_a_causal_student_is_attributed_as_it_reads_source_and_answer_in_one_text(attribution):
+    """Rows of several lengths in one batch against each row by itself, without padding, in plain autograd."""
+    settings = SETTINGS | {"model": "kdutils/mini/teacher", "attribution": attribution}
+    model, tokenizer, _ = load_model(settings, causal=True)
+    asked = ("Which is a pear?", "Is a car a pear or a coat?", "Why?")
+    sources = [tokenizer(f"{text}\n")["input_ids"] for text in asked]
+    targets = [tokenizer(text)["input_ids"] for text in ("The answer is pear.", "The answer is coat.", "The pear.")]
+    sources, targets = ([ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids for ids in some]
+                        for some in (sources, targets))
+    given, found = [3, 3, 1], {}
+    for row, scores, _ in token_scores(model, sources, targets, set(), settings, given):
+        found[row] = scores
+    for row, (source, target, first) in enumerate(zip(sources, targets, given, strict=True)):
+        embeddings = model.get_input_embeddings().weight[source + target].detach().requires_grad_()
+        log_p = model(inputs_embeds=embeddings[None]).logits[0].log_softmax(-1)
+        total = torch.zeros(len(source))
+        for place in range(first, len(target)):
+            slope, = torch.autograd.grad(log_p[len(source) + place - 1, target[place]], embeddings, retain_graph=True)
+            one = slope.norm(dim=-1) if attribution == "saliency" else (slope * embeddings).sum(-1).abs()
+            total += one[:len(source)].detach() / (len(target) - first)
+        np.testing.assert_allclose(found[row], total, rtol=1e-3, atol=1e-6)
+
+
+def test_words_of_a_causal_student_are_those_of_the_question(student):
     folder, questions, said = student
-    written = written_answers(folder, questions, said.assign(explanation="It flows."))
-    assert driving_words("kdutils/mini/teacher", written) == {}
+    written = written_answers(folder, questions.head(2), said.assign(explanation="It flows."))
+    for attribution in ("saliency", "occlusion", "integrated_gradients"):
+        words = driving_words("kdutils/mini/teacher", written, attribution)
+        assert list(words) == list(written["id"])
+        for row in written.to_dict("records"):
+            assert set(words[row["id"]]) <= set(re.findall(r"\w+", row["question"] + " " + " ".join(row["choices"])))
+    assert driving_words("kdutils/mini/teacher", written, "attention_rollout") == {}
+
+
+def test_a_teacher_is_no_causal_model():
+    with pytest.raises(StudyError, match="has no encoder; give a sequence-to-sequence teacher"):
+        load_model(SETTINGS | {"model": "kdutils/mini/teacher"})
+
+
+def test_a_student_without_explanations_has_none(student):
+    folder, questions, said = student
     assert driving_words(folder, written_answers(folder, questions, said.assign(explanation=""))) == {}
 
 

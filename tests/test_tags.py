@@ -73,7 +73,7 @@ def test_a_student_is_asked_as_it_was_taught_everywhere(kind, tag, asked, tmp_pa
     assert tags_of(asked, place) == {"factual", "counterfactual"}
     written = written_answers(folder, TABLE, said.assign(predicted="wool", explanation="It is."))
     assert tags_of(list(written["source"]), place) == {"predict"}
-    assert set(driving_words(folder, written)) == (set(test["id"]) if kind == "seq2seq" else set())
+    assert set(driving_words(folder, written)) == set(test["id"])
     write_json(folder / "student.json", {key: value for key, value in read_json(folder / "student.json").items()
                                          if key != "tag"})  # as before there was a choice
     mark_complete(folder)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
 ENDS = ".!?…"  # these end a sentence if a space follows
 WIDE_ENDS = "。！？｡؟۔।॥"  # these end a sentence always; ． is not among them, because it may be a decimal point
 CLOSERS = "\"'”’)]」』）】》〉］〕｣＂＇"  # quotes and brackets that may follow the end of a sentence

@@ -146,8 +146,8 @@ def _driving_words(student, item, record, marked):
 
     if not marked or not record["predicted"]:
         return [], "" if record["predicted"] else "no answer was found in what it wrote"
-    if model_kind(student.model) != "seq2seq":
-        return [], "words can be marked only for an encoder-decoder"
+    if model_kind(student.model) == "classifier":
+        return [], "words can be marked only for a student that writes"
     source, text, begins = written_answer(student.method, item, record["predicted"], record["explanation"])
     try:
         table = attribute_words(pd.DataFrame([{**item, "answer": record["predicted"]}]), [source], [text],

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion
-from kdutils.data.texts import count_tokens_before, fold, kept_tokens
+from kdutils.data.texts import SEPARATOR, count_tokens_before, fold, kept_tokens
 from kdutils.errors import StudyError
 from kdutils.student.methods import Method, Row, as_explained, method_of, rows_of, tasks_of, taught_method
 from kdutils.student.models import end_token, load_tokenizer
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-SEPARATOR = "\n"  # between source and target of a causal student, which reads both as one text
 PADDED = 1000  # questions whose targets are padded together, see RowFormat: the batch of a data set's map
 
 

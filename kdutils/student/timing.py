@@ -68,7 +68,7 @@ def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
     per_token, per_step = _time_steps(model, cells[longest].recipe, rows[longest], clock)
     model.to(device(), torch.bfloat16 if precision == "bf16" else torch.float32)
     per_written = _time_writing(model, tokenizer, cells[longest], max_explanation_tokens, clock)
-    times, attributes = [], model_kind(model) == "seq2seq"
+    times = []
     for cell, of_cell, size in zip(cells, rows, sizes, strict=True):
         answer = answer_tokens(tokenizer, cell.method, cell.items)
         text = max(row.counted for of_item in of_cell for row in of_item)
@@ -77,8 +77,8 @@ def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
         times.append(Times(size * per_token + per_step / cell.recipe.training["questions_per_step"],
                            size * per_token / 3 + on_dev * per_written,  # the dev loss needs no backward pass
                            at_the_end * per_written,
-                           # A gradient per question, as in training; only an encoder-decoder that explains has one.
-                           size * per_token if attributes and cell.method.explanation is not None else 0.0))
+                           # A gradient per question, as in training; only a student that explains has one.
+                           size * per_token if cell.method.explanation is not None else 0.0))
     return loaded, times
 
 

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from kdutils.data.questions import format_choices
-from kdutils.data.texts import count_tokens_before, kept_tokens, locate_tokens, spans_between, split_characters
+from kdutils.data.texts import (
+    SEPARATOR,
+    count_tokens_before,
+    kept_tokens,
+    locate_tokens,
+    spans_between,
+    split_characters,
+)
 from kdutils.errors import StudyError
 from kdutils.hub import (
     check_vocabulary,
@@ -74,8 +81,8 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     to read, and the gold text that it was trained to write. `settings`: see SETTINGS; missing ones keep their default.
     `progress`: a file for one line of progress. `begins`: per question the character of its target at which the
     explained part begins. The target is then the beginning of a text, without an end token, and a source is cut to the
-    length that the model can read, as when a student is asked. `loaded`: the model of `settings` as load_model returns
-    it, if it is in memory already.
+    length that the model can read, as when a student is asked. Only then the model may be causal. `loaded`: the model
+    of `settings` as load_model returns it, if it is in memory already.
 
     `text` holds the words in input order, joined by one space. `raw` holds every eligible word as JSON,
     ``[[word, score, start, end], …]``, in characters of the source. `answer` is the answer that was explained, so that
@@ -90,8 +97,8 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
-    model, tokenizer, context = loaded or load_model(settings)
-    encoded = with_places(tokenizer, sources)
+    model, tokenizer, context = loaded or load_model(settings, causal=begins is not None)
+    encoded = _causal_sources(tokenizer, sources) if _is_causal(model) else with_places(tokenizer, sources)
     if begins is None:
         _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))
     else:
@@ -121,9 +128,10 @@ def driving_words(folder: Path | str, written: pd.DataFrame, attribution: str = 
 
     `written`: a frame of predicting.written_answers. Only the student's own answer is explained, without the words of
     its sentence before it and without an explanation in front of it. The result is {} where there is nothing to
-    explain, or where the model is no encoder-decoder: the attributions are with respect to an encoder's input.
+    explain, and for attention_rollout of a causal student, which has no cross-attention.
     """
-    if not len(written) or not is_encoder_decoder(folder):
+    shape = read_config(find_model(str(folder), needs_weights=False)) if len(written) else None
+    if shape is None or attribution == "attention_rollout" and not shape.is_encoder_decoder:
         return {}
     settings = {"model": str(folder), "attribution": attribution, "k": 1}
     table = attribute_words(written, written["source"], written["text"], settings, begins=list(written["begins"]))
@@ -131,9 +139,8 @@ def driving_words(folder: Path | str, written: pd.DataFrame, attribution: str = 
             for key, raw in zip(table["id"], table["raw"], strict=True)}
 
 
-def is_encoder_decoder(name: Path | str) -> bool:
-    """Return whether a folder or Hub id holds an encoder-decoder, the only type of model that is attributed here."""
-    return bool(read_config(find_model(str(name), needs_weights=False)).is_encoder_decoder)
+def _is_causal(model):
+    return model is not None and not model.config.is_encoder_decoder
 
 
 def _explained(model, tokenizer, encoded, answers, targets, settings, begins):
@@ -205,8 +212,11 @@ def _record(item, answer, scored, k, source_tokens):
             "completion_tokens": len(best)}
 
 
-def load_model(settings: dict) -> "tuple[PreTrainedModel | None, PreTrainedTokenizerBase, float]":
+def load_model(settings: dict,
+               causal: bool = False) -> "tuple[PreTrainedModel | None, PreTrainedTokenizerBase, float]":
     """Return (model, tokenizer, most source tokens it can read); the model is None where words are drawn at random.
+
+    `causal`: whether the model may be a causal one, as students are, and not only an encoder-decoder.
 
     Weights are float32, also on a GPU: a fine-tuned teacher is sure of its answer, and in half precision the gradient
     of a sure answer is zero. The model is in evaluation mode (no dropout), and its weights need no gradients.
@@ -217,7 +227,7 @@ def load_model(settings: dict) -> "tuple[PreTrainedModel | None, PreTrainedToken
         raise StudyError(f"{where}: the teacher is incomplete; run the notebook that trains it again")
     found = find_model(name, needs_weights=not (settings["random_weights"] or random_words))
     shape = read_config(found)
-    if not shape.is_encoder_decoder:
+    if not (shape.is_encoder_decoder or causal):
         raise StudyError(f"{name}: a {shape.model_type} model has no encoder; give a sequence-to-sequence teacher (T5)")
     tokenizer = read_tokenizer(name)
     if random_words:
@@ -232,16 +242,17 @@ def load_model(settings: dict) -> "tuple[PreTrainedModel | None, PreTrainedToken
 
 def _load_weights(found, shape, settings):
     import torch
-    from transformers import AutoModelForSeq2SeqLM, set_seed
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
+    kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
     set_seed(settings["seed"])
     options = {"dtype": torch.float32}
     if settings["attribution"] == "attention_rollout":
         options["attn_implementation"] = "eager"  # the others do not return their weights
     if settings["random_weights"]:
-        model = AutoModelForSeq2SeqLM.from_config(shape, **options)
+        model = kind.from_config(shape, **options)
     else:
-        model = load_weights(AutoModelForSeq2SeqLM, found, config=shape, **options)
+        model = load_weights(kind, found, config=shape, **options)
     model.generation_config.max_length = None
     return model.to(device()).eval().requires_grad_(False)
 
@@ -267,6 +278,14 @@ def with_places(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> dict[
     ids = tokenizer(texts)["input_ids"]
     return {"input_ids": ids, "offset_mapping": [locate_tokens(tokenizer, text, row)
                                                  for text, row in zip(texts, ids, strict=True)]}
+
+
+def _causal_sources(tokenizer, sources):
+    """Return with_places of sources as a causal student reads them: a separator behind, and no end token."""
+    encoded = with_places(tokenizer, [source + SEPARATOR for source in sources])
+    ends = [ids[-1:] == [tokenizer.eos_token_id] for ids in encoded["input_ids"]]
+    return {key: [row[:-1] if end else row for row, end in zip(encoded[key], ends, strict=True)]
+            for key in ("input_ids", "offset_mapping")}
 
 
 def _cut(tokenizer, sources, encoded, limit):
@@ -421,9 +440,9 @@ def _padded(model, sources, targets=((0,),), given=(0,)):
         width = max(map(len, lists))
         return torch.tensor([[*ids, *[filler] * (width - len(ids))] for ids in lists], device=model.device)
 
-    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    start, pad = getattr(model.config, "decoder_start_token_id", None), model.config.pad_token_id or 0
     return {"source": padded(sources, pad), "mask": padded([[1] * len(ids) for ids in sources], 0),
-            "decoder": padded([[start, *ids[:-1]] for ids in targets], pad),
+            "decoder": padded([[start or 0, *ids[:-1]] for ids in targets], pad),  # a causal model does without it
             "target": padded(targets, pad),
             "counted": padded([[0] * start + [1] * (len(ids) - start)
                                for ids, start in zip(targets, given, strict=True)], 0)}
@@ -432,8 +451,27 @@ def _padded(model, sources, targets=((0,),), given=(0,)):
 def target_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor",
                  decoder: "torch.Tensor", target: "torch.Tensor", counted: "torch.Tensor") -> "torch.Tensor":
     """Return log p of each target token, (rows, T), given source `embeddings`, (rows, S, D); 0 where not counted."""
-    logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
+    if _is_causal(model):
+        logits = _read_on(model, embeddings, mask, target)
+    else:
+        logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
     return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
+
+
+def _read_on(model, embeddings, mask, target):
+    """Return the logits of each target token, (rows, T, V), of a causal model that reads it behind the source.
+
+    The padding of a shorter source stands between both. It is masked, and positions do not count it.
+    """
+    import torch
+
+    behind = model.get_input_embeddings()(target[:, :-1])
+    sees = torch.cat([mask, torch.ones_like(target[:, :-1])], 1)
+    logits = model(inputs_embeds=torch.cat([embeddings, behind], 1), attention_mask=sees,
+                   position_ids=(sees.cumsum(1) - 1).clamp(min=0), use_cache=False).logits
+    last = mask.sum(1, keepdim=True) - 1  # the last token of the source predicts the first one of the target
+    places = torch.cat([last, torch.arange(mask.shape[1], sees.shape[1], device=mask.device).expand(len(mask), -1)], 1)
+    return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
 
 
 def mean_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor", decoder: "torch.Tensor",
