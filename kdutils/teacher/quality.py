@@ -220,6 +220,25 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
 
 
+def read_answer_shares(folders: Iterable[Path | str]) -> pd.DataFrame:
+    """Return one row per run of notebook 05 in `folders`: how often its words are words of the right answer.
+
+    Columns: the labels of the run, attribution, k, and for the questions with attributed words the shares of
+    word_scores.answer_share. `expected at random` is that of `any answer word`. `published` is the one to compare with
+    `any answer word` (arXiv 2409.12586, see word_scores.answer_share); None for questions without choices.
+    """
+    rows = []
+    for folder in folders:
+        metrics = read_json(project_path(folder) / "metrics.json")
+        if "published_share" not in metrics:
+            continue  # other promptings, and runs of earlier versions
+        attributed, at_random = metrics["answer_share"]
+        rows.append({**metrics["labels"], **{name: metrics["choice"][name] for name in ("attribution", "k")},
+                     **attributed, "expected at random": at_random["any answer word"],
+                     "published": metrics["published_share"]})
+    return pd.DataFrame(rows)
+
+
 def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Return up to `count` texts with and `count` without a fault per stage, drawn from `seed`, with the faults.
 

@@ -33,6 +33,7 @@ from kdutils.teacher.choices import (
 )
 
 Attribution = Literal[*ATTRIBUTIONS]
+Words = Annotated[int, Field(ge=1, le=1000)]
 QUESTIONS = "kdutils/mini/example/questions/questions.parquet"
 
 
@@ -185,7 +186,11 @@ class ExplainTokens(Settings):
     model: ModelName = Field("kdutils/mini/example/students/seed-0", description="fine-tuned teacher, folder or Hub id")
     attribution: Attribution = Field(
         "saliency", description="how words are scored, one of ATTRIBUTIONS (kdutils.teacher.choices)")
-    k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="words per question")
+    k: Words = Field(5, description="words per question")
+    choose_on: Literal["", "dev"] = Field(
+        "", description="dev: choose the attribution (of attribution and compare) and k (of choose_k) on the dev split")
+    choose_k: Annotated[list[Words], AfterValidator(unique)] = Field(
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], description="numbers of words that are compared on dev, empty for none")
     target: Literal[*ATTRIBUTION_TARGETS] = Field(
         "gold", description="gold: explain the right answer, own: explain the teacher's answer")
     frame: Texts = Field(["Premise:", "Hypothesis:", "What is the relationship?"],
@@ -196,7 +201,7 @@ class ExplainTokens(Settings):
     random_weights: bool = Field(False, description="control: a teacher of the same shape that has learnt nothing")
     compare: Annotated[list[Attribution], AfterValidator(unique)] = Field(
         ["attention_rollout", "random"], description="further attributions to compare with the first")
-    compare_questions: Count = Field(100, description="number of questions of that comparison")
+    compare_questions: Count = Field(100, description="number of questions of these comparisons")
     max_source_tokens: Annotated[int, Field(ge=8, le=1_000_000)] = Field(
         512, description="a longer question is an error")
     max_new_tokens: Count = Field(64, description="maximum number of tokens of the teacher's own answer")
@@ -205,6 +210,12 @@ class ExplainTokens(Settings):
     seed: Seed = Field(0, description="draws random words and random weights")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-t5-tuned", "prompting": "tokens"}, "cell of the grid")
     output: str = of_grid("outputs/explore/05_explain_tokens", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.choose_on and not self.choose_k:
+            yield "choose_k", "empty, but choose_on needs numbers of words to choose from"
+        if self.choose_on and not {self.attribution, *self.compare} - {"random"}:
+            yield "compare", "empty or random only; choose_on needs an attribution other than random"
 
 
 class JudgeExplanations(Settings):

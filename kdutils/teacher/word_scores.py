@@ -69,6 +69,7 @@ SETTINGS = {
 }
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
+PUBLISHED_SHARE = 0.68  # see answer_share
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
 
@@ -107,7 +108,7 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     if settings["attribution"] == "random":
         scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
     else:
-        answers, target_ids, given = _explained(model, tokenizer, encoded, answers, targets, settings, begins)
+        answers, target_ids, given = explained_targets(model, tokenizer, encoded, answers, targets, settings, begins)
         scored, errors = _scored(model, tokenizer, items, words, encoded, target_ids, given, settings, progress)
     table = pd.DataFrame([_record(item, answer, found, settings["k"], len(ids))
                           for item, answer, found, ids in zip(items, answers, scored, encoded["input_ids"],
@@ -143,8 +144,13 @@ def _is_causal(model):
     return model is not None and not model.config.is_encoder_decoder
 
 
-def _explained(model, tokenizer, encoded, answers, targets, settings, begins):
-    """Return (answers to explain, target ids of each, how many of these ids are given and not explained or None)."""
+def explained_targets(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", encoded: dict[str, list],
+                      answers: list[str], targets: list[str], settings: dict, begins: Sequence[int] | None = None
+                      ) -> tuple[list[str], list[list[int]], list[int] | None]:
+    """Return (answers to explain, target ids of each, how many of these ids are given and not explained or None).
+
+    `encoded`: with_places of the sources. `answers`, `targets`, `begins`: see attribute_words. All `settings` are set.
+    """
     if begins is not None:
         target_ids = tokenizer(text_target=targets, add_special_tokens=False)["input_ids"]
         given = count_tokens_before(tokenizer, targets, begins)
@@ -158,9 +164,7 @@ def _explained(model, tokenizer, encoded, answers, targets, settings, begins):
 
 def _scored(model, tokenizer, items, words, encoded, target_ids, given, settings, progress):
     """Return (scored words per question, {question id: completeness error})."""
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    offsets = [[(0, 0) if token in special else place for token, place in zip(ids, places, strict=True)]
-               for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+    special, offsets = _special_ids(tokenizer), word_offsets(tokenizer, encoded)
     scored, errors = [None] * len(items), [None] * len(items)
     for done, (row, scores, error) in enumerate(
             token_scores(model, encoded["input_ids"], target_ids, special, settings, given,
@@ -288,6 +292,17 @@ def _causal_sources(tokenizer, sources):
             for key in ("input_ids", "offset_mapping")}
 
 
+def _special_ids(tokenizer):
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+
+def word_offsets(tokenizer: "PreTrainedTokenizerBase", encoded: dict[str, list]) -> list[list[tuple[int, int]]]:
+    """Return (start, end) of each token in its text, per row of `encoded` (with_places); (0, 0) for a special token."""
+    special = _special_ids(tokenizer)
+    return [[(0, 0) if token in special else place for token, place in zip(ids, places, strict=True)]
+            for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+
+
 def _cut(tokenizer, sources, encoded, limit):
     """Return `encoded` with at most `limit` tokens per source, as a student reads it."""
     kept = [kept_tokens(tokenizer, text, len(ids), limit)
@@ -405,10 +420,10 @@ def token_scores(model: "PreTrainedModel", sources: list[list[int]], targets: li
     """
     parts = parts or [[-1 if token in special else place for place, token in enumerate(source)] for source in sources]
     given = given or [0] * len(targets)
-    for rows in _batches([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
+    for rows in similar_lengths([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
                          settings["token_budget"]):
-        batch = _padded(model, [sources[row] for row in rows], [targets[row] for row in rows],
-                        [given[row] for row in rows])
+        batch = padded_batch(model, [sources[row] for row in rows], [targets[row] for row in rows],
+                             [given[row] for row in rows])
         errors = [None] * len(rows)
         if settings["attribution"] in PERTURBATIONS:
             scores = perturbation_scores(model, batch, [parts[row] for row in rows], settings)
@@ -422,8 +437,8 @@ def token_scores(model: "PreTrainedModel", sources: list[list[int]], targets: li
             yield row, one[:len(sources[row])], error
 
 
-def _batches(lengths, token_budget):
-    """Return lists of rows, the longest rows first, so that a lack of memory shows at once."""
+def similar_lengths(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Return the rows of each batch, the longest rows first, so that a lack of memory shows at once."""
     waiting, batches = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)), []
     while waiting:
         size = max(1, token_budget // lengths[waiting[0]])
@@ -432,8 +447,12 @@ def _batches(lengths, token_budget):
     return batches
 
 
-def _padded(model, sources, targets=((0,),), given=(0,)):
-    """Return a batch's tensors, padded on the right: source and target ids, (rows, S) and (rows, T), and masks."""
+def padded_batch(model: "PreTrainedModel", sources: list[list[int]], targets: Sequence[Sequence[int]] = ((0,),),
+                 given: Sequence[int] = (0,)) -> "dict[str, torch.Tensor]":
+    """Return a batch's tensors, padded on the right: source and target ids, (rows, S) and (rows, T), and masks.
+
+    `given`: see token_scores.
+    """
     import torch
 
     def padded(lists, filler):
@@ -612,8 +631,8 @@ def own_predictions(model: "PreTrainedModel", source_ids: list[list[int]], setti
 
     limit, end, written = settings["max_new_tokens"], model.generation_config.eos_token_id, {}
     ends = set(end if isinstance(end, list) else [end])
-    for rows in _batches([len(ids) + limit for ids in source_ids], settings["token_budget"]):
-        batch = _padded(model, [source_ids[row] for row in rows])
+    for rows in similar_lengths([len(ids) + limit for ids in source_ids], settings["token_budget"]):
+        batch = padded_batch(model, [source_ids[row] for row in rows])
         with torch.no_grad():
             out = model.generate(input_ids=batch["source"], attention_mask=batch["mask"], do_sample=False, num_beams=1,
                                  max_new_tokens=limit)
@@ -632,8 +651,9 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     gold answer), and the shares of questions with `any answer word` and with `every answer word` among the attributed
     words. The second row is the expectation for the same number of distinct eligible words, drawn without replacement.
 
-    arXiv 2409.12586 reports 68 % where the answer is part of the input, without saying of what. With five words and
-    answers of one or two words it cannot be a share of the words, so `any answer word` is the share to compare.
+    arXiv 2409.12586 reports 68 % (PUBLISHED_SHARE) for its fine-tuned T5 teacher of about 3B parameters, over "cases"
+    of its data sets whose answer is part of the input, such as multiple choice. It does not define a case. With five
+    words and answers of one or two words it cannot be a share of the words, so `any answer word` is the one to compare.
     """
     gold, rows = dict(zip(questions["id"], questions["answer"], strict=True)), []
     for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
@@ -652,6 +672,11 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     table = [{"questions": len(rows), "words in the answer": part / words, "any answer word": some / len(rows),
               "every answer word": every / len(rows)} for part, some, every in (sums[:3], sums[3:])]
     return pd.DataFrame(table, index=["attributed", "expected at random"])
+
+
+def published_share(questions: pd.DataFrame) -> float | None:
+    """Return PUBLISHED_SHARE for questions with choices, which are in the input; it says nothing about others: None."""
+    return PUBLISHED_SHARE if questions["choices"].str.len().gt(0).all() else None
 
 
 def cost_and_share(explanations: dict[str, pd.DataFrame], questions: pd.DataFrame) -> pd.DataFrame:
