@@ -141,7 +141,7 @@ def driving_words(folder: Path | str, written: pd.DataFrame, attribution: str = 
 
 
 def _is_causal(model):
-    return model is not None and not model.config.is_encoder_decoder
+    return not getattr(getattr(model, "config", None), "is_encoder_decoder", True)
 
 
 def explained_targets(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", encoded: dict[str, list],
