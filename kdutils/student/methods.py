@@ -325,6 +325,7 @@ METHODS = {
                             control_of="token_rationale", control=draw_words),
     "untagged": Method("18_train_untagged", partial(counterfactual, tag=""), "", "", explains_first=True,
                        contrary=True, control_of="counterfactual"),
+    "token_kl": Method("24_train_token_kl", multitask, "predict", "explain"),
 }
 
 
