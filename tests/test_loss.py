@@ -28,6 +28,7 @@ WEIGHTS = {  # of PARAMETERS, worked out by hand
     "label_only": {"predict": 1.0}, "standard": {"predict": 1.0}, "multitask": TWO, "counterfactual": BOTH,
     "combined": {"predict": 0.18, "explain": 0.42, "factual": 0.16, "counterfactual": 0.24},
     "token_rationale": TOKENS, "shuffled": TWO, "random_tokens": TOKENS, "untagged": BOTH,
+    "token_kl": TWO,
 }
 DECODER = {"counterfactual_style": "decoder"}
 CASES = [(method, {}) for method in METHODS]

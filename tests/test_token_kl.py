@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from kdutils.runs import read_json
 from kdutils.student import distilling, loss
 from kdutils.student.attention import attends_in_blocks
 from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
-from kdutils.student.distilling import Distilled, distilled_from, vocabulary_fault
+from kdutils.student.distilling import Distilled, distilled_from, epoch_rows, vocabulary_fault
 from kdutils.student.loss import dev_losses
 from kdutils.student.methods import task_weights
 from kdutils.student.models import load_student, load_tokenizer
+from kdutils.student.predicting import sample_tokens
+from kdutils.student.rows import TokenRow, single_rows
 from kdutils.student.settings import TrainTokenKl
 from kdutils.student.trainer import StudyTrainer
 from kdutils.student.training import Recipe, fingerprint, train_student, worked_loss
@@ -62,7 +65,7 @@ def distilled_by_hand(model, teacher, groups, weights, temperature, hard):
         sums[row.task] = sums[row.task] + hard * functional.cross_entropy(own, tokens, reduction="sum") \
             + (1 - hard) * temperature**2 * divergence
         counts[row.task] += len(tokens)
-    return sum(weight * one / count for weight, one, count in zip(weights, sums, counts, strict=True))
+    return sum(weight * one / count for weight, one, count in zip(weights, sums, counts, strict=True) if count)
 
 
 def step(model, groups, teacher, tmp_path, temperature=1.0, hard=0.5, budget=300):
@@ -135,6 +138,101 @@ def test_the_logits_of_a_chunk_never_exist_at_once(models, groups, tmp_path, mon
     assert tokens * vocabulary > 20 * 5000 and max(size for size in sizes if size % vocabulary == 0) <= 6 * vocabulary
 
 
+# Texts of the student's own
+
+OWN = {**PARAMETERS, "on_policy": 0.5}
+
+
+@pytest.fixture(scope="module")
+def own_rows(questions):
+    """The rows of all train questions with on_policy 0.5; one question has no explanation."""
+    items = questions[0][questions[0]["split"] == "train"].to_dict("records")
+    entries, _ = tokenize_rows(load_tokenizer(TEACHER), "token_kl", OWN, items, {**questions[1], items[0]["id"]: None},
+                               RowFormat(128, 128, "causal", tag="after"))
+    return epoch_rows("token_kl", OWN, entries, [item["id"] for item in items], 3)
+
+
+def test_the_weights_are_those_of_gkd():
+    assert task_weights("token_kl", PARAMETERS) == pytest.approx({"predict": 0.3, "explain": 0.7})
+    assert task_weights("token_kl", {**OWN, "on_policy": 0.2}) == pytest.approx(
+        {"predict": 0.3, "explain": 0.56, "own": 0.14})
+    assert set(task_weights("token_kl", {})) == {"predict", "explain"}
+
+
+def test_each_explained_question_has_one_of_the_two_tasks_in_an_epoch(own_rows):
+    drawn = []
+    for own_rows.epoch in range(40):
+        tasks = [[row.task for row in own_rows[i]] for i in range(len(own_rows))]
+        assert tasks[0] == [0] and all(of_one in ([0, 1], [0, 2]) for of_one in tasks[1:])
+        assert tasks == [[row.task for row in own_rows[i]] for i in range(len(own_rows))]
+        drawn += [of_one[1] for of_one in tasks[1:]]
+    share = sum(task == 2 for task in drawn) / len(drawn)
+    assert abs(share - 0.5) < 4 * (0.25 / len(drawn)) ** 0.5 and own_rows.entries[1][1].source == own_rows[1][1].source
+
+
+def test_texts_are_drawn_from_the_student_token_by_token(models):
+    student = models["plain", 1]
+    source, end = [5, 6, 7, 8], student.config.eos_token_id
+    found, = sample_tokens(student, [source], 12, seed=4)
+    torch.manual_seed(4)
+    text = []
+    while len(text) < 12 and end not in text:
+        with torch.no_grad():
+            logits = student(input_ids=torch.tensor([source + text])).logits[0, -1]
+        text.append(torch.multinomial(logits.float().softmax(-1)[None], 1).item())
+    assert found == text
+    state = torch.get_rng_state()
+    assert sample_tokens(student, [source, [9, 10]], 12, 4) != sample_tokens(student, [source, [9, 10]], 12, 5)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_text_ends_with_its_end_token(models):
+    student = copy.deepcopy(models["plain", 1])
+    with torch.no_grad():
+        student.lm_head.weight *= 0  # every token has the same probability, the end token too
+    texts = sample_tokens(student, [[5, 6]] * 300, 20, seed=0, token_budget=10**6)
+    end = student.config.eos_token_id
+    ended = [text for text in texts if end in text]
+    assert 0 < len(ended) < 20 and all(text.index(end) == len(text) - 1 for text in ended)
+    assert all(len(text) == 20 for text in texts if end not in text)
+
+
+@pytest.mark.parametrize("shape", ["plain", "separate rows"])
+def test_a_step_learns_the_teachers_distribution_of_what_the_student_wrote(models, own_rows, shape, tmp_path):
+    student, teacher = copy.deepcopy(models[shape, 1]), copy.deepcopy(models["plain", 2])
+    own_rows.epoch = 0
+    groups, weights = [own_rows[i] for i in range(8)], task_weights("token_kl", OWN)
+    distilled = Distilled(teacher.requires_grad_(False), 2.0, (0.4, 0.4, 0.0), own=2, longest=9)
+    found, gradients, trainer = step_with_trainer(student, groups, weights, tmp_path, 300, lambda **given: Watching(
+        distilled=distilled, **given))
+    written = [row for row in trainer.rows if row.task == 2]
+    taught = {tuple(row.source): row.target for group in groups for row in group if row.task == 2}
+    assert len(written) == len(taught) > 1 and all(0 < len(row.target) <= 9 for row in written)
+    assert all(row.target != taught[tuple(row.source)] for row in written)
+    student.zero_grad()
+    parts = [distilled_by_hand(student, teacher, [[row for row in trainer.rows if row.task == task]],
+                               [0] * task + [weight], 2.0, hard)
+             for task, (weight, hard) in enumerate(zip(weights.values(), (0.4, 0.4, 0.0), strict=True))]
+    sum(parts).backward()
+    assert found == pytest.approx(sum(parts).item(), rel=1e-10)
+    assert_equal(gradients, gradients_of(student))
+
+
+class Watching(StudyTrainer):
+    """Keeps the rows of its step."""
+
+    def _clip_grad_norm(self, model):
+        self.rows = single_rows(self.step["rows"])
+        return super()._clip_grad_norm(model)
+
+
+def test_a_source_without_room_for_a_text_is_refused(models):
+    student, source = models["plain", 1], list(range(5, 25))
+    small = exact(load_student(TEACHER, random_weights=True, config={"max_position_embeddings": 20})[0])
+    with pytest.raises(StudyError, match="on_policy: a source takes all 20 positions of the student or of short"):
+        Distilled(small, 1.0, (0.5,), "short", 0).with_own_texts(student, [TokenRow(0, source, [1])], 0)
+
+
 # A training
 
 @pytest.fixture(scope="module")
@@ -142,7 +240,7 @@ def recipe():
     return Recipe("token_kl", {"model": TEACHER, "random_weights": True, "config": {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8}},
         {"epochs": 1, "questions_per_step": 8, "learning_rate": 0.01, "warmup_steps": 0, "dev_evaluations": 2,
-         "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 3000}, {**PARAMETERS, "temperature": 2.0})
+         "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 3000, "dev_accuracy": "scores"}, {**PARAMETERS, "temperature": 2.0})
 
 
 def test_the_notebooks_own_computation_agrees(recipe, questions):
@@ -166,6 +264,7 @@ def test_a_training_is_recorded_and_depends_on_its_teacher(recipe, questions, tm
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(recipe, questions, tmp_path, monkeypatch):
+    recipe = replace(recipe, parameters={**recipe.parameters, "on_policy": 0.5})
     train_student(tmp_path / "whole", *questions, recipe)
 
     def stop(trainer, *args, plain=StudyTrainer.training_step):

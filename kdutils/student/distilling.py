@@ -13,13 +13,17 @@ the sizes of the gradients do not depend on T; Sanh et al. 2019, "DistilBERT", s
 The teacher is frozen and reads the student's sequences. Both output layers are computed slice by slice (loss.HeadLoss),
 so that no logits of a whole chunk exist; a model whose logits are scaled or bounded behind its output layer is an
 exception, as in loss.step_loss.
+
+A share of the explanations can be written by the student itself, from the distribution that it has at that step. They
+have no right token, so they are learnt from the teacher's distributions alone (Agarwal et al. 2024, "On-policy
+distillation of language models", section 3.1: GKD with the forward KL; nothing is differentiated through the drawing).
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,9 +36,11 @@ from kdutils.student.attention import attends_in_blocks, set_blocks
 from kdutils.student.collating import EpochRows
 from kdutils.student.fast_layers import use_fast_layers
 from kdutils.student.loss import counted_logits, counted_states, last_layer
-from kdutils.student.methods import tasks_of
+from kdutils.student.methods import OWN, tasks_of
 from kdutils.student.models import load_student, load_tokenizer, model_kind, student_kind
+from kdutils.student.predicting import sample_tokens
 from kdutils.student.products import linear
+from kdutils.student.rows import SharedRows, TokenRow
 from kdutils.student.sharing import shares_tokens, use_blocks
 
 
@@ -43,12 +49,15 @@ class Distilled:
     """A frozen teacher, and how its distributions are mixed with the hard targets.
 
     `hard`: the share of the hard target in the loss of each task, in the method's order. `name`: that of the teacher.
+    `own`: the number of the task whose targets the student writes, None for none; `longest`: their tokens at most.
     """
 
     model: PreTrainedModel
     temperature: float
     hard: tuple[float, ...]
     name: str = "the teacher"
+    own: int | None = None
+    longest: int = 256
 
     @torch.no_grad()
     def targets_of(self, chunk: dict[str, torch.Tensor]) -> Targets:
@@ -74,6 +83,22 @@ class Distilled:
         """Return whether the rows of a question may run in one sequence of both models (sharing.shares_tokens)."""
         return shares_tokens(student) and shares_tokens(self.model)
 
+    def with_own_texts(self, student: PreTrainedModel, rows: list, seed: int) -> list[list[TokenRow]]:
+        """Return the rows of a step by question; the targets of the task `own` are new texts of the student.
+
+        `rows`: TokenRows or SharedRows. `seed`: of the draws. StudyError where a model has no place for a new token.
+        """
+        questions = [row.rows if isinstance(row, SharedRows) else [row] for row in rows]
+        sources = [row.source for group in questions for row in group if row.task == self.own]
+        room = min(filter(None, map(model_context, (student, self.model))), default=10**9)
+        longest = min(self.longest, room - max(map(len, sources), default=0))
+        if sources and longest < 1:
+            raise StudyError(f"on_policy: a source takes all {room} positions of the student or of {self.name}; lower "
+                             "max_source_tokens")
+        written = iter(sample_tokens(student, sources, longest, seed) if sources else [])
+        return [[replace(row, target=next(written), given=0) if row.task == self.own else row for row in group]
+                for group in questions]
+
     def check_rows(self, questions: EpochRows) -> None:
         """Raise StudyError for a row that is longer than the teacher's context."""
         rows = [row for entry in questions.entries for one in entry
@@ -82,6 +107,30 @@ class Distilled:
         if context is not None and longest > context:
             raise StudyError(f"distilled_from: {self.name} has {context} positions, and a row of the student has "
                              f"{longest} tokens; lower max_source_tokens or max_target_tokens")
+
+
+class OwnTexts(EpochRows):
+    """EpochRows in which a share of the questions has the task `own` in place of `taught` (their numbers).
+
+    They are drawn by a hash of seed, id and epoch, as alternatives are.
+    """
+
+    def __init__(self, *args: object, share: float, taught: int, own: int):
+        super().__init__(*args)
+        self.share, self.taught, self.own = share, taught, own
+
+    def __getitem__(self, i: int) -> list[TokenRow]:
+        drawn = self.draw(self.ids[i], "own") / 2**64
+        left_out = self.taught if drawn < self.share else self.own
+        return [row for row in super().__getitem__(i) if row.task != left_out]
+
+
+def epoch_rows(method: str, parameters: dict, *args: object) -> EpochRows:
+    """Return the EpochRows(*args) of a method; OwnTexts where the student writes a share of the texts."""
+    names = [task.name for task in tasks_of(method, parameters)]
+    if OWN not in names:
+        return EpochRows(*args)
+    return OwnTexts(*args, share=parameters["on_policy"], taught=names.index("explain"), own=names.index(OWN))
 
 
 @dataclass(frozen=True)
@@ -122,10 +171,11 @@ class Targets:
 
 
 def distilled_from(method: str, parameters: dict, student: dict, model: PreTrainedModel,
-                   tokenizer: PreTrainedTokenizerBase) -> Distilled | None:
+                   tokenizer: PreTrainedTokenizerBase, longest: int = 256) -> Distilled | None:
     """Return the Distilled teacher that the parameters of a method name, None if they name none.
 
-    `student`: the arguments of models.load_student that gave `model` and `tokenizer`. Raises StudyError if one of the
+    `student`: the arguments of models.load_student that gave `model` and `tokenizer`. `longest`: how many tokens the
+    student writes at most, if it learns from its own texts. Raises StudyError if one of the
     two is no causal model, or if their vocabularies differ.
     """
     name = parameters.get("distilled_from")
@@ -142,8 +192,10 @@ def distilled_from(method: str, parameters: dict, student: dict, model: PreTrain
     if sizes[0] != sizes[1]:
         raise StudyError(f"{method}: the output layer of {name} has {sizes[0]} tokens and that of {own} {sizes[1]}; "
                          "give a teacher and a student with output layers of one size")
-    hard = tuple(parameters.get("hard", 0.5) for _ in tasks_of(method, parameters))
-    return Distilled(teacher.requires_grad_(False), parameters.get("temperature", 1.0), hard, name)
+    names = [task.name for task in tasks_of(method, parameters)]
+    hard = tuple(0.0 if task == OWN else parameters.get("hard", 0.5) for task in names)
+    return Distilled(teacher.requires_grad_(False), parameters.get("temperature", 1.0), hard, name,
+                     names.index(OWN) if OWN in names else None, longest)
 
 
 def local_faults(student: dict, teacher: str) -> Iterator[tuple[str, str]]:

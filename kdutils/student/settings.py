@@ -257,6 +257,8 @@ class TrainTokenKl(TrainOnExplanations):
         1.0, description="both distributions of a token are softened by it")
     hard: Share = Field(
         0.5, description="share of the token itself in the loss; the teacher's distribution has the rest")
+    on_policy: Share = Field(
+        0.0, description="share of questions whose explanation the student writes itself, scored by the teacher alone")
     labels: dict = of_grid({"dataset": "mini", "method": "token_kl"}, "cell of the grid")
     output: str = of_grid("outputs/explore/24_train_token_kl", "folder of this run")
 

@@ -10,8 +10,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kdutils.hub import device, model_context, quiet_transformers
-from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
-from kdutils.student.distilling import Distilled, distilled_from
+from kdutils.student.collating import RowFormat, tokenize_rows
+from kdutils.student.distilling import Distilled, distilled_from, epoch_rows
 from kdutils.student.methods import Method, task_weights, taught_method
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import answer_tokens, predict_questions
@@ -65,8 +65,9 @@ def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
     """
     begun = clock()
     model, tokenizer = load_student(**cells[0].recipe.student, seed=cells[0].recipe.seed)
-    teacher = distilled_from(cells[0].recipe.method, cells[0].recipe.parameters, cells[0].recipe.student, model,
-                             tokenizer)
+    recipe = cells[0].recipe
+    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer,
+                             recipe.training["max_target_tokens"])
     loaded, rows = clock() - begun, [_rows(model, tokenizer, cell) for cell in cells]
     sizes = [_tokens(model, of_cell) / len(of_cell) for of_cell in rows]
     longest = max(range(len(cells)), key=sizes.__getitem__)
@@ -94,7 +95,7 @@ def _rows(model, tokenizer, cell):
                            model_context(model), recipe.tag, training.get("padding_loss", False))
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, cell.items,
                                recipe.select_explanations(cell.items, cell.explained), row_format)
-    rows = EpochRows(entries, [item["id"] for item in cell.items], recipe.seed)
+    rows = epoch_rows(recipe.method, recipe.parameters, entries, [item["id"] for item in cell.items], recipe.seed)
     return [rows[place] for place in range(len(rows))]
 
 

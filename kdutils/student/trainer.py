@@ -75,7 +75,7 @@ class StudyTrainer(Trainer):
         self.weights, self.tasks, self.token_budget = torch.tensor(weights, dtype=torch.float64), tasks, token_budget
         self.dev_rows = shared(dev_rows) if share else [row for rows in dev_rows for row in rows]
         self.dev_accuracy, self.start, self.pad = dev_accuracy, start, pad
-        self.targets_of = distilled.targets_of if distilled else None
+        self.distilled, self.targets_of = distilled, distilled.targets_of if distilled else None
         self.splits = 0  # how often the token budget was halved because memory ran out
         self.last_task_losses = {}
         self.train_losses = {task: [] for task in tasks}  # of the steps since the last evaluation
@@ -108,6 +108,10 @@ class StudyTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict, num_items_in_batch: object = None) -> torch.Tensor:
         """Run one step, chunk by chunk; return its loss over all processes and leave its gradients in the model."""
         model = self.accelerator.unwrap_model(model)  # gradients are summed here, not by the wrapper
+        if self.distilled and self.distilled.own is not None:
+            seed = f"own texts {self.args.seed} {self.state.global_step} {self.args.process_index}"
+            inputs = self.data_collator(self.distilled.with_own_texts(model, inputs["rows"],
+                                                                      random.Random(seed).getrandbits(63)))
         model.train()
         tokens = self._summed(inputs["task_tokens"].to(self.args.device))
         while (sums := self._run_chunks(model, inputs["rows"], tokens)) is None:

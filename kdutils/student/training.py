@@ -339,7 +339,8 @@ def _train(folder, questions, explained, recipe, progress):
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the library reports tied weights as missing whenever it reads a checkpoint
     model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
-    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer)
+    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer,
+                             recipe.training["max_target_tokens"])
     data = _tokenized(model, tokenizer, recipe, questions, explained)
     for of_split in (data.train, data.dev) if teacher else ():
         teacher.check_rows(of_split)
@@ -365,6 +366,7 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     """Return the _Data of a recipe. The dev rows are the same for every seed."""
     from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows, vocabulary_gaps
+    from kdutils.student.distilling import epoch_rows
     from kdutils.student.models import model_kind
 
     items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}
@@ -379,8 +381,10 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     for split, of_split in items.items():
         entries, cuts[split] = tokenize_rows(tokenizer, recipe.method, recipe.parameters, of_split, explained,
                                              row_format)
-        rows[split] = EpochRows(entries, [item["id"] for item in of_split], recipe.seed if split == "train" else 0)
-    learnt = {row.task for i in range(len(rows["train"])) for row in rows["train"][i]}
+        ids = [item["id"] for item in of_split]
+        rows[split] = (epoch_rows(recipe.method, recipe.parameters, entries, ids, recipe.seed) if split == "train" else
+                       EpochRows(entries, ids, 0))
+    learnt = {(one[0] if isinstance(one, tuple) else one).task for entry in rows["train"].entries for one in entry}
     for number, task in enumerate(tasks_of(recipe.method, recipe.parameters)):
         if task.weight and number not in learnt and kind != "classifier":
             raise StudyError(f"method {recipe.method}: no train question has what the task '{task.name}' learns from; "
