@@ -9,8 +9,14 @@ import torch
 from test_loss import SMALL, assert_equal, exact, loss_by_hand, step_with_trainer
 from torch.nn import functional
 
-from kdutils.errors import StudyError
-from kdutils.runs import read_json
+from kdutils.errors import StudyError, StudyErrors
+from kdutils.experiments.inputs import files_of
+from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.schema import check_settings
+from kdutils.experiments.tiny import causal_model, make_tiny
+from kdutils.experiments.trials import student_key
+from kdutils.experiments.yaml_file import FOLDER, read_settings
+from kdutils.runs import project_path, read_json
 from kdutils.student import distilling, loss
 from kdutils.student.attention import attends_in_blocks
 from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
@@ -21,6 +27,7 @@ from kdutils.student.models import load_student, load_tokenizer
 from kdutils.student.predicting import sample_tokens
 from kdutils.student.rows import TokenRow, single_rows
 from kdutils.student.settings import TrainTokenKl
+from kdutils.student.timing import Cell, time_student
 from kdutils.student.trainer import StudyTrainer
 from kdutils.student.training import Recipe, fingerprint, train_student, worked_loss
 
@@ -240,7 +247,8 @@ def recipe():
     return Recipe("token_kl", {"model": TEACHER, "random_weights": True, "config": {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8}},
         {"epochs": 1, "questions_per_step": 8, "learning_rate": 0.01, "warmup_steps": 0, "dev_evaluations": 2,
-         "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 3000, "dev_accuracy": "scores"}, {**PARAMETERS, "temperature": 2.0})
+         "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 3000, "dev_accuracy": "scores"},
+        {**PARAMETERS, "temperature": 2.0})
 
 
 def test_the_notebooks_own_computation_agrees(recipe, questions):
@@ -363,9 +371,71 @@ def test_a_row_longer_than_the_teachers_context_is_refused(recipe, questions, tm
         train_student(tmp_path / "run", *questions, short)
 
 
-def test_the_comparison_takes_contrasts_with_it():
-    from kdutils.experiments.loading import load_experiment
-    from kdutils.experiments.planned import planned_contrasts
+def test_a_gguf_file_is_a_teacher(tmp_path, monkeypatch):
+    pytest.importorskip("gguf", reason="the package gguf is not installed")
+    from test_gguf import write_gguf
 
-    experiment = load_experiment("token-kl-mini")
-    assert "token_kl (few_shot) minus multitask (few_shot)" in str(planned_contrasts(experiment.settings))
+    monkeypatch.setenv("KDUTILS_CACHE", str(tmp_path / "cache"))
+    packed = str(write_gguf(tmp_path / "packed.gguf"))
+    assert list(TrainTokenKl(distilled_from=packed).conflicts()) == []
+    assert not (tmp_path / "cache").exists(), "it is not converted before it is used"
+    student, tokenizer = load_student(packed)
+    found = distilled_from("token_kl", {"distilled_from": packed}, {"model": packed}, student, tokenizer)
+    weights = found.model.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in student.state_dict().items())
+
+
+# An experiment
+
+@pytest.fixture
+def experiment():
+    """The experiment token-kl-mini, and a function that returns what is wrong with it after a change of its student."""
+    path = FOLDER / "token-kl-mini.yaml"
+
+    def faults(**student):
+        settings = read_settings(path)
+        settings["students"] = {"other": student}
+        with pytest.raises(StudyErrors) as caught:
+            check_settings(settings, "x.yaml")
+        return caught.value.lines
+
+    return load_experiment(path), faults
+
+
+def test_a_student_that_cannot_be_distilled_to_is_one_line_before_anything_runs(experiment):
+    line = "x.yaml: key 'methods.token_kl.kind': {} is a {} model; token-level distillation takes a causal student and "
+    for model, kind, given in (("kdutils/mini/student", "seq2seq", {}), ("a/b", "classifier", {"kind": "classifier"})):
+        lines = [one for one in experiment[1](model=model, **given) if "methods.token_kl" in one]
+        assert len(lines) == 1 and lines[0].startswith(line.format(model, kind))
+    lines = experiment[1](model=TEACHER, distilled_from=TEACHER)
+    assert len(lines) == 1 and "key 'students.other.distilled_from': 10_train_label_only has no such" in lines[0]
+
+
+def test_the_jobs_of_an_experiment_know_the_teacher(experiment):
+    jobs = {job.labels["method"]: job for job in experiment[0].jobs if job.kind == "students"}
+    other = {**jobs["token_kl"].parameters, "model": "a/b"}
+    files = files_of(replace(jobs["token_kl"], parameters=other))
+    assert project_path(TEACHER) / "model.safetensors" in files
+    keys = {method: student_key(job) for method, job in jobs.items()}
+    assert keys["multitask"] == keys["label_only"] != keys["token_kl"], "a trial of its own: its teacher takes time"
+    assert "token_kl (few_shot) minus multitask (few_shot)" in experiment[0].settings["comparison"]["primary"]
+    small = make_tiny(experiment[0].settings)["methods"]
+    assert small["token_kl"]["distilled_from"] == str(causal_model()) and "distilled_from" not in small["multitask"]
+
+
+def test_a_trial_times_the_teacher_too(recipe, questions, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Distilled, "targets_of", lambda self, chunk, plain=Distilled.targets_of:
+                        seen.append(self.name) or plain(self, chunk))
+    recipe = replace(recipe, parameters={**OWN, "on_policy": 1.0},
+                     training={**recipe.training, "max_target_tokens": 24, "precision": ""})
+    items = questions[0].to_dict("records")[:4]
+    loaded, times = time_student([Cell(recipe, items, questions[1])], 4, "float32")
+    assert set(seen) == {TEACHER} and loaded > 0 and times[0].trained > 0
+
+
+def test_in_bf16_the_teacher_computes_in_bf16_too(recipe, questions, tmp_path):
+    curves = [train_student(tmp_path / precision, *questions, replace(
+        recipe, training={**recipe.training, "precision": precision}))["curve"] for precision in ("float32", "bf16")]
+    losses = [[point[f"train_loss_{task}"] for point in curve for task in ("predict", "explain")] for curve in curves]
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.03)

@@ -24,14 +24,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdutils.errors import StudyError, quoted
-from kdutils.hub import locate_model, model_context
+from kdutils.hub import local_folders, model_context
 from kdutils.student.attention import attends_in_blocks, set_blocks
 from kdutils.student.collating import EpochRows
 from kdutils.student.fast_layers import use_fast_layers
@@ -217,9 +216,9 @@ def local_faults(student: dict, teacher: str) -> Iterator[tuple[str, str]]:
 
 
 def _on_this_machine(name, read):
-    """Return what `read` returns, None if the model is not on this machine or cannot be read: loading it says why."""
+    """Return what `read` returns, None if the model is in no folder here or cannot be read: loading it says why."""
     with contextlib.suppress(StudyError):
-        if not name or Path(locate_model(name, needs_weights=False)).is_dir():
+        if not name or any(path.is_dir() for path in local_folders(name)):
             return read()
     return None
 
