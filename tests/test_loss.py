@@ -28,6 +28,7 @@ WEIGHTS = {  # of PARAMETERS, worked out by hand
     "label_only": {"predict": 1.0}, "standard": {"predict": 1.0}, "multitask": TWO, "counterfactual": BOTH,
     "combined": {"predict": 0.18, "explain": 0.42, "factual": 0.16, "counterfactual": 0.24},
     "token_rationale": TOKENS, "shuffled": TWO, "random_tokens": TOKENS, "untagged": BOTH,
+    "token_kl": TWO,
 }
 DECODER = {"counterfactual_style": "decoder"}
 CASES = [(method, {}) for method in METHODS]
@@ -376,7 +377,7 @@ def test_a_loss_that_is_not_a_number_stops_with_step_task_and_rate(students, que
 
 def test_a_gradient_that_is_not_a_number_stops_and_its_task_is_found(students, questions, explained, tmp_path,
                                                                      monkeypatch):
-    def steep(model, chunk, scale):
+    def steep(model, chunk, scale, *more):
         total, sums = step_loss(model, chunk, scale)
         zero = next(model.parameters()).sum() * 0
         return total + (zero.sqrt() if (chunk["task"] == 1).any() else 0), sums  # 0, with a slope of infinity times 0

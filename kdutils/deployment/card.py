@@ -38,7 +38,8 @@ SOURCES = {  # method: what it comes from, besides arXiv 2504.16056
     "counterfactual": "Wang et al. 2023, SCOTT", "untagged": "Wang et al. 2023, SCOTT",
     "combined": "Hsieh et al. 2023, Distilling Step-by-Step; Wang et al. 2023, SCOTT",
     "token_rationale": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586",
-    "random_tokens": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586"}
+    "random_tokens": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586",
+    "token_kl": "Hinton et al. 2015, Distilling the Knowledge; Hsieh et al. 2023, Distilling Step-by-Step"}
 
 
 class Measured(NamedTuple):

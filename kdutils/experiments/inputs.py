@@ -240,7 +240,7 @@ def _prompt_files(job):
 def _models_of(given):
     """Return the names of models in the parameters of a job, those inside mappings (a simulator) included."""
     mappings = [given, *(value for value in given.values() if isinstance(value, dict))]
-    names = [one.get(key) for one in mappings for key in ("model", "tokenizer", "encoder", "nli")
+    names = [one.get(key) for one in mappings for key in ("model", "tokenizer", "encoder", "nli", "distilled_from")
              if one.get("backend") != "openai"]  # a server names its models as it likes
     return sorted({name for name in names if isinstance(name, str) and name})
 

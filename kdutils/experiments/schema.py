@@ -268,7 +268,7 @@ def _value_faults(where, values, models: Iterable[type[Settings]], served=False)
     for name, value in values.items():
         what = next((model.paths()[name] for model in models if name in model.paths()), "")
         if what and name not in wrong and not (served and name == "model"):
-            whole = name in ("model", "encoder", "nli") and not values.get("random_weights")
+            whole = name == "distilled_from" or name in ("model", "encoder", "nli") and not values.get("random_weights")
             fault = path_fault(value, what, whole)
             if fault:
                 yield f"{where}.{name}", fault

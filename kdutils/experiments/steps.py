@@ -24,5 +24,6 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.LabelQuestions, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
+    student.TrainTokenKl,
     EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AnalyseErrors, AskAStudent,
     MakeMiniModels)}

@@ -27,8 +27,7 @@ def make_tiny(settings: dict) -> dict:
     small["datasets"] = {name: {**entry, "limits": LIMITS} for name, entry in settings["datasets"].items()}
     small["teachers"] = {name: _teacher(entry) for name, entry in settings["teachers"].items()}
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
-    small["methods"] = {name: entry | {key: TRAINING[key] for key in TRAINING if key in entry}
-                        for name, entry in settings["methods"].items()}
+    small["methods"] = {name: _method(entry) for name, entry in settings["methods"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "timed_questions": 4}
@@ -52,6 +51,11 @@ def _teacher(entry):
         for key in ("base_url", "revision", "chat", "thinking", "system", "request", "chat_template"):
             small.pop(key, None)
     return small
+
+
+def _method(entry):
+    distilled = {"distilled_from": str(causal_model())} if "distilled_from" in entry else {}
+    return entry | {key: TRAINING[key] for key in TRAINING if key in entry} | distilled
 
 
 def _prompting(entry):

@@ -54,10 +54,10 @@ def speed_key(notebook: str, given: Mapping,
 
 
 def student_key(training: Job) -> str:
-    """Return the student and settings of a training, as text: trainings for which they are equal need one trial."""
+    """Return the models and settings of a training, as text: trainings for which they are equal need one trial."""
     recipe = _recipe(training)
-    return json.dumps([recipe.student, {name: value for name, value in recipe.training.items()
-                                        if name not in ANY_AMOUNT | ANY_SPEED}], sort_keys=True)
+    settings = {name: value for name, value in recipe.training.items() if name not in ANY_AMOUNT | ANY_SPEED}
+    return json.dumps([recipe.student, recipe.parameters.get("distilled_from", ""), settings], sort_keys=True)
 
 
 def _recipe(training) -> Recipe:
@@ -81,6 +81,7 @@ def try_student(experiment: Experiment, trainings: list[Job],
     student, cells, texts = _recipe(trainings[0]).student, {}, {}
     _check_model(student["model"], not student["random_weights"])
     _check_model(student["tokenizer"], False)
+    _check_model(_recipe(trainings[0]).parameters.get("distilled_from", ""))
     keys = [speed_key(job.notebook, job.parameters) for job in trainings]
     for key, job in zip(keys, trainings, strict=True):
         if key not in cells:

@@ -58,8 +58,12 @@ class EpochRows:
         return [self._drawn(entry, self.ids[i]) if isinstance(entry, tuple) else entry for entry in self.entries[i]]
 
     def _drawn(self, alternatives, key):
-        text = f"{self.seed}\t{key}\t{self.epoch}\t{alternatives[0].task}"
-        return alternatives[int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) % len(alternatives)]
+        return alternatives[self.draw(key, alternatives[0].task) % len(alternatives)]
+
+    def draw(self, key: str, what: object) -> int:
+        """Return a number below 2**64 for the question of the id `key` in this epoch; `what` names what is drawn."""
+        text = f"{self.seed}\t{key}\t{self.epoch}\t{what}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
 
 
 def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: dict, items: list[dict],

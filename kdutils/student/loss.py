@@ -3,7 +3,7 @@
 import contextlib
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
@@ -16,32 +16,34 @@ from kdutils.student.rows import IGNORED, counted_tokens
 
 LOGITS = {"cpu": 8_000_000, "cuda": 64_000_000}  # how many logits a slice has at most
 FAR = 1e-30  # a probability below this has lost digits; its logarithm is computed from the logits
+# What takes the place of −log p in a slice of the counted tokens. It takes (slice, logits, −log p, softmax minus one at
+# each token) and returns (the loss of each token, its gradient with respect to the logits); see distilling.Targets.
+Softened = Callable[[slice, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 # The loss of a chunk
 
-def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor],
-              scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor], scale: torch.Tensor,
+              targets_of: Callable | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (Σ over the counted tokens of scale[task] · −log p, for backward; Σ −log p of each task, (tasks,)).
 
     `chunk`: the tensors of pad_chunk. `scale`, (tasks,): w_t / N_t of each task; then the first values of all chunks of
     a step add up to the loss of the step. A question of a classifier counts as one token. The sums are float64.
+    ``targets_of(chunk)`` returns the distilling.Targets whose loss takes the place of −log p.
     """
     chunk = add_places(chunk)
     weights, head = scale[chunk["of"]], last_layer(model, chunk)
+    targets = targets_of(chunk) if targets_of else None
     if "choices" in chunk:
         losses = choice_losses(model, chunk)
         total = (losses * weights.to(losses.dtype)).sum()
     elif head is not None:
-        with _forward_of(head, lambda hidden: hidden.flatten(0, 1).index_select(0, chunk["places"])):
-            hidden = _logits(model, chunk)
-        total, losses = HeadLoss.apply(hidden, head.weight, head.bias, chunk["tokens"], weights,
-                                       torch.is_grad_enabled())
+        total, losses = HeadLoss.apply(counted_states(model, head, chunk), head.weight, head.bias, chunk["tokens"],
+                                       weights, torch.is_grad_enabled(), targets and targets.soften)
     else:
-        with output_layer_on(model, chunk["places"]):
-            logits = _logits(model, chunk)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # never a softmax in half precision
+        logits = counted_logits(model, chunk)
         losses = functional.cross_entropy(logits, chunk["tokens"], reduction="none")
+        losses = targets.mixed(logits, losses) if targets else losses
         total = (losses * weights.to(losses.dtype)).sum()
     sums = torch.zeros(len(scale), dtype=torch.float64, device=losses.device)
     return total, sums.index_add(0, chunk["of"], losses.detach().double())
@@ -73,10 +75,11 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, tokens: torch.Tensor,
-                weights: torch.Tensor, with_gradients: bool) -> tuple[torch.Tensor, torch.Tensor]:
+                weights: torch.Tensor, with_gradients: bool,
+                soften: Softened | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (the sum, −log p of each token (N,)), in float32 or better.
 
-        Shapes: `hidden` (N, d), `weight` (V, d), `bias` (V,), `tokens` and `weights` (N,).
+        Shapes: `hidden` (N, d), `weight` (V, d), `bias` (V,), `tokens` and `weights` (N,). `soften`: see Softened.
         """
         inputs = hidden, weight, bias
         device = hidden.device.type
@@ -100,6 +103,8 @@ class HeadLoss(torch.autograd.Function):
             far = (right[:, 0] < FAR).nonzero()[:, 0]  # usually none
             losses[first + far] = logits[far].logsumexp(1) - logits[far].gather(1, token[far])[:, 0]
             slope.scatter_add_(1, token, torch.full_like(right, -1))
+            if soften:
+                losses[part], slope = soften(part, logits, losses[part], slope)
             _add_gradients(wanted, part, slope, states, matrix, weights[part])
         ctx.added_to = [(tensor, grad) for tensor, one, grad in zip(inputs, wanted, existing, strict=True)
                         if one is not None and one is grad]
@@ -115,7 +120,7 @@ class HeadLoss(torch.autograd.Function):
         if ctx.added_to and (slope != 1 or any(tensor.grad is not grad for tensor, grad in ctx.added_to)):
             raise RuntimeError("HeadLoss: its gradients were added to the existing ones; since then these were "
                                "replaced, or its sum was scaled")
-        return *[None if one is None else one.mul_(slope.to(one.dtype)) for one in gradients], None, None, None
+        return *[None if one is None else one.mul_(slope.to(one.dtype)) for one in gradients], None, None, None, None
 
 
 def existing_gradient(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
@@ -163,6 +168,19 @@ def last_layer(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.
     return head if LAST[model] else None
 
 
+def counted_states(model: torch.nn.Module, head: torch.nn.Linear, chunk: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the inputs of the output layer `head` at the counted tokens of a chunk, (counted tokens, d)."""
+    with _forward_of(head, lambda hidden: hidden.flatten(0, 1).index_select(0, chunk["places"])):
+        return _logits(model, chunk)
+
+
+def counted_logits(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits at the counted tokens of a chunk, (counted tokens, vocabulary), in float32 or better."""
+    with output_layer_on(model, chunk["places"]):
+        logits = _logits(model, chunk)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # never a softmax in half precision
+
+
 def _logits(model, chunk):
     names = ("input_ids", "attention_mask", "position_ids", "decoder_input_ids", "block_places")
     inputs = {name: chunk[name] for name in names if name in chunk}
@@ -186,17 +204,17 @@ def dev_losses(model: torch.nn.Module, rows: Sequence, tasks: int, *how: object)
 
 @torch.no_grad()
 def loss_sums(model: torch.nn.Module, rows: Sequence, tasks: int, token_budget: int, pad: int, start: int | None,
-              device: torch.device | str) -> torch.Tensor:
+              device: torch.device | str, targets_of: Callable | None = None) -> torch.Tensor:
     """Return Σ −log p of the counted target tokens of `rows` for each of `tasks` (their number), float64, (tasks,).
 
-    `rows`: TokenRows, ChoiceRows or SharedRows. `pad`, `start`: see chunks.pad_chunk.
+    `rows`: TokenRows, ChoiceRows or SharedRows. `pad`, `start`: see chunks.pad_chunk. `targets_of`: see step_loss.
     """
     causal = model_kind(model) == "causal"
     sums = torch.zeros(tasks, dtype=torch.float64, device=device)
     for rows_of_chunk in cut_rows(rows, token_budget, causal):
         chunk = pad_chunk(rows_of_chunk, pad, start, causal, attends_in_blocks(model))
         chunk = move_chunk(add_places(chunk), device)
-        sums += step_loss(model, chunk, torch.zeros(tasks, device=device))[1]
+        sums += step_loss(model, chunk, torch.zeros(tasks, device=device), targets_of)[1]
     return sums
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TAG_PLACES = ("before", "after")  # the question
+OWN = "own"  # the task of token_kl whose targets the student writes itself
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,21 @@ def token_rationale(parameters: dict) -> list[Task]:
     return [Task("predict", alpha, predict), Task("tokens", 1 - alpha, explain)]
 
 
+def token_kl(parameters: dict) -> list[Task]:
+    """Multitask; for a share `on_policy` of the questions, the student itself writes the explanation that it learns.
+
+    So the loss of explanations is (1 − on_policy) · that of the teacher's texts + on_policy · that of the student's own
+    ones (Agarwal et al. 2024, "On-policy distillation of language models", section 3.1, GKD). The targets of the task
+    `own` are replaced in every step (distilling.Distilled.with_own_texts); on dev they are the teacher's texts.
+    """
+    both, own = multitask(parameters), share({"on_policy": 0.0, **parameters}, "on_policy")
+    if not own:
+        return both
+    answer, text = both
+    return [answer, replace(text, weight=text.weight * (1 - own)),
+            Task(OWN, text.weight * own, explain, tag="explain", written="explain")]
+
+
 # The controls. Each changes the teacher's texts of one split, so that their content can no longer help.
 
 def exchange_rationales(parameters: dict, items: list[dict], explained: dict[str, Explained], seed: int,
@@ -325,6 +341,7 @@ METHODS = {
                             control_of="token_rationale", control=draw_words),
     "untagged": Method("18_train_untagged", partial(counterfactual, tag=""), "", "", explains_first=True,
                        contrary=True, control_of="counterfactual"),
+    "token_kl": Method("24_train_token_kl", token_kl, "predict", "explain"),
 }
 
 

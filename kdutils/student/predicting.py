@@ -64,6 +64,28 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources
 
 
 @torch.no_grad()
+def sample_tokens(model: PreTrainedModel, sources: list[list[int]], max_new_tokens: int, seed: int,
+                  token_budget: int = 4096) -> list[list[int]]:
+    """Return a continuation of each source of a causal student, drawn from its distribution, as token ids.
+
+    It ends with the end token or after `max_new_tokens`. The draws depend on `seed` and the sources of the same batch;
+    other random numbers are not changed.
+    """
+    model.eval()
+    end, written = model.config.eos_token_id, {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for batch in _batches(range(len(sources)), lambda i: 0, lambda i: len(sources[i]) + max_new_tokens,
+                              token_budget):
+            tensors = _on(model, _padded_left([sources[i] for i in batch], model.config.pad_token_id))
+            out = model.generate(**tensors, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, num_beams=1,
+                                 max_new_tokens=max_new_tokens)
+            for i, ids in zip(batch, out[:, tensors["input_ids"].shape[1]:].tolist(), strict=True):
+                written[i] = ids[: ids.index(end) + 1] if end in ids else ids
+    return [written[i] for i in range(len(sources))]
+
+
+@torch.no_grad()
 def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[list[str]],
                   limits: list[int], token_budget: int = 4096) -> list[list[str]]:
     """Return the greedy continuations of several sources of each question: text k has at most ``limits[k]`` tokens.

@@ -1,4 +1,4 @@
-"""Settings of notebooks 10 to 18, of a teacher's fine-tuning, and of a language model that reads explanations."""
+"""Settings of the training notebooks, of a teacher's fine-tuning, and of a language model that reads explanations."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -243,3 +243,31 @@ class TrainUntagged(TrainOnCounterfactuals):
     notebook: ClassVar[str] = "18_train_untagged"
     labels: dict = of_grid({"dataset": "mini", "method": "untagged"}, "cell of the grid")
     output: str = of_grid("outputs/explore/18_train_untagged", "folder of this run")
+
+
+class TrainTokenKl(TrainOnExplanations):
+    """Answer and explanation as two tasks, with a teacher's probability of each token."""
+
+    notebook: ClassVar[str] = "24_train_token_kl"
+    model: ModelName = Field("kdutils/mini/teacher", description="folder or Hub id of the student, a causal model")
+    alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
+    distilled_from: ModelName = Field("kdutils/mini/teacher",
+                                      description="folder or Hub id of a causal teacher with the student's vocabulary")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="both distributions of a token are softened by it")
+    hard: Share = Field(
+        0.5, description="share of the token itself in the loss; the teacher's distribution has the rest")
+    on_policy: Share = Field(
+        0.0, description="share of questions whose explanation the student writes itself, scored by the teacher alone")
+    labels: dict = of_grid({"dataset": "mini", "method": "token_kl"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/24_train_token_kl", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        from kdutils.student.distilling import local_faults
+
+        yield from super().conflicts()
+        if not self.distilled_from:
+            yield "distilled_from", "empty; give the folder or Hub id of a causal teacher with the student's vocabulary"
+            return
+        student = {"model": self.model, "tokenizer": self.tokenizer, "kind": self.kind, "config": self.config}
+        yield from local_faults(student, self.distilled_from)

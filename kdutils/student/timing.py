@@ -10,7 +10,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kdutils.hub import device, model_context, quiet_transformers
-from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
+from kdutils.student.collating import RowFormat, tokenize_rows
+from kdutils.student.distilling import Distilled, distilled_from, epoch_rows
 from kdutils.student.methods import Method, task_weights, taught_method
 from kdutils.student.models import load_student, model_kind
 from kdutils.student.predicting import answer_tokens, predict_questions
@@ -55,6 +56,8 @@ def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
                  clock: Callable[[], float] = time.perf_counter) -> tuple[float, list[Times]]:
     """Return (seconds to load the student, the Times of each of `cells`), which differ in method and texts alone.
 
+    A teacher from which tokens are distilled is the same for all of them.
+
     The cell with the most tokens per question is trained for STEPS steps, and its student is asked ASKED questions, to
     which it writes up to the limits. The times of the other cells are in proportion to their tokens: it is assumed that
     a trained student writes texts as long as the longest one that it learns from. `max_explanation_tokens` and
@@ -62,10 +65,13 @@ def time_student(cells: list[Cell], max_explanation_tokens: int, precision: str,
     """
     begun = clock()
     model, tokenizer = load_student(**cells[0].recipe.student, seed=cells[0].recipe.seed)
+    recipe = cells[0].recipe
+    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer,
+                             recipe.training["max_target_tokens"])
     loaded, rows = clock() - begun, [_rows(model, tokenizer, cell) for cell in cells]
     sizes = [_tokens(model, of_cell) / len(of_cell) for of_cell in rows]
     longest = max(range(len(cells)), key=sizes.__getitem__)
-    per_token, per_step = _time_steps(model, cells[longest].recipe, rows[longest], clock)
+    per_token, per_step = _time_steps(model, cells[longest].recipe, rows[longest], clock, teacher)
     model.to(device(), torch.bfloat16 if precision == "bf16" else torch.float32)
     per_written = _time_writing(model, tokenizer, cells[longest], max_explanation_tokens, clock)
     times = []
@@ -89,7 +95,7 @@ def _rows(model, tokenizer, cell):
                            model_context(model), recipe.tag, training.get("padding_loss", False))
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, cell.items,
                                recipe.select_explanations(cell.items, cell.explained), row_format)
-    rows = EpochRows(entries, [item["id"] for item in cell.items], recipe.seed)
+    rows = epoch_rows(recipe.method, recipe.parameters, entries, [item["id"] for item in cell.items], recipe.seed)
     return [rows[place] for place in range(len(rows))]
 
 
@@ -100,7 +106,7 @@ def _tokens(model, rows):
     return sum(len(row.source) + len(row.target) for of_item in rows for row in of_item)
 
 
-def _time_steps(model, recipe, rows, clock):
+def _time_steps(model, recipe, rows, clock, teacher: Distilled | None):
     """Return the seconds of a step (per token of its rows, and for the update of the weights)."""
     few = max(1, CHUNK * len(rows) // _tokens(model, rows))
     rows = rows[: min(few, recipe.training["questions_per_step"])]
@@ -111,7 +117,7 @@ def _time_steps(model, recipe, rows, clock):
         StudyTrainer(model=model, args=arguments, train_dataset=rows, weights=list(weights.values()),
                      tasks=list(weights), token_budget=recipe.training["token_budget"], dev_rows=[],
                      dev_accuracy=lambda model: 0.0, start=getattr(model.config, "decoder_start_token_id", None),
-                     pad=model.config.pad_token_id, callbacks=[watch]).train()
+                     pad=model.config.pad_token_id, distilled=teacher, callbacks=[watch]).train()
     passes, updates = zip(*watch.steps[-STEPS:], strict=True)
     return sum(passes) / len(passes) / _tokens(model, rows), sum(updates) / len(updates)
 

@@ -6,7 +6,8 @@ Loss of a step, with weights w_t and N_t counted target tokens of task t in the 
 
 N_t is counted over the whole step and all processes before any chunk runs. So the loss and its gradient do not depend
 on how the step is cut. If a chunk does not fit in memory, the token budget is halved and the step starts again; the
-step itself never becomes smaller. (Dropout draws its masks chunk by chunk, so with dropout equal numbers need equal
+step itself never becomes smaller. With a teacher (distilling.Distilled), its loss of a token takes the place of
+−log p. (Dropout draws its masks chunk by chunk, so with dropout equal numbers need equal
 chunks. Rows that share a token share its dropout, too.)
 
 What makes it fast: rows of similar length run together, whatever their task. The output layer sees only counted
@@ -34,6 +35,7 @@ from kdutils.student.attention import attends_in_blocks
 from kdutils.student.checkpoints import named_disk_errors
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import StepCollator, shared
+from kdutils.student.distilling import Distilled
 from kdutils.student.fast_layers import keep_memory, use_fast_layers, vocabularies
 from kdutils.student.loss import add_places, dev_losses, move_chunk, step_loss
 from kdutils.student.models import model_kind
@@ -54,8 +56,9 @@ class StudyTrainer(Trainer):
     `train_dataset`: a list, or a dataset with an attribute `epoch`, which is set before every epoch. `tasks`,
     `weights`: names and weights of the tasks, in order. `dev_rows`: a list of rows per dev question, for the loss.
     `dev_accuracy`: a function of the model that returns its accuracy on the dev questions. `start`, `pad`: ids of the
-    decoder's start token and of padding. The checkpoint with the highest dev accuracy, and among equals the lowest dev
-    loss, is kept, or the last one (see training_arguments).
+    decoder's start token and of padding. `distilled`: the teacher of token-level distillation, None for none. The
+    checkpoint with the highest dev accuracy, and among equals the lowest dev loss, is kept, or the last one (see
+    training_arguments).
 
     Raises Diverged when a loss or a gradient is not finite, before the weights change, and StudyError when a checkpoint
     cannot be written.
@@ -63,15 +66,16 @@ class StudyTrainer(Trainer):
 
     def __init__(self, *args: object, weights: Sequence[float], tasks: Sequence[str], token_budget: int,
                  dev_rows: Sequence, dev_accuracy: Callable[[torch.nn.Module], float], start: int | None, pad: int,
-                 **kwargs: object):
+                 distilled: Distilled | None = None, **kwargs: object):
         questions = kwargs["train_dataset"]
         self.causal = model_kind(kwargs["model"]) == "causal"
-        share = shares_tokens(kwargs["model"])
+        share = distilled.shares(kwargs["model"]) if distilled else shares_tokens(kwargs["model"])
         super().__init__(*args, data_collator=StepCollator(len(weights), share),
                          **{**kwargs, "train_dataset": _Filled(questions), "eval_dataset": dev_rows})
         self.weights, self.tasks, self.token_budget = torch.tensor(weights, dtype=torch.float64), tasks, token_budget
         self.dev_rows = shared(dev_rows) if share else [row for rows in dev_rows for row in rows]
         self.dev_accuracy, self.start, self.pad = dev_accuracy, start, pad
+        self.distilled, self.targets_of = distilled, distilled.targets_of if distilled else None
         self.splits = 0  # how often the token budget was halved because memory ran out
         self.last_task_losses = {}
         self.train_losses = {task: [] for task in tasks}  # of the steps since the last evaluation
@@ -85,6 +89,8 @@ class StudyTrainer(Trainer):
         use_fast_layers(self.model)
         if share:
             use_blocks(self.model)
+        if distilled:
+            distilled.join(self.model, self.args.device)
         keep_memory()
 
     def _questions_per_step(self):
@@ -102,6 +108,10 @@ class StudyTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict, num_items_in_batch: object = None) -> torch.Tensor:
         """Run one step, chunk by chunk; return its loss over all processes and leave its gradients in the model."""
         model = self.accelerator.unwrap_model(model)  # gradients are summed here, not by the wrapper
+        if self.distilled and self.distilled.own is not None:
+            seed = f"own texts {self.args.seed} {self.state.global_step} {self.args.process_index}"
+            inputs = self.data_collator(self.distilled.with_own_texts(model, inputs["rows"],
+                                                                      random.Random(seed).getrandbits(63)))
         model.train()
         tokens = self._summed(inputs["task_tokens"].to(self.args.device))
         while (sums := self._run_chunks(model, inputs["rows"], tokens)) is None:
@@ -125,7 +135,7 @@ class StudyTrainer(Trainer):
                 chunk = pad_chunk(rows_of_chunk, self.pad, self.start, self.causal, attends_in_blocks(model))
                 chunk = self._to_device(add_places(chunk))
                 with self.accelerator.autocast():  # the library does this in the model alone, HeadLoss is outside
-                    total, per_task = step_loss(model, chunk, scale)
+                    total, per_task = step_loss(model, chunk, scale, self.targets_of)
                 self.accelerator.backward(total)
                 sums += per_task
         except RuntimeError as error:
@@ -200,7 +210,7 @@ class StudyTrainer(Trainer):
         """Return and log dev losses (per task and weighted), dev accuracy and training losses since the last time."""
         model = self.model.eval()
         losses = dev_losses(model, self.dev_rows, len(self.tasks), self.token_budget, self.pad, self.start,
-                            self.args.device)
+                            self.args.device, self.targets_of)
         for task, loss in zip(self.tasks, losses, strict=True):
             self._check(loss, f"the dev loss became {loss}", task, "the evaluation after step")
         accuracy = self.dev_accuracy(model)

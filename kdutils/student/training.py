@@ -124,8 +124,9 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
     """Compute the loss of one question by hand, with the untrained student; return (table, total, trainer's loss).
 
     `explained`: what select_explanations returned. The table has a row per task: the counted target tokens, the sum and
-    mean of −log p, the weight and the weighted mean, all computed row by row from the probabilities. `total` is the sum
-    of the last column. The trainer's loss comes from the trainer's own functions, for the same rows in one padded
+    mean of −log p, the weight and the weighted mean, all computed row by row from the probabilities. With a teacher,
+    the sums of −log p and of T² · KL come first, and their mixture takes the place of −log p. `total` is the sum of the
+    last column. The trainer's loss comes from the trainer's own functions, for the same rows in one padded
     chunk. Of alternatives (wrong answers) those of the first epoch are used.
     """
     import pandas as pd
@@ -133,21 +134,28 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
 
     from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
+    from kdutils.student.distilling import distilled_from
     from kdutils.student.loss import dev_losses
     from kdutils.student.models import load_student, model_kind
 
     model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
+    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer)
     weights, kind = task_weights(recipe.method, recipe.parameters), model_kind(model)
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, [item], explained,
                                RowFormat(512, 512, kind, model_context(model), recipe.tag))
     rows, table = EpochRows(entries, [item["id"]], recipe.seed)[0], []
     for row in rows:
         with torch.no_grad():
-            total = -_log_probabilities(model, row, kind).sum().item()
+            total, parts = -_log_probabilities(model, row, kind).sum().item(), {}
+            if teacher:
+                soft = _soft_loss(model, row, teacher)
+                parts = {"sum of −log p": total, "sum of T² · KL": soft}
+                total = teacher.hard[row.task] * total + (1 - teacher.hard[row.task]) * soft
         name, weight = list(weights.items())[row.task]
-        table.append({"task": name, "target tokens": row.counted, "sum": total, "mean": total / row.counted,
+        table.append({"task": name, "target tokens": row.counted, **parts, "sum": total, "mean": total / row.counted,
                       "weight": weight, "weight · mean": weight * total / row.counted})
-    losses = dev_losses(model, rows, len(weights), 10**6, model.config.pad_token_id, _start(model), "cpu")
+    losses = dev_losses(model, rows, len(weights), 10**6, model.config.pad_token_id, _start(model), "cpu",
+                        teacher and teacher.targets_of)
     loss = sum(loss * weight for loss, weight in zip(losses, weights.values(), strict=True))
     return pd.DataFrame(table), sum(row["weight · mean"] for row in table), loss
 
@@ -168,6 +176,16 @@ def _log_probabilities(model, row, kind):
         logits = model(input_ids=torch.tensor([row.source]), decoder_input_ids=before).logits[0]
     places = range(row.given, len(row.target))
     return logits.double().softmax(-1)[places, row.target[row.given:]].log()
+
+
+def _soft_loss(model, row, teacher):
+    """Return Σ T² · KL(teacher ‖ student) over the counted tokens of one row, from probabilities in float64."""
+    import torch
+
+    places = slice(len(row.source) - 1 + row.given, -1)
+    theirs, own = ((one(input_ids=torch.tensor([row.source + row.target])).logits[0, places].double()
+                    / teacher.temperature).softmax(-1) for one in (teacher.model, model))
+    return teacher.temperature**2 * (theirs * (theirs / own).log()).sum().item()
 
 
 def _start(model):
@@ -276,8 +294,10 @@ def fingerprint(questions: pd.DataFrame, explained: dict, recipe: Recipe) -> dic
     """Return what decides the trained weights: settings, data, a local model's files, package versions and the code."""
     texts = {key: asdict(as_explained(one)) for key, one in explained.items()}
     data = json.dumps([questions.to_dict("records"), sorted(texts.items()), *recipe.other_texts], ensure_ascii=False)
+    teacher = recipe.parameters.get("distilled_from")
     return {"method": recipe.method, "seed": recipe.seed, "student": recipe.student,
             "model_files": _model_files(recipe.student["model"]),
+            **({"teacher_files": _model_files(teacher)} if teacher else {}),
             "training": {key: value for key, value in recipe.training.items() if key not in WITHOUT_EFFECT},
             "parameters": recipe.parameters, "data": hashlib.sha256(data.encode()).hexdigest(),
             "versions": versions(), "code": code_digests(Path(__file__))}
@@ -312,15 +332,20 @@ def _train(folder, questions, explained, recipe, progress):
     from transformers.utils import logging
 
     from kdutils.student.checkpoints import newest_whole_checkpoint
+    from kdutils.student.distilling import distilled_from
     from kdutils.student.models import load_student
     from kdutils.student.trainer import Diverged
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # the library reports tied weights as missing whenever it reads a checkpoint
     model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
+    teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer,
+                             recipe.training["max_target_tokens"])
     data = _tokenized(model, tokenizer, recipe, questions, explained)
+    for of_split in (data.train, data.dev) if teacher else ():
+        teacher.check_rows(of_split)
     callbacks = _callbacks(folder, recipe, progress)
-    trainer = _trainer(folder, model, tokenizer, recipe, data, callbacks)
+    trainer = _trainer(folder, model, tokenizer, recipe, data, callbacks, teacher)
     started, failed = time.time(), {}
     _wait()  # until the first process has prepared the folder
     checkpoint = newest_whole_checkpoint(folder) if trainer.args.should_save else None
@@ -341,6 +366,7 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     """Return the _Data of a recipe. The dev rows are the same for every seed."""
     from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows, vocabulary_gaps
+    from kdutils.student.distilling import epoch_rows
     from kdutils.student.models import model_kind
 
     items = {split: questions[questions["split"] == split].to_dict("records") for split in ("train", "dev")}
@@ -355,8 +381,10 @@ def _tokenized(model, tokenizer, recipe, questions, explained):
     for split, of_split in items.items():
         entries, cuts[split] = tokenize_rows(tokenizer, recipe.method, recipe.parameters, of_split, explained,
                                              row_format)
-        rows[split] = EpochRows(entries, [item["id"] for item in of_split], recipe.seed if split == "train" else 0)
-    learnt = {row.task for i in range(len(rows["train"])) for row in rows["train"][i]}
+        ids = [item["id"] for item in of_split]
+        rows[split] = (epoch_rows(recipe.method, recipe.parameters, entries, ids, recipe.seed) if split == "train" else
+                       EpochRows(entries, ids, 0))
+    learnt = {(one[0] if isinstance(one, tuple) else one).task for entry in rows["train"].entries for one in entry}
     for number, task in enumerate(tasks_of(recipe.method, recipe.parameters)):
         if task.weight and number not in learnt and kind != "classifier":
             raise StudyError(f"method {recipe.method}: no train question has what the task '{task.name}' learns from; "
@@ -383,7 +411,7 @@ def _callbacks(folder, recipe, progress):
     return callbacks + ([Progress(progress, label, recipe.training["questions_per_step"])] if progress else [])
 
 
-def _trainer(folder, model, tokenizer, recipe, data, callbacks):
+def _trainer(folder, model, tokenizer, recipe, data, callbacks, teacher):
     """Return the StudyTrainer of a recipe, with all random numbers seeded."""
     from transformers import set_seed
 
@@ -401,7 +429,8 @@ def _trainer(folder, model, tokenizer, recipe, data, callbacks):
     trainer = StudyTrainer(
         model=model, args=arguments, train_dataset=data.train, weights=list(weights.values()), tasks=list(weights),
         token_budget=training["token_budget"], dev_rows=[data.dev[i] for i in range(len(data.dev))],
-        dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id, callbacks=callbacks)
+        dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id, distilled=teacher,
+        callbacks=callbacks)
     if training.get("gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if training.get("compile", False):
