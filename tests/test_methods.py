@@ -173,7 +173,7 @@ def test_every_method_says_what_it_reads_and_which_notebook_trains_it():
     for name, method in METHODS.items():
         assert (PROJECT / "notebooks" / f"{method.notebook}.ipynb").is_file() and method.notebook.endswith(name)
         assert method.explained == (method.explanation is not None or bool(method.promptings))
-        assert (method.beside.get("counterfactuals") == "counterfactual") == ("counterfactual" in task_weights(name, {}))
+        assert ("counterfactuals" in method.beside) == ("counterfactual" in task_weights(name, {}))
         assert set(method.beside.values()) | set(method.promptings) <= set(PROMPTINGS)
         assert set(method.beside) <= SETTINGS[method.notebook].model_fields.keys()
         assert method.control_of in ("", *METHODS) and (not method.control or method.control_of)
