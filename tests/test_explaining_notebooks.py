@@ -34,7 +34,7 @@ def test_the_notebooks_that_ask_a_teacher_share_little_code():
     assert len(shared) <= 22, sorted(shared)  # once 40
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("0[2-7]_*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("0[2-79]_*.ipynb")), ids=lambda path: path.stem)
 def test_what_to_read_next_exists_and_learns_from_these_explanations(path):
     named = re.findall(r"`(\d\d_\w+)`", cells(path.stem, "markdown")[-1])
     assert named and all((NOTEBOOKS / f"{name}.ipynb").is_file() for name in named)
@@ -51,7 +51,7 @@ def test_every_prompting_has_its_notebook_its_prompts_and_its_function():
         assert f'"prompting": "{name}"' in labels
         assert entry.backends and set(entry.backends) <= set(BACKENDS)
         assert all((FOLDER / "mini" / f"{file}.txt").is_file() for file in entry.prompt_files), name
-    assert [name for name, entry in PROMPTINGS.items() if not entry.teaches] == ["counterfactual"]
+    assert [name for name, entry in PROMPTINGS.items() if not entry.teaches] == ["counterfactual", "soft_labels"]
 
 
 def test_the_choices_of_an_experiment_are_imported_without_anything_heavy():

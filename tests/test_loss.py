@@ -29,6 +29,7 @@ WEIGHTS = {  # of PARAMETERS, worked out by hand
     "combined": {"predict": 0.18, "explain": 0.42, "factual": 0.16, "counterfactual": 0.24},
     "token_rationale": TOKENS, "shuffled": TWO, "random_tokens": TOKENS, "untagged": BOTH,
     "token_kl": TWO,
+    "soft_label": {"predict": 1.0}, "soft_multitask": TWO,
 }
 DECODER = {"counterfactual_style": "decoder"}
 CASES = [(method, {}) for method in METHODS]
@@ -70,25 +71,29 @@ def students(tiny):
 
 @pytest.fixture(scope="module")
 def explained(questions):
-    """What a teacher wrote: a rationale for the answer and for two wrong ones; the last question has none."""
+    """What a teacher gave: a rationale for the answer and for two wrong ones, and a soft label."""
     found = {}
     for item in questions[0].to_dict("records"):
         wrong = [choice for choice in item["choices"] if choice != item["answer"]][:2]
         found[item["id"]] = Explained(questions[1][item["id"]], {
-            choice: true_rationale(item["question"], item["choices"], choice) for choice in wrong})
+            choice: true_rationale(item["question"], item["choices"], choice) for choice in wrong}, soft={
+            choice: share for choice, share in zip(item["choices"], (0.4, 0.3, 0.2, 0.1, 0.0), strict=True)})
     return found
 
 
 def rows_for(students, questions, explained, method, parameters=None, kind="seq2seq", count=6):
     items = questions[0][questions[0]["split"] == "train"].head(count).to_dict("records")
-    explained = {**explained, items[-1]["id"]: Explained()}
+    explained = {**explained, items[-1]["id"]: Explained(soft=explained[items[-1]["id"]].soft)}
     entries, _ = tokenize_rows(students[1], method, parameters or {}, items,
                                apply_control(method, parameters or {}, items, explained, 0), RowFormat(128, 128, kind))
     return [EpochRows(entries, [item["id"] for item in items], 0)[i] for i in range(count)]
 
 
 def loss_by_hand(model, groups, weights):
-    """Σ_t w_t · mean over the task's counted target tokens of −log p: row by row, no padding, plain log-softmax."""
+    """Σ_t w_t · mean over the task's counted target tokens of −log p: row by row, no padding, plain log-softmax.
+
+    A token counts as much as its row weighs.
+    """
     nll, count = [0.0] * len(weights), [0] * len(weights)
     for row in (row for group in groups for row in group):
         if isinstance(row, ChoiceRow):
@@ -103,8 +108,9 @@ def loss_by_hand(model, groups, weights):
             logits = model(input_ids=torch.tensor([row.source]), decoder_input_ids=decoder).logits[0]
         for position in range(row.given, len(row.target)):
             token = row.target[position]
-            nll[row.task] = nll[row.task] - (logits[position][token] - torch.logsumexp(logits[position], 0))
-            count[row.task] += 1
+            log_p = logits[position][token] - torch.logsumexp(logits[position], 0)
+            nll[row.task] = nll[row.task] - row.weight * log_p
+            count[row.task] += row.weight
     return sum(w * n / c for w, n, c in zip(weights, nll, count, strict=True))
 
 
@@ -356,7 +362,7 @@ def test_the_faster_equivalents_compute_the_same(students):
 
 
 @pytest.mark.parametrize(("method", "family"), [("multitask", "t5"), ("combined", "t5"), ("combined", "causal"),
-                                                ("label_only", "classifier")])
+                                                ("soft_multitask", "t5"), ("label_only", "classifier")])
 def test_the_worked_loss_is_that_of_the_trainer(questions, explained, method, family):
     student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 48, "d_kv": 12}}
     if family != "t5":

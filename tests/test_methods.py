@@ -11,6 +11,7 @@ from kdutils.data.answers import is_right, match_choice, normalise_answer, parse
 from kdutils.data.datasets import nli_question
 from kdutils.data.texts import LAYOUT, WORDS, question_words
 from kdutils.errors import StudyError
+from kdutils.experiments.steps import SETTINGS
 from kdutils.runs import PROJECT, read_json
 from kdutils.student.collating import EpochRows
 from kdutils.student.methods import (
@@ -25,12 +26,14 @@ from kdutils.student.methods import (
     train_texts,
 )
 from kdutils.student.rows import TokenRow
+from kdutils.teacher.choices import PROMPTINGS
 from kdutils.teacher.word_scores import eligible_spans, words_of
 
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
         "answer": "water"}
 SOURCE = "Question: What is wet?\nChoices: (a) the sun (b) water (c) sand"
-FULL = Explained("It flows.", {"the sun": "It shines.", "sand": "It trickles."})
+SOFT = {"the sun": 0.25, "water": 0.625, "sand": 0.125}
+FULL = Explained("It flows.", {"the sun": "It shines.", "sand": "It trickles."}, soft=SOFT)
 
 
 def texts(method, explained=FULL, item=ITEM, **parameters):
@@ -154,7 +157,7 @@ def test_weights_and_bad_parameters():
 def test_every_method_says_how_it_is_asked():
     for name, method in METHODS.items():
         rows = rows_of(name, {}, ITEM, FULL)
-        asks = [row for row in rows if row.source == rows_of(name, {}, ITEM, None)[0].source]
+        asks = [row for row in rows if row.source == rows_of(name, {}, ITEM, Explained(soft=SOFT))[0].source]
         assert any(method.says("water") in row.target for row in asks), name
         assert rows[0].source.startswith(f"[{method.answer}] " if method.answer else "Question: ")
         explains = [row for row in rows if "It flows." in row.target]
@@ -169,8 +172,10 @@ def test_every_method_says_what_it_reads_and_which_notebook_trains_it():
     assert len({method.notebook for method in METHODS.values()}) == len(METHODS)
     for name, method in METHODS.items():
         assert (PROJECT / "notebooks" / f"{method.notebook}.ipynb").is_file() and method.notebook.endswith(name)
-        assert method.explained == (method.explanation is not None)
-        assert method.contrary == ("counterfactual" in task_weights(name, {}))
+        assert method.explained == (method.explanation is not None or bool(method.promptings))
+        assert ("counterfactuals" in method.beside) == ("counterfactual" in task_weights(name, {}))
+        assert set(method.beside.values()) | set(method.promptings) <= set(PROMPTINGS)
+        assert set(method.beside) <= SETTINGS[method.notebook].model_fields.keys()
         assert method.control_of in ("", *METHODS) and (not method.control or method.control_of)
         if method.control_of:
             plain = METHODS[method.control_of]
@@ -334,7 +339,10 @@ def test_answers_are_read_back(text, choices, answer, explanation):
 def test_what_a_method_teaches_is_read_back(method):
     for choices, gold in ((["u.s.", "the u.k.", "a b"], "u.s."), (["8", "-8", "8.5"], "8"), ([], "8.0"), ([], "U. S.")):
         item = {"id": "1", "question": "?", "choices": choices, "answer": gold}
-        row = rows_of(method, {}, item, "It. Is so.")[0]
+        if not choices and any(task.together for task in METHODS[method].tasks({})):
+            continue  # a soft label is one of choices
+        row = rows_of(method, {}, item, Explained("It. Is so.", soft={choice: float(choice == gold)
+                                                                     for choice in choices}))[0]
         answer, explanation = parse_answer(row.target, choices)
         assert is_right(answer, gold, choices) and not choices or answer == gold
         assert explanation == ("It. Is so." if METHODS[method].one_text else "")

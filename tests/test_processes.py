@@ -30,7 +30,8 @@ models.load_student = in_float64
 table = build_questions(14, 4, 4)
 texts = {item["id"]: Explained(true_rationale(item["question"], item["choices"], item["answer"]), {
     choice: true_rationale(item["question"], item["choices"], choice)
-    for choice in item["choices"] if choice != item["answer"]}) for item in table.to_dict("records")}
+    for choice in item["choices"] if choice != item["answer"]}, soft=dict(zip(item["choices"], (.4, .3, .15, .1, .05))))
+    for item in table.to_dict("records")}
 student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"d_model": 32, "d_kv": 8, "d_ff": 48}}
 llama = {**student, "model": "", "tokenizer": "kdutils/mini/student", "config": {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -49,9 +50,10 @@ def watched(self, model, inputs, *more):
     return loss
 trainer.StudyTrainer.training_step = watched
 
-for name, questions_per_step, student in (("even", 8, student), ("odd", 12, student), ("causal", 12, llama)):
+for name, method, questions_per_step, student in (("even", "combined", 8, student), ("odd", "combined", 12, student),
+                                                  ("causal", "combined", 12, llama), ("soft", "soft_label", 12, llama)):
     record = training.train_student(
-        f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe("combined", student, {
+        f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe(method, student, {
             "epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
             "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
             {"alpha": 0.3}), f"{folder}/progress.txt")
@@ -86,7 +88,7 @@ def test_a_step_shared_by_two_processes_has_the_same_loss_and_gradients(runs, ki
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "causal"])
+@pytest.mark.parametrize("name", ["even", "odd", "causal", "soft"])
 def test_two_processes_train_the_same_student(runs, name):
     """Steps that do not come out even included: no question is taken twice, and one process may be left with none."""
     one, two = runs / "one" / name, runs / "two" / name

@@ -44,7 +44,8 @@ def explained(questions):
     """A rationale for the answer of every question and one for each wrong answer."""
     return {item["id"]: Explained(questions[1][item["id"]], {
         choice: true_rationale(item["question"], item["choices"], choice)
-        for choice in item["choices"] if choice != item["answer"]}) for item in questions[0].to_dict("records")}
+        for choice in item["choices"] if choice != item["answer"]}, soft=dict.fromkeys(item["choices"], 0.2))
+        for item in questions[0].to_dict("records")}
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ QUESTIONS = pa.schema(
 EXPLANATIONS = pa.schema(
     [
         ("id", pa.string()),  # of the question
-        ("stage", pa.string()),  # rationale, critique, revision or counterfactual
+        ("stage", pa.string()),  # rationale, critique, revision, counterfactual or choice (CHOICE)
         ("round", pa.int64()),  # of critique and revision, from 1; 0 for rationale and counterfactual
         ("sample", pa.int64()),  # which of several texts on the question, from 0
         ("answer", pa.string()),  # the answer that the text argues for
@@ -45,6 +45,7 @@ EXPLANATIONS = pa.schema(
         ("finish_reason", pa.string()),  # stop, length, content_filter, refusal, too_long or unknown
         ("prompt_tokens", pa.int64()),  # null if unknown
         ("completion_tokens", pa.int64()),  # null if unknown
+        ("probability", pa.float64()),  # of `answer`, for the stage choice alone; else null
     ]
 )
 
@@ -65,9 +66,11 @@ PREDICTIONS = pa.schema(
 )
 
 SCHEMAS = {"questions": QUESTIONS, "explanations": EXPLANATIONS, "predictions": PREDICTIONS}
-NULLABLE = {"text", "prompt_tokens", "completion_tokens"}
+NULLABLE = {"text", "prompt_tokens", "completion_tokens", "probability"}
+CHOICE = "choice"  # the stage of soft labels: a row per choice, which `text` repeats, with the teacher's probability
 # Columns that tables of earlier versions lack, and the function that makes their empty value.
-ADDED = {"questions": {"context": str, "other_answers": list}, "explanations": {"sample": int}, "predictions": {}}
+ADDED = {"questions": {"context": str, "other_answers": list},
+         "explanations": {"sample": int, "probability": type(None)}, "predictions": {}}
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from kdutils.data.tables import CHOICE
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
 from kdutils.evaluation.encoders import encoder_limit, load_encoder
@@ -73,11 +74,11 @@ def teacher_proxies(explanations: pd.DataFrame, questions: pd.DataFrame, encoder
                     nli: str = "") -> pd.DataFrame:
     """Return one row per stage of a teacher's usable texts: stage, texts, and the mean of each of PROXIES.
 
-    A text is judged by the answer that it was written for. Critiques and lists of words (prompting tokens) make no
-    claims about an answer and are left out. `explanations`, `questions`: frames of data.tables.
+    A text is judged by the answer that it was written for. Critiques, lists of words (prompting tokens) and soft labels
+    make no claims about an answer and are left out. `explanations`, `questions`: frames of data.tables.
     """
     items, rows = questions.set_index("id"), []
-    usable = explanations[explanations["text"].notna() & (explanations["stage"] != "critique")
+    usable = explanations[explanations["text"].notna() & ~explanations["stage"].isin(["critique", CHOICE])
                           & ~explanations["raw"].str.startswith("[[", na=False)]
     for stage, part in usable.groupby("stage", sort=False):
         known = items.loc[part["id"]]

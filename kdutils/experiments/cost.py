@@ -40,6 +40,8 @@ class _Silent:
     def contrast(self, prompts, *_):
         return self.complete(prompts)
 
+    score = contrast
+
 
 def cannot_ask(experiment: Experiment, job: Job) -> bool:
     """Return whether the explaining `job` would stop at its questions or prompts, whatever its teacher writes."""

@@ -16,13 +16,14 @@ from typing import NamedTuple
 from kdutils.data.tables import read_table
 from kdutils.errors import StudyError, first_line
 from kdutils.experiments import grid
-from kdutils.experiments.cost import planned_questions
+from kdutils.experiments.cost import planned_questions, prompting_of_job
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.steps import SETTINGS
 from kdutils.experiments.trials import speed_key, student_key, try_student, try_teacher
 from kdutils.hub import device, hide_progress
 from kdutils.runs import machine, project_path, read_json
 from kdutils.student.settings import Train
+from kdutils.teacher.choices import PROMPTINGS
 from kdutils.teacher.stored import Plan
 
 START = 10.0  # seconds that a job takes besides: its kernel starts, libraries are imported, figures are drawn
@@ -130,9 +131,9 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         return _or_error(try_student, experiment, alike[key], clock)
 
     @cache
-    def teacher_rate(teacher):
+    def teacher_rate(teacher, writes):
         first = next(job for job in jobs if job.kind == "explanations" and job.labels.get("teacher") == teacher
-                     and job.folder in plans and plans[job.folder].to_ask)
+                     and job.folder in plans and plans[job.folder].to_ask and _writes(job) == writes)
         return _or_error(try_teacher, experiment, first, plans[first.folder], clock)
 
     def told(job):
@@ -153,7 +154,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
                 raise StudyError("nothing like it has finished on this machine, and it is not tried")
             # What a revision starts from is in the store after few_shot.
             asked = plans[job.folder].new_tokens - sum(plans[need].new_tokens for need in job.needs if need in plans)
-            return asked and asked * _checked(teacher_rate(job.labels["teacher"])), "timed on a few completions"
+            return asked and asked * _checked(teacher_rate(job.labels["teacher"], _writes(job))), \
+                "timed on a few completions"
         training = trainings[given.get("students", given["output"])]
         load, times = _checked(student_times(student_key(training)))[training.folder]
         once = load * len(given["seeds"])
@@ -175,6 +177,11 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         except StudyError as error:
             parts[job.folder] = Part(what, None, first_line(error, 200))
     return parts
+
+
+def _writes(job):
+    """Return whether the teacher writes texts in an explaining job: to score choices takes another time per token."""
+    return PROMPTINGS[prompting_of_job(job)].writes
 
 
 def _or_error(function, *arguments):

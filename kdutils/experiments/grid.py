@@ -10,10 +10,10 @@ the key `transfer` names other data sets to test on, below ``transfers/<other da
 
 Every teacher is asked with every prompting, and every student learns by every method from the explanations of every
 teacher and prompting. The keys `promptings` (of a teacher or method) and `methods` (of a student) restrict this.
-Explanations of wrong answers go only to methods that need them. A method that needs no explanation is trained once. A
-prompting or method in several forms has a name for each; the key `as` says what it is. Parameters that the file sets
-take precedence over those of a published `protocol`, of the experiment or of a method. The control `shuffled` may take
-its texts from another data set (key `rationales_of`); on that data set itself it has no cell.
+Explanations of wrong answers and soft labels go only to methods that need them. A method that needs no explanation is
+trained once. A prompting or method in several forms has a name for each; the key `as` says what it is. Parameters that
+the file sets take precedence over those of a published `protocol`, of the experiment or of a method. The control
+`shuffled` may take its texts from another data set (key `rationales_of`); on that data set itself it has no cell.
 """
 
 import shlex
@@ -48,6 +48,8 @@ GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "fine
              "human_study": {"methods", "promptings"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
+# {parameter of a training: the prompting} of all tables that a method reads beside its explanations.
+BESIDE = {key: base for method in METHODS.values() for key, base in method.beside.items()}
 KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "evaluations", "human_study", "errors",
          "comparison")
 
@@ -151,15 +153,18 @@ def promptings_of(settings: dict, teacher: str, method: str | None = None) -> li
     if method is None:
         return asked
     trained = settings["methods"][method].get("promptings", list(settings["promptings"]))
-    if not method_of(settings, method).explained:
+    known = method_of(settings, method)
+    if not known.explained:
         return []
-    return [name for name in asked if name in trained and prompting_of(settings, name).teaches]
+    return [name for name in asked if name in trained and (
+        base_of(settings, "promptings", name) in known.promptings if known.promptings else
+        prompting_of(settings, name).teaches)]
 
 
-def contrary_prompting(settings: dict, teacher: str) -> str:
-    """Return the prompting with which `teacher` explains wrong answers, "" for none."""
+def prompting_like(settings: dict, teacher: str, base: str) -> str:
+    """Return the first prompting of `teacher` that is a form of `base` (a key of PROMPTINGS), "" for none."""
     return next((name for name in promptings_of(settings, teacher)
-                 if base_of(settings, "promptings", name) == "counterfactual"), "")
+                 if base_of(settings, "promptings", name) == base), "")
 
 
 def methods_of(settings: dict, student: str) -> list[str]:
@@ -194,15 +199,9 @@ def is_unlabelled(entry: dict) -> bool:
 
 def labelling_teacher(settings: dict) -> str:
     """Return the teacher that answers questions: the only one that writes texts, "" if there are none or several."""
-    names = [name for name, entry in settings["teachers"].items()
-             if "finetune" not in entry and entry.get("backend") != "published" and labelling_prompting(settings, name)]
+    names = [name for name, entry in settings["teachers"].items() if "finetune" not in entry
+             and entry.get("backend") != "published" and prompting_like(settings, name, "few_shot")]
     return names[0] if len(names) == 1 else ""
-
-
-def labelling_prompting(settings: dict, teacher: str) -> str:
-    """Return the prompting with which `teacher` answers questions, the first of the form few_shot, "" for none."""
-    return next((name for name in promptings_of(settings, teacher)
-                 if base_of(settings, "promptings", name) == "few_shot"), "")
 
 
 def seed_groups(settings: dict) -> list[list[int]]:
@@ -292,7 +291,7 @@ def _jobs(name, settings):
 def _label_job(root, settings, data):
     """Return the job in which the teacher answers the questions of a data set that have no answer."""
     teacher, dataset = labelling_teacher(settings), data.labels["dataset"]
-    prompting = labelling_prompting(settings, teacher)
+    prompting = prompting_like(settings, teacher, "few_shot")
     given = {name: value for name, value in asked_with(settings, teacher, prompting).items()
              if name not in ("given_answer", "splits")}
     folder, labels = f"labels/{dataset}", {**data.labels, "teacher": teacher}
@@ -336,30 +335,38 @@ def _cells_on(root, settings, tables, data, explained):
     """Yield the (training, evaluation) jobs on one data set; `explained`: {(data set, teacher, prompting): job}."""
     own = data.labels["dataset"]
     for teacher in settings["teachers"]:
-        contrary = explained.get((own, teacher, contrary_prompting(settings, teacher)))
+        beside = {key: explained[own, teacher, name] for key, base in BESIDE.items()
+                  if (name := prompting_like(settings, teacher, base))}
         for method, entry in settings["methods"].items():
             lender = entry.get("rationales_of", "")
             for prompting in promptings_of(settings, teacher, method) if lender != own else []:
                 lent = (tables[lender], explained[lender, teacher, prompting]) if lender else ()
-                yield from _cells(root, settings, data, method, explained[own, teacher, prompting], contrary, lent)
+                yield from _cells(root, settings, data, method, explained[own, teacher, prompting], beside, lent)
     for method in settings["methods"]:
         if not method_of(settings, method).explained:
             yield from _cells(root, settings, data, method)
 
 
-def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
+def _cells(root, settings, data, method, explain=None, beside=None, lent=()):
     """Yield the (training, evaluation) jobs of a method on one set of explanations, or on none.
 
-    `contrary`: the job that explains wrong answers, for methods that read them and for the probes of the evaluation.
-    `lent`: the jobs of the questions and explanations of another data set, for a control that takes its texts there.
+    `beside`: {parameter: the job of further texts of the teacher}, for methods that read them, and those on wrong
+    answers for the probes of the evaluation, too. `lent`: the jobs of the questions and explanations of another data
+    set, for a control that takes its texts there.
     """
     known = method_of(settings, method)
     labels = explain.labels if explain else {**data.labels, "teacher": "-", "prompting": "-"}
     protocol = protocol_of(settings, method)
     labels = labels | ({} if protocol == "fair" else {"protocol": protocol})
     questions = {"questions": f"{root}/{data.folder}/questions.parquet"}
-    texts = {"explanations": f"{root}/{explain.folder}/explanations.parquet"} if explain else {}
-    wrong = {"counterfactuals": f"{root}/{contrary.folder}/explanations.parquet"} if contrary else {}
+    read, probed = ({key: job for key, job in (beside or {}).items() if key in keys}
+                    for keys in (known.beside, SETTINGS[EVALUATION].model_fields))
+
+    def tables(jobs):
+        return {key: f"{root}/{job.folder}/explanations.parquet" for key, job in jobs.items()}
+
+    texts = tables({"explanations": explain} if explain else {})
+    shown = texts if explain and prompting_of(settings, labels["prompting"]).writes else {}
     files = (("other_questions", "questions.parquet"), ("other_explanations", "explanations.parquet"))
     others = {key: f"{root}/{job.folder}/{file}" for (key, file), job in zip(files, lent, strict=False)}
     for student in (name for name in settings["students"] if method in methods_of(settings, name)):
@@ -367,15 +374,15 @@ def _cells(root, settings, data, method, explain=None, contrary=None, lent=()):
             below = f"{explain.folder.partition('/')[2] if explain else data.labels['dataset']}/{method}/{student}"
             below += f"/seeds-{'-'.join(map(str, seeds))}"
             cell = {"labels": {**labels, "method": method, "student": student}, "seeds": seeds}
-            shown = {**cell["labels"], "seeds": ", ".join(map(str, seeds))}
-            needs = tuple(job.folder for job in (data, explain, contrary if known.contrary else None, *lent) if job)
+            named = {**cell["labels"], "seeds": ", ".join(map(str, seeds))}
+            needs = tuple(job.folder for job in (data, explain, *read.values(), *lent) if job)
             train = Job("students", f"students/{below}", known.notebook, {
                 **trained_with(settings, method, student), **questions, **texts, **others,
-                **(wrong if known.contrary else {}), **cell, "output": f"{root}/students/{below}"}, needs, shown)
-            needs = tuple(job.folder for job in (data, explain, contrary, train) if job)
+                **tables(read), **cell, "output": f"{root}/students/{below}"}, needs, named)
+            needs = tuple(job.folder for job in (data, explain, *probed.values(), train) if job)
             evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
-                **evaluated_with(settings, method), **questions, "explanations": "", **texts, **wrong, **cell,
-                "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, shown)
+                **evaluated_with(settings, method), **questions, "explanations": "", **shown, **tables(probed), **cell,
+                "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, named)
             yield train, evaluate
 
 

@@ -21,7 +21,8 @@ def retry_unusable(experiment: Experiment, dry_run: bool = False) -> Iterator[st
         if job.kind != "explanations":
             continue
         parameters, prompting = {**SETTINGS[job.notebook].defaults(), **job.parameters}, prompting_of_job(job)
-        if not PROMPTINGS[prompting].function or parameters["backend"] != "openai":
+        entry = PROMPTINGS[prompting]
+        if not (entry.function and entry.writes) or parameters["backend"] != "openai":
             continue
         try:
             questions = planned_questions(experiment, job, download=False)

@@ -20,12 +20,12 @@ from kdutils.experiments.grid import (
     asked_with,
     base_of,
     compared_by_people,
-    contrary_prompting,
     is_unlabelled,
     labelling_teacher,
     method_of,
     methods_of,
     parameters_of,
+    prompting_like,
     prompting_of,
     promptings_of,
     prompts_of,
@@ -356,12 +356,13 @@ def _cell_faults(settings) -> Iterator[Fault]:
             yield key, "no student learns by it; name it under a student's `methods`"
         teachers = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
         if known.explained and not teachers:
-            teaching = sorted(name for name, prompting in PROMPTINGS.items() if prompting.teaches)
+            teaching = known.promptings or sorted(name for name, prompting in PROMPTINGS.items() if prompting.teaches)
             yield key, f"no teacher has explanations for it; ask one with a prompting such as {', '.join(teaching)}"
-        for teacher in teachers if known.contrary else []:
-            if not contrary_prompting(settings, teacher):
-                yield key, f"it needs explanations of wrong answers; ask teacher '{teacher}' with the prompting " \
-                           "counterfactual, too, or say with `promptings` on which texts to train"
+        for teacher, base in ((teacher, base) for teacher in teachers for base in known.beside.values()):
+            if not prompting_like(settings, teacher, base):
+                what = {"counterfactual": "explanations of wrong answers", "soft_labels": "soft labels"}[base]
+                yield key, f"it needs {what}; ask teacher '{teacher}' with the prompting {base}, too, or say with " \
+                           "`promptings` on which texts to train"
         if base_of(settings, "methods", method) == "shuffled" and "rationales_of" not in settings["methods"][method]:
             for name, entry in settings["datasets"].items():
                 for split in ("train", "dev"):
@@ -396,11 +397,13 @@ def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
     if (backend := getattr(given, "backend", "hf")) not in known.backends:
         yield f"the backend {backend} cannot do it; known are {', '.join(known.backends)}"
     used = [method for method in settings["methods"] if prompting in promptings_of(settings, teacher, method)]
-    if prompting == contrary_prompting(settings, teacher):
+    if prompting == prompting_like(settings, teacher, base):
         used += [method for method in settings["methods"] if promptings_of(settings, teacher, method)
-                 and method_of(settings, method).contrary]
-    if used and "train" not in given.splits:
-        yield f"without the split train in `splits` the method '{used[0]}' has nothing to learn from"
+                 and base in method_of(settings, method).beside.values()]
+    needed = ("train",) if known.writes else ("train", "dev")  # every question of both needs its soft label
+    for split in needed if used else ():
+        if split not in given.splits:
+            yield f"without the split {split} in `splits` the method '{used[0]}' has nothing to learn from"
     for dataset in settings["datasets"]:
         prompts = settings["datasets"][dataset].get("prompts", "")
         yield from _text_faults(prompts_of(settings, dataset), prompts, base, known, given)
@@ -440,7 +443,7 @@ def _people_faults(settings) -> Iterator[Fault]:
     entry = settings["human_study"]
     given = SETTINGS[PEOPLE](**parameters_of(entry, "human_study"))
     compared = compared_by_people(settings)
-    silent = [cell[0] for cell in compared if not method_of(settings, cell[0]).explained]
+    silent = [cell[0] for cell in compared if method_of(settings, cell[0]).explanation is None]
     if not compared:
         yield "human_study", "no student learns by these methods and promptings; there is nothing to show"
         return

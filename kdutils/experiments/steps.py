@@ -21,9 +21,9 @@ TUNING = student.TrainLabelOnly.notebook  # of a teacher that the study fine-tun
 SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     LookAtTheData, teacher.ExplainFewShot, teacher.ExplainCritiqueRevision, teacher.ExplainCounterfactual,
     teacher.ExplainTokens, teacher.ExplainContrastive, teacher.JudgeExplanations,
-    teacher.LabelQuestions, student.TrainLabelOnly,
+    teacher.LabelQuestions, teacher.ExplainSoftLabels, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    student.TrainTokenKl,
+    student.TrainSoftLabel, student.TrainSoftMultitask, student.TrainTokenKl,
     EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AnalyseErrors, AskAStudent,
     MakeMiniModels)}

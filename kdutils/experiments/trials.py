@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kdutils.data.tables import read_explanations
 from kdutils.errors import StudyError
 from kdutils.experiments.cost import planned_questions, prompting_of_job
+from kdutils.experiments.grid import BESIDE
 from kdutils.experiments.steps import EVALUATION, SETTINGS
 from kdutils.hub import locate_model
 from kdutils.runs import project_path
@@ -106,7 +107,7 @@ def _explained(experiment, training, questions, texts):
     """
     makers = {f"{job.parameters['output']}/explanations.parquet": job for job in experiment.jobs
               if job.kind == "explanations"}
-    paths = [training.parameters[name] for name in ("explanations", "counterfactuals") if name in training.parameters]
+    paths = [training.parameters[name] for name in ("explanations", *BESIDE) if name in training.parameters]
     texts.update({path: _texts(makers[path], path, questions) for path in paths if path not in texts})
     tables = [texts[path] for path in paths]
     if all(table is not None for table in tables):
@@ -114,7 +115,8 @@ def _explained(experiment, training, questions, texts):
     given = {**SETTINGS[makers[paths[0]].notebook].defaults(), **makers[paths[0]].parameters}
     length = given["k"] if "k" in given else given.get("max_revision_tokens", given["max_new_tokens"]) // 2
     text = " ".join(["because"] * length)
-    return {item["id"]: Explained(text, {choice: text for choice in item["choices"] if choice != item["answer"]})
+    return {item["id"]: Explained(text, {choice: text for choice in item["choices"] if choice != item["answer"]},
+                                  soft={choice: 1 / len(item["choices"]) for choice in item["choices"]})
             for item in questions.to_dict("records")}
 
 

@@ -105,7 +105,8 @@ def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False,
     the token to write at decoder position i. Causal: `input_ids` are source and target as one text, and
     ``labels[:, i]`` is the token after position i; the labels are already moved, a loss must not move them again.
     Sources, target prefixes and padding have the label IGNORED. Padding is known by the lengths, so an end token counts
-    even where it is also the padding token. For ChoiceRows see pad_choices, for SharedRows (and `blocks`) pad_shared.
+    even where it is also the padding token. `weight`, (rows,), is there only if a row has another weight than 1. For
+    ChoiceRows see pad_choices, for SharedRows (and `blocks`) pad_shared.
     """
     import torch
 
@@ -114,15 +115,23 @@ def pad_chunk(rows: list, pad: int, start: int | None, causal: bool = False,
     if isinstance(rows[0], SharedRows):
         return pad_shared(rows, pad, blocks)
     labels = [[IGNORED] * row.given + row.target[row.given:] for row in rows]
-    task = torch.tensor([row.task for row in rows])
+    kinds = {"task": torch.tensor([row.task for row in rows]),
+             **weights_unless_one("weight", [row.weight for row in rows])}
     if causal:
         labels = [[IGNORED] * (len(row.source) - 1) + known + [IGNORED]
                   for row, known in zip(rows, labels, strict=True)]
         return {**pad_inputs([row.source + row.target for row in rows], pad), "labels": padded(labels, IGNORED),
-                "task": task}
+                **kinds}
     return {**pad_inputs([row.source for row in rows], pad),
             "decoder_input_ids": padded([[start, *row.target[:-1]] for row in rows], pad),
-            "labels": padded(labels, IGNORED), "task": task}
+            "labels": padded(labels, IGNORED), **kinds}
+
+
+def weights_unless_one(name: str, weights: list[float]) -> dict[str, torch.Tensor]:
+    """Return {name: the weights, float64}; {} if all are 1, so that nothing is multiplied by them."""
+    import torch
+
+    return {} if all(weight == 1 for weight in weights) else {name: torch.tensor(weights, dtype=torch.float64)}
 
 
 def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[str, torch.Tensor]:
@@ -130,7 +139,8 @@ def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[s
 
     `input_ids`, `position_ids`: (sequences, length). `attention_mask`, (sequences, 1, length, length): which place
     (third index) sees which (last index); a place of padding sees itself alone, because a softmax over nothing has no
-    value. `places`, `tokens`, `of`, (counted tokens,): see loss.add_places; a place may be counted for several rows.
+    value. `places`, `tokens`, `of`, `weights`, (counted tokens,): see loss.add_places; a place may be counted for
+    several rows.
 
     `blocks`: for a model with attention.attend. The sequences follow each other as one, without padding: `input_ids`
     and `position_ids` are (1, tokens), and `block_places`, (tokens,), are the places of the tokens in the flattened
@@ -141,7 +151,7 @@ def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[s
     bins = packed(rows)
     sizes = [sum(len(row.ids) for row in one) for one in bins]
     length = max(sizes)
-    ids, depths, ends, counted, first = [], [], [], [], 0
+    ids, depths, ends, counted, weights, first = [], [], [], [], [], 0
     for one, size in zip(bins, sizes, strict=True):
         ids.append([token for row in one for token in row.ids])
         depths.append([depth for row in one for depth in row.depths])
@@ -149,6 +159,7 @@ def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[s
         for row in one:
             own += [before + end for end in row.ends]
             counted += [(first + before + place, token, task) for place, token, task in row.counted]
+            weights += row.weights
             before += len(row.ids)
         ends.append(own + list(range(before + 1, length + 1)))
         first += size if blocks else length
@@ -156,7 +167,7 @@ def pad_shared(rows: list[SharedRows], pad: int, blocks: bool = False) -> dict[s
     at = torch.arange(length)
     sees = (at[None, :] <= at[:, None]) & (at[:, None] < torch.tensor(ends)[:, None, :])
     tensors = {"input_ids": padded(ids, pad), "position_ids": padded(depths, 0), "attention_mask": sees[:, None],
-               "places": places, "tokens": tokens, "of": tasks}
+               "places": places, "tokens": tokens, "of": tasks, **weights_unless_one("weights", weights)}
     if blocks:
         kept = (at < torch.tensor(sizes)[:, None]).flatten().nonzero()[:, 0]
         tensors |= {name: tensors[name].flatten()[None, kept] for name in ("input_ids", "position_ids")}

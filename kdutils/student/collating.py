@@ -71,12 +71,13 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
     """Return (entries, cuts): the rows of each question as token ids, and how many texts were cut.
 
     `items`: records of tables.QUESTIONS; `explained`: {question id: see methods.as_explained}. An entry is a list of
-    TokenRows, with a tuple of them where a task has alternatives; for a classifier it is a list of one ChoiceRow.
+    TokenRows, with a tuple of them where a task has alternatives (methods.Task.together: none); for a classifier it is
+    a list of one ChoiceRow.
     `cuts` counts the cut ``sources`` and ``targets``. A cut text keeps its end token, a tag at the end of a source, and
     an answer at the end of a target: what is before them is cut.
 
-    Raises StudyError for an answer that does not fit, because a student could never write it, and for a row longer
-    than the model's context.
+    Raises StudyError for an answer that does not fit, because a student could never write it, for another choice of a
+    soft label that does not, and for a row longer than the model's context.
     """
     for name, limit in (("max_source_tokens", row_format.max_source), ("max_target_tokens", row_format.max_target)):
         if limit < 8:
@@ -88,6 +89,7 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
     tasks = tasks_of(method, parameters)
     numbers = {task.name: number for number, task in enumerate(tasks)}
     concluding = {task.name for task in tasks if task.concludes}
+    together = {numbers[task.name] for task in tasks if task.together}
     says = format_conclusion if concluding else format_answer
     if row_format.tag in LAYOUTS:
         says = taught_method(method, row_format.tag).says
@@ -106,13 +108,15 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
             too_long = len(target) > row_format.max_target
             cuts["targets"] += too_long
             tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and too_long else 1
+            tail = len(target) if numbers[row.task] in together else tail
             _check_answer(tail, row_format.max_target, item)
             source = cut_source(tokenizer, row.source, source, row_format.max_source)
             target = cut(target, row_format.max_target, tail)
             _check_context(len(source), len(target), row_format, item)
             of_task.setdefault(row.task, []).append(TokenRow(
-                numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail)))
-        entries.append([same[0] if len(same) == 1 else tuple(same) for same in of_task.values()])
+                numbers[row.task], source, target, min(given.get(row, 0), len(target) - tail), row.weight))
+        entries.append([one for same in of_task.values() for one in (
+            same if len(same) == 1 or same[0].task in together else [tuple(same)])])
     return (_padded_targets(entries, tokenizer.pad_token_id) if row_format.padding_loss else entries), cuts
 
 

@@ -25,14 +25,17 @@ Softened = Callable[[slice, torch.Tensor, torch.Tensor, torch.Tensor], tuple[tor
 
 def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor], scale: torch.Tensor,
               targets_of: Callable | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (Σ over the counted tokens of scale[task] · −log p, for backward; Σ −log p of each task, (tasks,)).
+    """Return (Σ over the counted tokens of scale[task] · r · −log p, for backward; Σ r · −log p per task, (tasks,)).
 
-    `chunk`: the tensors of pad_chunk. `scale`, (tasks,): w_t / N_t of each task; then the first values of all chunks of
-    a step add up to the loss of the step. A question of a classifier counts as one token. The sums are float64.
-    ``targets_of(chunk)`` returns the distilling.Targets whose loss takes the place of −log p.
+    r is the weight of a token's row, usually 1. `chunk`: the tensors of pad_chunk. `scale`, (tasks,): w_t / N_t of each
+    task; then the first values of all chunks of a step add up to the loss of the step. A question of a classifier
+    counts as one token. The sums are float64. ``targets_of(chunk)`` returns the distilling.Targets whose loss takes the
+    place of −log p.
     """
     chunk = add_places(chunk)
-    weights, head = scale[chunk["of"]], last_layer(model, chunk)
+    weights, head, of_rows = scale[chunk["of"]], last_layer(model, chunk), chunk.get("weights")
+    if of_rows is not None:
+        weights = weights * of_rows.to(weights)
     targets = targets_of(chunk) if targets_of else None
     if "choices" in chunk:
         losses = choice_losses(model, chunk)
@@ -46,11 +49,14 @@ def step_loss(model: torch.nn.Module, chunk: dict[str, torch.Tensor], scale: tor
         losses = targets.mixed(logits, losses) if targets else losses
         total = (losses * weights.to(losses.dtype)).sum()
     sums = torch.zeros(len(scale), dtype=torch.float64, device=losses.device)
-    return total, sums.index_add(0, chunk["of"], losses.detach().double())
+    losses = losses.detach().double()
+    return total, sums.index_add(0, chunk["of"], losses if of_rows is None else losses * of_rows)
 
 
 def add_places(chunk: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Add to a chunk the counted tokens, their places in the flattened sequences and their tasks, (counted tokens,).
+
+    If its rows have weights, `weights` has that of the row of each token.
 
     This is done before the chunk goes to the GPU: counting there would make the processor wait.
     """
@@ -60,7 +66,7 @@ def add_places(chunk: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {**chunk, "of": chunk["task"]}
     rows, columns = (chunk["labels"] != IGNORED).nonzero(as_tuple=True)
     return {**chunk, "places": rows * chunk["labels"].shape[1] + columns, "tokens": chunk["labels"][rows, columns],
-            "of": chunk["task"][rows]}
+            "of": chunk["task"][rows], **({"weights": chunk["weight"][rows]} if "weight" in chunk else {})}
 
 
 class HeadLoss(torch.autograd.Function):
@@ -197,7 +203,9 @@ def _forward_of(module, function):
 
 
 def dev_losses(model: torch.nn.Module, rows: Sequence, tasks: int, *how: object) -> list[float]:
-    """Return, for each of `tasks` (their number), the mean −log p per counted target token; `how` as of loss_sums."""
+    """Return, for each of `tasks` (their number), the mean −log p per counted target token, with the weights of
+    the rows; `how` as of loss_sums.
+    """
     sums = loss_sums(model, rows, tasks, *how).tolist()
     return [total / max(1, count) for total, count in zip(sums, counted_tokens(rows, tasks), strict=True)]
 
@@ -207,7 +215,8 @@ def loss_sums(model: torch.nn.Module, rows: Sequence, tasks: int, token_budget: 
               device: torch.device | str, targets_of: Callable | None = None) -> torch.Tensor:
     """Return Σ −log p of the counted target tokens of `rows` for each of `tasks` (their number), float64, (tasks,).
 
-    `rows`: TokenRows, ChoiceRows or SharedRows. `pad`, `start`: see chunks.pad_chunk. `targets_of`: see step_loss.
+    Each is multiplied by the weight of its row. `rows`: TokenRows, ChoiceRows or SharedRows. `pad`, `start`: see
+    chunks.pad_chunk. `targets_of`: see step_loss.
     """
     causal = model_kind(model) == "causal"
     sums = torch.zeros(tasks, dtype=torch.float64, device=device)

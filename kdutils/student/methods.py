@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right, parse_answer
 from kdutils.data.questions import format_choices, format_question
-from kdutils.data.tables import learnt_stage
+from kdutils.data.tables import CHOICE, learnt_stage
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -47,25 +47,29 @@ class Row:
     """One pair of texts to learn from; `task` names its term of the loss.
 
     The decoder is forced through `target_prefix` before it writes the target; the prefix does not count in the loss.
-    Rows of one question and one task are alternatives: one of them is drawn per epoch (collating.EpochRows).
+    Rows of one question and one task are alternatives: one of them is drawn per epoch (collating.EpochRows). Where the
+    task keeps them together (Task.together), each counts with its `weight`; these add up to 1 over a question.
     """
 
     task: str
     source: str
     target: str
     target_prefix: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Explained:
     """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}.
 
-    `more`: further samples of the rationale, if the teacher wrote several.
+    `more`: further samples of the rationale, if the teacher wrote several. `soft`: {choice: the teacher's probability
+    of it}, {} if it gave none.
     """
 
     rationale: str | None = None
     counterfactuals: dict[str, str] = field(default_factory=dict)
     more: tuple[str, ...] = ()
+    soft: dict[str, float] = field(default_factory=dict)
 
     @property
     def rationales(self) -> tuple[str, ...]:
@@ -75,12 +79,13 @@ class Explained:
 
 @dataclass(frozen=True)
 class Task:
-    """One term of the loss. ``texts(item, explained)`` returns [(source, target, target prefix)] of its rows.
+    """One term of the loss. ``texts(item, explained)`` returns [(source, target, target prefix, weight)] of its rows.
 
     Its sources do not hold the tag, which is the task's name unless `tag` says another one. `concludes`: its targets
     end with the answer. A target that is too long is then cut before that sentence. `written`: the task of
     protocols.LAYOUTS whose texts it has in a published layout, "" for its name. `follows`: it learns to follow the
-    explanations of wrong answers; ``follows(item, explained)`` returns these as [(answer, text)].
+    explanations of wrong answers; ``follows(item, explained)`` returns these as [(answer, text)]. `together`: all rows
+    of a question count, each with its weight; else one of them is drawn per epoch.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Task:
     tag: str | None = None
     written: str = ""
     follows: Callable[[dict, Explained], list[tuple[str, str]]] | None = None
+    together: bool = False
 
     def rows(self, item: dict, explained: Explained, place: str) -> list[Row]:
         """Return the Rows of one question, with the tag at `place` (one of TAG_PLACES), or in a published layout."""
@@ -116,8 +122,9 @@ class Method:
     - `answer`: the tag that asks a trained student for the answer.
     - `explanation`: the tag that asks for the explanation; None where none is learnt. Where both tags are the same, one
       text holds answer and explanation, the explanation first if `explains_first`.
-    - `explained`: whether the method reads explanations. `contrary`: whether it also reads explanations of wrong
-      answers.
+    - `explained`: whether the method reads what a teacher wrote. `promptings`: the promptings (choices.PROMPTINGS) that
+      it learns from, () for all that teach. `beside`: {parameter of its notebook: the prompting} of the tables of the
+      same teacher that it reads besides, such as explanations of wrong answers.
     - `tag`: where a student was taught to read the tag, one of TAG_PLACES, or a layout of protocols.LAYOUTS; see
       taught_method().
     - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
@@ -130,7 +137,8 @@ class Method:
     explanation: str | None = None
     explains_first: bool = False
     explained: bool = True
-    contrary: bool = False
+    promptings: tuple[str, ...] = ()
+    beside: dict[str, str] = field(default_factory=dict)
     control_of: str = ""
     control: Callable | None = None
     tag: str = "before"
@@ -194,6 +202,34 @@ def predict(item: dict, explained: Explained) -> list[tuple]:
     return [(format_source(item), format_answer(item["answer"]))]
 
 
+def predict_softly(item: dict, explained: Explained, hard: float) -> list[tuple]:
+    """From the question to each choice, with the teacher's probability of it as the weight of the row (soft_label).
+
+    With q(c) the probability of choice c, and the Kronecker delta of c and the gold answer, the weight is ::
+
+        r(c) = (1 − hard) · q(c) + hard · δ(c, gold)
+
+    and the loss of a step is Σ over questions and choices of r(c) · −log p(c) / Σ r(c) · |c|, where log p(c) is summed
+    over the |c| target tokens of the choice. A one-hot r is label_only. Rows of weight 0 are left out.
+
+    This is knowledge distillation (Hinton et al. 2015, section 2: cross-entropy with the soft targets, and a weighted
+    mean with that of the right label) at the level of sequences (Kim and Rush 2016, section 3.2), where the sum over
+    all sequences is over the choices alone. It differs from Hinton et al. in two ways. The student's p is that of a
+    text among all texts and has no temperature, for it has to write the answer. So there is no factor T² either: that
+    one makes up for gradients that a temperature of the student divides by T², and the teacher's alone does not.
+
+    Raises StudyError for a question without choices, or without a soft label for them.
+    """
+    key, choices, soft = item["id"], list(item["choices"]), explained.soft
+    if not choices:
+        raise StudyError(f"question {key!r} has no choices, so it has no soft labels; use label_only for this data set")
+    if set(soft) != set(choices):
+        raise StudyError(f"question {key!r}: {'soft labels of other choices' if soft else 'no soft labels'}; ask the "
+                         "teacher with the prompting soft_labels, for the splits train and dev")
+    weights = {choice: (1 - hard) * soft[choice] + hard * (choice == item["answer"]) for choice in choices}
+    return [(format_source(item), format_answer(choice), "", weight) for choice, weight in weights.items() if weight]
+
+
 def explain(item: dict, explained: Explained) -> list[tuple]:
     """From the question to the explanation (the second task of multitask): a row for each sample of it."""
     return [(format_source(item), rationale) for rationale in explained.rationales]
@@ -238,6 +274,16 @@ def follow_rationale(item: dict, explained: Explained, style: str, follows: Call
 
 def label_only(parameters: dict) -> list[Task]:
     return [Task("predict", 1.0, predict, written="label_only")]
+
+
+def soft_label(parameters: dict) -> list[Task]:
+    texts = partial(predict_softly, hard=share(parameters, "hard", 0.0))
+    return [Task("predict", 1.0, texts, written="soft_label", together=True)]
+
+
+def soft_multitask(parameters: dict) -> list[Task]:
+    alpha = share(parameters, "alpha")
+    return [*(replace(task, weight=alpha) for task in soft_label(parameters)), Task("explain", 1 - alpha, explain)]
 
 
 def standard(parameters: dict) -> list[Task]:
@@ -327,27 +373,31 @@ def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explain
                             for item in items if explained[item["id"]].rationale}}
 
 
+CONTRARY = {"counterfactuals": "counterfactual"}
 METHODS = {
     "label_only": Method("10_train_label_only", label_only, "predict", explained=False),
     "standard": Method("11_train_standard", standard, "predict", "predict"),
     "multitask": Method("12_train_multitask", multitask, "predict", "explain"),
     "counterfactual": Method("13_train_counterfactual", counterfactual, "factual", "factual", explains_first=True,
-                             contrary=True),
-    "combined": Method("14_train_combined", combined, "predict", "explain", contrary=True),
+                             beside=CONTRARY),
+    "combined": Method("14_train_combined", combined, "predict", "explain", beside=CONTRARY),
     "token_rationale": Method("15_train_token_rationale", token_rationale, "predict", "tokens"),
     "shuffled": Method("16_train_shuffled", multitask, "predict", "explain", control_of="multitask",
                        control=exchange_rationales),
     "random_tokens": Method("17_train_random_tokens", token_rationale, "predict", "tokens",
                             control_of="token_rationale", control=draw_words),
     "untagged": Method("18_train_untagged", partial(counterfactual, tag=""), "", "", explains_first=True,
-                       contrary=True, control_of="counterfactual"),
+                       beside=CONTRARY, control_of="counterfactual"),
+    "soft_label": Method("19_train_soft_label", soft_label, "predict", promptings=("soft_labels",)),
+    "soft_multitask": Method("20_train_soft_multitask", soft_multitask, "predict", "explain",
+                             beside={"soft_labels": "soft_labels"}),
     "token_kl": Method("24_train_token_kl", token_kl, "predict", "explain"),
 }
 
 
-def share(parameters: dict, name: str) -> float:
+def share(parameters: dict, name: str, default: float = 0.5) -> float:
     """Return a weight from `parameters`; 0.5 if it is not given (arXiv 2504.16056). StudyError outside of 0 to 1."""
-    value = parameters.get(name, 0.5)
+    value = parameters.get(name, default)
     if not 0 <= value <= 1:
         raise StudyError(f"{name}: {value} is not between 0 and 1")
     return value
@@ -423,38 +473,42 @@ def as_explained(explained: Explained | str | None) -> Explained:
 # From the tables
 
 def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
-                 counterfactuals: pd.DataFrame | None = None) -> dict[str, Explained]:
+                 *beside: pd.DataFrame) -> dict[str, Explained]:
     """Return {question id: Explained} for every question.
 
-    `explanations`, `counterfactuals`: frames of tables.EXPLANATIONS; `questions`: a frame of tables.QUESTIONS.
+    `explanations`: a frame of tables.EXPLANATIONS; `beside`: further ones, of other promptings (Method.beside);
+    `questions`: a frame of tables.QUESTIONS.
 
     - Rationales are the usable texts of tables.learnt_stage. A text for another answer than the right one is none: of
       a teacher that found the answers itself, only the right ones are kept (as in Fine-tune-CoT, Ho et al. 2023,
       section 3, and SCoTD, Li et al. 2023, section 2). Equal samples count once.
-    - Counterfactuals are the usable texts of the stage ``counterfactual``, of both tables, for a wrong answer; where a
+    - Counterfactuals are the usable texts of the stage ``counterfactual``, of all tables, for a wrong answer; where a
       question has choices, the answer is one of them.
+    - Soft labels are the probabilities of the stage ``choice``, of all tables.
     """
     items = {item["id"]: item for item in questions.to_dict("records")}
     rationales = {key: [] for key in items}
     for row in _usable(learnt_stage(explanations), items):
         if row["answer"] == items[row["id"]]["answer"] and row["text"] not in rationales[row["id"]]:
             rationales[row["id"]].append(row["text"])
-    wrong = {key: {} for key in items}
-    for table in (explanations, counterfactuals):
-        if table is None:
-            continue
+    wrong, soft = {key: {} for key in items}, {key: {} for key in items}
+    for table in (explanations, *beside):
+        for row in _usable(table[table["stage"] == CHOICE], items, "probability"):
+            soft[row["id"]][row["answer"]] = row["probability"]
         for row in _usable(table[table["stage"] == "counterfactual"], items):
             item = items[row["id"]]
             is_choice = row["answer"] in item["choices"] or not len(item["choices"])
             if is_choice and not is_right(row["answer"], item["answer"], item["choices"]):
                 wrong[row["id"]][row["answer"]] = row["text"]
-    return {key: Explained(texts[0] if texts else None, wrong[key], tuple(texts[1:]))
+    return {key: Explained(texts[0] if texts else None, wrong[key], tuple(texts[1:]), soft[key])
             for key, texts in rationales.items()}
 
 
-def _usable(table, items):
-    usable = table[table["text"].notna() & table["id"].isin(list(items))]
-    return usable[["id", "answer", "text"]].to_dict("records")
+def _usable(table, items, what="text"):
+    if not len(table):  # a table of an earlier version may lack the column
+        return []
+    usable = table[table[what].notna() & table["id"].isin(list(items))]
+    return usable[["id", "answer", what]].to_dict("records")
 
 
 def train_texts(explanations: pd.DataFrame, questions: pd.DataFrame) -> list[str]:

@@ -13,13 +13,14 @@ class TokenRow:
     """A Row as token ids; `task` is the number of its task in the method's order.
 
     `target`: the ids of target prefix and target, end token included. The first `given` ids are the prefix, which does
-    not count in the loss.
+    not count in the loss. `weight`: see methods.Row.
     """
 
     task: int
     source: list[int]
     target: list[int]
     given: int = 0
+    weight: float = 1.0
 
     @property
     def counted(self) -> int:
@@ -41,6 +42,7 @@ class ChoiceRow:
     gold: int
     counted = 1
     given = 0
+    weight = 1.0
 
     @property
     def source(self) -> list[int]:
@@ -63,7 +65,8 @@ class SharedRows:
     (The last token of a row is only predicted, so it is not among the inputs.)
 
     `ids`, `depths`, `ends`: one number per place. `counted`: (place, next token, task) of every target token that
-    counts in the loss; a place may stand there more than once, because rows part behind it.
+    counts in the loss; a place may stand there more than once, because rows part behind it. `weights`: the weight of
+    the row of each of them.
     """
 
     rows: list[TokenRow]
@@ -71,6 +74,7 @@ class SharedRows:
     depths: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     counted: list[tuple[int, int, int]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         path, last = [], []  # the places of the row before, and its tokens
@@ -87,6 +91,7 @@ class SharedRows:
             self.ends += [0] * len(new)
             first, last = len(row.source) - 1, text[:-1]
             self.counted += [(path[first + at], row.target[at], row.task) for at in range(row.given, len(row.target))]
+            self.weights += [row.weight] * row.counted
         for place in path:
             self.ends[place] = len(self.ids)
 
@@ -96,11 +101,14 @@ class SharedRows:
         return self.ids
 
 
-def counted_tokens(rows: Iterable[TokenRow | ChoiceRow | SharedRows], tasks: int) -> list[int]:
-    """Return how many target tokens of each of `tasks` (their number) count in the loss of `rows`."""
+def counted_tokens(rows: Iterable[TokenRow | ChoiceRow | SharedRows], tasks: int) -> list[float]:
+    """Return how many target tokens of each of `tasks` (their number) count in the loss of `rows`.
+
+    A token counts as much as the weight of its row.
+    """
     counts = [0] * tasks
     for row in single_rows(rows):
-        counts[row.task] += row.counted
+        counts[row.task] += row.counted if row.weight == 1 else row.weight * row.counted
     return counts
 
 

@@ -23,6 +23,7 @@ from kdutils.student.methods import TAG_PLACES
 from kdutils.student.models import KINDS
 from kdutils.student.protocols import LAYOUTS
 
+SOFT_LABELS = "kdutils/mini/example/soft_labels/explanations.parquet"
 Architecture = Literal["", *KINDS]
 Read = Annotated[int, Field(ge=8, le=1_000_000)]  # tokens of a text: fewer hold no question
 Epochs = Annotated[float, Field(gt=0, le=100_000)]
@@ -235,6 +236,27 @@ class TrainRandomTokens(TrainOnExplanations):
     k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="maximum number of words")
     labels: dict = of_grid({"dataset": "mini", "method": "random_tokens"}, "cell of the grid")
     output: str = of_grid("outputs/explore/17_train_random_tokens", "folder of this run")
+
+
+class TrainSoftLabel(TrainOnExplanations):
+    """The probabilities that the teacher gives to the choices (Hinton et al. 2015)."""
+
+    notebook: ClassVar[str] = "19_train_soft_label"
+    explanations: Text = of_grid(SOFT_LABELS, "table of soft labels")
+    hard: Share = Field(0.0, description="share of the right answer; the probabilities of the teacher have the rest")
+    labels: dict = of_grid({"dataset": "mini", "method": "soft_label"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/19_train_soft_label", "folder of this run")
+
+
+class TrainSoftMultitask(TrainOnExplanations):
+    """Soft labels and explanations as two tasks."""
+
+    notebook: ClassVar[str] = "20_train_soft_multitask"
+    soft_labels: Text = of_grid(SOFT_LABELS, "table of soft labels")
+    alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
+    hard: Share = Field(0.0, description="share of the right answer; the probabilities of the teacher have the rest")
+    labels: dict = of_grid({"dataset": "mini", "method": "soft_multitask"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/20_train_soft_multitask", "folder of this run")
 
 
 class TrainUntagged(TrainOnCounterfactuals):

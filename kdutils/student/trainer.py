@@ -2,8 +2,9 @@
 
 Loss of a step, with weights w_t and N_t counted target tokens of task t in the whole step::
 
-    L = Σ_t  w_t / N_t · Σ_{tokens of task t}  −log p(token)
+    L = Σ_t  w_t / N_t · Σ_{tokens of task t}  r · −log p(token)
 
+r is the weight of the token's row: 1, except for soft labels (methods.predict_softly); each token counts as r in N_t.
 N_t is counted over the whole step and all processes before any chunk runs. So the loss and its gradient do not depend
 on how the step is cut. If a chunk does not fit in memory, the token budget is halved and the step starts again; the
 step itself never becomes smaller. With a teacher (distilling.Distilled), its loss of a token takes the place of

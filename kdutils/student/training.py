@@ -125,8 +125,9 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
 
     `explained`: what select_explanations returned. The table has a row per task: the counted target tokens, the sum and
     mean of −log p, the weight and the weighted mean, all computed row by row from the probabilities. With a teacher,
-    the sums of −log p and of T² · KL come first, and their mixture takes the place of −log p. `total` is the sum of the
-    last column. The trainer's loss comes from the trainer's own functions, for the same rows in one padded
+    the sums of −log p and of T² · KL come first, and their mixture takes the place of −log p. For soft labels it has a
+    row per choice, with its probability, and the last column is the choice's part of the weighted mean. `total` is the
+    sum of the last column. The trainer's loss comes from the trainer's own functions, for the same rows in one padded
     chunk. Of alternatives (wrong answers) those of the first epoch are used.
     """
     import pandas as pd
@@ -144,6 +145,8 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, [item], explained,
                                RowFormat(512, 512, kind, model_context(model), recipe.tag))
     rows, table = EpochRows(entries, [item["id"]], recipe.seed)[0], []
+    together = any(task.together for task in tasks_of(recipe.method, recipe.parameters))
+    tokens = [sum(row.weight * row.counted for row in rows if row.task == task) for task in range(len(weights))]
     for row in rows:
         with torch.no_grad():
             total, parts = -_log_probabilities(model, row, kind).sum().item(), {}
@@ -152,8 +155,9 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
                 parts = {"sum of −log p": total, "sum of T² · KL": soft}
                 total = teacher.hard[row.task] * total + (1 - teacher.hard[row.task]) * soft
         name, weight = list(weights.items())[row.task]
-        table.append({"task": name, "target tokens": row.counted, **parts, "sum": total, "mean": total / row.counted,
-                      "weight": weight, "weight · mean": weight * total / row.counted})
+        table.append({"task": name, **({"probability": row.weight} if together else {}), "target tokens": row.counted,
+                      **parts, "sum": total, "mean": total / row.counted, "weight": weight,
+                      "weight · mean": weight * row.weight * total / tokens[row.task]})
     losses = dev_losses(model, rows, len(weights), 10**6, model.config.pad_token_id, _start(model), "cpu",
                         teacher and teacher.targets_of)
     loss = sum(loss * weight for loss, weight in zip(losses, weights.values(), strict=True))

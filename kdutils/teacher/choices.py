@@ -22,13 +22,15 @@ class Prompting:
 
     `notebook`: the notebook that makes them. `function`: the function in explaining.py that asks a teacher, "" where
     no teacher is asked. `prompt_files`: the files it needs per data set (prompts/<data set>/<file>.txt). `teaches`:
-    whether a student can learn from its explanations alone. `backends`: the backends that can do it.
+    whether every method that reads explanations can learn from its texts. `writes`: whether a teacher writes texts for
+    it; otherwise it gives probabilities. `backends`: the backends that can do it.
     """
 
     notebook: str
     function: str = ""
     prompt_files: tuple[str, ...] = ()
     teaches: bool = True
+    writes: bool = True
     backends: tuple[str, ...] = BACKENDS
 
 
@@ -39,4 +41,6 @@ PROMPTINGS = {
     "counterfactual": Prompting("04_explain_counterfactual", "counterfactual", ("few_shot",), teaches=False),
     "tokens": Prompting("05_explain_tokens", backends=("hf",)),
     "contrastive": Prompting("06_explain_contrastive", "contrastive", ("few_shot",), backends=("hf",)),
+    "soft_labels": Prompting("09_score_the_choices", "soft_labels", ("few_shot",), teaches=False, writes=False,
+                             backends=("hf", "openai")),
 }

@@ -57,5 +57,13 @@ class Teacher(Protocol):
                  progress: Progress | None = None, keep: Keep | None = None) -> list[Completion]:
         """Return one Completion per prompt, decoded in contrast to the prompt beside it in `against`."""
 
+    def score(self, prompts: list[str], continuations: list[str], progress: Progress | None = None,
+              keep: Keep | None = None) -> list[Completion]:
+        """Return log p of the tokens of a text behind each prompt, as the JSON list that is a Completion's text.
+
+        `prompts` differ from each other. Where a chat template or an encoder ends the prompt, the text begins without
+        its spaces.
+        """
+
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return the number of tokens of each prompt, for an estimate of the cost."""

@@ -26,6 +26,7 @@ from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
 from kdutils.teacher.cleaning import Cleaned, clean, preamble_end
 from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
+from kdutils.teacher.soft_labels import choices_table
 from kdutils.teacher.thinking import without_thinking
 
 if TYPE_CHECKING:
@@ -216,6 +217,23 @@ def contrastive_prompts(questions: pd.DataFrame, dataset: str, seed: int, agains
     answers = prompts.wrong_answers(questions, 1, seed)["answer"] if against == "wrong" else [""] * len(questions)
     return (prompts.few_shot_prompts(questions, dataset, seed),
             prompts.few_shot_prompts(questions, dataset, seed, answers=answers))
+
+
+def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
+                progress: Progress | None = None) -> pd.DataFrame:
+    """Return the teacher's probability of each choice: a row of the stage ``choice`` per question and choice.
+
+    The prompt is the few-shot prompt up to "The answer is". Of each choice, log p of all that follows there in a prompt
+    that gives it as the answer is summed over the tokens, full stop included: without it, a choice that begins another
+    one would have its probability, too. See soft_labels.choice_probabilities for the rest.
+    """
+    rows, dataset, seed = prompts.each_choice(questions), prompts.prompts_named(parameters), parameters["seed"]
+    asked = prompts.few_shot_prompts(rows, dataset, seed, given_answer=False)
+    behind = [whole[len(start):] for start, whole in zip(asked, prompts.few_shot_prompts(rows, dataset, seed),
+                                                         strict=True)]
+    done = _ask(lambda some: teacher.score([asked[row] for row in some], [behind[row] for row in some], progress),
+                rows, asked, parameters.get("leave_out_too_long", False))
+    return choices_table(rows, done, parameters["choice_temperature"])
 
 
 # The function of each prompting that asks a teacher.

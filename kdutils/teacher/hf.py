@@ -1,10 +1,12 @@
 """The backend ``hf``: a model of transformers as teacher, from a folder or the Hub."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, partial
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,6 +168,34 @@ class HfTeacher:
 
     contrast = contrast
 
+    def score(self, prompts: list[str], continuations: list[str], progress: Progress | None = None,
+              keep: Keep | None = None) -> list[Completion]:
+        """Return log p of the tokens of a text behind each prompt (see completion.Teacher)."""
+        texts, encoded, forced = [(prompt,) for prompt in prompts], {}, {}
+        for text, (before, behind) in zip(texts, self._split(prompts, continuations), strict=True):
+            encoded[text], forced[text] = (before,), behind
+        most = max(map(len, forced.values()), default=1)
+        self._check_lengths(texts, encoded, most)
+        done = self._run(_Scoring(self, encoded, Decoding(most), forced), texts, progress, keep)
+        return [done[text] for text in texts]
+
+    def _split(self, prompts, continuations):
+        """Return (token ids of the prompt, token ids of the text behind it) of each prompt.
+
+        A causal model reads both as one text, because tokenizers treat the space between them in different ways.
+        """
+        rows = self._encode(prompts)
+        if self.config.is_encoder_decoder:
+            texts = [text.lstrip() for text in continuations]
+            return list(zip(rows, self.tokenizer(text_target=texts, add_special_tokens=False)["input_ids"] if texts
+                            else [], strict=True))
+        if self.chat:
+            prompts, continuations = [self.in_chat(one) for one in prompts], [text.lstrip() for text in continuations]
+        texts = [prompt + text for prompt, text in zip(prompts, continuations, strict=True)]
+        wholes = self.tokenizer(texts, add_special_tokens=not self.chat)["input_ids"] if texts else []
+        shared = [len(commonprefix(both)) for both in zip(rows, wholes, strict=True)]
+        return [(whole[:same], whole[same:]) for whole, same in zip(wholes, shared, strict=True)]
+
     def write(self, texts: list[tuple[str, ...]], decoding: Decoding,
               score: "Callable[[torch.Tensor], torch.Tensor]", progress: Progress | None = None,
               keep: Keep | None = None) -> dict[tuple[str, ...], Completion]:
@@ -180,8 +210,12 @@ class HfTeacher:
         columns = [self._encode(column) for column in zip(*counts, strict=True)]
         encoded = dict(zip(counts, zip(*columns, strict=True), strict=True))
         self._check_lengths(texts, encoded, decoding.max_new_tokens)
+        return self._run(_Call(self, encoded, decoding, score), texts, progress, keep)
+
+    def _run(self, call, texts, progress, keep):
+        """Return {text: Completion} of a _Call for `texts`, batch by batch."""
+        counts, encoded = Counter(texts), call.encoded
         waiting = sorted(counts, key=lambda text: (max(map(len, encoded[text])), text))
-        call = _Call(self, encoded, decoding, score)
         done, most = {}, len(waiting)
         while waiting:  # the longest first, so that a lack of memory shows at once
             batch = waiting[-min(most, call.rows(waiting)):]
@@ -190,8 +224,8 @@ class HfTeacher:
                 most = len(batch) // 2
                 if not most:
                     raise StudyError(f"{self.name}: memory is too small for one prompt of "
-                                     f"{len(encoded[batch[0]][0])} tokens with {decoding.max_new_tokens} new ones; "
-                                     "take a smaller model, quantization nf4 or shorter prompts")
+                                     f"{len(encoded[batch[0]][0])} tokens with {call.decoding.max_new_tokens} new "
+                                     "ones; take a smaller model, quantization nf4 or shorter prompts")
                 continue
             del waiting[-len(batch):]
             done |= written
@@ -306,19 +340,53 @@ class _Call:
 
         teacher, decoding = self.teacher, self.decoding
         drafts = [prefix_decoding.Draft(self.endings, f"{decoding.seed} {decoding.sample} {text[0]}") for text in batch]
-        contexts = [[ids[len(self.shared):] for ids in column]
-                    for column in zip(*(self.encoded[text] for text in batch), strict=True)]
 
         def choose(logits, drafts):
             return prefix_decoding.next_tokens(self.score(logits), drafts, decoding.temperature, decoding.top_p)
 
+        self.write_drafts(batch, drafts, choose)
+        done = {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
+                for text, draft in zip(batch, drafts, strict=True)}
+        return {text: without_thinking(one, self.opened) for text, one in done.items()} if teacher.chat else done
+
+    def write_drafts(self, batch, drafts, choose):
+        """Write the drafts of a batch to their end; ``choose`` as in prefix_decoding."""
+        from kdutils.teacher import prefix_decoding
+
+        teacher = self.teacher
+        contexts = [[ids[len(self.shared):] for ids in column]
+                    for column in zip(*(self.encoded[text] for text in batch), strict=True)]
         if teacher.shares_prefix:
             prefix_decoding.write_after_prefix(teacher.model, self.prefix, contexts, drafts, choose)
         else:
             prefix_decoding.write_plainly(teacher.model, contexts, drafts, choose, teacher.pad)
-        done = {text: Completion(draft.text, draft.finish_reason, len(self.encoded[text][0]), len(draft.ids))
-                for text, draft in zip(batch, drafts, strict=True)}
-        return {text: without_thinking(one, self.opened) for text, one in done.items()} if teacher.chat else done
+
+
+class _Scoring(_Call):
+    """One call of HfTeacher.score: drafts whose tokens are given, so that only their log p is new."""
+
+    def __init__(self, teacher, encoded, decoding, forced):
+        super().__init__(teacher, encoded, decoding, None)
+        self.forced = forced
+
+    def write(self, batch):
+        """Return {text: Completion} of a batch."""
+        from kdutils.teacher.prefix_decoding import Draft, Endings
+
+        batch = sorted(batch, key=lambda text: -len(self.forced[text]))  # the first draft has room for all
+        drafts = {Draft(Endings(None, frozenset(), (), len(self.forced[text]))): text for text in batch}
+        found = {text: [] for text in batch}
+
+        def choose(logits, live):
+            tokens = [self.forced[drafts[draft]][-1 if draft.finish_reason else len(draft.ids)] for draft in live]
+            log_p = logits[0].float().log_softmax(-1).gather(1, logits.new_tensor(tokens, dtype=int)[:, None])[:, 0]
+            for draft, value in zip(live, log_p.tolist(), strict=True):
+                if not draft.finish_reason:
+                    found[drafts[draft]].append(value)
+            return tokens
+
+        self.write_drafts(batch, list(drafts), choose)
+        return {text: Completion(json.dumps(found[text]), "stop", len(self.encoded[text][0]), 0) for text in batch}
 
 
 def _name_of(given):

@@ -153,6 +153,19 @@ def _prompts(questions, parts, given_answer, **columns):
             for context, question, choices, *values in rows]
 
 
+def each_choice(questions: pd.DataFrame) -> pd.DataFrame:
+    """Return `questions` with one row per choice, which is in the column `answer`.
+
+    Raises StudyError for a question without choices.
+    """
+    without = [key for key, choices in zip(questions["id"], questions["choices"], strict=True) if not len(choices)]
+    if without:
+        raise StudyError(f"question {without[0]!r} has no choices, so there is nothing to share a probability among; "
+                         "leave soft_labels out for this data set")
+    return pd.DataFrame([{**item, "answer": choice} for item in questions.to_dict("records")
+                         for choice in item["choices"]], columns=questions.columns)
+
+
 def wrong_answers(questions: pd.DataFrame, count: int = -1, seed: int = 0) -> pd.DataFrame:
     """Return `questions` with one row per wrong answer, which is in the column `answer`.
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import full_question
+from kdutils.data.tables import CHOICE
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -33,7 +34,7 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
 
     dataset = parameters["dataset"]
     exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
-             if dataset == "mini" and stage != "critique"}
+             if dataset == "mini" and stage not in ("critique", CHOICE)}
     return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
@@ -48,17 +49,17 @@ def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:
     Columns: `starts with newline`, `empty first line` (nothing before the first line break), `run-on` (a blank line
     inside), `new item` (Question:, Premise: or Briefly explain), `truncated` (no sentence end, quote or bracket at the
     end), `at the token limit` (of texts with a known finish reason), `answer named` in the whole text and in its first
-    line, and the mean number of words in the whole text and in its first paragraph.
+    line, and the mean number of words in the whole text and in its first paragraph. Soft labels have the number alone.
     """
     rows = []
     for (stage, turn), group in explanations.groupby(["stage", "round"], sort=False):
-        texts = [text for text in group["raw"] if text]
-        answers = [answer for answer, text in zip(group["answer"], group["raw"], strict=True) if text]
+        written = group[:0] if stage == CHOICE else group[group["raw"].ne("")]
+        texts, answers = list(written["raw"]), list(written["answer"])
         first = [text.split("\n")[0].strip() for text in texts]
         paragraphs = [re.split(r"\n\s*\n", text.strip())[0] for text in texts]
         known = group.loc[group["finish_reason"] != "unknown", "finish_reason"]
         rows.append({
-            "stage": _stage(stage, turn), "texts": len(group), "empty": len(group) - len(texts),
+            "stage": _stage(stage, turn), "texts": len(group), "empty": int(group["raw"].eq("").sum()),
             "starts with newline": _share(text.startswith("\n") for text in texts),
             "empty first line": _share(not line for line in first),
             "run-on": _share(re.search(r"\n\s*\n", text.strip()) is not None for text in texts),
@@ -87,7 +88,8 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
     asked = dict(zip(questions["id"], questions["question"], strict=True))
     shots, rows, earlier = shot_texts(dataset) if dataset else [], [], {}
     for (stage, turn), group in explanations.groupby(["stage", "round"], sort=False):
-        usable = group[group["text"].notna()]
+        known = group[group["text"].notna()]
+        usable = known[:0] if stage == CHOICE else known  # a choice is no text of the teacher
         texts, answers = list(usable["text"]), list(usable["answer"])
         options = [list(choices[key]) for key in usable["id"]]
         named = [[names_answer(text, choice) for choice in names if choice != answer]
@@ -97,7 +99,7 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
         unfinished = [any(change.startswith("unfinished") for change in changes) for changes in usable["changes"]]
         rows.append({
-            "stage": _stage(stage, turn), "texts": len(group), "unusable": len(group) - len(usable),
+            "stage": _stage(stage, turn), "texts": len(group), "unusable": len(group) - len(known),
             "run-on cut": _share(cut), "unfinished": _share(unfinished),
             "answer named": _share(map(names_answer, texts, answers)),
             "answer followed": _share(item is True for item in argued),
@@ -243,13 +245,15 @@ def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int,
     """Return up to `count` texts with and `count` without a fault per stage, drawn from `seed`, with the faults.
 
     A fault: the text is unusable, was cut, or argues for another answer than the asserted one. Without a fault means
-    only that none of these rules applies. Raises StudyError for a text on none of these questions.
+    only that none of these rules applies. Soft labels are left out. Raises StudyError for a text on none of these
+    questions.
     """
     items, rows = questions.set_index("id"), []
     if unknown := sorted(set(explanations["id"]) - set(items.index)):
         raise StudyError(f"{len(unknown)} explained questions are not in the table of questions, such as "
                          f"{unknown[0]!r}: run the explaining notebook again with this table")
-    for row in explanations.sample(frac=1, random_state=seed).to_dict("records"):
+    texts = explanations[explanations["stage"] != CHOICE]
+    for row in texts.sample(frac=1, random_state=seed).to_dict("records"):
         item = items.loc[row["id"]]
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
         if row["problem"]:

@@ -12,6 +12,7 @@ import random
 import re
 import threading
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from kdutils.errors import StudyError, masked, refuse_secrets
@@ -32,6 +33,7 @@ WITHHELD = {"content_filter": "content_filter", "content_filtered": "content_fil
             "spii": "content_filter", "guardrail_intervened": "content_filter", "refusal": "refusal"}
 THINKING = ("reasoning_content", "reasoning", "thinking")  # fields of a message: vLLM and others, Ollama and OpenRouter
 STOPS_SENT = 4  # the API accepts no more
+ECHO = "probabilities of the choices need a server that returns log p of a given text"
 # Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
 _ADVICE = {
@@ -107,13 +109,68 @@ class ServedTeacher:
         keeps failing, or when some prompts do not fit or get no usable reply. These are the error's `prompts`, and
         those that do not fit its `too_long`. All completions that did arrive went to `keep`.
         """
+        return self._every(prompts, partial(self._body, decoding=decoding),
+                           partial(self._completion, decoding=decoding), progress, keep)
+
+    def score(self, prompts: list[str], continuations: list[str], progress: Progress | None = None,
+              keep: Keep | None = None) -> list[Completion]:
+        """Return log p of the tokens of a text behind each prompt (see completion.Teacher).
+
+        The server repeats prompt and text with log p of each token (fields `echo` and `logprobs` of the endpoint for
+        text completion, as vLLM has them). Raises StudyError for a chat and for a server that does not.
+        """
+        if self.chat:
+            raise StudyError(f"{self.model}: {ECHO}; set chat to false")
+        behind = dict(zip(prompts, continuations, strict=True))
+        more = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+
+        def body(prompt):
+            return {"model": self.model, "prompt": prompt + behind[prompt], "extra_body": {
+                **self.fields, **{name: value for name, value in self.extra.items() if value is not None}, **more}}
+
+        return self._every(prompts, body, lambda reply, prompt: self._scored(reply, behind[prompt]), progress, keep,
+                           f"{ECHO}; take such a server (vLLM) or the backend hf")
+
+    def _scored(self, reply, text):
+        """Return log p of the tokens of `text`, at the end of the repeated text, as a Completion.
+
+        One token that the server has to add is left out. Spaces do not count, because servers show a token without its
+        space.
+        """
+        try:
+            reply = json.loads(reply)
+            shown, read = reply["choices"][0].get("logprobs"), (reply.get("usage") or {}).get("prompt_tokens")
+        except ValueError:
+            raise _Unusable("a reply that is not JSON") from None
+        except (LookupError, TypeError, AttributeError):
+            raise _Unusable("a reply without a completion") from None
+        try:
+            tokens, values = shown["tokens"][:-1], shown["token_logprobs"][:-1]
+            wanted, seen, first = "".join(text.split()), "", len(tokens)
+            while first and (len(seen) < len(wanted) or not tokens[first - 1].strip()):
+                first -= 1
+                seen = "".join(tokens[first].split()) + seen
+            values = [float(value) for value in values[first:]]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise StudyError(f"{self.model} at {self.base_url}: {ECHO}, and its reply has none; take such a server "
+                             "(vLLM) or the backend hf") from None
+        if seen != wanted or not values:
+            raise StudyError(f"{self.model} at {self.base_url}: the tokens of its reply do not spell {text!r}, so its "
+                             "probability is not known; take the backend hf")
+        return Completion(json.dumps(values), "stop", read if type(read) is int else None, 0)
+
+    def _every(self, prompts, body, read, progress, keep, advice=""):
+        """Return one Completion per prompt; ``body(prompt)`` is a request, ``read(reply, prompt)`` its Completion.
+
+        `advice`: what to do if the server refuses the requests.
+        """
         distinct = list(dict.fromkeys(prompts))
         written, failed = {}, {}
         stopping = threading.Event()
         if distinct:
             client = self._client()
             try:
-                for group in self._answers(client, distinct, decoding, stopping):
+                for group in self._answers(client, distinct, body, read, stopping):
                     failed |= {prompt: done for prompt, done in group if isinstance(done, Exception)}
                     done = [(prompt, done) for prompt, done in group if isinstance(done, Completion)]
                     written |= done
@@ -127,7 +184,7 @@ class ServedTeacher:
                 stopping.set()
             client.close()  # not after Ctrl-C: some requests are still running then
         if failed:
-            error = StudyError(self._message(failed, len(written), len(distinct), bool(keep)))
+            error = StudyError(self._message(failed, len(written), len(distinct), bool(keep), advice))
             error.prompts = list(failed) if _refusal(failed) is None else []
             error.too_long = [prompt for prompt in error.prompts if isinstance(failed[prompt], _TooLong)]
             raise error
@@ -148,7 +205,7 @@ class ServedTeacher:
             raise StudyError(f"base_url or a proxy of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY): "
                              f"{error}") from None
 
-    def _answers(self, client, prompts, decoding, stopping):
+    def _answers(self, client, prompts, body, read, stopping):
         """Yield lists of (prompt, Completion or Exception) as they arrive, until all threads have ended."""
         waiting, answered = queue.SimpleQueue(), queue.SimpleQueue()
         for prompt in prompts:
@@ -161,7 +218,7 @@ class ServedTeacher:
                 except queue.Empty:
                     break
                 try:
-                    answered.put((prompt, self._ask(client, prompt, decoding, stopping)))
+                    answered.put((prompt, self._ask(client, prompt, body, read, stopping)))
                 except _Unusable as error:
                     answered.put((prompt, error))
                 except Exception as error:
@@ -179,20 +236,19 @@ class ServedTeacher:
             running -= group.count(None)
             yield [answer for answer in group if answer]
 
-    def _ask(self, client, prompt, decoding, stopping):
+    def _ask(self, client, prompt, body, read, stopping):
         """Return the Completion of one prompt. The library repeats failed requests, this function unusable replies."""
         from openai import APIStatusError
 
         endpoint = client.chat.completions if self.chat else client.completions
         for attempt in range(self.retries + 1):
             try:
-                reply = endpoint.with_raw_response.create(**self._body(prompt, decoding))
-                return self._completion(reply.text, decoding)
+                return read(endpoint.with_raw_response.create(**body(prompt)).text, prompt)
             except APIStatusError as error:
                 text = error.response.text
                 if self.limit == "max_tokens" and error.status_code in (400, 422) and "max_completion_tokens" in text:
                     self.limit = "max_completion_tokens"
-                    return self._ask(client, prompt, decoding, stopping)
+                    return self._ask(client, prompt, body, read, stopping)
                 if error.status_code in (400, 413, 422) and _TOO_LONG.search(text):
                     raise _TooLong(f"{error.status_code} {text}") from None
                 raise
@@ -220,7 +276,7 @@ class ServedTeacher:
         options = {**self.fields.get("chat_template_kwargs", {}), **extra.get("chat_template_kwargs", {})}
         return body | {"extra_body": {**self.fields, **extra, **({"chat_template_kwargs": options} if options else {})}}
 
-    def _completion(self, reply, decoding):
+    def _completion(self, reply, _, decoding):
         try:
             reply = json.loads(reply)
             if isinstance(reply, dict) and not {"choices", "error"} & reply.keys():
@@ -257,8 +313,11 @@ class ServedTeacher:
             raise _TooLong(f"a reply cut off after {tokens[1]} of {decoding.max_new_tokens} tokens")
         return replace(done, text=text[:cut], finish_reason=reason if cut is None else "stop")
 
-    def _message(self, failed, done, total, kept):
-        """Return what failed, how many completions there are, and what to do; raise an error of this code again."""
+    def _message(self, failed, done, total, kept, instead):
+        """Return what failed, how many completions there are, and what to do; raise an error of this code again.
+
+        `instead`: advice in the place of the usual one for a status.
+        """
         from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
         error, advice = _refusal(failed), "look at the server's log"
@@ -268,7 +327,8 @@ class ServedTeacher:
             what, advice = "a reply that is not of the OpenAI API", "check base_url (most end in /v1)"
         elif isinstance(error, APIStatusError):
             what = f"{error.status_code} {error.response.text}"  # the library's message omits an unusual reply
-            advice = _ADVICE.get(error.status_code, advice)
+            usual = _ADVICE.get(error.status_code, advice)
+            advice = instead if instead and error.status_code in (400, 404, 422, 501) else usual
             if error.status_code >= 500 and "context" in what.casefold():  # llama.cpp: all requests share one
                 advice = "lower `requests`, which share the server's context, or start it with a longer one"
         elif isinstance(error, APIConnectionError):

@@ -1,4 +1,4 @@
-"""Settings of notebooks 02 to 08: how explanations are made and judged, and how questions are answered."""
+"""Settings of notebooks 02 to 09: how explanations are made and judged, and how questions are answered and scored."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -175,6 +175,27 @@ class ExplainContrastive(Explain):
             yield "backend", "contrastive prompting needs the model itself; set backend: hf"
         if self.temperature:
             yield "temperature", "contrastive decoding is greedy; set temperature: 0"
+
+
+class ExplainSoftLabels(Explain):
+    """The probability that a teacher gives to each choice (Hinton et al. 2015)."""
+
+    notebook: ClassVar[str] = "09_score_the_choices"
+    choice_temperature: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="divides log p of the choices before the softmax, above 1 evens them out")
+    labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "soft_labels"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/09_score_the_choices", "folder of this run")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from super().conflicts()
+        if self.backend == "published":
+            yield "backend", "published files hold no probabilities of the choices; set backend: hf or openai"
+        if self.backend == "openai" and self.chat:
+            yield "chat", "no server gives the probability of a given text in a chat; set chat: false or backend: hf"
+        if self.thinking == "on":
+            yield "thinking", "the choices are scored before the model could think; set thinking: off"
+        if self.temperature:
+            yield "temperature", "nothing is sampled; set temperature: 0, or choice_temperature for the softmax"
 
 
 class ExplainTokens(Settings):

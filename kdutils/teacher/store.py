@@ -61,8 +61,8 @@ def store_path() -> Path:
 class Request:
     """One request to a teacher; `key` covers every field, those of Decoding included, and nothing else.
 
-    `teacher`: its identity, with the chat template. `prompt`: the full text without a chat template. `kind`: complete
-    or contrast. `options`: for contrast `against` (a prompt) and `strength`.
+    `teacher`: its identity, with the chat template. `prompt`: the full text without a chat template. `kind`: complete,
+    contrast or score. `options`: for contrast `against` (a prompt) and `strength`, for score `continuation` (a text).
     """
 
     teacher: dict

@@ -29,7 +29,8 @@ def choose(store: Store, keys: Iterable[str] = (), teacher: str = "", text: str 
     for row in store.rows():
         fitting = [key for key in keys if row["key"].startswith(key)]
         found |= set(fitting)
-        row["problem"] = problem_of(Completion(row["completion"], row["finish_reason"], None, None, row["thinking"]))
+        done = Completion(row["completion"], row["finish_reason"], None, None, row["thinking"])
+        row["problem"] = "" if row["kind"] == "score" else problem_of(done)  # numbers are no text to clean
         texts = "\n".join(row[name] for name in ("prompt", "completion", "thinking")).casefold()
         if ((fitting or not keys) and teacher.casefold() in json.dumps(row["teacher"], ensure_ascii=False).casefold()
                 and text.casefold() in texts and (row["problem"] or not unusable)):
@@ -59,8 +60,8 @@ def describe(row: dict) -> str:
     parts = [("key", row["key"]), ("written", row["created"]), ("teacher", _teacher(row["teacher"])),
              ("decoding", json.dumps(row["decoding"], ensure_ascii=False)), ("tokens", tokens),
              ("ended", row["finish_reason"] + (f"; not usable: {row['problem']}" if row["problem"] else ""))]
-    texts = [("prompt", row["prompt"]), *(("against", row["options"]["against"]) for _ in range(
-        "against" in row["options"])), ("thinking", row["thinking"]), ("completion", row["completion"])]
+    options = [(name, row["options"][name]) for name in ("against", "continuation") if name in row["options"]]
+    texts = [("prompt", row["prompt"]), *options, ("thinking", row["thinking"]), ("completion", row["completion"])]
     lines = [f"{name}: {value}" for name, value in parts]
     return printable("\n".join([*lines, *(f"--- {name}\n{value}" for name, value in texts if value or
                                           name == "completion")]))

@@ -31,6 +31,12 @@ class StoredTeacher:
                                      {"against": other, "strength": strength})
                              for prompt, other in zip(prompts, against, strict=True)], progress, keep)
 
+    def score(self, prompts: list[str], continuations: list[str], progress: Progress | None = None,
+              keep: Keep | None = None) -> list[Completion]:
+        """Return log p of the tokens of a text behind each prompt (see completion.Teacher); prompts may be repeated."""
+        return self._answer([Request(self.identity, prompt, Decoding(1), "score", {"continuation": text})
+                             for prompt, text in zip(prompts, continuations, strict=True)], progress, keep)
+
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return the number of tokens of each prompt."""
         return self.teacher.count_tokens(prompts)
@@ -45,7 +51,7 @@ class StoredTeacher:
         if found and progress:
             progress(there, len(distinct))
         missing = [request for key, request in distinct.items() if key not in found]
-        while missing:  # repeated only where one prompt has several contrasts, because `keep` names only prompts
+        while missing:  # repeated where one prompt has several contrasts or texts, because `keep` names only prompts
             turn = {}
             for request in missing:
                 turn.setdefault(request.prompt, request)
@@ -64,6 +70,8 @@ class StoredTeacher:
         one, prompts = requests[0], [request.prompt for request in requests]
         if one.kind == "complete":
             return self.teacher.complete(prompts, one.decoding, **reports)
+        if one.kind == "score":
+            return self.teacher.score(prompts, [request.options["continuation"] for request in requests], **reports)
         against = [request.options["against"] for request in requests]
         return self.teacher.contrast(prompts, against, one.decoding, one.options["strength"], **reports)
 

@@ -1,0 +1,395 @@
+"""Soft labels: the probabilities of the choices by hand, their loss, and where they go in an experiment."""
+
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from kdutils.data.mini_world import build_questions
+from kdutils.data.tables import read_table, write_table
+from kdutils.errors import StudyError, StudyErrors
+from kdutils.evaluation.truth_proxies import teacher_proxies
+from kdutils.experiments.grid import make_jobs
+from kdutils.experiments.planned import planned_contrasts
+from kdutils.experiments.schema import check_settings
+from kdutils.experiments.yaml_file import FOLDER
+from kdutils.student.chunks import cut_rows, pad_chunk
+from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
+from kdutils.student.loss import add_places
+from kdutils.student.methods import Explained, explained_of, rows_of, task_weights
+from kdutils.student.models import load_student
+from kdutils.student.rows import counted_tokens
+from kdutils.student.training import Recipe, train_student
+from kdutils.teacher.explaining import explain, plan, soft_labels, write_explanations
+from kdutils.teacher.hf import HfTeacher
+from kdutils.teacher.prompting import each_choice, few_shot_prompts
+from kdutils.teacher.quality import examples_of, explanation_metrics, raw_table, text_table
+from kdutils.teacher.served import ServedTeacher
+from kdutils.teacher.settings import ExplainSoftLabels
+from kdutils.teacher.soft_labels import choice_probabilities, describe_soft_labels
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
+from tests.test_loss import SHAPES, assert_as_by_hand, exact
+
+TEACHER, STUDENT = "kdutils/mini/teacher", "kdutils/mini/student"
+ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
+        "answer": "water"}
+SOFT = {"the sun": 0.25, "water": 0.625, "sand": 0.125}
+MINI = yaml.safe_load((FOLDER / "soft-mini.yaml").read_text())
+
+
+# The probabilities of the choices
+
+def test_probabilities_are_a_softmax_at_a_temperature():
+    log_p = [math.log(0.02), math.log(0.08), math.log(0.1)]
+    assert choice_probabilities(log_p) == pytest.approx([0.1, 0.4, 0.5])
+    roots = [math.sqrt(0.02), math.sqrt(0.08), math.sqrt(0.1)]
+    assert choice_probabilities(log_p, 2) == pytest.approx([root / sum(roots) for root in roots])
+    assert choice_probabilities(log_p, 1e6) == pytest.approx([1 / 3] * 3, abs=1e-5)
+    assert choice_probabilities(log_p, 1e-3) == [0, pytest.approx(0), pytest.approx(1)]
+    assert choice_probabilities([-2000.0, -2001.0]) == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e)])
+    assert choice_probabilities([-3.0, -math.inf]) == [1, 0]
+    for bad in ([math.nan, -1], [-math.inf, -math.inf], []):
+        with pytest.raises(StudyError, match="gives the choices no probabilities"):
+            choice_probabilities(bad)
+
+
+def log_p_by_hand(teacher, prompt, text):
+    """Return Σ log p of a text behind a prompt, from one pass through the model without a cache."""
+    model, encode = teacher.model, teacher.tokenizer
+    if teacher.config.is_encoder_decoder:
+        ids = encode(text.strip(), add_special_tokens=False)["input_ids"]
+        decoder, first = torch.tensor([[0, *ids[:-1]]]), 0
+        logits = model(**encode(prompt, return_tensors="pt"), decoder_input_ids=decoder).logits[0]
+    else:
+        before, whole = teacher.in_chat(prompt) if teacher.chat else prompt, text.lstrip() if teacher.chat else text
+        ids, first = encode(before + whole)["input_ids"], len(encode(before)["input_ids"])
+        logits = model(torch.tensor([ids])).logits[0, first - 1:]
+    wanted = ids[first:]
+    assert len(wanted) > 1 and encode.decode(wanted).strip() == text.strip()
+    return logits[:len(wanted)].log_softmax(-1)[range(len(wanted)), wanted].sum().item()
+
+
+@pytest.mark.parametrize("kind", ["shared prefix", "whole prompts", "chat", "encoder-decoder"])
+def test_scores_equal_one_pass_through_the_model(kind, tmp_path):
+    (tmp_path / "chat.jinja").write_text("{{ messages[0]['content'] }}\nAnswer:\n")
+    teacher = HfTeacher(STUDENT if kind == "encoder-decoder" else TEACHER, token_budget=900, chat=kind == "chat",
+                        chat_template=str(tmp_path / "chat.jinja") if kind == "chat" else "")
+    if kind == "whole prompts":
+        teacher.shares_prefix = False
+    elif kind == "shared prefix":
+        assert teacher.shares_prefix
+    prompts = ["Question: one\nThe answer is", "Question: and a longer one\nThe answer is", "The answer is"]
+    texts, kept = [" apple.", " a drill and a violin.", " soup."], []
+    done = teacher.score(prompts, texts, keep=kept.extend)
+    with torch.no_grad():
+        expected = [log_p_by_hand(teacher, *pair) for pair in zip(prompts, texts, strict=True)]
+    assert [sum(json.loads(one.text)) for one in done] == pytest.approx(expected, abs=1e-3)
+    assert dict(kept) == dict(zip(prompts, done, strict=True))
+
+
+class Uniform:
+    """A teacher for which each character of a text has log p −1."""
+
+    identity = {"model": "uniform"}
+    asked = ()
+
+    def score(self, prompts, continuations, progress=None, keep=None):
+        from kdutils.teacher.completion import Completion
+
+        self.asked = [*self.asked, *continuations]
+        done = [Completion(json.dumps([-1.0] * len(text)), "stop", 3, 0) for text in continuations]
+        keep(list(zip(prompts, done, strict=True)))
+        return done
+
+
+def test_what_is_scored_ends_with_a_full_stop_and_is_stored_whatever_the_temperature(tmp_path):
+    table = pd.DataFrame([{**ITEM, "choices": ["a", "a b"], "answer": "a b"}])
+    given = {**ExplainSoftLabels.defaults(), "dataset": "mini", "prompts": ""}
+    with Store(tmp_path / "store.sqlite") as store:
+        teacher = StoredTeacher(Uniform(), store)
+        found = soft_labels(teacher, table, given)
+        assert teacher.teacher.asked == [" a.", " a b."] and (teacher.asked, teacher.kept) == (2, 0)
+        warm = soft_labels(teacher, table, {**given, "choice_temperature": 2.0})
+        assert (teacher.asked, teacher.kept) == (2, 2)
+    assert found["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))])
+    assert warm["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))])
+    asked = few_shot_prompts(each_choice(table), "mini", 0, given_answer=False)
+    assert asked[0] == asked[1] and asked[0].endswith("The answer is") and "a b." not in asked[0][-40:]
+
+
+def test_soft_labels_of_the_mini_teacher(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    table, given = build_questions(4, 2, 2), {**ExplainSoftLabels.defaults(), "splits": ["train", "dev", "test"]}
+    assert (plan(table, "soft_labels", given).to_ask, plan(table, "soft_labels", given).new_tokens) == (40, 40)
+    found = explain(table, "soft_labels", given)
+    assert plan(table, "soft_labels", given).to_ask == 0
+    stored = write_explanations(found, table, tmp_path / "explanations.parquet")
+    assert stored.groupby("id")["probability"].sum().tolist() == pytest.approx([1] * 8)
+    assert (stored["answer"] == stored["text"]).all() and set(stored["stage"]) == {"choice"}
+    assert stored["answer"].tolist() == [choice for choices in table["choices"] for choice in choices]
+    described = describe_soft_labels(stored, table).set_index("split")
+    gold = dict(zip(table["id"], table["answer"], strict=True))
+    train = stored[stored["id"].isin(table.loc[table["split"] == "train", "id"])]
+    right = train[train["answer"] == train["id"].map(gold)]["probability"]
+    spread = [-sum(p * math.log(p) for p in part if p) / math.log(5) for _, part in train.groupby("id")["probability"]]
+    assert described.at["train", "probability of the answer"] == pytest.approx(right.mean())
+    assert described.at["train", "entropy"] == pytest.approx(np.mean(spread))
+    # The tables on a teacher's texts have their number alone, and no example.
+    assert len(examples_of(stored, table, 2, 0)) == len(teacher_proxies(stored, table)) == 0
+    raw, cleaned = raw_table(stored).iloc[0], text_table(stored, table, "mini").iloc[0]
+    assert (raw["texts"], raw["empty"], cleaned["unusable"]) == (40, 0, 0) and cleaned["prompt tokens"] > 1000
+    assert cleaned[["answer named", "answer followed", "words"]].isna().all() and pd.isna(raw["truncated"])
+    assert explanation_metrics(stored, table, given)["exactly_right"] == {}
+
+
+def test_a_question_without_choices_or_with_a_prompt_that_is_too_long_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    table, given = build_questions(3, 2, 2).head(3), {**ExplainSoftLabels.defaults()}
+    with pytest.raises(StudyError, match="question 'x' has no choices, so there is nothing to share"):
+        explain(pd.DataFrame([{**table.iloc[0], "id": "x", "choices": []}]), "soft_labels", given)
+    table["question"] = ["long " * 2000, *table["question"].tolist()[1:]]
+    with pytest.raises(StudyError, match=f"question {table['id'][0]!r}: .*more than the context"):
+        explain(table, "soft_labels", given)
+    left = explain(table, "soft_labels", {**given, "leave_out_too_long": True})
+    assert left["problem"].tolist() == ["too long for the context"] * 5 + [""] * 10
+    assert left["probability"].isna().tolist() == left["text"].isna().tolist() == [True] * 5 + [False] * 10
+    assert explained_of(left, table)[table["id"][0]] == Explained()
+
+
+# A server
+
+class Echo(ThreadingHTTPServer):
+    """Repeats a text with log p −0.5 of each of its tokens, the words; or behaves as `way` says."""
+
+    daemon_threads = True
+
+    def __init__(self, way=""):
+        super().__init__(("127.0.0.1", 0), _Reply)
+        self.way, self.seen = way, []
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self, ServedTeacher("m", f"http://127.0.0.1:{self.server_address[1]}/v1", chat=False, retries=0)
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class _Reply(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server.seen.append(body)
+        words = body["prompt"].replace(".", " .").split(" ")
+        tokens = ["<s>", *(words if server.way == "no spaces" else [f" {word}" for word in words]), " then"]
+        shown = {"tokens": tokens, "token_logprobs": [None, *[-0.5] * (len(tokens) - 2), -9.0]}
+        if server.way == "other tokens":
+            shown["tokens"] = ["?"] * len(tokens)
+        choice = {"text": "", "finish_reason": "length", **({} if server.way == "plain" else {"logprobs": shown})}
+        refused = server.way == "no echo"
+        reply = {"error": {"message": "Only no echo is supported"}} if refused else \
+            {"choices": [choice], "usage": {"prompt_tokens": len(tokens) - 1}}
+        self.send_response(400 if refused else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply).encode())
+
+    def log_message(self, *_):
+        """A test needs no log."""
+
+
+@pytest.mark.parametrize("way", ["", "no spaces"])
+def test_a_server_that_repeats_a_text_with_log_p_is_a_teacher(way):
+    with Echo(way) as (server, teacher):
+        done = teacher.score(["Q one: is", "Q two: is"], [" red wine.", " red."])
+    assert [json.loads(one.text) for one in done] == [[-0.5] * 3, [-0.5] * 2]
+    assert [one.prompt_tokens for one in done] == [7, 6]
+    assert {(one["echo"], one["logprobs"], one["max_tokens"]) for one in server.seen} == {(True, 1, 1)}
+
+
+@pytest.mark.parametrize(("way", "said"), [
+    ("plain", "returns log p of a given text, and its reply has none; take such a server"),
+    ("no echo", "Only no echo is supported.*take such a server .vLLM. or the backend hf"),
+    ("other tokens", "the tokens of its reply do not spell ' red.'")])
+def test_a_server_that_does_not_is_refused_by_name(way, said):
+    with Echo(way) as (_, teacher), pytest.raises(StudyError, match=f"m at http://127.0.0.1.*{said}"):
+        teacher.score(["Q is"], [" red."])
+    with pytest.raises(StudyError, match="returns log p of a given text; set chat to false"):
+        ServedTeacher("m", "http://127.0.0.1:9/v1").score(["Q is"], [" red."])
+
+
+# What a student learns
+
+def test_every_choice_is_a_row_with_its_weight():
+    source = "[predict] Question: What is wet?\nChoices: (a) the sun (b) water (c) sand"
+    rows = rows_of("soft_label", {}, ITEM, Explained(soft=SOFT))
+    assert [(row.task, row.source, row.target, row.weight) for row in rows] == [
+        ("predict", source, f"The answer is {choice}.", share) for choice, share in SOFT.items()]
+    mixed = rows_of("soft_label", {"hard": 0.2}, ITEM, Explained(soft=SOFT))
+    assert [row.weight for row in mixed] == pytest.approx([0.2, 0.7, 0.1])
+    certain = Explained("It flows.", soft={"the sun": 0.0, "water": 1.0, "sand": 0.0})
+    assert rows_of("soft_label", {}, ITEM, certain) == rows_of("label_only", {}, ITEM, None)
+    assert rows_of("soft_multitask", {}, ITEM, certain) == rows_of("multitask", {}, ITEM, "It flows.")
+    assert rows_of("soft_label", {"hard": 1.0}, ITEM, Explained(soft=SOFT)) == rows_of("label_only", {}, ITEM, None)
+    assert task_weights("soft_multitask", {"alpha": 0.3}) == {"predict": 0.3, "explain": 0.7}
+
+
+@pytest.mark.parametrize(("item", "soft", "said"), [
+    ({**ITEM, "choices": []}, SOFT, "question '1' has no choices, so it has no soft labels"),
+    (ITEM, {}, "question '1': no soft labels; ask the teacher with the prompting soft_labels"),
+    (ITEM, {"water": 1.0}, "question '1': soft labels of other choices")])
+def test_a_question_without_a_soft_label_is_refused(item, soft, said):
+    for method in ("soft_label", "soft_multitask"):
+        with pytest.raises(StudyError, match=said):
+            rows_of(method, {}, item, Explained("It flows.", soft=soft))
+    with pytest.raises(StudyError, match="hard: 1.5 is not between 0 and 1"):
+        task_weights("soft_label", {"hard": 1.5})
+
+
+def test_soft_labels_come_from_either_table_and_an_older_table_has_none(tmp_path):
+    table = pd.DataFrame([ITEM])
+    rows = pd.DataFrame([{"id": "1", "stage": "choice", "round": 0, "answer": choice, "text": choice, "raw": "",
+                          "changes": [], "problem": "", "finish_reason": "stop", "prompt_tokens": 1,
+                          "completion_tokens": 0, "probability": share} for choice, share in SOFT.items()])
+    told = rows.head(1).assign(stage="rationale", answer="water", text="It flows.").drop(columns="probability")
+    old, new = (read_table(write_table(one, tmp_path / "x.parquet", "explanations"), "explanations")
+                for one in (told, rows))
+    assert old["probability"].isna().all() and new["probability"].tolist() == list(SOFT.values())
+    assert explained_of(old, table, new)["1"] == Explained("It flows.", soft=SOFT) == explained_of(
+        pd.concat([new, old]), table)["1"]
+    assert explained_of(told, table)["1"] == Explained("It flows.")
+
+
+# The loss
+
+@pytest.fixture(scope="module")
+def soft(questions):
+    """{question id: Explained} with a distribution drawn for each question, some of it 0."""
+    draw, found = np.random.default_rng(5), {}
+    for item in questions[0].to_dict("records"):
+        shares = draw.dirichlet([0.5] * len(item["choices"])) * draw.integers(0, 2, len(item["choices"]))
+        shares[0] += 1 - shares.sum()
+        found[item["id"]] = Explained(questions[1][item["id"]], soft=dict(zip(item["choices"], shares, strict=True)))
+    return found
+
+
+@pytest.fixture(scope="module", params=["seq2seq", "causal"])
+def student(request, tiny):
+    """(model in float64, tokenizer, kind)."""
+    if request.param == "seq2seq":
+        return *tiny, "seq2seq"
+    config = {**SHAPES["causal"], "attention_dropout": 0.0}
+    return exact(load_student("", STUDENT, random_weights=True, config=config, seed=2)[0]), tiny[1], "causal"
+
+
+def groups_of(student, questions, explained, method="soft_label", parameters=None, count=6):
+    items = questions[0].head(count).to_dict("records")
+    entries, _ = tokenize_rows(student[1], method, parameters or {}, items, explained,
+                               RowFormat(128, 128, student[2]))
+    return [EpochRows(entries, [item["id"] for item in items], 0)[i] for i in range(count)]
+
+
+def test_a_certain_teacher_gives_the_loss_of_label_only(student, questions, tmp_path):
+    certain = {item["id"]: Explained(soft={choice: float(choice == item["answer"]) for choice in item["choices"]})
+               for item in questions[0].to_dict("records")}
+    groups = groups_of(student, questions, certain)
+    assert groups == groups_of(student, questions, {}, "label_only")
+    chunk = pad_chunk(groups[0], 0, 0, student[2] == "causal")
+    assert not {"weight", "weights"} & add_places(chunk).keys()
+    assert "weights" not in pad_chunk(shared(groups), 0, None)
+
+
+def test_the_loss_is_the_mean_over_weighted_tokens_however_a_step_is_cut(student, questions, soft, tmp_path):
+    model, _, kind = student
+    groups = groups_of(student, questions, soft)
+    rows = [row for group in groups for row in group]
+    assert len(rows) > 12 and len({row.weight for row in rows}) > 10
+    assert counted_tokens(rows, 1) == pytest.approx([sum(row.weight * len(row.target) for row in rows)])
+    cut = shared(groups) if kind == "causal" else rows
+    budgets = (10**6, 250, 1)
+    assert len({len(cut_rows(cut, budget, kind == "causal")) for budget in budgets} & {1, len(cut)}) == 2
+    for budget in budgets:
+        assert_as_by_hand(model, groups, {"predict": 1.0}, tmp_path, budget)
+    with_texts = groups_of(student, questions, soft, "soft_multitask")
+    assert_as_by_hand(model, with_texts, {"predict": 0.3, "explain": 0.7}, tmp_path, 250)
+
+
+def test_a_student_of_a_certain_teacher_is_that_of_label_only(questions, tmp_path):
+    table = questions[0][questions[0]["split"] != "test"]
+    texts = {item["id"]: Explained(soft={choice: float(choice == item["answer"]) for choice in item["choices"]})
+             for item in table.to_dict("records")}
+    settings = {"model": STUDENT, "random_weights": True, "config": {"d_model": 32, "d_kv": 8, "d_ff": 48}}
+    training = {"epochs": 1, "questions_per_step": 8, "learning_rate": 3e-3, "warmup_steps": 1, "dev_evaluations": 1,
+                "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900}
+    for method in ("label_only", "soft_label"):
+        train_student(tmp_path / method, table, texts, Recipe(method, settings, training))
+    one, other = ((tmp_path / method / "model.safetensors").read_bytes() for method in ("label_only", "soft_label"))
+    assert one == other
+
+
+def test_a_choice_that_does_not_fit_is_refused(tiny, questions):
+    item = {**questions[0].iloc[0].to_dict(), "id": "x"}
+    item["choices"] = [item["answer"], "a long choice that goes on and on and on"]
+    known = Explained(soft=dict.fromkeys(item["choices"], 0.5))
+    with pytest.raises(StudyError, match="the answer of question 'x' takes .* tokens, more than 8"):
+        tokenize_rows(tiny[1], "soft_label", {}, [item], {"x": known}, RowFormat(128, 8))
+
+
+# Experiments
+
+def test_soft_labels_go_to_the_methods_that_read_them():
+    jobs = {job.folder: job for job in make_jobs("mine", MINI)}
+    explained = "outputs/mine/explanations/mini/mini-llama"
+    below = "mini/mini-llama/{}/{}/mini-t5/seeds-0-1"
+    soft, both, multitask = (jobs[f"students/{below.format(*names)}"] for names in (
+        ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"), ("few_shot", "multitask")))
+    assert soft.parameters["explanations"] == both.parameters["soft_labels"] == \
+        f"{explained}/soft_labels/explanations.parquet"
+    assert both.parameters["explanations"] == multitask.parameters["explanations"] == \
+        f"{explained}/few_shot/explanations.parquet"
+    assert "explanations/mini/mini-llama/soft_labels" in both.needs and "soft_labels" not in multitask.parameters
+    assert {"soft_label", "label_only", "multitask", "soft_multitask"} == {
+        job.labels["method"] for job in jobs.values() if job.kind == "students"}
+    evaluated = [jobs[f"evaluations/{below.format(*names)}"].parameters for names in (
+        ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"))]
+    assert [one["explanations"] for one in evaluated] == ["", f"{explained}/few_shot/explanations.parquet"]
+    names = {(first[4], second[4]) for _, first, second in planned_contrasts(MINI)}
+    assert names == {("soft_label", "label_only"), ("multitask", "soft_label"), ("soft_multitask", "soft_label")}
+
+
+def asked(**soft_labels):
+    return {"promptings": {"few_shot": {}, "soft_labels": soft_labels}}
+
+
+WITHOUT = {"promptings": {"few_shot": {}}, "comparison": {}}
+CHAT = {"mini-llama": {"backend": "openai", "model": "m", "base_url": "http://localhost:1/v1", "chat": True}}
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    (WITHOUT, "key 'methods.soft_label': no teacher has explanations for it; ask one with a prompting such as soft_la"),
+    ({**WITHOUT, "methods": {"soft_multitask": {}}}, "key 'methods.soft_multitask': it needs soft labels; ask teacher "
+                                                     "'mini-llama' with the prompting soft_labels, too"),
+    (asked(splits=["train"]), "without the split dev in `splits` the method 'soft_label' has nothing to learn from"),
+    (asked(temperature=0.5), "nothing is sampled; set temperature: 0"),
+    (asked(choice_temperature=0.0), "key 'promptings.soft_labels.choice_temperature': "),
+    ({"teachers": CHAT}, "set chat: false or backend: hf"),
+    ({"teachers": {"mini-llama": {"backend": "published"}}}, "published files hold no probabilities"),
+    ({"methods": {"label_only": {}, "soft_label": {"layout": "published"}}, "comparison": {}},
+     "key 'methods.soft_label.layout': "),
+], ids=["no prompting", "none beside", "no dev", "sampling", "zero", "chat", "published", "layout"])
+def test_what_cannot_work_is_told_before_anything_runs(keys, said):
+    with pytest.raises(StudyErrors) as error:
+        check_settings({**MINI, **keys}, "mine.yaml")
+    assert said in str(error.value)
+
+
+def test_the_experiment_is_right_and_a_method_without_a_probability_is_not_asked_for_texts():
+    check_settings(MINI, "soft-mini.yaml")
+    with pytest.raises(StudyErrors, match="'soft_label' writes no explanations"):
+        check_settings({**MINI, "human_study": {"study": "mini", "methods": ["soft_label"]}}, "mine.yaml")
