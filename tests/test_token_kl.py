@@ -10,6 +10,7 @@ from test_loss import SMALL, assert_equal, exact, loss_by_hand, step_with_traine
 from torch.nn import functional
 
 from kdutils.errors import StudyError, StudyErrors
+from kdutils.experiments.grid import make_jobs
 from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.schema import check_settings
@@ -382,7 +383,8 @@ def test_a_gguf_file_is_a_teacher(tmp_path, monkeypatch):
     student, tokenizer = load_student(packed)
     found = distilled_from("token_kl", {"distilled_from": packed}, {"model": packed}, student, tokenizer)
     weights = found.model.state_dict()
-    assert all(torch.equal(weight, weights[name]) for name, weight in student.state_dict().items())
+    rows = 967  # the converted tokenizer has one token more, whose row is drawn
+    assert all(torch.equal(weight[:rows], weights[name][:rows]) for name, weight in student.state_dict().items())
 
 
 # An experiment
@@ -407,20 +409,43 @@ def test_a_student_that_cannot_be_distilled_to_is_one_line_before_anything_runs(
     for model, kind, given in (("kdutils/mini/student", "seq2seq", {}), ("a/b", "classifier", {"kind": "classifier"})):
         lines = [one for one in experiment[1](model=model, **given) if "methods.token_kl" in one]
         assert len(lines) == 1 and lines[0].startswith(line.format(model, kind))
-    lines = experiment[1](model=TEACHER, distilled_from=TEACHER)
-    assert len(lines) == 1 and "key 'students.other.distilled_from': 10_train_label_only has no such" in lines[0]
 
 
 def test_the_jobs_of_an_experiment_know_the_teacher(experiment):
-    jobs = {job.labels["method"]: job for job in experiment[0].jobs if job.kind == "students"}
-    other = {**jobs["token_kl"].parameters, "model": "a/b"}
+    jobs = {job.labels["method"]: job for job in experiment[0].jobs if job.labels.get("student") == "mini-llama-small"
+            and job.kind == "students"}
+    other = {**jobs["token_kl"].parameters, "model": "a/b", "distilled_from": TEACHER}
     files = files_of(replace(jobs["token_kl"], parameters=other))
     assert project_path(TEACHER) / "model.safetensors" in files
     keys = {method: student_key(job) for method, job in jobs.items()}
     assert keys["multitask"] == keys["label_only"] != keys["token_kl"], "a trial of its own: its teacher takes time"
     assert "token_kl (few_shot) minus multitask (few_shot)" in experiment[0].settings["comparison"]["primary"]
-    small = make_tiny(experiment[0].settings)["methods"]
-    assert small["token_kl"]["distilled_from"] == str(causal_model()) and "distilled_from" not in small["multitask"]
+    settings = experiment[0].settings
+    other = {"other": {"as": "token_kl", "distilled_from": "a/b"}}
+    small = make_tiny({**settings, "methods": {**settings["methods"], **other}})
+    assert [small["methods"][name].get("distilled_from") for name in ("token_kl", "other", "multitask")] == [
+        "mini-llama-tuned", str(causal_model()), None]
+
+
+def test_a_student_of_the_experiment_can_be_the_teacher(experiment):
+    folder = "students/mini/mini-llama/few_shot/multitask/mini-llama-tuned/seeds-0-1"
+    settings, seen = experiment[0].settings, []
+    settings["methods"] = dict(reversed(settings["methods"].items()))
+    for job in make_jobs("name", settings):
+        assert set(job.needs) <= set(seen), "each job after those it needs"
+        seen.append(job.folder)
+        if job.kind == "students" and job.labels["method"] == "token_kl":
+            assert folder in job.needs and job.parameters["distilled_from"] == f"outputs/name/{folder}/seed-0"
+    for name, change in (("token_kl", {}), ("multitask", {"promptings": ["few_shot"]})):
+        settings["methods"]["token_kl"]["promptings"] = ["few_shot", "more"]
+        settings["promptings"] = {"few_shot": {}, "more": {"as": "few_shot"}}
+        settings["methods"]["multitask"] = change
+        settings["students"]["mini-llama-tuned"]["methods"] = [name]
+        with pytest.raises(StudyErrors) as caught:
+            check_settings(settings, "x.yaml")
+        assert (f"x.yaml: key 'methods.token_kl.distilled_from': the first method of the student 'mini-llama-tuned' "
+                f"('{name}') must be another one, with the explanations of 'token_kl'; name it under its `methods`"
+                ) in caught.value.lines
 
 
 def test_a_trial_times_the_teacher_too(recipe, questions, monkeypatch):

@@ -13,7 +13,9 @@ teacher and prompting. The keys `promptings` (of a teacher or method) and `metho
 Explanations of wrong answers and soft labels go only to methods that need them. A method that needs no explanation is
 trained once. A prompting or method in several forms has a name for each; the key `as` says what it is. Parameters that
 the file sets take precedence over those of a published `protocol`, of the experiment or of a method. The control
-`shuffled` may take its texts from another data set (key `rationales_of`); on that data set itself it has no cell.
+`shuffled` may take its texts from another data set (key `rationales_of`); on that data set itself it has no cell. The
+`distilled_from` of a method may name a student of the experiment: its first seed, trained on the same explanations, is
+the teacher of tokens.
 """
 
 import shlex
@@ -159,6 +161,12 @@ def promptings_of(settings: dict, teacher: str, method: str | None = None) -> li
     return [name for name in asked if name in trained and (
         base_of(settings, "promptings", name) in known.promptings if known.promptings else
         prompting_of(settings, name).teaches)]
+
+
+def token_teacher(settings: dict, method: str) -> str:
+    """Return the student of the experiment whose tokens' probabilities `method` learns, "" where it is none of them."""
+    name = settings["methods"][method].get("distilled_from", "")
+    return name if name in settings["students"] else ""
 
 
 def prompting_like(settings: dict, teacher: str, base: str) -> str:
@@ -337,8 +345,8 @@ def _cells_on(root, settings, tables, data, explained):
     for teacher in settings["teachers"]:
         beside = {key: explained[own, teacher, name] for key, base in BESIDE.items()
                   if (name := prompting_like(settings, teacher, base))}
-        for method, entry in settings["methods"].items():
-            lender = entry.get("rationales_of", "")
+        for method in sorted(settings["methods"], key=lambda name: bool(token_teacher(settings, name))):
+            lender = settings["methods"][method].get("rationales_of", "")
             for prompting in promptings_of(settings, teacher, method) if lender != own else []:
                 lent = (tables[lender], explained[lender, teacher, prompting]) if lender else ()
                 yield from _cells(root, settings, data, method, explained[own, teacher, prompting], beside, lent)
@@ -369,16 +377,21 @@ def _cells(root, settings, data, method, explain=None, beside=None, lent=()):
     shown = texts if explain and prompting_of(settings, labels["prompting"]).writes else {}
     files = (("other_questions", "questions.parquet"), ("other_explanations", "explanations.parquet"))
     others = {key: f"{root}/{job.folder}/{file}" for (key, file), job in zip(files, lent, strict=False)}
+    here = explain.folder.partition("/")[2] if explain else data.labels["dataset"]
+    groups = {f"seeds-{'-'.join(map(str, seeds))}": seeds for seeds in seed_groups(settings)}
+    tuned, distilled = (), {}
+    if name := token_teacher(settings, method):
+        tuned = (f"students/{here}/{methods_of(settings, name)[0]}/{name}/{next(iter(groups))}",)
+        distilled = {"distilled_from": f"{root}/{tuned[0]}/seed-{settings['seeds'][0]}"}
     for student in (name for name in settings["students"] if method in methods_of(settings, name)):
-        for seeds in seed_groups(settings):
-            below = f"{explain.folder.partition('/')[2] if explain else data.labels['dataset']}/{method}/{student}"
-            below += f"/seeds-{'-'.join(map(str, seeds))}"
+        for group, seeds in groups.items():
+            below = f"{here}/{method}/{student}/{group}"
             cell = {"labels": {**labels, "method": method, "student": student}, "seeds": seeds}
             named = {**cell["labels"], "seeds": ", ".join(map(str, seeds))}
-            needs = tuple(job.folder for job in (data, explain, *read.values(), *lent) if job)
+            needs = tuple(job.folder for job in (data, explain, *read.values(), *lent) if job) + tuned
             train = Job("students", f"students/{below}", known.notebook, {
                 **trained_with(settings, method, student), **questions, **texts, **others,
-                **tables(read), **cell, "output": f"{root}/students/{below}"}, needs, named)
+                **tables(read), **distilled, **cell, "output": f"{root}/students/{below}"}, needs, named)
             needs = tuple(job.folder for job in (data, explain, *probed.values(), train) if job)
             evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
                 **evaluated_with(settings, method), **questions, "explanations": "", **shown, **tables(probed), **cell,

@@ -31,6 +31,7 @@ from kdutils.experiments.grid import (
     prompts_of,
     protocol_of,
     seed_groups,
+    token_teacher,
     trained_by_hand,
     trained_with,
 )
@@ -355,6 +356,13 @@ def _cell_faults(settings) -> Iterator[Fault]:
         if not any(method in methods_of(settings, student) for student in settings["students"]):
             yield key, "no student learns by it; name it under a student's `methods`"
         teachers = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
+        if name := token_teacher(settings, method):
+            first = methods_of(settings, name)[0]
+            if first == method or any(set(promptings_of(settings, teacher, method)) - set(promptings_of(
+                    settings, teacher, first)) for teacher in teachers):
+                yield f"{key}.distilled_from", f"the first method of the student '{name}' ('{first}') must be " \
+                                               f"another one, with the explanations of '{method}'; name it under " \
+                                               "its `methods`"
         if known.explained and not teachers:
             teaching = known.promptings or sorted(name for name, prompting in PROMPTINGS.items() if prompting.teaches)
             yield key, f"no teacher has explanations for it; ask one with a prompting such as {', '.join(teaching)}"

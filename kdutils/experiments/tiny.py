@@ -27,7 +27,7 @@ def make_tiny(settings: dict) -> dict:
     small["datasets"] = {name: {**entry, "limits": LIMITS} for name, entry in settings["datasets"].items()}
     small["teachers"] = {name: _teacher(entry) for name, entry in settings["teachers"].items()}
     small["promptings"] = {name: _prompting(entry) for name, entry in settings["promptings"].items()}
-    small["methods"] = {name: _method(entry) for name, entry in settings["methods"].items()}
+    small["methods"] = {name: _method(entry, settings["students"]) for name, entry in settings["methods"].items()}
     small["students"] = {name: _student(entry) for name, entry in settings["students"].items()}
     small["training"] = {**settings.get("training", {}), **TRAINING}
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "timed_questions": 4}
@@ -53,8 +53,9 @@ def _teacher(entry):
     return small
 
 
-def _method(entry):
-    distilled = {"distilled_from": str(causal_model())} if "distilled_from" in entry else {}
+def _method(entry, students):
+    own = entry.get("distilled_from", "") in students
+    distilled = {"distilled_from": str(causal_model())} if "distilled_from" in entry and not own else {}
     return entry | {key: TRAINING[key] for key in TRAINING if key in entry} | distilled
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -80,16 +81,21 @@ def try_student(experiment: Experiment, trainings: list[Job],
     from kdutils.student.timing import Cell, time_student
 
     student, cells, texts = _recipe(trainings[0]).student, {}, {}
+    untrained = {job.parameters["output"]: job.parameters["model"] for job in experiment.jobs if job.kind == "students"}
     _check_model(student["model"], not student["random_weights"])
     _check_model(student["tokenizer"], False)
-    _check_model(_recipe(trainings[0]).parameters.get("distilled_from", ""))
     keys = [speed_key(job.notebook, job.parameters) for job in trainings]
     for key, job in zip(keys, trainings, strict=True):
         if key not in cells:
             questions = planned_questions(experiment, job, download=False)
             train = questions[questions["split"] == "train"]
             some = train.sample(min(SAMPLE, len(train)), random_state=0).reset_index(drop=True)
-            cells[key] = Cell(_recipe(job), some.to_dict("records"), _explained(experiment, job, some, texts))
+            recipe = _recipe(job)
+            if name := recipe.parameters.get("distilled_from"):  # of a student that is not trained yet, its model
+                teacher = untrained.get(str(Path(name).parent), name)
+                _check_model(teacher)
+                recipe = replace(recipe, parameters={**recipe.parameters, "distilled_from": teacher})
+            cells[key] = Cell(recipe, some.to_dict("records"), _explained(experiment, job, some, texts))
     of_student = (job.parameters for job in experiment.jobs if job.parameters.get("students")
                   == trainings[0].parameters["output"])
     evaluation = {**SETTINGS[EVALUATION].defaults(), **next(of_student, experiment.settings.get("evaluation", {}))}
