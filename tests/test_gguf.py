@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from kdutils import gguf, packages
 from kdutils.errors import StudyError
 from kdutils.hub import find_model, local_folders, locate_model, read_tokenizer
 from kdutils.runs import is_complete
+from kdutils.student.models import load_student
 
 pytest.importorskip("gguf", reason="the package gguf is not installed")
 TEACHER = Path(gguf.__file__).parent / "mini" / "teacher"
@@ -192,3 +194,11 @@ def test_an_experiment_takes_a_file_as_student_and_teacher(file, tmp_path):
         path.write_text(without_people(changed("students/mini-t5", {"model": str(tmp_path / name)})))
         with pytest.raises(StudyError, match=rf"key 'students\.mini-t5\.model': .*{says}"):
             load_experiment(path)
+
+
+def test_a_student_is_the_same_when_its_file_is_converted_and_later(tmp_path, monkeypatch):
+    """Converting draws random numbers, and a token without a row in the file gets a random one from the seed."""
+    monkeypatch.setenv("KDUTILS_CACHE", str(tmp_path / "cache"))
+    path = str(write_gguf(tmp_path / "packed.gguf"))
+    first, later = (load_student(path)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(weight, later[name]) for name, weight in first.items())

@@ -49,12 +49,12 @@ def load_student(model: str, tokenizer: str = "", random_weights: bool = False, 
     """
     from transformers import set_seed
 
-    set_seed(seed)
     found = find_model(model, needs_weights=not random_weights) if model else None
     vocabulary = load_tokenizer(tokenizer or model)
     shape = _shape(found, random_weights, config or {}, vocabulary)
     name = model or shape.model_type
     kind = _checked_kind(kind, shape, name)
+    set_seed(seed)  # not before: converting a GGUF file draws random numbers, and it is done once
     student = _at_random(shape, kind) if random_weights else _pretrained(found, shape, kind)
     _fit_vocabulary(student, vocabulary, name, own=not tokenizer)
     _settle_tokens(student, vocabulary, kind, name)
