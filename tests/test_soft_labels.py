@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from kdutils.comparison.runs_table import UNEXPLAINED
 from kdutils.data.mini_world import build_questions
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError, StudyErrors
@@ -22,7 +23,7 @@ from kdutils.experiments.yaml_file import FOLDER
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
 from kdutils.student.loss import add_places
-from kdutils.student.methods import Explained, explained_of, rows_of, task_weights
+from kdutils.student.methods import METHODS, Explained, explained_of, rows_of, task_weights
 from kdutils.student.models import load_student
 from kdutils.student.rows import counted_tokens
 from kdutils.student.training import Recipe, train_student
@@ -35,6 +36,8 @@ from kdutils.teacher.settings import ExplainSoftLabels
 from kdutils.teacher.soft_labels import choice_probabilities, describe_soft_labels
 from kdutils.teacher.store import Store
 from kdutils.teacher.stored import StoredTeacher
+from tests.test_answer import HELP, said_of
+from tests.test_comparing import World
 from tests.test_loss import SHAPES, assert_as_by_hand, exact
 
 TEACHER, STUDENT = "kdutils/mini/teacher", "kdutils/mini/student"
@@ -360,7 +363,18 @@ def test_soft_labels_go_to_the_methods_that_read_them():
         ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"))]
     assert [one["explanations"] for one in evaluated] == ["", f"{explained}/few_shot/explanations.parquet"]
     names = {(first[4], second[4]) for _, first, second in planned_contrasts(MINI)}
-    assert names == {("soft_label", "label_only"), ("multitask", "soft_label"), ("soft_multitask", "soft_label")}
+    assert names == {("multitask", "label_only"), ("soft_label", "label_only"), ("multitask", "soft_label"),
+                     ("soft_multitask", "soft_label")}
+
+
+def test_a_student_of_soft_labels_is_no_student_that_explains(tmp_path):
+    assert {name for name, method in METHODS.items() if method.explanation is None} == set(UNEXPLAINED)
+    world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False)
+    world.add("soft_label", right=(34, 35, 36), explains=False)
+    said = said_of(world)[0][HELP]
+    assert said["verdict"] == "Cannot be said." and said["text"].startswith("No explaining student was trained")
+    both = said_of(world.add("multitask", right=(36, 35, 37)))[0][HELP]
+    assert "multitask (few_shot)" in both["text"] and "soft_label" not in both["text"]
 
 
 def asked(**soft_labels):

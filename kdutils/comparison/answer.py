@@ -14,7 +14,7 @@ import pandas as pd
 
 from kdutils.comparison.contrasts import SAME_TEXTS
 from kdutils.comparison.hypotheses import LEVEL, significant
-from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain, student_label
+from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
 from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
 from kdutils.stats.accuracy import crossed_test
@@ -69,7 +69,8 @@ def _explaining(place, margin, shares, fakes):
     rows, cells = place["tests"], place["cells"]
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
     controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
-    rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(controls)]
+    others = controls | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
+    rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
     planned = rows[rows["family"] == "primary"]
     return _judged(place, planned if len(planned) else rows, margin)
 
@@ -190,7 +191,7 @@ def limits(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
     said.append(_say("scope", **{key: listed([name for name in own[key].unique() if name != "-"])
                                  for key in ("dataset", "student", "teacher")}))
     checked = measures is not None and "wholly_true" in set(measures["measure"])
-    explained = bool((own["kind"] != BASELINE).any())
+    explained = bool((~own["kind"].isin(UNEXPLAINED)).any())
     said += [_say("embedded")] if checked else [_say("unchecked")] if explained else []
     said += [_say("people")] if explained else []
     return said

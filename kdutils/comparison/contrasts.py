@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from kdutils.comparison.runs_table import BASELINE, CELL, add_names, in_domain
+from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, add_names, in_domain
 from kdutils.errors import StudyError
 
 MOST_PRIMARY = 6
@@ -64,8 +64,8 @@ def alike(first: dict, second: dict, *keys: str) -> bool:
 
 
 def _distilled(rows):
-    """Return the methods that are no control, those on unrevised explanations first."""
-    methods = [row for row in rows if row["kind"] != BASELINE and not row["control_of"]]
+    """Return the methods with explanations that are no control, those on unrevised explanations first."""
+    methods = [row for row in rows if row["kind"] not in UNEXPLAINED and not row["control_of"]]
     return sorted(methods, key=lambda row: row["prompting"] == "critique_revision")
 
 

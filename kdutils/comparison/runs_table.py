@@ -20,6 +20,7 @@ PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice"
            "f1"]
 Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
 BASELINE = "label_only"  # the method without explanations, with which all others are compared
+UNEXPLAINED = (BASELINE, "soft_label")  # the methods by which no student learns to explain
 
 
 def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), missing: Iterable[str | dict] = (),

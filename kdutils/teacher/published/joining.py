@@ -9,7 +9,7 @@ import pandas as pd
 
 from kdutils.data.datasets import content_key
 from kdutils.data.questions import HALF, is_whole_text
-from kdutils.data.tables import EXPLANATIONS
+from kdutils.data.tables import EXPLANATIONS, fill_columns
 from kdutils.errors import StudyError, shown
 from kdutils.teacher.cleaning import Cleaned, count_changes
 
@@ -75,6 +75,6 @@ def explanation_rows(rows: list[dict], cleaned: list[Cleaned], content: dict[str
     frame["sample"] = 0
     for column in ("prompt_tokens", "completion_tokens"):
         frame[column] = pd.array([pd.NA] * len(frame), dtype="Int64")
-    frame = frame[EXPLANATIONS.names]
+    frame = fill_columns(frame, "explanations")[EXPLANATIONS.names]
     frame.attrs.update(notes=count_changes(cleaned), content=content, caution=caution)
     return frame
