@@ -20,9 +20,10 @@ Words are left out as in word_scores.perturbation_scores: their tokens get the e
 occurrences of a word are left out or kept together, because a rationale names a word once. The layout (task tag,
 letters of choices) always stays. All rows use the same questions: those in which every attribution ranks the words.
 
-Limits. The gain says how well a few words show what the teacher's answer rests on. It does not say from which words a
-student learns most; `tokens-ablations` trains students for that. A teacher that copies its answer from the choices
-rests on the words of the answer: `any answer word` (word_scores.answer_share) shows how often they are among the words.
+Limits. Attributions that leave words out in the same way, above all occlusion, are close to what is measured here. The
+gain says how well a few words show what the teacher's answer rests on. It does not say from which words a student
+learns most; `tokens-ablation` trains students for that. A teacher that copies its answer from the choices rests on the
+words of the answer: `any answer word` (word_scores.answer_share) shows how often they are among the words.
 """
 
 import json
