@@ -256,7 +256,7 @@ def test_a_question_without_rows_and_a_task_whose_gradient_is_not_finite(llama, 
     loss, gradients, _ = step(model, [*groups, []], weights, tmp_path, 700)
     assert loss == pytest.approx(step(model, groups, weights, tmp_path, 700)[0], rel=1e-12)
 
-    def steep(model, chunk, scale):
+    def steep(model, chunk, scale, *more):
         total, sums = trainer_loss(model, chunk, scale)
         zero = next(model.parameters()).sum() * 0
         return total + (zero.sqrt() if (chunk["of"] == 1).any() else 0), sums

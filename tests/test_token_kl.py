@@ -21,7 +21,7 @@ from kdutils.runs import project_path, read_json
 from kdutils.student import distilling, loss
 from kdutils.student.attention import attends_in_blocks
 from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
-from kdutils.student.distilling import Distilled, distilled_from, epoch_rows, vocabulary_fault
+from kdutils.student.distilling import Distilled, distilled_from, epoch_rows
 from kdutils.student.loss import dev_losses
 from kdutils.student.methods import task_weights
 from kdutils.student.models import load_student, load_tokenizer
@@ -31,6 +31,7 @@ from kdutils.student.settings import TrainTokenKl
 from kdutils.student.timing import Cell, time_student
 from kdutils.student.trainer import StudyTrainer
 from kdutils.student.training import Recipe, fingerprint, train_student, worked_loss
+from kdutils.student.vocabularies import vocabulary_fault
 
 TEACHER = "kdutils/mini/teacher"
 PARAMETERS = {"alpha": 0.3, "distilled_from": TEACHER}

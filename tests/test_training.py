@@ -325,7 +325,7 @@ def test_the_fingerprint_depends_on_the_code_and_not_on_its_wording(tmp_path, mo
 def test_a_student_that_diverges_is_marked_and_the_next_seed_goes_on(train, tmp_path, monkeypatch):
     folder, calls = tmp_path / "seed-0", []
 
-    def poisoned(model, chunk, scale):
+    def poisoned(model, chunk, scale, *more):
         total, sums = step_loss(model, chunk, scale)
         calls.append(bool(scale.any()))  # in an evaluation it is 0
         return (total, sums * torch.nan) if calls[-1] and False in calls else (total, sums)

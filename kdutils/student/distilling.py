@@ -21,26 +21,26 @@ distillation of language models", section 3.1: GKD with the forward KL; nothing 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdutils.errors import StudyError, quoted
-from kdutils.hub import local_folders, model_context
+from kdutils.errors import StudyError
+from kdutils.hub import model_context
 from kdutils.student.attention import attends_in_blocks, set_blocks
 from kdutils.student.collating import EpochRows
 from kdutils.student.fast_layers import use_fast_layers
 from kdutils.student.loss import counted_logits, counted_states, last_layer
 from kdutils.student.methods import OWN, tasks_of
-from kdutils.student.models import load_student, load_tokenizer, model_kind, student_kind
+from kdutils.student.models import load_student, model_kind, student_kind
 from kdutils.student.predicting import sample_tokens
 from kdutils.student.products import linear
 from kdutils.student.rows import SharedRows, TokenRow
 from kdutils.student.sharing import shares_tokens, use_blocks
+from kdutils.student.vocabularies import kind_fault, vocabulary_fault, vocabulary_name
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ def distilled_from(method: str, parameters: dict, student: dict, model: PreTrain
     name = parameters.get("distilled_from")
     if not name:
         return None
-    own = _vocabulary_of(student)
+    own = vocabulary_name(student)
     for one, kind in ((student["model"] or own, model_kind(model)), (name, student_kind({"model": name}))):
-        if fault := _kind_fault(one, kind):
+        if fault := kind_fault(one, kind):
             raise StudyError(f"{method}: {fault}")
     teacher, vocabulary = load_student(name, kind="causal")
     if fault := vocabulary_fault(name, vocabulary.get_vocab(), own, tokenizer.get_vocab()):
@@ -195,53 +195,3 @@ def distilled_from(method: str, parameters: dict, student: dict, model: PreTrain
     hard = tuple(0.0 if task == OWN else parameters.get("hard", 0.5) for task in names)
     return Distilled(teacher.requires_grad_(False), parameters.get("temperature", 1.0), hard, name,
                      names.index(OWN) if OWN in names else None, longest)
-
-
-def local_faults(student: dict, teacher: str) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) of a student and a teacher, as far as files on this machine show it without weights.
-
-    `student`: the arguments of models.load_student.
-    """
-    for key, name, kind in (("kind", student["model"] or student["config"].get("model_type", ""),
-                             student["kind"] or _on_this_machine(student["model"], lambda: student_kind(student))),
-                            ("distilled_from", teacher,
-                             _on_this_machine(teacher, lambda: student_kind({"model": teacher})))):
-        if fault := _kind_fault(name, kind or "causal"):
-            yield key, fault
-            return
-    own = _vocabulary_of(student)
-    tokens = [_on_this_machine(name, lambda name=name: load_tokenizer(name).get_vocab()) for name in (teacher, own)]
-    if all(tokens) and (fault := vocabulary_fault(teacher, tokens[0], own, tokens[1])):
-        yield "distilled_from", fault
-
-
-def _on_this_machine(name, read):
-    """Return what `read` returns, None if the model is in no folder here or cannot be read: loading it says why."""
-    with contextlib.suppress(StudyError):
-        if not name or any(path.is_dir() for path in local_folders(name)):
-            return read()
-    return None
-
-
-def _vocabulary_of(student):
-    return student.get("tokenizer") or student["model"]
-
-
-def _kind_fault(name, kind):
-    return "" if kind == "causal" else (f"{name} is a {kind} model; token-level distillation takes a causal student "
-                                        "and a causal teacher")
-
-
-def vocabulary_fault(teacher: str, theirs: dict[str, int], student: str, ours: dict[str, int]) -> str:
-    """Return how the vocabularies {token: id} of two models differ, with the first token that does, "" for equal ones.
-
-    `teacher`, `student`: names of the models.
-    """
-    differing = sorted({*theirs.items()} ^ {*ours.items()}, key=lambda pair: (pair[1], pair[0]))
-    if not differing:
-        return ""
-    token = differing[0][0]
-    places = [f"{vocabulary[token]} in {name}" if token in vocabulary else f"missing in {name}"
-              for name, vocabulary in ((teacher, theirs), (student, ours))]
-    return (f"the vocabularies of {teacher} and {student} differ; the first token that does is {quoted(token)}: "
-            f"{' and '.join(places)}. Give two models of one vocabulary")

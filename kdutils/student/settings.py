@@ -22,6 +22,7 @@ from kdutils.settings import (
 from kdutils.student.methods import TAG_PLACES
 from kdutils.student.models import KINDS
 from kdutils.student.protocols import LAYOUTS
+from kdutils.student.vocabularies import local_faults
 
 SOFT_LABELS = "kdutils/mini/example/soft_labels/explanations.parquet"
 Architecture = Literal["", *KINDS]
@@ -285,8 +286,6 @@ class TrainTokenKl(TrainOnExplanations):
     output: str = of_grid("outputs/explore/24_train_token_kl", "folder of this run")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        from kdutils.student.distilling import local_faults
-
         yield from super().conflicts()
         if not self.distilled_from:
             yield "distilled_from", "empty; give the folder or Hub id of a causal teacher with the student's vocabulary"
