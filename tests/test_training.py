@@ -364,9 +364,9 @@ def test_a_dev_loss_that_is_not_a_number_is_no_checkpoint(train, tmp_path, monke
 
 # Following a run
 
-@pytest.mark.parametrize(("tick", "fewest", "most"), [(0.1, 2, 2), (5.0, 4, 17)])
+@pytest.mark.parametrize(("tick", "fewest", "most"), [(0.1, 2, 2), (2.0, 4, 12)])
 def test_a_log_gets_few_lines_and_the_runner_gets_the_latest(train, tmp_path, capsys, monkeypatch, tick, fewest, most):
-    """18 steps in seconds get the first and the last line, slow ones some more; `tick`: seconds per look at the clock."""
+    """18 fast steps get the first and the last line, slow ones some more; `tick`: seconds per look at the clock."""
     clock = itertools.count(1000, tick)
     monkeypatch.setattr("kdutils.student.progress.time", SimpleNamespace(time=lambda: next(clock)))
     train(tmp_path / "seed-0", "multitask", progress=tmp_path / "progress.txt")
