@@ -14,7 +14,7 @@ from kdutils.teacher.settings import ExplainCritiqueRevision, ExplainFewShot
 
 PARAMETERS = {"backend": "hf", "dataset": "mini", "given_answer": True, "seed": 0, "rounds": 1, "wrong": -1,
               "max_new_tokens": 8, "max_critique_tokens": 9, "max_revision_tokens": 10, "stop": ["\n\n"],
-              "temperature": 0.0, "top_p": 1.0, "against": "wrong", "strength": 0.5}
+              "temperature": 0.0, "top_p": 1.0, "against": "wrong", "strength": 0.5, "choice_temperature": 1.0}
 
 
 class Scripted:
@@ -32,6 +32,9 @@ class Scripted:
     def contrast(self, prompts, against, decoding, strength, progress=None, keep=None):
         self.calls.append((list(zip(prompts, against, strict=True)), strength))
         return [Completion("A text.", "stop", 7, 3) for _ in prompts]
+
+    def score(self, prompts, continuations, progress=None, keep=None):
+        return [Completion("[-1.0, -0.5]", "stop", 7, 0) for _ in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +176,14 @@ def test_every_prompting_is_planned_without_asking(table, tmp_path, monkeypatch)
 
     monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
     monkeypatch.setattr(explaining, "load_teacher", lambda parameters: Counted(lambda prompt: " A text of its own."))
-    expected = {"few_shot": 6, "critique_revision": 12, "counterfactual": 24, "contrastive": 6}  # 6 rationales are kept
+    expected = {"few_shot": 6, "critique_revision": 12, "counterfactual": 24, "contrastive": 6,  # 6 rationales are kept
+                "soft_labels": 30}
     for name in PROMPTED:
         before = explaining.plan(table, name, PARAMETERS)
         made = explain(table, name, PARAMETERS)
         after = explaining.plan(table, name, PARAMETERS)
         assert before.to_ask == expected[name] == made.attrs["notes"]["completions asked for"], name
-        assert before.prompt_tokens > 0 and before.new_tokens >= 8 * before.to_ask
+        assert before.prompt_tokens > 0 and before.new_tokens >= (1 if name == "soft_labels" else 8) * before.to_ask
         assert after.to_ask == 0 and after.stored == before.stored + before.to_ask
     assert isinstance(made, pd.DataFrame)
 

@@ -395,7 +395,8 @@ def test_answers_that_t5_cannot_write_are_counted_before_training():
         "them."]
     assert vocabulary_gaps(tokenizer, "multitask", ITEMS[4:], explained={}) == {} and gap_lines({}) == []
     assert vocabulary_gaps(tokenizer, "label_only", ITEMS, explained)["explanations"] == 0, "it reads none"
-    student = {"model": "", "tokenizer": real_t5(), "kind": "", "random_weights": True, "config": {}, "lora": None}
+    student = {"model": "", "tokenizer": real_t5(), "kind": "", "random_weights": True, "config": {"model_type": "t5"},
+               "lora": None}
     lines = vocabulary_lines(Recipe("multitask", student, {}), pd.DataFrame(ITEMS), explained)
     assert lines[0].startswith("3 of 7 questions have an answer") and len(lines) == 3
     classifier = Recipe("label_only", {**student, "kind": "classifier"}, {})

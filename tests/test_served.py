@@ -396,7 +396,7 @@ def test_what_a_server_repeats_of_other_secrets_is_masked(monkeypatch):
     says = f"{KEY} at http://user:pass-word@host/v1?api_key=another-one for {{'Authorization': 'Bearer short'}} \x1b[1m"
     response = SimpleNamespace(status_code=400, text=says, request=None, headers={})
     failed = {"a": openai.BadRequestError(says, response=response, body=None)}
-    told = ServedTeacher("m", "http://host/v1")._message(failed, 0, 1, True)
+    told = ServedTeacher("m", "http://host/v1")._message(failed, 0, 1, True, "")
     assert "*** at http://***@host/v1?api_key=*** for {'Authorization': 'Bearer ***'} ?[1m" in told
 
 
