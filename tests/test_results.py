@@ -325,8 +325,10 @@ def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_
 | multitask | ✗ piano | &lt;!-- /result --> 1 < 2 |
 
 """
-    checked = {**EXAMPLE, "choices": [], "rows": [{**EXAMPLE["rows"][1], "true": "✗ false"}] * 9}
-    assert document.worked_example(checked).count("| ✗ false |") == document.EXAMPLES
+    rows = [{**EXAMPLE["rows"][1], "answer": answer, "true": "✗ false"} for answer in ["✓ pear"] * 3 + ["✗ piano"] * 3]
+    checked = {**EXAMPLE, "choices": [], "rows": rows}
+    assert document.worked_example(checked).count("| ✓ pear |") == 2, "two right ones, then two wrong ones"
+    assert document.worked_example(checked).count("| ✗ piano |") == 2
     assert "> Which is a fruit?\n" in document.worked_example(checked)
     assert document.worked_example(None) == ""
 
