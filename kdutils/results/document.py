@@ -182,7 +182,8 @@ def worked_example(example: Mapping[str, Any] | None) -> str:
     choices = f" ({', '.join(example['choices'])})" if example["choices"] else ""
     chosen = [one for mark in "–✓✗" for one in [row for row in example["rows"] if row["answer"][0] == mark][:OF_EACH]]
     rows = [{"who": one["who"], "answer": one["answer"], "explanation": " ".join(one["explanation"].split()),
-             **({"statements": one.get("true", "–")} if any("true" in row for row in chosen) else {})} for one in chosen]
+             **({"statements": one.get("true", "–")} if any("true" in row for row in chosen) else {})}
+            for one in chosen]
     text = f"\n\n> {example['question']}{choices}\n\n{table(rows)}\n\n"
     return re.sub("<(?=[!/a-z])", "&lt;", text, flags=re.IGNORECASE)  # a model's text is no comment and no tag
 
