@@ -535,7 +535,7 @@ def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "P
 
 def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
-    from kdutils.experiments.planned import power_lines
+    from kdutils.experiments.planned import name_meanings, power_lines
     from kdutils.report.index import render_pages, write_index
     from kdutils.report.study_page import write_study_page
 
@@ -546,7 +546,8 @@ def write_pages(experiment: "Experiment") -> Path:
     settings, compared = experiment.settings, (experiment.folder / "comparison" / "metrics.json").is_file()
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
-        "command": experiment.command, "planned": [] if compared else power_lines(experiment)})
+        "command": experiment.command, "planned": [] if compared else power_lines(experiment),
+        "names": name_meanings(settings)})
 
 
 def _report(experiment, code, page, seconds):

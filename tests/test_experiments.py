@@ -7,6 +7,7 @@ from kdutils.__main__ import main
 from kdutils.errors import StudyError
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import experiment_names, load_experiment
+from kdutils.experiments.planned import name_meanings
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
 STUDENT = "kdutils/mini/student"
@@ -635,3 +636,12 @@ def test_primary_contrasts_are_checked_before_anything_runs(tmp_path, primary, f
             load_experiment(str(path))
     else:
         assert load_experiment(str(path)).settings["comparison"]["primary"] == primary
+
+
+def test_every_name_of_an_experiment_has_a_meaning_and_a_variant_that_of_its_kind():
+    settings = {"methods": {"multitask": {}, "heavy": {"as": "multitask", "alpha": 0.9}},
+                "promptings": {"few_shot": {}}}
+    assert name_meanings(settings) == [
+        ("multitask", "Answer and explanation as two tasks."),
+        ("heavy", "multitask, with other parameters. Answer and explanation as two tasks."),
+        ("few_shot", "Explanations by few-shot prompting.")]

@@ -454,11 +454,13 @@ def test_the_answer_is_the_first_thing_on_the_index_and_the_rest_is_folded(tmp_p
     metrics = tmp_path / "comparison" / "metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"answer": ANSWER}))
     (tmp_path / "comparison" / "differences.png").write_bytes(base64.b64decode(PNG))
-    page = read_page(index.write_index(tmp_path, runs, {"name": "mini", "planned": ["not shown any more"]}))
+    page = read_page(index.write_index(tmp_path, runs, {"name": "mini", "planned": ["not shown any more"],
+                                                       "names": [("<b>mine", "Answers & more.")]}))
     assert_harmless(page)
     words = " ".join(" ".join(page.words).split())
     order = ["Does explaining help? No benefit shown.", "Not sure: 3 seeds.",
-             "How sure, for each student s: one. t: two.", "What flies? bee, cow. Right answer: bee .",
+             "How sure, for each student s: one. t: two.", "What the names mean", "<b>mine : Answers & more.",
+             "What flies? bee, cow. Right answer: bee .",
              "teacher – A bee flies. –", "multitask ✗ cow A cow flies. ✗ false",
              "Drawn at random.", "What this experiment cannot say Other data: it is about mini.", "multitask 61.2 %",
              "Multitask leads by 4 points.", "Data (1 done)", "Students (1 done, 2 failed, 1 stopped, 1 waiting)"]
@@ -466,7 +468,7 @@ def test_the_answer_is_the_first_thing_on_the_index_and_the_rest_is_folded(tmp_p
     assert places == sorted(places) and "not shown any more" not in words
     picture, = page.named("img")
     assert picture == {"src": f"data:image/png;base64,{PNG}", "alt": "A figure of differences"}
-    assert [value.get("open") is not None for value in page.named("details")[:3]] == [False, False, False]
+    assert [value.get("open") is not None for value in page.named("details")[:4]] == [False] * 4
     assert sum("open" in value for value in page.named("details")) == 1  # the kind with failed runs
     assert {value.get("class") for value in page.named("td")} >= {"wrong"}
     assert all(value["scope"] == "col" for value in page.named("th"))

@@ -8,6 +8,8 @@ from kdutils.errors import StudyError
 from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import Experiment, base_of, cells_of, method_of, parameters_of, protocol_of
 from kdutils.experiments.steps import COMPARISON, SETTINGS
+from kdutils.student.methods import METHODS
+from kdutils.teacher.choices import PROMPTINGS
 
 
 def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:
@@ -23,6 +25,17 @@ def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:
                          control_of=cells["method"].map(known))
     given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))
     return primary_contrasts(cells, given.primary)
+
+
+def name_meanings(settings: dict) -> list[tuple[str, str]]:
+    """Return (name, what it means) of the methods and promptings of an experiment, as their settings models say it."""
+    found = []
+    for key, known in (("methods", METHODS), ("promptings", PROMPTINGS)):
+        for name in settings[key]:
+            base = base_of(settings, key, name)
+            meaning = SETTINGS[known[base].notebook].__doc__.splitlines()[0]
+            found.append((name, meaning if name == base else f"{base}, with other parameters. {meaning}"))
+    return found
 
 
 def power_lines(experiment: Experiment) -> list[str]:

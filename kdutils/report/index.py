@@ -96,13 +96,15 @@ def _render(page, run, folder):
 def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experiment: Mapping[str, Any]) -> Path:
     """Write ``folder/index.html`` with all `runs`, done or not, and return its path.
 
-    Broken files of a run are named on the page and raise nothing.
+    `experiment`: name, about, needs, command, planned (experiments.planned.power_lines) and names (name_meanings), each
+    of which may be missing. Broken files of a run are named on the page and raise nothing.
     """
     page = Path(folder) / "index.html"
     views = [_view(run, page) for run in runs]
     kinds = [*KINDS, *sorted({view["kind"] for view in views} - set(KINDS))]
     body = environment().get_template("index.html.j2").render(
-        experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command", "planned")},
+        experiment={key: experiment.get(key) or "" for key in ("name", "about", "needs", "command", "planned",
+                                                                    "names")},
         answers=[answer for run, view in zip(runs, views, strict=True) if (answer := _answer(view, run["folder"]))],
         failed=[view for view in views if view["state"] == "failed"],
         counts=_counts(views), study=study_page.PAGE if (page.parent / study_page.PAGE).is_file() else "",
