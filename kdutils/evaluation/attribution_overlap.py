@@ -35,7 +35,7 @@ Labels and Free-Text Rationales") and the idea of CC-SHAP (Parcalabescu and Fran
 too and compare two attributions. Here the words of the explanation are compared, which a reader sees. The exact
 control and the variant without the answer are this study's own.
 
-Limits. A gradient is a local measure, one of several that disagree (notebook 05 compares five). A paraphrase shares no
+Limits. A gradient is a local measure, one of several that disagree (notebook 05 compares them). A paraphrase shares no
 words. And an explanation can name what drove the answer and still be wrong.
 
 The ranked words come from teacher.word_scores.driving_words; nothing here loads a model.

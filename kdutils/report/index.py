@@ -4,7 +4,7 @@
     write_index(folder, runs, experiment)
 
 `runs` is a list of dicts with name, folder, kind (one of KINDS), notebook, parameters and labels. `experiment` is a
-dict with name, about, needs, command and planned (sentences: what the runs will be able to show).
+dict with name, about, needs, command, planned (sentences: what the runs will be able to show) and names (meanings).
 """
 
 import base64
