@@ -494,6 +494,16 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
     assert any(sentence.startswith("2 seeds show little: only differences of about ") for sentence in said)
 
 
+def test_an_exploratory_difference_names_both_cells_also_where_the_baseline_is_better(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(36, 35, 37, rng=rng), explains=False)
+    world.add("multitask", right=spread(36, 37, 35, rng=rng)).add("standard", right=spread(12, 11, 10, rng=rng))
+    runs, _, accuracies = world.read()
+    said = summary.summarise(accuracies, world.tests(), runs)
+    more = next(sentence for sentence in said if sentence.startswith("Exploratory, tiny on small"))
+    assert re.search(r"label_only minus standard \(few_shot\) \+\d\d\.\d points ", more)
+
+
 def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_control(tmp_path):
     rng = np.random.default_rng(3)
     world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
@@ -505,6 +515,7 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     more = next(sentence for sentence in said if sentence.startswith("Exploratory, tiny on small"))
     assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons has q below 0\.05: multitask minus "
                      r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. They are hypotheses for ", more)
+    assert not [sentence for sentence in said if re.search(r"[a-z)]\.[A-Z]", sentence)]  # a space between sentences
     las = next(sentence for sentence in said if sentence.startswith("Do explanations help to predict"))
     assert "; its control +0.310; the intervals overlap, so a difference is not shown)" in las
     assert "standard (few_shot) +0.033 " in las and "; no control to judge it by)" in las and "shuffled" not in las
@@ -545,7 +556,7 @@ def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checke
     words = measures[~((measures["method"] == "standard") & (measures["measure"] == "true_share"))]
     said = summary.summarise(accuracies, world.tests(), runs, measures=words, teachers=teachers)
     assert any("of the texts of multitask (few_shot) 5.0 % are wholly true" in one and one.endswith(
-        "No statement can be read in the texts of standard (few_shot).") for one in said)
+        "something false. No statement can be read in the texts of standard (few_shot).") for one in said)
     real = measures[measures["measure"] == "argues_for_other"]
     said = summary.summarise(accuracies, world.tests(), runs, measures=real, teachers=teachers)
     assert ("Whether the explanations are true cannot be checked, tiny on small. By a proxy, texts argue for another "

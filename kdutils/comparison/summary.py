@@ -194,8 +194,8 @@ def _exploratory(place, cells, rows, fakes):
     rows = rows[(rows["family"] == "exploratory") & (rows["measure"] == "accuracy")]
     if rows.empty:
         return []
-    described = describe(_higher_first(rows.reindex(rows["difference"].abs().sort_values(ascending=False,
-                                                                                          kind="stable").index)))
+    largest_first = rows.reindex(rows["difference"].abs().sort_values(ascending=False, kind="stable").index)
+    described = [row | {"label": _pair(row)} for row in describe(_higher_first(largest_first))]
     return [_say("exploratory", place=place, size=_size(rows), rows=described,
                  differ=[row for row in described if row["significant"]], one_seed=(rows["n_seeds"] < 2).all())]
 
