@@ -15,7 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.stats.accuracy import mcnemar, paired_bootstrap
 from kdutils.stats.agreement import cronbach_alpha, intraclass_correlation, krippendorff_alpha
 from kdutils.stats.calibration import calibration_bins, expected_calibration_error
-from kdutils.stats.error_rates import error_rates, power_of_corrections, tail_rates
+from kdutils.stats.error_rates import bootstrap_errors, error_rates, power_of_corrections, tail_rates
 from kdutils.stats.groups import (
     bootstrap_interval,
     correct_p_values,
@@ -916,3 +916,9 @@ def test_p_of_equal_methods_is_uniform():
     """A small form of ``python -m kdutils.stats.error_rates tails``: 200 draws, so 1 ± 3 standard errors."""
     half, most = tail_rates(5, 100, 0.02, 200, [0.5, 1.0])
     assert abs(half - 1) < 3 * (0.5 * 0.5 / 200) ** 0.5 / 0.5 + 0.1 and 0.9 < most <= 1
+
+
+def test_a_bootstrap_calls_equal_methods_different_too_often_and_the_crossed_test_does_not():
+    """A small form of ``python -m kdutils.stats.error_rates bootstraps``."""
+    shares = bootstrap_errors(3, 200, 0.05, 60, resamples=100)
+    assert shares["questions"] >= 0.2 > 0.06 >= shares["crossed"] and shares["both"] > shares["crossed"]

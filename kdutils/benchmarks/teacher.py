@@ -23,7 +23,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.benchmarks.machine import command_line, conditions, now, pyplot, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, pyplot, show_machine
+from kdutils.errors import StudyError
 from kdutils.runs import machine, project_path, write_json
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
@@ -197,9 +198,15 @@ def draw(curve: list[dict], path: Path, new: int) -> None:
     plt.close(figure)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the benchmark with the options of the command line; raise StudyError if the texts of both ways differ."""
     options = command_line("teacher", __doc__, "a few seconds: does it run, are the texts equal",
                            "results.json and shots.png").parse_args()
     found = run(project_path(options.output), options.smoke, options.threads)
+    # A few texts may differ by rounding, in bf16 more.
     if min(row["equal"] for row in found["results"]) < (0.5 if found["machine"]["gpu"] else 0.95):
-        sys.exit("error: the two methods write different texts")  # a few may differ by rounding, in bf16 more
+        raise StudyError("the two methods write different texts")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -137,11 +137,10 @@ def crossed_test(first: ArrayLike, second: ArrayLike) -> CrossedTest | None:
     question, which says nothing about others, and where nothing varies. Raises StudyError for unequal numbers of
     questions.
 
-    Why not a bootstrap over seeds: in simulations of two equal methods with 2, 3 and 5 seeds it finds a difference at
-    the 5 % level in up to 28 %, 18 % and 12 % of the cases, because it never sees other seeds. Why the part of the
-    seeds always counts, also where it is estimated as zero: otherwise the test has the questions' degrees of freedom,
-    more than a few seeds can support, and small p values come too often with 2 or 3 seeds. ``python -m
-    kdutils.stats.error_rates`` simulates this test.
+    Why not a bootstrap: it calls equal methods different too often, because it never sees other seeds. Why the part of
+    the seeds always counts, also where it is estimated as zero: otherwise the test has the questions' degrees of
+    freedom, more than a few seeds can support, and small p values come too often with 2 or 3 seeds. ``python -m
+    kdutils.stats.error_rates`` simulates this test, with ``bootstraps`` beside both bootstraps.
     """
     first, second = _same_questions(first, second)
     sampled = [first] if second.ndim == 1 else [first, second]

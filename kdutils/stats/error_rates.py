@@ -1,11 +1,12 @@
 """What the test of accuracies finds and how often it errs, by simulation: ``python -m kdutils.stats.error_rates``.
 
-A simulated experiment has several methods on the same questions (power.simulate_answers). Four tables, one per name:
+A simulated experiment has several methods on the same questions (power.simulate_answers). Five tables, one per name:
 
 - ``errors``: a planned family of equal methods, corrected by Holm's method, and its power;
 - ``corrections``: the power of a few planned contrasts, and of all pairs of methods by Holm's and by Benjamini and
   Hochberg's method;
 - ``tails``: how often a small p comes when methods are equal, as a multiple of p;
+- ``bootstraps``: how often a bootstrap calls equal methods different, beside this test;
 - ``detectable``: the difference that is found with probability 0.8, by seeds and level (power.detectable_accuracy).
 """
 
@@ -15,7 +16,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from kdutils.stats.accuracy import crossed_difference
+from kdutils.stats.accuracy import bootstrap_difference, crossed_difference, paired_bootstrap
 from kdutils.stats.power import detectable_accuracy, holm, simulate_answers
 
 CONTRASTS = ((1, 0), (2, 0), (1, 3), (2, 4), (1, 2), (3, 0))  # pairs of methods, as six primary questions share them
@@ -82,6 +83,25 @@ def tail_rates(seeds: int, questions: int, spread: float, simulations: int, leve
     return [float(np.mean(np.array(p) < level)) / level for level in levels]
 
 
+def bootstrap_errors(seeds: int, questions: int, spread: float, simulations: int, accuracy: float = 0.6,
+                     resamples: int = 400, seed: int = 0) -> dict[str, float]:
+    """Return the shares of simulated pairs of equal methods that are called different at the 5 % level.
+
+    ``questions``: the 95 % interval of accuracy.paired_bootstrap on means over seeds, which resamples questions alone;
+    ``both``: that of accuracy.bootstrap_difference, which resamples seeds and questions; ``crossed``: p of
+    accuracy.crossed_difference.
+    """
+    generator, found = np.random.default_rng(seed), {"questions": 0, "both": 0, "crossed": 0}
+    for _ in range(simulations):
+        first, second = simulate_answers([accuracy] * 2, seeds, questions, [spread] * 2, generator)
+        one = paired_bootstrap(first.mean(axis=0), second.mean(axis=0), resamples)
+        _, low, high = bootstrap_difference(first, second, resamples)
+        found["questions"] += not one.low <= 0 <= one.high
+        found["both"] += not low <= 0 <= high
+        found["crossed"] += crossed_difference(first, second).p < 0.05
+    return {name: float(count / simulations) for name, count in found.items()}
+
+
 def _print_errors(options):
     print(f"{options.questions} questions, {options.simulations} simulated experiments, {len(CONTRASTS)} contrasts; "
           f"the level is 0.05; power: of a difference of {100 * options.difference:g} points")
@@ -115,6 +135,18 @@ def _print_tails(options):
         print(f"| {seeds} | " + " | ".join(f"{rate:.2f}" for rate in rates) + " |", flush=True)
 
 
+def _print_bootstraps(options):
+    print(f"equal methods, {options.questions} questions, {options.simulations} simulated experiments; shares that are "
+          "called different at the level of 5 %")
+    print("| seeds | spread between seeds, points | bootstrap of questions | bootstrap of seeds and questions | "
+          "crossed test |\n|--:|--:|--:|--:|--:|")
+    for seeds in SEEDS:
+        for spread in (SPREAD, 0.05):
+            shares = bootstrap_errors(seeds, options.questions, spread, options.simulations)
+            print(f"| {seeds} | {100 * spread:g} | " + " | ".join(f"{share:.3f}" for share in shares.values()) + " |",
+                  flush=True)
+
+
 def _print_detectable(options):
     levels = [0.05, 0.05 / 6, 0.05 / 28]
     print(f"seeds that differ by {100 * SPREAD:g} points, {options.questions} questions; the difference, in points, "
@@ -128,7 +160,7 @@ def _print_detectable(options):
 
 
 TABLES = {"errors": _print_errors, "corrections": _print_corrections, "tails": _print_tails,
-          "detectable": _print_detectable}
+          "bootstraps": _print_bootstraps, "detectable": _print_detectable}
 
 
 def main() -> None:
