@@ -294,8 +294,10 @@ def ask_students(options: argparse.Namespace) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):
         students = [load_to_ask(cell.name, cell.folders[cell.seed(options.seed)]) for cell in chosen]
+        why = " (best on dev)" if options.seed is None else ""
+        print("asking " + "; ".join(f"{cell.name}, seed {cell.seed(options.seed)}{why}" for cell in chosen))
         if len(chosen) < len(cells) and not options.cell:
-            print(f"asking {chosen[0].name}; --cell asks others: {'; '.join(cell.name for cell in cells)}")
+            print(f"--cell asks others: {'; '.join(cell.name for cell in cells)}")
     for item in read_asked(options.questions) if options.questions else _typed_questions():
         if not options.json:
             print(f"{item['question']}")

@@ -111,30 +111,31 @@ def test_several_students_are_told_apart(tmp_path):
 
 
 def measured(world, shares):
-    """Return measures of truth: {method: (share wholly true, share of true statements)}, the same in every seed."""
+    """Return measures of truth: {method: (share wholly true, of true statements, of texts that state something)}."""
     runs, _, _ = world.read()
     return pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]}, "measure": name,
                           "value": value} for row in runs.to_dict("records") if row["method"] in shares
-                         for name, value in zip(("wholly_true", "true_share"), shares[row["method"]], strict=True)
-                         if value is not None])
+                         for name, value in zip(("wholly_true", "true_share", "states_facts"),
+                                                shares[row["method"]], strict=True) if value is not None])
 
 
 def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     world = World(tmp_path).add("label_only", right=(36, 35), explains=False)
     world.add("multitask", right=(36, 36), las=(0.3, 0.31)).add("shuffled", right=(34, 35), las=(0.3, 0.31))
     world.add("standard", right=(38, 38)).add("token_rationale", "tokens", right=(37, 37))
-    measures = measured(world, {"multitask": (0.05, 0.3), "standard": (0.1, 0.4), "shuffled": (0.0, 0.2),
-                                "token_rationale": (0.0, None)})
+    measures = measured(world, {"multitask": (0.05, 0.3, 1), "standard": (0.1, 0.4, 1), "shuffled": (0.0, 0.2, 1),
+                                "token_rationale": (1.0, 1.0, 0.02)})
     teachers = pd.DataFrame({"dataset": ["small", "small"], "wholly true": [0.995, 0.0],
                              "true statements": [0.999, None]})
     said, _ = said_of(world, measures=measures, teachers=teachers, tested=["las"])
-    assert said[TRUE]["verdict"] == "No."
+    assert said[TRUE]["verdict"] == "Not true; no use shown."
     assert said[TRUE]["text"] == (
         "The students answer well and explain falsely: 90.0 % to 95.0 % of their answers are right, but of their "
-        "explanations only 5.0 % to 10.0 % are wholly true (the teacher's: 99.5 %). Nor do they help to foresee what a "
-        "student answers, compared with texts that say nothing.")
-    true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97)}))
-    assert true[TRUE]["verdict"] == "True, yes." and "Nearly all explanations are true" in true[TRUE]["text"]
+        "explanations only 5.0 % to 10.0 % are wholly true (the teacher's: 99.5 %). Most texts of token_rationale "
+        "(tokens) state nothing that can be checked. It is not shown that they help to foresee what a student answers "
+        "more than the texts of a control do.")
+    true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
+    assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
 
 
 def test_the_figure_has_differences_of_means_sorted_and_controls_marked(tmp_path):
@@ -178,7 +179,8 @@ def test_the_example_is_a_question_on_which_students_differ_with_every_answer_ma
         assert {row["who"]: row["answer"][0] == "✓" for row in students} == right
         assert {row["who"]: row["true"] for row in students} == {
             "label_only": "–", "multitask (few_shot)": "✓ true", "shuffled (few_shot)": "✗ partly false"}
-        assert found["note"] == "Drawn at random from the 21 of 40 test questions on which these students differ."
+        assert found["note"] == ("Drawn at random from the 21 of 40 test questions on which these students differ. The "
+                                 "students are those of the lowest seed (0).")
         json.dumps(found)
     assert len(asked) > 4 and asked <= {*range(10, 30), 39}
 
@@ -203,7 +205,7 @@ def test_the_difference_that_mini_can_show_is_known_before_it_runs():
 
 def test_where_facts_are_not_known_the_proxy_is_said_and_called_so(tmp_path):
     world = World(tmp_path).add("label_only", right=(36, 35), explains=False).add("multitask", right=(36, 36))
-    measures = measured(world, {"multitask": (0.2, None)}).replace({"measure": {"wholly_true": "argues_for_other"}})
+    measures = measured(world, {"multitask": (0.2, None, None)}).replace({"measure": {"wholly_true": "argues_for_other"}})
     said, _ = said_of(world, measures=measures)
     assert said[TRUE]["verdict"] == "Cannot be checked."
     assert said[TRUE]["text"] == ("Whether they are true cannot be checked; by a proxy, 20.0 % argue for another "

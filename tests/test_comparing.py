@@ -541,22 +541,23 @@ def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checke
     world = World(tmp_path).add("label_only", right=(20, 22), explains=False).add("multitask", right=(30, 31))
     world.add("standard", right=(30, 31))
     runs, _, accuracies = world.read()
-    shares = {"multitask": 0.05, "standard": 0.1}
+    shares = {"multitask": 0.05, "standard": 0.1}  # of all measures but states_facts
     measures = pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]},
-                              "measure": measure, "value": shares[row["method"]]}
+                              "measure": measure, "value": shares[row["method"]] if measure != "states_facts" else 0.9}
                              for row in runs.to_dict("records") if row["method"] in shares
-                             for measure in ("wholly_true", "true_share", "argues_for_other")])
+                             for measure in ("states_facts", "wholly_true", "true_share", "argues_for_other")])
     teachers = pd.DataFrame({"dataset": ["small", "small", "else"], "wholly true": [0.995, 0.0, 0.2],
                              "true statements": [1.0, None, 0.5], "contradicted": [0.1, 0.2, 0.9]})
     said = summary.summarise(accuracies, world.tests(), runs, measures=measures, teachers=teachers)
-    assert ("Are the explanations true, tiny on small: of the texts of standard (few_shot) 10.0 %, multitask "
-            "(few_shot) 5.0 % are wholly true; of the teachers' 99.5 %. Most explanations of these students say "
-            "something false.") in said
+    assert ("Are the explanations true, tiny on small: wholly true, of the texts that state something, are 10.0 % of "
+            "standard (few_shot), 5.0 % of multitask (few_shot); 99.5 % of the teachers'. Most explanations of these "
+            "students say something false.") in said
     assert not any("wholly true" in one for one in summary.summarise(accuracies, world.tests(), runs, measures=None))
-    words = measures[~((measures["method"] == "standard") & (measures["measure"] == "true_share"))]
+    words = measures.assign(value=measures["value"].where(
+        (measures["method"] != "standard") | (measures["measure"] != "states_facts"), 0.1))
     said = summary.summarise(accuracies, world.tests(), runs, measures=words, teachers=teachers)
-    assert any("of the texts of multitask (few_shot) 5.0 % are wholly true" in one and one.endswith(
-        "something false. No statement can be read in the texts of standard (few_shot).") for one in said)
+    assert any("are 5.0 % of multitask (few_shot); 99.5" in one and one.endswith(
+        "something false. Most texts of standard (few_shot) state nothing that can be checked.") for one in said)
     real = measures[measures["measure"] == "argues_for_other"]
     said = summary.summarise(accuracies, world.tests(), runs, measures=real, teachers=teachers)
     assert ("Whether the explanations are true cannot be checked, tiny on small. By a proxy, texts argue for another "

@@ -115,10 +115,12 @@ def test_every_true_rationale_is_wholly_true_and_a_changed_one_is_not():
     for item in table.to_dict("records"):
         for text in true_rationales(item["question"], item["choices"], item["answer"]):
             assert truth_of(text, item["question"], item["answer"]) == {
-                "wholly_true": 1.0, "true_share": 1.0, "true_reason": 1.0}
+                "states_facts": 1.0, "wholly_true": 1.0, "true_share": 1.0, "true_reason": 1.0}
         wrong = next(choice for choice in item["choices"] if choice != item["answer"])
         claim = true_rationale(item["question"], item["choices"], wrong)  # claims the asked facts of a wrong choice
         assert truth_of(claim, item["question"], wrong)["wholly_true"] == 0.0
         assert truth_of(f"The answer is {item['answer']}.", item["question"], item["answer"]) == {
-            "wholly_true": 0.0, "true_share": None, "true_reason": 0.0}
+            "states_facts": 0.0, "wholly_true": None, "true_share": None, "true_reason": 0.0}
+        words = truth_of("goat goat wheels. lemon", item["question"], item["answer"])
+        assert words["wholly_true"] is None and words["states_facts"] == 0, "words are neither true nor false"
     assert truth_of("A cow has horns.", "Where do people sit?", "cow") is None

@@ -324,11 +324,15 @@ def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_
 | teacher a | – | A pear\\|grows. |
 | multitask | ✗ piano | &lt;!-- /result --> 1 < 2 |
 
+
+
 """
-    rows = [{**EXAMPLE["rows"][1], "answer": answer, "true": "✗ false"} for answer in ["✓ pear"] * 3 + ["✗ piano"] * 3]
-    checked = {**EXAMPLE, "choices": [], "rows": rows}
-    assert document.worked_example(checked).count("| ✓ pear |") == 2, "two right ones, then two wrong ones"
-    assert document.worked_example(checked).count("| ✗ piano |") == 2
+    rows = [{**EXAMPLE["rows"][1], "answer": answer, "true": true, "who": who} for who, answer, true in (
+        ("a", "✗ piano", "✗ false"), ("b", "✓ pear", "✓ true"), ("c", "✓ pear", "✗ false"), ("d", "✓ pear", "✓ true"))]
+    checked = {**EXAMPLE, "choices": [], "rows": rows, "note": "Drawn."}
+    lines = document.worked_example(checked).split("\n")
+    assert [line[2] for line in lines if line.startswith("| ") and "who" not in line] == ["b", "c", "a"], "one of a kind"
+    assert "Drawn." in lines
     assert "> Which is a fruit?\n" in document.worked_example(checked)
     assert document.worked_example(None) == ""
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kdutils.comparison.contrasts import SAME_TEXTS
+from kdutils.comparison.contrasts import QUESTIONS, SAME_TEXTS
 from kdutils.comparison.hypotheses import LEVEL, significant
 from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
 from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
+from kdutils.data.mini_world import truth_of
 from kdutils.stats.accuracy import crossed_test
 from kdutils.stats.power import simulate_answers
 
@@ -31,7 +32,8 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
     """Return one dict per statement: question, verdict, text, sure (sentences: how sure it is, and on what it rests).
 
     See summary.summarise for the arguments. The statements: does explaining help, does it matter what the explanations
-    say, are they true and useful; and first, whether students failed to learn. If all did, that is the only one.
+    say, are they true and useful, and what the contrasts show that the experiment wrote out itself; and first, whether
+    students failed to learn. If all did, that is the only one.
     """
     places = _places(accuracies, tests)
     failed = [place for place in places if not place["learned"]]
@@ -44,7 +46,17 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
         judged = [judge(place, margin, shares, fakes) for place in learned]
         if judged:
             said.append(_combined(question, judged))
-    return said
+    return said + _written_out(learned)
+
+
+def _written_out(places):
+    """Return the statement on the planned contrasts that answer none of the questions of every experiment."""
+    rows = [row for place in places for row in describe(place["tests"][place["tests"]["family"] == "primary"])
+            if row["question"] not in QUESTIONS]
+    one_seed = max((row["n_seeds"] for row in rows), default=0) < 2
+    return [{"question": "What do the planned contrasts show?",
+             "verdict": _say("planned_verdict", rows=rows, one_seed=one_seed),
+             "text": _say("planned", rows=rows, one_seed=one_seed, several=len(places) > 1), "sure": []}] if rows else []
 
 
 def _places(accuracies, tests):
@@ -116,6 +128,7 @@ def _truth(place, margin, shares, fakes):
     rows = place["tests"]
     controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
     cells = [cell for cell in cells if cell["name"] in place["cells"] and cell["name"] not in controls]
+    unread = [name for name in true.get("unread", []) if name in place["cells"] and name not in controls]
     foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], None)
     useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
     best = cells[0]["wholly_true"] if cells else np.nan
@@ -128,7 +141,9 @@ def _truth(place, margin, shares, fakes):
     well = bool(right) and min(right) >= (1 + place["chance"]) / 2
     sizes = list(place["cells"].values())
     return {"place": place["name"], "verdict": verdict, "cells": cells, "teachers": teachers, "right": right,
-            "well": well, "foreseen": foreseen, "useful": useful,
+            "well": well, "unread": unread, "foreseen": foreseen, "useful": useful,
+            "compared": ["the texts of a control"] * any(row["control"] for row in foreseen)
+            + ["a text that only repeats the answer"] * (repeats is not None),
             "repeats": "" if repeats is None else signed(repeats, 3),
             "proxies": [cell for cell in proxies if cell["name"] in place["cells"] and cell["name"] not in controls],
             "seeds": max(cell["n_seeds"] for cell in sizes), "questions": max(cell["n_questions"] for cell in sizes)}
@@ -249,16 +264,33 @@ def example(accuracies: pd.DataFrame, tests: pd.DataFrame, predictions: pd.DataF
     questions = inputs[tuple(rows[0][key] for key in CELL)][0].set_index("id")
     written = [(f"teacher {row['teacher']}", text) for row in rows
                if (text := texts.get(tuple(row[key] for key in CELL), {}).get(drawn))]
+    item = questions.loc[drawn]
     cells = [{"who": who, "answer": "–", "explanation": text} for who, text in written[:1]]
-    cells += [{"who": row["name"], "answer": f"{'✓' if row['correct'] else '✗'} {row['predicted'] or '(none)'}",
-               "explanation": row["explanation"] or "–"} for row in rows[:MOST_STUDENTS]]
+    cells += [{"who": row["name"], "answer": _marked(row, item["choices"]), "explanation": row["explanation"] or "–"}
+              for row in rows[:MOST_STUDENTS]]
     if "true_share" in scores:
         true = scores[scores["id"] == drawn].set_index([*CELL, "seed"])[["wholly_true", "true_share"]]
         for one, row in zip(cells[len(written[:1]):], rows, strict=False):
             known = true.loc[[cell]].iloc[0] if (cell := (*(row[key] for key in CELL), row["seed"])) in true.index \
                 else {"true_share": np.nan}
-            one["true"] = "–" if known["true_share"] != known["true_share"] else \
-                "✓ true" if known["wholly_true"] else "✗ false" if known["true_share"] == 0 else "✗ partly false"
-    note = _say("drawn", differing=len(differing), total=len(shares), left_out=max(0, len(rows) - MOST_STUDENTS))
-    return {"question": questions.at[drawn, "question"], "choices": list(questions.at[drawn, "choices"]),
-            "answer": questions.at[drawn, "answer"], "note": note, "rows": cells}
+            one["true"] = _truth_mark(known)
+        for one in cells[:len(written[:1])]:
+            known = truth_of(one["explanation"], item["question"], item["answer"])
+            one["true"] = _truth_mark(known) if known else "–"
+    note = _say("drawn", differing=len(differing), total=len(shares), seed=min(row["seed"] for row in rows),
+                left_out=max(0, len(rows) - MOST_STUDENTS))
+    return {"question": item["question"], "choices": list(item["choices"]), "answer": item["answer"], "note": note,
+            "rows": cells}
+
+
+def _marked(row, choices):
+    """Return the answer of a student with its mark; an answer that is none of the choices is called so."""
+    other = " (none of the choices)" if row["predicted"] and len(choices) and row["predicted"] not in choices else ""
+    return f"{'✓' if row['correct'] else '✗'} {row['predicted'] or '(none)'}{other}"
+
+
+def _truth_mark(known):
+    """Return whether what a text states is true, from its measures of truth; "–" where it states nothing."""
+    if known["true_share"] is None or known["true_share"] != known["true_share"]:
+        return "–"
+    return "✓ true" if known["wholly_true"] else "✗ false" if known["true_share"] == 0 else "✗ partly false"

@@ -93,7 +93,8 @@ def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.Data
     difference, low, high: shares for accuracy, else units of the measure; low to high is the 95 % interval of the test,
     for primary contrasts that of all contrasts of the family together. p_corrected: see the families above; for
     plausibility it is p. p_equivalent, of primary contrasts: corrected p of a true difference of `margin` or more.
-    detectable: the difference that the test would have found with probability 0.8, given these seeds and questions.
+    detectable: the difference that the test would have found with probability 0.8, given these seeds and questions; NaN
+    where it is more than 1. Intervals of accuracy and LAS end at -1 and 1, beyond which no difference lies.
     bootstrap_low, bootstrap_high: bootstrap over seeds and questions, which is too narrow for few seeds. mcnemar:
     mid-p, not corrected, of each seed that both cells have. A comparison without variation has no p. Raises StudyError
     if two cells have different questions.
@@ -176,9 +177,10 @@ def _accuracy_row(first, second, level, margin):
     seeds = [sorted(table["seed"].unique()) for table in (first, second)]
     shared = [(matrix[seeds[0].index(seed)], other[seeds[1].index(seed)]) for seed in seeds[0] if seed in seeds[1]]
     test = crossed_test(matrix, other)
-    limits = {"detectable": test.detectable(level)} if test else {}
+    found = test.detectable(level) if test else np.nan
+    limits = {"detectable": found if found <= 1 else np.nan}
     limits |= {"p_equivalent": test.p_equivalent(margin)} if test and margin else {}
-    return {**_difference_row(matrix, other, 1 - level), **limits, "n_questions": matrix.shape[1],
+    return {**_possible(_difference_row(matrix, other, 1 - level)), **limits, "n_questions": matrix.shape[1],
             "bootstrap_low": low, "bootstrap_high": high, "mcnemar": [mcnemar(*both).p for both in shared]}
 
 
@@ -215,6 +217,11 @@ def _test_row(test: Callable, title, *samples):
     return {"low": estimate.low, "high": estimate.high, "p": estimate.p, "n_questions": estimate.n, "test": title}
 
 
+def _possible(row):
+    """Return a row without the part of its interval that is beyond -1 or 1."""
+    return row | {name: float(np.clip(row[name], -1, 1)) for name in ("low", "high") if name in row}
+
+
 def _title(*matrices):
     if all(np.ptp(matrix) == 0 for matrix in matrices):
         return "exact binomial over questions"
@@ -225,7 +232,7 @@ def _zero_row(values):
     if len(values) < 2 or np.ptp(values) < 1e-12:
         return {"difference": values.mean(), "n_seeds": len(values)} if len(values) else None
     mean, low, high = mean_interval(values)
-    return {"difference": mean, "low": low, "high": high, "n_seeds": len(values),
+    return {**_possible({"difference": mean, "low": low, "high": high}), "n_seeds": len(values),
             "p": float(scipy_stats.ttest_1samp(values, 0).pvalue), "test": "t over seeds"}
 
 

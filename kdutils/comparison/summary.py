@@ -14,7 +14,7 @@ from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
 from kdutils.comparison.wording import p_text, say, signed, wording
-from kdutils.evaluation.settings import PROXIES
+from kdutils.evaluation.settings import PROXIES, TRUTH
 
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}
@@ -142,16 +142,16 @@ def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) ->
     """Return {(dataset, student): {cells, unread, teachers}}, {} where truth was not measured.
 
     cells: dicts of name, wholly_true and true_share (means over seeds), the most true first. unread: names of the cells
-    in whose texts no statement can be read, such as lists of words, which are neither true nor false. teachers: the
-    shares of wholly true texts of the teachers.
+    most of whose texts make no statement that can be read, such as lists of words; these are neither true nor false.
+    teachers: the shares of wholly true texts of the teachers. All shares are of the texts that state something.
     """
     if measures is None or "wholly_true" not in set(measures["measure"]):
         return {}
-    known, shares = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])])), {}
+    known, shares = add_names(in_domain(measures[measures["measure"].isin(TRUTH)])), {}
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
         means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
-            columns=["wholly_true", "true_share"]).sort_values("wholly_true", ascending=False)
-        unread = means["true_share"].isna()
+            columns=list(TRUTH)).sort_values("wholly_true", ascending=False)
+        unread = ~(means["states_facts"] >= 0.5)
         own = _of_teachers(teachers, dataset, "wholly true")
         own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
         shares[dataset, student] = {"cells": means[~unread].reset_index().to_dict("records"),
@@ -284,7 +284,7 @@ def _cautions(tests, runs, missing):
         statements.append(_say("one_seed"))
     elif len(primary) and primary["n_seeds"].min() < FEW_SEEDS:
         statements.append(_say("few_seeds", seeds=int(primary["n_seeds"].min()), enough=FEW_SEEDS,
-                               detectable=100 * primary["detectable"].max()))
+                               detectable=[100 * primary["detectable"].min(), 100 * primary["detectable"].max()]))
     if tests["p_corrected"].notna().any():
         statements.append(_say("correction", families=tests["family"].value_counts().to_dict()))
     return statements

@@ -273,9 +273,10 @@ def _fact_of_clause():
 def truth_of(text: str, question: str, answer: str) -> dict[str, float | None] | None:
     """Return how true an explanation is, or None where the question is not one of the world.
 
-    ``wholly_true``: 1 if it makes statements and all of them are read and true. ``true_share``: the share of true ones
-    among the statements that are read, None without any. ``true_reason``: 1 if it says of `answer` a true fact that the
-    question asks.
+    ``states_facts``: 1 if it makes a statement that is read. The others are about texts that do: ``wholly_true``, 1 if
+    all of its statements are read and true, and ``true_share``, the share of true ones among those that are read; both
+    are None for other texts, which are neither true nor false. ``true_reason``: 1 if it says of `answer` a true fact
+    that the question asks.
     """
     try:
         asked = find_key(question)
@@ -283,6 +284,7 @@ def truth_of(text: str, question: str, answer: str) -> dict[str, float | None] |
         return None
     statements = read_statements(text)
     read = [one for one in statements if one.true is not None]
-    return {"wholly_true": float(bool(statements) and all(one.true for one in statements)),
+    return {"states_facts": float(bool(read)),
+            "wholly_true": float(all(one.true for one in statements)) if read else None,
             "true_share": sum(one.true for one in read) / len(read) if read else None,
             "true_reason": float(any(one.true and one.concept == answer and one.fact in asked for one in read))}

@@ -11,7 +11,7 @@ from kdutils.teacher.choices import ATTRIBUTIONS
 
 # The measures of a text alone, see text_metrics. They are here so that checking an experiment imports nothing heavy.
 OWN = ("words", "repetition", "names_answer", "names_gold", "distractors", "copied")
-TRUTH = ("wholly_true", "true_share", "true_reason")  # where what a text says can be checked
+TRUTH = ("states_facts", "wholly_true", "true_share", "true_reason")  # where what a text says can be checked
 PROXIES = ("denies_answer", "argues_for_other", "support_human", "entailed_human", "contradicted_human")  # elsewhere
 
 

@@ -29,9 +29,10 @@ Measures of the text alone:
 
 Measures of truth, where what a text says can be checked (the embedded world, mini_world.truth_of):
 
-``wholly_true``, ``true_share``, ``true_reason``
-    1 where all statements are read and true; the share of true ones among those that are read; 1 where the text gives
-    a true fact about the predicted answer that the question asks.
+``states_facts``, ``wholly_true``, ``true_share``, ``true_reason``
+    1 where a statement is read; 1 where all statements are read and true, and the share of true ones among those that
+    are read (both None where none is read); 1 where the text gives a true fact about the predicted answer that the
+    question asks.
 
 Proxies of truth, elsewhere: ``denies_answer``, ``argues_for_other``, ``support_human``, ``entailed_human`` and
 ``contradicted_human``, see truth_proxies.

@@ -34,7 +34,8 @@ def name_meanings(settings: dict) -> list[tuple[str, str]]:
         for name in settings[key]:
             base = base_of(settings, key, name)
             meaning = SETTINGS[known[base].notebook].__doc__.splitlines()[0]
-            found.append((name, meaning if name == base else f"{base}, with other parameters. {meaning}"))
+            own = ", ".join(f"{one}: {value}" for one, value in settings[key][name].items() if one != "as")
+            found.append((name, meaning if name == base else f"{base}{f' with {own}' if own else ''}. {meaning}"))
     return found
 
 

@@ -31,7 +31,6 @@ SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json h
     "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
          "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
-OF_EACH = 2  # students with a right answer, and with a wrong one, in the worked example of README.md
 WIDTH = 120  # characters of a line of RESULTS.md
 Rows = Sequence[Mapping[str, Any]]
 
@@ -175,16 +174,17 @@ def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
 def worked_example(example: Mapping[str, Any] | None) -> str:
     """Return a question with what the teacher and some students say (comparison.answer.example) as Markdown.
 
-    These are the first OF_EACH whose answers are right, and as many whose answers are wrong.
+    One student for each kind of answer and explanation: right or wrong, with a true, a false or an unchecked text.
     """
     if not example:
         return ""
     choices = f" ({', '.join(example['choices'])})" if example["choices"] else ""
-    chosen = [one for mark in "–✓✗" for one in [row for row in example["rows"] if row["answer"][0] == mark][:OF_EACH]]
+    kinds = {(row["answer"][0], row.get("true", "–")): row for row in reversed(example["rows"])}
+    chosen = sorted(kinds.values(), key=lambda row: "–✓✗".index(row["answer"][0]))
     rows = [{"who": one["who"], "answer": one["answer"], "explanation": " ".join(one["explanation"].split()),
-             **({"statements": one.get("true", "–")} if any("true" in row for row in chosen) else {})}
+             **({"what it says": one.get("true", "–")} if any("true" in row for row in chosen) else {})}
             for one in chosen]
-    text = f"\n\n> {example['question']}{choices}\n\n{table(rows)}\n\n"
+    text = f"\n\n> {example['question']}{choices}\n\n{table(rows)}\n\n{example.get('note', '')}\n\n"
     return re.sub("<(?=[!/a-z])", "&lt;", text, flags=re.IGNORECASE)  # a model's text is no comment and no tag
 
 

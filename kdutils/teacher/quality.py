@@ -132,10 +132,9 @@ def _truth(usable, asked, stage):
     """
     found = [truth_of(row.text, asked[row.id], row.answer) for row in usable.itertuples()] \
         if stage in ("rationale", "revision") else []
-    shares = [one["true_share"] for one in found if one and one["true_share"] is not None]
-    if not shares:
-        return {}
-    return {"wholly true": _share(bool(one and one["wholly_true"]) for one in found), "true statements": _mean(shares)}
+    found = [one for one in found if one and one["states_facts"]]
+    return {"wholly true": _mean(one["wholly_true"] for one in found),
+            "true statements": _mean(one["true_share"] for one in found)} if found else {}
 
 
 def shot_texts(dataset: str) -> list[set]:
