@@ -90,6 +90,7 @@ def _judged(place, rows, margin):
     described = [row | {"one": place["cells"][row["first"]], "other": place["cells"][row["second"]],
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}
                  for row in describe(rows)]
+    described = [row for row in described if not row["one_seed"]] or described  # one seed says nothing about methods
     higher = [row for row in described if row["significant"] and row["higher"]]
     lower = [row for row in described if row["significant"] and not row["higher"]]
     if not described:
