@@ -505,9 +505,13 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
             world.add("multitask", right=(9, 8), dataset=dataset, student=student)
             world.add("standard", right=(9, 8), dataset=dataset, student=student)
     runs, _, accuracies = world.read()
-    said = summary.summarise(accuracies, world.tests(), runs)
+    tests = world.tests()
+    said = summary.summarise(accuracies, tests, runs)
     assert len(said) == summary.MOST and any(sentence.endswith(" more statements of this kind.") for sentence in said)
-    assert any(sentence.startswith("2 seeds show little: only differences of about ") for sentence in said)
+    few = next(sentence for sentence in said if sentence.startswith("2 seeds show little: only differences from "))
+    found = 100 * tests.loc[tests["family"] == "primary", "detectable"].dropna()
+    ends = dict.fromkeys(f"{one:.0f}" for one in (found.min(), found.max()))
+    assert f" from about {' to '.join(ends)} points on would be found with probability 0.8." in few
 
 
 def test_an_exploratory_difference_names_both_cells_also_where_the_baseline_is_better(tmp_path):

@@ -283,8 +283,9 @@ def _cautions(tests, runs, missing):
     if (tests["n_seeds"] < 2).any():
         statements.append(_say("one_seed"))
     elif len(primary) and primary["n_seeds"].min() < FEW_SEEDS:
+        found = 100 * primary["detectable"].dropna()
         statements.append(_say("few_seeds", seeds=int(primary["n_seeds"].min()), enough=FEW_SEEDS,
-                               detectable=100 * primary["detectable"].max()))
+                               found=[f"{one:.0f}" for one in (found.min(), found.max())] if len(found) else []))
     if tests["p_corrected"].notna().any():
         statements.append(_say("correction", families=tests["family"].value_counts().to_dict()))
     return statements
