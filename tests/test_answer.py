@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from kdutils.comparison import answer, hypotheses, runs_table
+from kdutils.evaluation.settings import TRUTH
 from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.planned import power_lines
 from kdutils.stats.power import detectable_accuracy
@@ -111,11 +112,11 @@ def test_several_students_are_told_apart(tmp_path):
 
 
 def measured(world, shares):
-    """Return measures of truth: {method: (share wholly true, share of true statements)}, the same in every seed."""
+    """Return measures of truth, the same in every seed: {method: shares wholly true, true statements, true reason}."""
     runs, _, _ = world.read()
     return pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]}, "measure": name,
                           "value": value} for row in runs.to_dict("records") if row["method"] in shares
-                         for name, value in zip(("wholly_true", "true_share"), shares[row["method"]], strict=True)
+                         for name, value in zip(TRUTH, shares[row["method"]], strict=False)
                          if value is not None])
 
 
@@ -135,6 +136,10 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
         "student answers, compared with texts that say nothing.")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97)}))
     assert true[TRUE]["verdict"] == "True, yes." and "Nearly all explanations are true" in true[TRUE]["text"]
+    beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.02)}))
+    assert beside[TRUE]["verdict"] == "True, but beside the point."
+    assert "but many give no reason for the answer: 90.0 % of" in beside[TRUE]["text"]
+    assert "are wholly true, and 2.0 % give a true reason for the answer." in beside[TRUE]["text"]
 
 
 def test_the_figure_has_differences_of_means_sorted_and_controls_marked(tmp_path):

@@ -121,15 +121,18 @@ def _truth(place, margin, shares, fakes):
     useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
     best = cells[0]["wholly_true"] if cells else np.nan
     worst = cells[-1]["wholly_true"] if cells else np.nan
-    if cells:
-        verdict = "true" if worst >= 0.9 else "partly" if best >= 0.5 else "false"
+    reasons = [cell["true_reason"] for cell in cells if cell["true_reason"] == cell["true_reason"]]
+    if cells and worst >= 0.9:  # a true text about something else, such as that of another question, is no reason
+        verdict = "true" if min(reasons, default=1) >= 0.5 else "beside"
+    elif cells:
+        verdict = "partly" if best >= 0.5 else "false"
     else:
         verdict = "useful" if useful else "not_useful" if foreseen else "unknown"
     right = [place["cells"][cell["name"]]["mean"] for cell in cells]
     well = bool(right) and min(right) >= (1 + place["chance"]) / 2
     sizes = list(place["cells"].values())
     return {"place": place["name"], "verdict": verdict, "cells": cells, "teachers": teachers, "right": right,
-            "well": well, "foreseen": foreseen, "useful": useful,
+            "reasons": reasons, "well": well, "foreseen": foreseen, "useful": useful,
             "repeats": "" if repeats is None else signed(repeats, 3),
             "proxies": [cell for cell in proxies if cell["name"] in place["cells"] and cell["name"] not in controls],
             "seeds": max(cell["n_seeds"] for cell in sizes), "questions": max(cell["n_questions"] for cell in sizes)}

@@ -14,7 +14,7 @@ from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
 from kdutils.comparison.wording import p_text, say, signed, wording
-from kdutils.evaluation.settings import PROXIES
+from kdutils.evaluation.settings import PROXIES, TRUTH
 
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}
@@ -141,16 +141,16 @@ def _truth(measures, teachers):
 def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) -> dict[tuple[str, str], dict]:
     """Return {(dataset, student): {cells, unread, teachers}}, {} where truth was not measured.
 
-    cells: dicts of name, wholly_true and true_share (means over seeds), the most true first. unread: names of the cells
-    in whose texts no statement can be read, such as lists of words, which are neither true nor false. teachers: the
-    shares of wholly true texts of the teachers.
+    cells: dicts of name, wholly_true, true_share and true_reason (means over seeds), the most true first. unread: names
+    of the cells in whose texts no statement can be read, such as lists of words, which are neither true nor false.
+    teachers: the shares of wholly true texts of the teachers.
     """
     if measures is None or "wholly_true" not in set(measures["measure"]):
         return {}
-    known, shares = add_names(in_domain(measures[measures["measure"].isin(["wholly_true", "true_share"])])), {}
+    known, shares = add_names(in_domain(measures[measures["measure"].isin(TRUTH)])), {}
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
         means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
-            columns=["wholly_true", "true_share"]).sort_values("wholly_true", ascending=False)
+            columns=list(TRUTH)).sort_values("wholly_true", ascending=False)
         unread = means["true_share"].isna()
         own = _of_teachers(teachers, dataset, "wholly true")
         own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
