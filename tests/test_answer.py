@@ -49,6 +49,13 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
     assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
 
 
+def test_a_control_without_its_method_is_no_student_that_learned_to_explain(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False).add("shuffled", right=(36, 35, 37))
+    said, tests = said_of(world)
+    assert said[HELP]["verdict"] == "Cannot be said." and said[HELP]["text"].startswith("No explaining student was ")
+    assert answer.differences(world.read()[2], tests)["control"].tolist() == [True]
+
+
 def test_no_difference_shown_says_what_would_have_been_found(tmp_path):
     rng = np.random.default_rng(9)
     world = World(tmp_path).add("label_only", right=spread(30, 29, 31, rng=rng), explains=False)

@@ -64,12 +64,15 @@ def _places(accuracies, tests):
     return found
 
 
+def _controls(place):
+    return {name for name, row in place["cells"].items() if row["control_of"]}
+
+
 def _explaining(place, margin, shares, fakes):
     """Judge whether students that learn to explain answer better than those that learn answers alone."""
     rows, cells = place["tests"], place["cells"]
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
-    controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
-    others = controls | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
+    others = _controls(place) | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
     rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
     planned = rows[rows["family"] == "primary"]
     return _judged(place, planned if len(planned) else rows, margin)
@@ -114,8 +117,7 @@ def _truth(place, margin, shares, fakes):
     """Judge whether the explanations are true, where that can be checked, and whether they help to foresee answers."""
     true, proxies = (one.get(place["key"], {}) for one in shares)
     cells, teachers = true.get("cells", []), true.get("teachers", [])
-    rows = place["tests"]
-    controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
+    rows, controls = place["tests"], _controls(place)
     cells = [cell for cell in cells if cell["name"] in place["cells"] and cell["name"] not in controls]
     foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], None)
     useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
@@ -211,7 +213,6 @@ def differences(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     for place in (place for place in _places(accuracies, tests) if place["learned"]):
         level = {name: row["mean"] for name, row in place["cells"].items() if row["kind"] == BASELINE}
         rows = place["tests"]
-        controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
         rows = rows[rows["second"].isin(level) & rows["measure"].eq("accuracy") & rows["n_seeds"].ge(2)]
         rows = rows.sort_values("difference", ascending=False, kind="stable").drop_duplicates("first")
         points = {key: 100 * rows[key].astype(float) for key in ("difference", "low", "high")}
@@ -219,7 +220,7 @@ def differences(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
             base = " and ".join(f"{100 * share:.1f} %" for share in level.values())
             frames.append(pd.DataFrame({"group": f"{place['name']} ({BASELINE}: {base} right)", "label": rows["first"],
                                         **points, "significant": significant(rows),
-                                        "control": rows["first"].isin(controls)}))
+                                        "control": rows["first"].isin(_controls(place))}))
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 

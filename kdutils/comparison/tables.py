@@ -30,7 +30,7 @@ MEASURES = {  # title of a table of explanations: the measures in it
 
 
 def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str = "kept") -> pd.DataFrame:
-    """Return one row per cell, including cells without a result: CELL, kind, name and the following columns.
+    """Return one row per cell, including cells without a result: CELL, kind, control_of, name and the columns below.
 
     mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
     seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
@@ -46,14 +46,15 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str 
         if (own := answered.get(cell)) is not None:
             mean, low, high = bootstrap_mean(correct_matrix(own))
             row |= {"mean": mean, "low": low, "high": high, "chance": own["chance"].iloc[0],
-                    "n_questions": own["id"].nunique()}
+                    "control_of": own["control_of"].iloc[0], "n_questions": own["id"].nunique()}
         ended = group["accuracy"].notna()
         rows.append({**row, "sd": group["accuracy"].std(), **group[PER_RUN].drop(columns="accuracy").mean(),
                      "n_seeds": int(ended.sum()), "n_failed": int((~ended).sum())})
     short = [name for name in ("exact_match", "f1") if runs[name].notna().any()]
     columns = ["mean", "low", "high", "sd", "likelihood", "per_token", "exact", *short, "calibration_error",
                "no_choice", "chance", "n_seeds", "n_failed", "n_questions"]
-    table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
+    table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "control_of", "name", *columns])
+    table["control_of"] = table["control_of"].fillna("")
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     table = table.assign(n_questions=pd.Series(counts, dtype=object))
     if outliers == "kept":
