@@ -81,6 +81,9 @@ def test_a_measure_by_which_a_fake_is_as_good_as_students_gets_a_star():
     shown = tables.explanation_table(measures, ["las", "qbe"], fakes, marked)
     assert shown["method"].tolist() == ["multitask", "standard", "fake: answer"]
     assert shown["las *"].tolist()[2] == "0.200" and list(shown)[-2:] == ["las *", "qbe"]
+    two = pd.concat([fakes, fakes.assign(teacher="other", value=0.0)], ignore_index=True)
+    names = runs_table.shorten(tables.explanation_table(measures, ["las"], two))["cell"].tolist()
+    assert names == ["multitask (p)", "standard (p)", "fake: answer (t)", "fake: answer (other)"], "each by itself"
     assert tables.fooled(measures, fakes.iloc[:0], NO_TESTS) == {} and list(runs_table.read_fakes([])) == [
         *runs_table.CELL, "fake", "measure", "value"]
 

@@ -155,10 +155,11 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds.
 
     The cell with the highest value of the first measure comes first. With `fakes` (runs_table.read_fakes) a row per
-    fake follows, in the column of the method. The names of `marked` measures end with a star.
+    fake and teacher, to whose texts it is compared, follows, in the column of the method. The names of `marked`
+    measures end with a star.
     """
     if fakes is not None and len(fakes):
-        rows = fakes.assign(method="fake: " + fakes["fake"], teacher="-", prompting="-", seed=0)
+        rows = fakes.assign(method="fake: " + fakes["fake"], prompting="-", seed=0)
         rows = rows.groupby([*CELL, "seed", "measure"], sort=False)["value"].mean().reset_index()
         measures = pd.concat([measures, rows], ignore_index=True)
     part = measures[measures["measure"].isin(names)]
