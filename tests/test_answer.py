@@ -48,6 +48,13 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
     assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
 
 
+def test_a_control_without_its_method_is_no_student_that_learned_to_explain(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False).add("shuffled", right=(36, 35, 37))
+    said, tests = said_of(world)
+    assert said[HELP]["verdict"] == "Cannot be said." and said[HELP]["text"].startswith("No explaining student was ")
+    assert answer.differences(world.read()[2], tests)["control"].tolist() == [True]
+
+
 def test_no_difference_shown_says_what_would_have_been_found(tmp_path):
     rng = np.random.default_rng(9)
     world = World(tmp_path).add("label_only", right=spread(30, 29, 31, rng=rng), explains=False)
@@ -111,12 +118,12 @@ def test_several_students_are_told_apart(tmp_path):
 
 
 def measured(world, shares):
-    """Return measures of truth: {method: (share wholly true, of true statements, of texts that state something)}."""
+    """Return measures of truth, the same in every seed: {method: (wholly true, true share, states facts, reason)}."""
     runs, _, _ = world.read()
     return pd.DataFrame([{**{key: row[key] for key in [*runs_table.CELL, "kind", "seed"]}, "measure": name,
                           "value": value} for row in runs.to_dict("records") if row["method"] in shares
-                         for name, value in zip(("wholly_true", "true_share", "states_facts"),
-                                                shares[row["method"]], strict=True) if value is not None])
+                         for name, value in zip(("wholly_true", "true_share", "states_facts", "true_reason"),
+                                                shares[row["method"]], strict=False) if value is not None])
 
 
 def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
@@ -136,6 +143,10 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
         "more than the texts of a control do.")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
+    beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))
+    assert beside[TRUE]["verdict"] == "True, but beside the point."
+    assert "but many give no reason for the answer: 90.0 % of" in beside[TRUE]["text"]
+    assert "are wholly true, and 2.0 % give a true reason for the answer." in beside[TRUE]["text"]
 
 
 def test_the_figure_has_differences_of_means_sorted_and_controls_marked(tmp_path):
@@ -169,13 +180,15 @@ def test_the_example_is_a_question_on_which_students_differ_with_every_answer_ma
     scores.loc[scores["method"] == "shuffled", ["wholly_true", "true_share"]] = (0.0, 0.5)
     asked = set()
     for seed in range(12):
-        found = answer.example(accuracies, world.tests(), predictions, inputs, texts, scores, seed)
+        found = answer.example(accuracies, world.tests(), predictions, inputs, texts, scores, seed, lambda text, *_: {
+            "wholly_true": 1.0, "true_share": 1.0} if text.startswith("The ") else None)
         key = int(re.search(r"number (\d+) in the small zoo", found["question"])[1])
         asked.add(key)
         right = {"label_only": key < 20, "multitask (few_shot)": key < 30, "shuffled (few_shot)": key < 10 or key == 39}
         assert len(set(right.values())) == 2
         who, *students = found["rows"]
         assert who["who"] == "teacher llama" and who["explanation"].startswith(f"The {found['answer']} lives")
+        assert who["true"] == "✓ true"
         assert {row["who"]: row["answer"][0] == "✓" for row in students} == right
         assert {row["who"]: row["true"] for row in students} == {
             "label_only": "–", "multitask (few_shot)": "✓ true", "shuffled (few_shot)": "✗ partly false"}
@@ -205,7 +218,7 @@ def test_the_difference_that_mini_can_show_is_known_before_it_runs():
 
 def test_where_facts_are_not_known_the_proxy_is_said_and_called_so(tmp_path):
     world = World(tmp_path).add("label_only", right=(36, 35), explains=False).add("multitask", right=(36, 36))
-    measures = measured(world, {"multitask": (0.2, None, None)}).replace({"measure": {"wholly_true": "argues_for_other"}})
+    measures = measured(world, {"multitask": (0.2,)}).replace({"measure": {"wholly_true": "argues_for_other"}})
     said, _ = said_of(world, measures=measures)
     assert said[TRUE]["verdict"] == "Cannot be checked."
     assert said[TRUE]["text"] == ("Whether they are true cannot be checked; by a proxy, 20.0 % argue for another "

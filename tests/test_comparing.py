@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from kdutils.comparison import contrasts, errors, hypotheses, published_accuracies, runs_table, summary, tables
+from kdutils.comparison import answer, contrasts, errors, hypotheses, published_accuracies, runs_table, summary, tables
 from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
@@ -368,6 +368,8 @@ def test_primary_contrasts_can_be_written_out_and_are_six_at_most(tmp_path):
     written = ["standard (few_shot) minus label_only", "label_only minus standard (few_shot)", "content"]
     assert [(first[4], second[4]) for _, first, second in contrasts.primary_contrasts(cells, written)] == [
         ("standard", "label_only"), ("multitask", "shuffled"), ("token_rationale", "random_tokens")]
+    [(question, *_), *_] = contrasts.primary_contrasts(cells, ["multitask (few_shot) minus shuffled (few_shot)"])
+    assert question == "content", "a control that is written out is still known as one"
     with pytest.raises(StudyError, match="primary: 'standard minus label_only' is neither one of explaining"):
         contrasts.primary_contrasts(cells, ["standard minus label_only"])
 
@@ -472,6 +474,20 @@ def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
     assert against.endswith("one seed, which says nothing about the methods.")
 
 
+def test_one_seed_beside_others_that_have_more_says_nothing_either(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 22), explains=False).add("combined", right=(21, 22))
+    world.add("multitask", right=(38,), failed=(1,))
+    runs, _, accuracies = world.read()
+    tests = world.tests()
+    said = next(one for one in summary.summarise(accuracies, tests, runs) if one.startswith("Does explaining help"))
+    first, second = said.split(";")[:2]
+    assert "multitask (few_shot) minus label_only" in first and first.endswith("one seed, which says nothing about the "
+                                                                               "methods")
+    assert "combined (few_shot) minus label_only" in second
+    statement = answer.statements(accuracies, tests)[0]
+    assert statement["verdict"] == "No benefit shown." and "multitask" not in statement["text"]
+
+
 def test_a_control_that_does_as_well_is_said_so(tmp_path):
     rng = np.random.default_rng(9)
     world = World(tmp_path).add("multitask", right=spread(20, 21, rng=rng))
@@ -489,9 +505,13 @@ def test_many_cells_leave_a_dozen_sentences(tmp_path):
             world.add("multitask", right=(9, 8), dataset=dataset, student=student)
             world.add("standard", right=(9, 8), dataset=dataset, student=student)
     runs, _, accuracies = world.read()
-    said = summary.summarise(accuracies, world.tests(), runs)
+    tests = world.tests()
+    said = summary.summarise(accuracies, tests, runs)
     assert len(said) == summary.MOST and any(sentence.endswith(" more statements of this kind.") for sentence in said)
-    assert any(sentence.startswith("2 seeds show little: only differences of about ") for sentence in said)
+    few = next(sentence for sentence in said if sentence.startswith("2 seeds show little: the planned contrasts "))
+    found = 100 * tests.loc[tests["family"] == "primary", "detectable"].dropna()
+    ends = dict.fromkeys(f"{one:.0f}" for one in (found.min(), found.max()))
+    assert f" differences of about {' to '.join(ends)} points or more with probability 0.8." in few
 
 
 def test_an_exploratory_difference_names_both_cells_also_where_the_baseline_is_better(tmp_path):

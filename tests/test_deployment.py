@@ -145,6 +145,9 @@ def test_the_card_states_the_results_of_the_evaluation(exported):
     metrics = read_json(EXAMPLE / "evaluations" / "metrics.json")["accuracy"]
     assert f"| mini | accuracy | {100 * metrics['mean']:.1f} % | " \
            f"{100 * metrics['low']:.1f} to {100 * metrics['high']:.1f} | {metrics['n_questions']} |" in card
+    assert "| mini | explanations that name its answer * | " in card, "a text that repeats the answer does as well"
+    assert "so this number is no evidence of good explanations." in card
+    assert "A star" not in (exported["causal"][1] / "README.md").read_text(encoding="utf-8")
     assert "96 train, 32 dev and 32 test questions" in card and "kdutils/mini/teacher" in card
     assert "This student was not evaluated." in (exported["causal"][1] / "README.md").read_text(encoding="utf-8")
     assert "LoRA adapters, merged" in (exported["causal"][1] / "README.md").read_text(encoding="utf-8")

@@ -1,11 +1,12 @@
-"""Texts that explain nothing: what they are, and that a measure which they fool is marked."""
+"""Texts that are not the student's own reasons: what they are, and that a measure which they fool is marked."""
 
 import pandas as pd
 import pytest
 
-from kdutils.comparison import runs_table, tables
-from kdutils.evaluation.fake_texts import FAKES, fake_measures, fake_texts
+from kdutils.comparison import hypotheses, runs_table, tables
+from kdutils.evaluation.fake_texts import FAKES, fake_measures, fake_texts, fooled_by
 from kdutils.evaluation.text_metrics import rouge_l
+from tests.test_degenerate_ratings import run_notebook
 
 QUESTIONS = pd.DataFrame([{"id": f"q{i}", "question": f"What is number {i} called?", "choices": [f"one{i}", f"two{i}"],
                            "answer": f"one{i}"} for i in range(12)])
@@ -13,6 +14,9 @@ RATIONALES = {f"q{i}": f"It is called one{i} by everybody in town." for i in ran
 PREDICTIONS = pd.DataFrame([
     {"id": f"q{i}", "seed": 0, "answer": f"one{i}", "predicted": f"{'one' if i % 3 else 'two'}{i}",
      "correct": bool(i % 3), "explanation": f"Number {i} has a name."} for i in range(12)])
+
+
+NO_TESTS = pd.DataFrame(columns=hypotheses.COLUMNS)
 
 
 def test_every_fake_is_what_its_name_says():
@@ -24,7 +28,27 @@ def test_every_fake_is_what_its_name_says():
     assert all(text != own and text in RATIONALES.values() for text, own in zip(texts["other"], texts["teacher"],
                                                                               strict=True))
     assert texts == fake_texts(PREDICTIONS, QUESTIONS, RATIONALES)
-    assert tuple(fake_texts(PREDICTIONS, QUESTIONS, {"q1": "Only one."})) == ("empty", "question", "answer")
+    one = fake_texts(PREDICTIONS, QUESTIONS, {"q1": "Only one."})
+    assert tuple(one) == ("empty", "question", "answer", "teacher")
+    assert one["teacher"] == [None, "Only one.", *[None] * 10]
+    assert tuple(fake_texts(PREDICTIONS, QUESTIONS, {})) == ("empty", "question", "answer")
+
+
+def test_a_question_without_a_text_of_the_teacher_is_left_out_of_that_fake_alone():
+    some = {"teacher": {key: [text] for key, text in RATIONALES.items() if key != "q0"}}
+    values = pd.DataFrame(fake_measures(PREDICTIONS, QUESTIONS, some)).set_index(["fake", "measure"])["value"]
+    assert values["teacher", "names_gold"] == 1 and values["teacher", "names_answer"] == pytest.approx(8 / 11)
+    assert values["answer", "names_answer"] == 1
+
+
+def test_fakes_have_the_overlap_with_the_words_that_drive_the_answer_by_hand():
+    ranked = {0: {f"q{i}": [f"{'one' if i % 3 else 'two'}{i}", "called", "number", "what"] for i in range(12)}}
+    found = pd.DataFrame(fake_measures(PREDICTIONS, QUESTIONS, {}, ranked=ranked, k=2))
+    values = found.set_index(["fake", "measure"])["value"]
+    # "answer" names the first of the two words, one of four at random; "question" all but the answer
+    assert values["answer", "overlap"] == 0.5 and values["answer", "overlap_gain"] == 0.25
+    assert values["question", "overlap_gain"] == 0.5 - 0.75 and values["empty", "overlap_gain"] == 0
+    assert values["question", "overlap_gain_other"] == 0
 
 
 def test_fakes_have_the_measures_of_a_text():
@@ -49,10 +73,56 @@ def test_a_measure_by_which_a_fake_is_as_good_as_students_gets_a_star():
                           for method in ("multitask", "standard")
                           for measure, value in (("las", 0.2), ("qbe", 0.1), ("words", 50))])
     measures = pd.DataFrame(rows)
-    marked = tables.fooled(measures, fakes)
-    assert marked == {"las": "'answer' scores at least as high as 1 of 2 cells"}
+    marked = tables.fooled(measures, fakes, NO_TESTS)
+    assert marked == {"las": "at least as good as a student: 'answer' in 1 of 2 cells"}
+    controls = NO_TESTS.reindex([0]).assign(dataset="d", student="s", comparison="control", first="multitask (p)",
+                                            second="standard (p)")
+    assert tables.fooled(measures, fakes, controls) == {}, "only a control is beaten"
     shown = tables.explanation_table(measures, ["las", "qbe"], fakes, marked)
     assert shown["method"].tolist() == ["multitask", "standard", "fake: answer"]
     assert shown["las *"].tolist()[2] == "0.200" and list(shown)[-2:] == ["las *", "qbe"]
-    assert tables.fooled(measures, fakes.iloc[:0]) == {} and list(runs_table.read_fakes([])) == [
+    two = pd.concat([fakes, fakes.assign(teacher="other", value=0.0)], ignore_index=True)
+    names = runs_table.shorten(tables.explanation_table(measures, ["las"], two))["cell"].tolist()
+    assert names == ["multitask (p)", "standard (p)", "fake: answer (t)", "fake: answer (other)"], "each by itself"
+    assert tables.fooled(measures, fakes.iloc[:0], NO_TESTS) == {} and list(runs_table.read_fakes([])) == [
         *runs_table.CELL, "fake", "measure", "value"]
+
+
+def test_a_fake_is_compared_with_the_students_whose_answers_and_references_it_has():
+    """Texts of one prompting are far more like their teacher's than those of the other; no fake reaches its own."""
+    cell = {"dataset": "d", "teacher": "t", "student": "s", "tested_on": "d"}
+    values = {"few_shot": (0.6, 0.4), "tokens": (0.15, 0.1)}  # of the student, of the fake
+    measures, fakes = (pd.DataFrame([
+        {**cell, "method": "multitask", "prompting": prompting, "seed": 0, "fake": "question",
+         "measure": "rouge_l_teacher", "value": pair[place]} for prompting, pair in values.items()])
+        for place in (0, 1))
+    assert tables.fooled(measures.drop(columns="fake"), fakes.drop(columns="seed"), NO_TESTS) == {}
+
+
+def test_a_fake_also_beats_students_where_less_is_better():
+    """An empty text argues for no other answer; the number of words is neither good nor bad."""
+    cell = {"dataset": "d", "teacher": "t", "prompting": "p", "student": "s", "method": "multitask", "tested_on": "d"}
+    measures = pd.DataFrame([{**cell, "seed": 0, "measure": name, "value": 0.2}
+                             for name in ("argues_for_other", "names_gold", "words")])
+    fakes = pd.DataFrame([{**cell, "fake": fake, "measure": name, "value": value} for fake, value
+                          in (("empty", 0.0), ("other", 0.1), ("question", 0.3))
+                          for name in ("argues_for_other", "words")])
+    assert tables.fooled(measures, fakes, NO_TESTS) == {
+        "argues_for_other": "at least as good as a student: 'empty' in 1 of 1 cell, 'other' in 1 of 1 cell"}
+    own = {"argues_for_other": 0.2, "words": 4.0, "las": float("nan")}
+    assert fooled_by(own, [*fakes.to_dict("records"), {"fake": "answer", "measure": "las", "value": 0.9}]) == {
+        "argues_for_other": "'empty' has 0.000, 'other' has 0.100"}
+
+
+def test_every_table_of_a_student_marks_the_measures_that_a_fake_reaches(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("kdutils.report.tables.show_table", lambda table, *_, **__: shown.append(table))
+    found, _ = run_notebook("21_evaluate_student", tmp_path, timed_questions=0)
+    fooled = found["fooled"]
+    assert "'answer' has " in fooled["las"] and "'empty' has 0.000" in fooled["argues_for_other"]
+    assert {"overlap_gain"} <= {row["measure"] for row in found["fakes"]}
+    names = [{*table, *table.get("measure", ())} for table in shown]
+    assert not any(set(fooled) & some for some in names)
+    assert sum("las *" in some for some in names) > 1 and sum("argues_for_other *" in some for some in names) > 1
+    [beside] = [table for table in shown if "reached by" in table]
+    assert all(beside["measure"].str.endswith(" *") == beside["reached by"].ne(""))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kdutils.data.mini_world import build_questions, true_rationales
 from kdutils.data.texts import argues_for, names_answer
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.quality import examples_of, is_copy, raw_table, revision_changes, shot_texts, text_table
@@ -49,6 +50,17 @@ def test_what_a_text_argues_for(text, answer, verdict):
     ("No, they cannot.", False), ("Yes. They can.", True), ("They know no rest.", None), ("The answer is no.", False)])
 def test_yes_and_no_are_read_where_they_are_answers(text, verdict):
     assert argues_for(text, "yes", ["yes", "no"]) is verdict
+
+
+def test_texts_of_the_embedded_world_are_checked_against_its_facts():
+    table = build_questions(3, 1, 1).head(3).assign(id=["0", "1", "2"])
+    own = true_rationales(*table.iloc[0][["question", "choices", "answer"]])[0]
+    texts = explained(own, "A car is a fruit and has wheels.", "It rains.").assign(answer=list(table["answer"]))
+    row = text_table(texts, table).iloc[0]
+    assert row["true reason"] == pytest.approx(1 / 3)
+    assert row["wholly true"] == pytest.approx(1 / 2), "of the two texts with a statement that is read"
+    assert row["true statements"] == pytest.approx((1 + 1 / 2) / 2)
+    assert not {"wholly true", "true statements", "true reason"} & set(text_table(texts, asked(3)))
 
 
 def test_the_raw_table_counts_what_a_hand_counts():

@@ -129,7 +129,7 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
     assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
-    assert found["example"] == EXAMPLE
+    assert found["example"] == EXAMPLE and found["fooled"] == {}
     assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
     assert found["teachers"][0] == TEACHER and [row["stage"] for row in found["teachers"]] == [
         "rationale", "rationale", "revision"]
@@ -314,6 +314,22 @@ From the report:
     assert "No results are kept of not-run." in text
 
 
+def test_a_measure_that_a_fake_reaches_has_a_star_and_its_reason(toy):
+    evaluations = [job for job in toy.jobs if job.kind == "evaluations"]
+    for job in (job for job in evaluations if job.parameters["labels"]["method"] == "multitask"):
+        folder = toy.folder / job.folder
+        metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
+        metrics["explanations"][0]["names_answer"] = 0.4
+        metrics["fakes"] = [{"fake": "answer", "measure": "names_answer", "value": 1.0},
+                            {"fake": "answer", "measure": "words", "value": 10.0}]
+        write_run(folder, metrics, **about)
+    reason = "at least as good as a student: 'answer' in 1 of 1 cell"
+    assert keep_toy(toy)["fooled"] == {"names_answer": reason}
+    text = document.results_text(keeping.read_kept())
+    assert "| method | names_answer * | words |\n|---|--:|--:|\n| multitask | 0.400 | 7.0 |\n\nA star marks" in text
+    assert f"explanations. It is no evidence of good explanations.\n\n- names_answer: {reason}\n" in text
+
+
 def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_end():
     assert document.worked_example(EXAMPLE) == """
 
@@ -331,7 +347,8 @@ def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_
         ("a", "✗ piano", "✗ false"), ("b", "✓ pear", "✓ true"), ("c", "✓ pear", "✗ false"), ("d", "✓ pear", "✓ true"))]
     checked = {**EXAMPLE, "choices": [], "rows": rows, "note": "Drawn."}
     lines = document.worked_example(checked).split("\n")
-    assert [line[2] for line in lines if line.startswith("| ") and "who" not in line] == ["b", "c", "a"], "one of a kind"
+    shown = [line[2] for line in lines if line.startswith("| ") and "who" not in line]
+    assert shown == ["b", "c", "a"], "one of a kind"
     assert "Drawn." in lines
     assert "> Which is a fruit?\n" in document.worked_example(checked)
     assert document.worked_example(None) == ""

@@ -5,7 +5,7 @@ one statement, that the students did not learn; its differences are not shown. W
 methods. All numbers come from the tests and tables of the report (hypotheses, tables, runs_table).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from kdutils.comparison.hypotheses import LEVEL, significant
 from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
 from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
-from kdutils.data.mini_world import truth_of
 from kdutils.stats.accuracy import crossed_test
 from kdutils.stats.power import simulate_answers
 
@@ -53,10 +52,12 @@ def _written_out(places):
     """Return the statement on the planned contrasts that answer none of the questions of every experiment."""
     rows = [row for place in places for row in describe(place["tests"][place["tests"]["family"] == "primary"])
             if row["question"] not in QUESTIONS]
-    one_seed = max((row["n_seeds"] for row in rows), default=0) < 2
-    return [{"question": "What do the planned contrasts show?",
+    if not rows:
+        return []
+    one_seed = max(row["n_seeds"] for row in rows) < 2
+    return [{"question": "What do the planned contrasts show?", "sure": [],
              "verdict": _say("planned_verdict", rows=rows, one_seed=one_seed),
-             "text": _say("planned", rows=rows, one_seed=one_seed, several=len(places) > 1), "sure": []}] if rows else []
+             "text": _say("planned", rows=rows, one_seed=one_seed, several=len(places) > 1)}]
 
 
 def _places(accuracies, tests):
@@ -76,12 +77,15 @@ def _places(accuracies, tests):
     return found
 
 
+def _controls(place):
+    return {name for name, row in place["cells"].items() if row["control_of"]}
+
+
 def _explaining(place, margin, shares, fakes):
     """Judge whether students that learn to explain answer better than those that learn answers alone."""
     rows, cells = place["tests"], place["cells"]
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
-    controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
-    others = controls | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
+    others = _controls(place) | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
     rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
     planned = rows[rows["family"] == "primary"]
     return _judged(place, planned if len(planned) else rows, margin)
@@ -102,6 +106,7 @@ def _judged(place, rows, margin):
     described = [row | {"one": place["cells"][row["first"]], "other": place["cells"][row["second"]],
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}
                  for row in describe(rows)]
+    described = [row for row in described if not row["one_seed"]] or described  # one seed says nothing about methods
     higher = [row for row in described if row["significant"] and row["higher"]]
     lower = [row for row in described if row["significant"] and not row["higher"]]
     if not described:
@@ -125,23 +130,25 @@ def _truth(place, margin, shares, fakes):
     """Judge whether the explanations are true, where that can be checked, and whether they help to foresee answers."""
     true, proxies = (one.get(place["key"], {}) for one in shares)
     cells, teachers = true.get("cells", []), true.get("teachers", [])
-    rows = place["tests"]
-    controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
+    rows, controls = place["tests"], _controls(place)
     cells = [cell for cell in cells if cell["name"] in place["cells"] and cell["name"] not in controls]
     unread = [name for name in true.get("unread", []) if name in place["cells"] and name not in controls]
     foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], None)
     useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
     best = cells[0]["wholly_true"] if cells else np.nan
     worst = cells[-1]["wholly_true"] if cells else np.nan
-    if cells:
-        verdict = "true" if worst >= 0.9 else "partly" if best >= 0.5 else "false"
+    reasons = [cell["true_reason"] for cell in cells if cell["true_reason"] == cell["true_reason"]]
+    if cells and worst >= 0.9:  # a true text about something else, such as that of another question, is no reason
+        verdict = "true" if min(reasons, default=1) >= 0.5 else "beside"
+    elif cells:
+        verdict = "partly" if best >= 0.5 else "false"
     else:
         verdict = "useful" if useful else "not_useful" if foreseen else "unknown"
     right = [place["cells"][cell["name"]]["mean"] for cell in cells]
     well = bool(right) and min(right) >= (1 + place["chance"]) / 2
     sizes = list(place["cells"].values())
     return {"place": place["name"], "verdict": verdict, "cells": cells, "teachers": teachers, "right": right,
-            "well": well, "unread": unread, "foreseen": foreseen, "useful": useful,
+            "reasons": reasons, "well": well, "unread": unread, "foreseen": foreseen, "useful": useful,
             "compared": ["the texts of a control"] * any(row["control"] for row in foreseen)
             + ["a text that only repeats the answer"] * (repeats is not None),
             "repeats": "" if repeats is None else signed(repeats, 3),
@@ -222,7 +229,6 @@ def differences(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     for place in (place for place in _places(accuracies, tests) if place["learned"]):
         level = {name: row["mean"] for name, row in place["cells"].items() if row["kind"] == BASELINE}
         rows = place["tests"]
-        controls = set(rows.loc[rows["comparison"].eq("control") | rows["question"].eq("content"), "second"])
         rows = rows[rows["second"].isin(level) & rows["measure"].eq("accuracy") & rows["n_seeds"].ge(2)]
         rows = rows.sort_values("difference", ascending=False, kind="stable").drop_duplicates("first")
         points = {key: 100 * rows[key].astype(float) for key in ("difference", "low", "high")}
@@ -230,7 +236,7 @@ def differences(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
             base = " and ".join(f"{100 * share:.1f} %" for share in level.values())
             frames.append(pd.DataFrame({"group": f"{place['name']} ({BASELINE}: {base} right)", "label": rows["first"],
                                         **points, "significant": significant(rows),
-                                        "control": rows["first"].isin(controls)}))
+                                        "control": rows["first"].isin(_controls(place))}))
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
@@ -240,12 +246,14 @@ def describe_differences(rows: pd.DataFrame) -> str:
 
 
 def example(accuracies: pd.DataFrame, tests: pd.DataFrame, predictions: pd.DataFrame, inputs: Inputs,
-            texts: Mapping[tuple, Mapping[str, str]], scores: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+            texts: Mapping[tuple, Mapping[str, str]], scores: pd.DataFrame, seed: int = 0,
+            truth: Callable[[str, str, str], dict | None] = lambda *_: None) -> dict[str, Any]:
     """Return one test question with the answer and explanation of a student of each cell, right and wrong marked.
 
     It is drawn among the questions that some of these students (of the lowest seed of each cell) answered right and
     others wrong, if there are any, on the first data set whose students learned. `texts`: {cell: {question id:
-    rationale}}; `scores`: runs_table.read_scores. Keys: question, choices, answer, note (how it was drawn), rows (who,
+    rationale}}; `scores`: runs_table.read_scores. `truth`: what judges the teacher's text, such as
+    mini_world.truth_of. Keys: question, choices, answer, note (how it was drawn), rows (who,
     answer, explanation and, where it can be checked, true).
     """
     places = _places(accuracies, tests)
@@ -275,7 +283,7 @@ def example(accuracies: pd.DataFrame, tests: pd.DataFrame, predictions: pd.DataF
                 else {"true_share": np.nan}
             one["true"] = _truth_mark(known)
         for one in cells[:len(written[:1])]:
-            known = truth_of(one["explanation"], item["question"], item["answer"])
+            known = truth(one["explanation"], item["question"], item["answer"])
             one["true"] = _truth_mark(known) if known else "–"
     note = _say("drawn", differing=len(differing), total=len(shares), seed=min(row["seed"] for row in rows),
                 left_out=max(0, len(rows) - MOST_STUDENTS))

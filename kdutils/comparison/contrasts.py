@@ -23,7 +23,8 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
     minus second" with names as in the tables (runs_table.add_names). A returned cell is a tuple in the order of CELL.
     Where a teacher wrote both revised and unrevised explanations, the unrevised ones are compared; of several teachers
     the first. A question compares cells of the same protocol (column `protocol`, if there is one); a contrast that is
-    written out may compare two. Raises StudyError for an unknown name.
+    written out may compare two. A method minus its control has the question ``content``, also when it is written out.
+    Raises StudyError for an unknown name.
     """
     found, named = [], in_domain(add_names(cells)).drop_duplicates(CELL)
     for one in wanted:
@@ -32,9 +33,12 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
     for _, group in named.groupby(["dataset", "student"], sort=False):
         rows, family = group.to_dict("records"), []
         for one in wanted:
-            pairs = [pair for part in by_protocol(rows) for pair in QUESTIONS[one](part)] if one in QUESTIONS else \
-                _written_out(one, rows)
-            family += [(one, key_of(first), key_of(second)) for first, second in pairs]
+            if one in QUESTIONS:
+                family += [(one, key_of(first), key_of(second)) for part in by_protocol(rows)
+                           for first, second in QUESTIONS[one](part)]
+            else:
+                family += [("content" if _is_content(first, second) else one, key_of(first), key_of(second))
+                           for first, second in _written_out(one, rows)]
         unique = {frozenset(contrast[1:]): contrast for contrast in reversed(family)}
         found += list(reversed(unique.values()))[:MOST_PRIMARY]
     return found
@@ -80,11 +84,16 @@ def _explaining(rows) -> Iterator[tuple[dict, dict]]:
 
 
 def _content(rows) -> Iterator[tuple[dict, dict]]:
-    controls = [row for row in rows if row["control_of"] and row["kind"] not in SAME_TEXTS]
-    for control in controls:
-        of_same = [row for row in _distilled(rows) if row["kind"] == control["control_of"]
-                   and alike(row, control, "teacher", "prompting")]
+    for control in rows:
+        of_same = [row for row in _distilled(rows) if _is_content(row, control)]
         yield from ((row, control) for row in of_same[:1])
+
+
+def _is_content(method, control):
+    """Return whether `control` has no other difference from `method` than what its explanations say."""
+    return (control["control_of"] == method["kind"] and control["kind"] not in SAME_TEXTS
+            and alike(method, control, "teacher", "prompting")
+            and method.get("protocol", "fair") == control.get("protocol", "fair"))
 
 
 def _revision(rows) -> Iterator[tuple[dict, dict]]:

@@ -253,12 +253,12 @@ def _name(row, with_teacher):
 
 
 def shorten(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` for display: a column `cell` with the name replaces CELL and kind.
+    """Return `table` for display: a column `cell` with the name replaces CELL, kind and control_of.
 
     dataset, student and tested_on remain if they have several values.
     """
     table = add_names(table)
-    hidden = [key for key in ("teacher", "prompting", "method", "kind") if key in table]
+    hidden = [key for key in ("teacher", "prompting", "method", "kind", "control_of") if key in table]
     hidden += [key for key in ("dataset", "student") if key in table and table[key].nunique() <= 1]
     hidden += ["tested_on"] if "tested_on" in table and (table["tested_on"] == table["dataset"]).all() else []
     rest = [key for key in table if key not in (*hidden, "name")]

@@ -141,7 +141,7 @@ def _truth(measures, teachers):
 def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) -> dict[tuple[str, str], dict]:
     """Return {(dataset, student): {cells, unread, teachers}}, {} where truth was not measured.
 
-    cells: dicts of name, wholly_true and true_share (means over seeds), the most true first. unread: names of the cells
+    cells: dicts of name and the measures of TRUTH (means over seeds), the most true first. unread: names of the cells
     most of whose texts make no statement that can be read, such as lists of words; these are neither true nor false.
     teachers: the shares of wholly true texts of the teachers. All shares are of the texts that state something.
     """
@@ -283,8 +283,9 @@ def _cautions(tests, runs, missing):
     if (tests["n_seeds"] < 2).any():
         statements.append(_say("one_seed"))
     elif len(primary) and primary["n_seeds"].min() < FEW_SEEDS:
+        found = 100 * primary["detectable"].dropna()
         statements.append(_say("few_seeds", seeds=int(primary["n_seeds"].min()), enough=FEW_SEEDS,
-                               detectable=[100 * primary["detectable"].min(), 100 * primary["detectable"].max()]))
+                               found=[f"{one:.0f}" for one in (found.min(), found.max())] if len(found) else []))
     if tests["p_corrected"].notna().any():
         statements.append(_say("correction", families=tests["family"].value_counts().to_dict()))
     return statements

@@ -12,7 +12,7 @@ import pandas as pd
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.evaluation.accuracy import correct_matrix, same_answers
-from kdutils.evaluation.fake_texts import HIGHER_IS_BETTER
+from kdutils.evaluation.fake_texts import FAKES, as_good, starred
 from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
@@ -30,7 +30,7 @@ MEASURES = {  # title of a table of explanations: the measures in it
 
 
 def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str = "kept") -> pd.DataFrame:
-    """Return one row per cell, including cells without a result: CELL, kind, name and the following columns.
+    """Return one row per cell, including cells without a result: CELL, kind, control_of, name and the columns below.
 
     mean, low, high: accuracy with its 95 % bootstrap interval over seeds and questions. sd: standard deviation over
     seeds. likelihood, per_token: mean accuracy of the most likely choice. exact, calibration_error, no_choice: means.
@@ -46,14 +46,15 @@ def accuracy_table(runs: pd.DataFrame, predictions: pd.DataFrame, outliers: str 
         if (own := answered.get(cell)) is not None:
             mean, low, high = bootstrap_mean(correct_matrix(own))
             row |= {"mean": mean, "low": low, "high": high, "chance": own["chance"].iloc[0],
-                    "n_questions": own["id"].nunique()}
+                    "control_of": own["control_of"].iloc[0], "n_questions": own["id"].nunique()}
         ended = group["accuracy"].notna()
         rows.append({**row, "sd": group["accuracy"].std(), **group[PER_RUN].drop(columns="accuracy").mean(),
                      "n_seeds": int(ended.sum()), "n_failed": int((~ended).sum())})
     short = [name for name in ("exact_match", "f1") if runs[name].notna().any()]
     columns = ["mean", "low", "high", "sd", "likelihood", "per_token", "exact", *short, "calibration_error",
                "no_choice", "chance", "n_seeds", "n_failed", "n_questions"]
-    table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "name", *columns])
+    table = pd.DataFrame(rows).reindex(columns=[*CELL, "kind", "control_of", "name", *columns])
+    table["control_of"] = table["control_of"].fillna("")
     counts = [int(count) if count == count else None for count in table["n_questions"]]
     table = table.assign(n_questions=pd.Series(counts, dtype=object))
     if outliers == "kept":
@@ -125,25 +126,27 @@ def measure_names(measures: pd.DataFrame, pattern: str) -> list[str]:
     return [name for name in measures["measure"].unique() if re.fullmatch(pattern, name)]
 
 
-def fooled(measures: pd.DataFrame, fakes: pd.DataFrame) -> dict[str, str]:
-    """Return {measure: why it is no evidence of good explanations}: those by which a fake text beats real students.
+def fooled(measures: pd.DataFrame, fakes: pd.DataFrame, tests: pd.DataFrame) -> dict[str, str]:
+    """Return {measure: why it is no evidence of good explanations}: those by which a fake is as good as a real student.
 
-    `measures`: those of methods that are no controls. `fakes`: see runs_table.read_fakes. Only measures of which more
-    is better are judged (fake_texts.HIGHER_IS_BETTER). A fake beats a cell if its mean over the cells of the data set
-    and student is at least the cell's.
+    `measures`, `fakes`: see runs_table. `tests`: hypotheses.run_tests; they say which cells are controls, and these are
+    no real students. A fake is compared with the cell whose answers it gives and whose references it has: its mean with
+    the mean of the cell (fake_texts.as_good).
     """
-    reasons, keys = {}, ["dataset", "student"]
-    for measure in measures["measure"].unique():
-        part = fakes[fakes["measure"] == measure]
-        if not re.fullmatch(HIGHER_IS_BETTER, measure) or part.empty:
-            continue
-        cells = measures[measures["measure"] == measure].groupby(CELL)["value"].mean().reset_index()
-        best = part.groupby([*keys, "fake"])["value"].mean().reset_index()
-        both = cells.merge(best, on=keys, suffixes=("", "_fake"))
-        beaten = both[both["value_fake"] >= both["value"]]
+    controls = set(with_control(tests)[["dataset", "student", "second"]].itertuples(index=False, name=None))
+    own = add_names(in_domain(measures))
+    real = [place not in controls for place in zip(own["dataset"], own["student"], own["name"], strict=True)]
+    cells = own[real].groupby([*CELL, "measure"], sort=False)["value"].mean().reset_index()
+    means = fakes.groupby([*CELL, "measure", "fake"], sort=False)["value"].mean().reset_index()
+    both, reasons = cells.merge(means, on=[*CELL, "measure"], suffixes=("", "_fake")), {}
+    for measure, part in both.groupby("measure", sort=False):
+        beaten = part[[as_good(measure, *pair) for pair in zip(part["value_fake"], part["value"], strict=True)]]
+        counts = {fake: int((beaten["fake"] == fake).sum()) for fake in FAKES}
+        of = len(part.drop_duplicates(CELL))
         if len(beaten):
-            count = beaten.groupby("fake", sort=False)[CELL[0]].size().sort_values(ascending=False)
-            reasons[measure] = f"'{count.index[0]}' scores at least as high as {count.iloc[0]} of {len(cells)} cells"
+            reasons[measure] = "at least as good as a student: " + ", ".join(
+                f"'{fake}' in {count} of {of} cell{'s' if of > 1 else ''}"
+                for fake, count in sorted(counts.items(), key=lambda one: -one[1]) if count)
     return reasons
 
 
@@ -152,10 +155,11 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     """Return one row per cell with a text per measure of `names`: mean ± standard deviation over seeds.
 
     The cell with the highest value of the first measure comes first. With `fakes` (runs_table.read_fakes) a row per
-    fake follows, in the column of the method. The names of `marked` measures end with a star.
+    fake and teacher, to whose texts it is compared, follows, in the column of the method. The names of `marked`
+    measures end with a star.
     """
     if fakes is not None and len(fakes):
-        rows = fakes.assign(method="fake: " + fakes["fake"], teacher="-", prompting="-", seed=0)
+        rows = fakes.assign(method="fake: " + fakes["fake"], prompting="-", seed=0)
         rows = rows.groupby([*CELL, "seed", "measure"], sort=False)["value"].mean().reset_index()
         measures = pd.concat([measures, rows], ignore_index=True)
     part = measures[measures["measure"].isin(names)]
@@ -171,7 +175,7 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
         fake = order["method"].str.startswith("fake: ")
         order = order.assign(fake=fake, level=-level.reindex(pd.MultiIndex.from_frame(order)).to_numpy()).sort_values(
             ["fake", "level"], kind="stable")[CELL]
-    return order.merge(table, on=CELL).rename(columns={name: f"{name} *" for name in marked})
+    return starred(order.merge(table, on=CELL), marked)
 
 
 def accuracy_and_measure(runs: pd.DataFrame, measures: pd.DataFrame, measure: str) -> pd.DataFrame:

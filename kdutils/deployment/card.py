@@ -18,6 +18,7 @@ from kdutils.data.questions import LETTERS
 from kdutils.data.tables import read_table
 from kdutils.errors import StudyError, masked
 from kdutils.evaluation.accuracy import cell_accuracy
+from kdutils.evaluation.fake_texts import STAR, fooled_by
 from kdutils.evaluation.settings import TRUTH
 from kdutils.hub import HUB_ID, exists, locate_model
 from kdutils.runs import PROJECT, project_path, read_csv, read_json
@@ -63,14 +64,16 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
     licences = [("base model", _licence(given["model"])), *([("teacher", _teacher_licence(explained))] if explained
                                                             else []), ("data", _data_licence(data))]
     own = all(text.startswith("MIT") for _, text in licences)
+    results = _results(measured, about["seed"])
     rows, machine, libraries = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
         parameters=parameters, explains=asks.explanation is not None, teacher=bool(explained),
         facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
         format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
-        results=_results(measured, about["seed"]), chance=_chance(measured), costs=rows, machine=machine,
-        libraries=libraries, limits=_known_limits(measured, asks), licences=licences, citation=_citation(),
+        results=results, starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
+        costs=rows, machine=machine, libraries=libraries, limits=_known_limits(measured, asks), licences=licences,
+        citation=_citation(),
         sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
                  *filter(None, [SOURCES.get(about["method"])])])
     return masked(card)
@@ -203,7 +206,10 @@ def _data_of(run):
 
 
 def _results(measured, seed):
-    """Return the rows of the table of results: of this student, and of all seeds of its cell."""
+    """Return the rows of the table of results: of this student, and of all seeds of its cell.
+
+    A star marks a measure of explanations by which a text that is not the student's own reason is as good.
+    """
     rows = []
     for run in measured:
         predictions = read_table(run.folder / "predictions.parquet", "predictions")
@@ -213,7 +219,9 @@ def _results(measured, seed):
         if len(run.metrics["seeds"]) > 1:
             rows.append(_row(run, f"accuracy, mean of {len(run.metrics['seeds'])} students that differ in their seed",
                              *_interval(run.metrics["accuracy"])))
-        rows += [_row(run, MEASURES[name], *values) for name, values in _explanation_scores(run.folder, seed).items()]
+        values = _explanation_scores(run.folder, seed)
+        marked = fooled_by({name: value for name, (value, *_) in values.items()}, run.metrics.get("fakes") or [])
+        rows += [_row(run, MEASURES[name] + STAR * (name in marked), *value) for name, value in values.items()]
     return rows
 
 

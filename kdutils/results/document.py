@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -28,7 +29,7 @@ MARKED = re.compile(r"(?P<start><!-- result: (?P<value>.+?) -->).*?(?P<end><!-- 
 EARLIER = {  # benchmark -> the commit whose code printed earlier/<benchmark>.md, and its day
     "bench-teacher": ("5b73640", "2026-11-23"), "bench-training": ("25f3908", "2026-11-23")}
 SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json has all that the report has
-    "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
+    "wholly_true": 3, "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
          "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
 WIDTH = 120  # characters of a line of RESULTS.md
@@ -151,12 +152,21 @@ def accuracy_rows(cells: Rows) -> list[dict[str, str]]:
     return [{**names, **row(cell)} for names, cell in zip(_names(cells), cells, strict=True)]
 
 
-def measure_rows(cells: Rows) -> list[dict[str, str]]:
-    """Return the rows of the table of explanations: means over seeds of the measures SHOWN; [] if there are none."""
+def measure_rows(cells: Rows, fooled: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, str]]:
+    """Return the rows of the table of explanations: means over seeds of the measures SHOWN; [] if there are none.
+
+    `fooled`: comparison.tables.fooled; the names of these measures end with a star.
+    """
     measured = [cell for cell in cells if set(SHOWN) & set(cell["measures"])]
     columns = [name for name in SHOWN if any(name in cell["measures"] for cell in measured)]
-    return [{**names, **{name: fixed(cell["measures"].get(name, {}).get("mean"), SHOWN[name]) for name in columns}}
+    return [{**names, **{f"{name} *" if name in fooled else name:
+                         fixed(cell["measures"].get(name, {}).get("mean"), SHOWN[name]) for name in columns}}
             for names, cell in zip(_names(measured), measured, strict=True)]
+
+
+def star_reasons(fooled: Mapping[str, str]) -> list[str]:
+    """Return the reasons of the stars in the table of explanations: "las: at least as good as …"."""
+    return [f"{name}: {fooled[name]}" for name in SHOWN if name in fooled]
 
 
 def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
@@ -209,5 +219,5 @@ def _values(cells):
 
 
 FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
-           "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "teacher_rows": teacher_rows,
-           "same_in_all": same_in_all, "worked_example": worked_example}
+           "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "star_reasons": star_reasons,
+           "teacher_rows": teacher_rows, "same_in_all": same_in_all, "worked_example": worked_example}

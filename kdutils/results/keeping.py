@@ -6,8 +6,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
   about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
-  transfers, contrasts, summary (the sentences of the report) and example (comparison.answer.example; none for a run of
-  an earlier version),
+  transfers, contrasts, fooled (comparison.tables.fooled), summary (the sentences of the report) and example
+  (comparison.answer.example; none for a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kdutils.comparison.runs_table import CELL, cell_of, cost_table, read_measures
-from kdutils.comparison.tables import MEASURES, mean_costs, measure_names
+from kdutils.comparison.runs_table import CELL, cell_of, cost_table, read_fakes, read_measures
+from kdutils.comparison.tables import MEASURES, fooled, mean_costs, measure_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
 from kdutils.experiments.execution import RECORD, recorded
@@ -129,6 +129,7 @@ def _results_of(experiment):
                for kind in grid.KINDS}
     runs = [read_json(experiment.folder / job.folder / "run.json") for job in experiment.jobs]
     trained = [read_json(folder / "run.json") for folder in folders["students"]]
+    evaluated = list(map(str, folders["evaluations"]))
     compared = read_json(folders["comparison"][0] / "metrics.json")
     ends = [datetime.fromisoformat(run["started"]) + timedelta(seconds=run["seconds"]) for run in runs]
     splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
@@ -143,6 +144,8 @@ def _results_of(experiment):
         "teachers": [row for folder in folders["report"] for row in read_json(folder / "metrics.json")["cleaned"]],
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
+        "fooled": fooled(read_measures(evaluated), read_fakes(evaluated),
+                         pd.DataFrame(compared["tests"], columns=CONTRAST)),
         "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
 
 

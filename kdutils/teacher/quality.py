@@ -79,10 +79,10 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
 
     Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
     mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.argues_for; other texts do not show
-    it; None for critiques), `wholly true` and `true statements` (mini_world.truth_of; only for questions of the
-    embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the same
-    text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy; None
-    without `dataset`), and tokens read and written, where they are known.
+    it; None for critiques), `wholly true`, `true statements` and `true reason` (mini_world.truth_of; only for questions
+    of the embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the
+    same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy;
+    None without `dataset`), and tokens read and written, where they are known.
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     asked = dict(zip(questions["id"], questions["question"], strict=True))
@@ -126,15 +126,17 @@ def _keys(table):
 
 
 def _truth(usable, asked, stage):
-    """Return how many texts are wholly true and how many statements are, where what they say can be checked.
+    """Return how many texts are wholly true, how many statements are, and how many texts give a true reason.
 
     Nothing is returned of texts in which nothing can be read as a statement, such as lists of words.
     """
     found = [truth_of(row.text, asked[row.id], row.answer) for row in usable.itertuples()] \
         if stage in ("rationale", "revision") else []
+    reasons = [one["true_reason"] for one in found if one]
     found = [one for one in found if one and one["states_facts"]]
     return {"wholly true": _mean(one["wholly_true"] for one in found),
-            "true statements": _mean(one["true_share"] for one in found)} if found else {}
+            "true statements": _mean(one["true_share"] for one in found),
+            "true reason": _mean(reasons)} if found else {}
 
 
 def shot_texts(dataset: str) -> list[set]:
