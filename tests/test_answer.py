@@ -18,7 +18,7 @@ from tests.test_comparing import SIZE, World, spread
 def said_of(world, **more):
     """Return ({question: statement}, tests) of a World."""
     _, _, accuracies = world.read()
-    tests = world.tests(more.pop("tested", ()))
+    tests = world.tests(more.pop("tested", ()), **({"primary": more.pop("primary")} if "primary" in more else {}))
     statements = answer.statements(accuracies, tests, **more)
     for one in statements:
         for text in (one["question"], one["verdict"], one["text"], *one["sure"]):
@@ -223,3 +223,23 @@ def test_where_facts_are_not_known_the_proxy_is_said_and_called_so(tmp_path):
     assert said[TRUE]["verdict"] == "Cannot be checked."
     assert said[TRUE]["text"] == ("Whether they are true cannot be checked; by a proxy, 20.0 % argue for another "
                                   "answer than the student's.")
+
+
+def test_contrasts_that_an_experiment_writes_out_are_on_the_start_page(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37)).add("standard", right=spread(19, 18, 17, rng=rng))
+    said, _ = said_of(world, primary=["explaining", "multitask (few_shot) minus standard (few_shot)",
+                                      "standard (few_shot) minus label_only"])
+    planned = said["What do the planned contrasts show?"]
+    assert planned["verdict"] == "1 of 2 show a difference."
+    assert re.fullmatch(r"multitask minus standard \(few_shot\) \+4\d\.\d points \(95 % interval \+\d.*, p < 0\.001"
+                        r"\); standard \(few_shot\) minus label_only −\d\.\d points \(95 % .*, p = \S+\)\.", planned["text"])
+    assert "What do the planned contrasts show?" not in said_of(world)[0]
+
+
+def test_an_interval_holds_no_impossible_difference_and_none_is_called_detectable(tmp_path):
+    world = World(tmp_path).add("label_only", right=(10, 30), explains=False).add("multitask", right=(39, 5))
+    _, tests = said_of(world)
+    row = tests[tests["family"] == "primary"].iloc[0]
+    assert (row["low"], row["high"]) == (-1, 1) and row["detectable"] != row["detectable"]

@@ -127,10 +127,10 @@ class World:
         runs, predictions = runs_table.read_evaluations(self.evaluations, self.trainings, missing, CONTROL_OF)
         return runs, predictions, tables.accuracy_table(runs, predictions)
 
-    def tests(self, tested=(), more=None):
+    def tests(self, tested=(), more=None, **settings):
         _, predictions, _ = self.read()
         return hypotheses.run_tests(predictions, runs_table.read_scores(self.evaluations),
-                                    runs_table.read_measures(self.evaluations), tested, more)
+                                    runs_table.read_measures(self.evaluations), tested, more, **settings)
 
 
 def not_reached(method, student, *seeds, teacher="llama", prompting="few_shot"):

@@ -643,5 +643,5 @@ def test_every_name_of_an_experiment_has_a_meaning_and_a_variant_that_of_its_kin
                 "promptings": {"few_shot": {}}}
     assert name_meanings(settings) == [
         ("multitask", "Answer and explanation as two tasks."),
-        ("heavy", "multitask, with other parameters. Answer and explanation as two tasks."),
+        ("heavy", "multitask with alpha: 0.9. Answer and explanation as two tasks."),
         ("few_shot", "Explanations by few-shot prompting.")]
