@@ -184,6 +184,31 @@ def test_the_completion_code_finds_the_person_of_a_file_without_an_id(made, tmp_
     assert list(read_ratings(tmp_path / "back", plan).raters["participant"]) == PANEL
 
 
+def test_a_list_with_blank_and_unknown_completion_codes_names_nobody_wrongly(made, tmp_path):
+    plan, *_ = made
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    documents = [json.loads(path.read_text()) for path in paths]
+    code = documents[1]["rater"]
+    for path, document in zip(paths, [sign({**documents[0], "complete": False,
+                                             "answers": documents[0]["answers"][:3]}),
+                                      sign({**documents[1], "participant": PANEL[1]})], strict=False):
+        path.write_text(json.dumps(document))
+    shown = read_ratings(tmp_path / "back", plan).raters.set_index("rater")["completion_code"]
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "RETURNED", ""), (PANEL[1], "APPROVED", "WRONG123"), (PANEL[2], "TIMED-OUT", ""),
+        (PANEL[3], "APPROVED", "NOSUCH"), ("5" * 24, "RETURNED", "NOCODE"), ("6" * 24, "APPROVED", shown.iloc[2]),
+        ("7" * 24, "APPROVED", shown.iloc[3]), ("8" * 24, "APPROVED", shown.iloc[3])]))
+    _, problems, raters = read_ratings(tmp_path / "back", plan, keep_unfinished=True)
+    assert list(raters["participant"]) == ["", PANEL[1], "6" * 24, ""], "a blank or doubtful code stands for nobody"
+    assert list(raters["status"]) == ["kept unfinished", *["kept"] * 3] and raters["ratings"][0] >= 2
+    told = problems[problems["file"] == "prolific.csv"]
+    assert told[["row", "what", "rater"]].to_numpy().tolist() == [
+        [3, "another completion code", code], [5, "completion code without a file", ""],
+        [8, "completion code without a file", ""], [9, "completion code without a file", ""]]
+    assert f"{PANEL[1]}: the list has WRONG123, the file {shown[code]}" == told["detail"].iloc[0]
+    assert f"{PANEL[3]}: the list has NOSUCH, which fits no file" == told["detail"].iloc[1]
+
+
 def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     plan, answers, right = made
     paths = simulate_raters(plan, tmp_path / "back", effects={METHODS[0]: 0.7}, seed=4)

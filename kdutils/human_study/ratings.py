@@ -77,7 +77,11 @@ def read_ratings(paths: Path | str | list[Path | str], plan: pd.DataFrame | Path
             reader.note(path, 0, "cannot be read", type(error).__name__)
     reader.place_foreign()
     rows = _without_repeats(reader)
-    raters = _rater_table(rows, reader, failed_checks_allowed)
+    answered = {rater: {} for rater in reader.pages_of}
+    for row in rows:
+        answered[row["rater"]][row["text"]] = row
+    codes = {rater: _completion_code(rater, mine, reader) for rater, mine in answered.items()}
+    raters = _rater_table(answered, codes, _participants(codes, reader), reader, failed_checks_allowed)
     kept = set(raters.loc[raters["status"].astype(str).str.startswith("kept"), "rater"])
     ratings = _rating_table([row for row in rows if row["rater"] in kept], reader)
     return Ratings(ratings, pd.DataFrame(reader.problems, columns=PROBLEM_COLUMNS), raters)
@@ -190,7 +194,7 @@ class _Reader:
         self.rows, self.problems, self.about = [], [], {}
         self.reached = set()  # (rater, text) of pages with at least one score
         self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
-        self.submissions = {}  # id of another source: (status at the panel, completion code)
+        self.submissions = {}  # id of another source: (status at the panel, completion code or "", file, line)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
@@ -335,21 +339,42 @@ def _without_repeats(reader):
     return kept
 
 
-def _rater_table(rows, reader, failed_checks_allowed):
+def _participants(codes, reader):
+    """Return {rater: id of another source}; note the listed completion codes that do not fit the files.
+
+    `codes`: {rater: what the form showed at the end, "" before}. A code finds the person of a file without an id if no
+    other file and no other person without a file has this code. A blank code finds nobody.
+    """
+    found = {rater: one for people in reader.people.values() for one, rater in people.items() if one}
+    raters = {one: rater for rater, one in found.items()}
+    nameless = [code for rater, code in codes.items() if rater not in found]
+    listed = [code for one, (_, code, _, _) in reader.submissions.items() if one not in raters]
+    for one, (_, code, file, line) in reader.submissions.items():
+        if not code:
+            continue
+        if one in raters:
+            shown = codes[raters[one]]
+            if code != shown:
+                reader.note(file, line, "another completion code", f"{shortened(one, 30)}: the list has "
+                            f"{shortened(code, 20)}, the file {shown or 'none, it is not complete'}", raters[one])
+        elif nameless.count(code) == listed.count(code) == 1:
+            found[next(rater for rater, its in codes.items() if its == code and rater not in found)] = one
+        else:
+            fits = "no file" if code not in nameless else "a file, and so do others in the list or folder"
+            reader.note(file, line, "completion code without a file", f"{shortened(one, 30)}: the list has "
+                        f"{shortened(code, 20)}, which fits {fits}")
+    return found
+
+
+def _rater_table(answered, codes, participants, reader, failed_checks_allowed):
     """Return one row per planned rater; note those who failed too many checks or did not finish."""
-    answered = {rater: {} for rater in reader.pages_of}
-    participants = {rater: one for people in reader.people.values() for one, rater in people.items()}
-    by_code = {code: one for one, (_, code) in reader.submissions.items()}
-    for row in rows:
-        answered[row["rater"]][row["text"]] = row
     table = []
     for rater, mine in answered.items():
         pages = [reader.pages[rater, text] for text in reader.pages_of[rater]]
         reached = [page for page in pages if (rater, page["text"]) in reader.reached]
         failed = sum(_fails(page, mine.get(page["text"])) for page in reached if page["is_check"])
         rated = sum(not reader.pages[rater, text]["is_check"] for text in mine)
-        code = _completion_code(pages, mine, reader)
-        person = participants.get(rater) or by_code.get(code, "")
+        code, person = codes[rater], participants.get(rater, "")
         status, detail = "kept", ""
         submitted = reader.submissions.get(person, ("",))[0]
         if not reached:
@@ -372,11 +397,11 @@ def _rater_table(rows, reader, failed_checks_allowed):
     return pd.DataFrame(table) if table else pd.DataFrame(columns=RATER_COLUMNS)
 
 
-def _completion_code(pages, rated, reader):
-    """Return the code that the form showed to a rater who answered all `pages`, else ""."""
-    if reader.version is None or any(page["text"] not in rated for page in pages):
+def _completion_code(rater, rated, reader):
+    """Return the code that the form showed to a rater who answered all pages, else ""."""
+    if reader.version is None or any(text not in rated for text in reader.pages_of[rater]):
         return ""
-    code = re.sub(r"\.\d+$", "", pages[0]["rater"])
+    code = re.sub(r"\.\d+$", "", rater)
     return completion_code(reader.study, reader.version, code, {text: row["scores"] for text, row in rated.items()})
 
 
