@@ -12,6 +12,7 @@ from kdutils.human_study.plan import draw_plan
 from kdutils.human_study.ratings import read_ratings
 from kdutils.human_study.simulated_raters import simulate_raters
 from tests.test_human_study import METHODS, sign, texts_for
+from tests.test_own_tables import workbook
 from tests.test_ratings_of_others import PANEL, same
 
 ITEMS = TASKS["rating"]
@@ -94,6 +95,22 @@ def test_a_wide_table_of_limesurvey(made, tmp_path, heads, value, delimiter):
         write(tmp_path / "back" / "results.csv", [[*head, *names], *rows], delimiter), plan)
     same(ratings, right)
     assert not len(problems) and set(raters["status"]) == {"kept"}
+
+
+def test_workbooks_are_read_and_no_file_of_another_kind_is_passed_over(made, tmp_path):
+    plan, answers, right = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, _: [code], lambda text, item: f"{text}_{item}",
+                          lambda score: score, PANEL)
+    (tmp_path / "back" / "__MACOSX").mkdir(parents=True)
+    (tmp_path / "back" / "survey R002D.xlsx").write_bytes(workbook([["rater", *names], *rows]))
+    for name in (".DS_Store", "Thumbs.db", "~$survey R002D.xlsx", "__MACOSX/._survey.csv", "photo.jpg", "notes.docx"):
+        (tmp_path / "back" / name).write_bytes(b"\x00\xff")
+    ratings, problems, _ = read_ratings(tmp_path / "back", plan)
+    same(ratings, right)
+    assert problems[["file", "what", "detail"]].to_numpy().tolist() == [
+        [name, "unknown kind of file", "save it as CSV (UTF-8)"] for name in ("notes.docx", "photo.jpg")]
+    (tmp_path / "back" / "broken.xlsx").write_bytes(b"PK\x03\x04 cut short")
+    assert list(read_ratings(tmp_path / "back" / "broken.xlsx", plan).problems["what"]) == ["broken workbook"]
 
 
 def test_a_wide_table_with_faults_names_them(made, tmp_path):

@@ -1,6 +1,6 @@
 """Files of ratings: the form's JSON and CSV, survey tables, tables of codes, Potato's output, the published ratings.
 
-The exports of survey tools and panels are in survey_exports.py.
+A table may also be a workbook of Excel or OpenDocument, of which the first sheet is read. The exports of survey tools and panels are in survey_exports.py.
 
 read_rating_file recognises the layout and gives each rated page to the `reader` (ratings._Reader). It collects the
 pages with ``reader.add`` and faulty rows with ``reader.note``.
@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.errors import printable
+from kdutils.data.records import WORKBOOKS, read_records
+from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import ASKABLE
 from kdutils.human_study.forms import PARTICIPANT, canonical, checksum
 from kdutils.human_study.rating_values import Problem, is_foreign, seconds_of, shortened
@@ -35,6 +36,8 @@ _WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets ma
 
 def read_rating_file(path: Path, reader: _Reader) -> None:
     """Give the rated pages of a file to `reader`; raises Problem where the file cannot be used."""
+    if path.suffix.lower() in WORKBOOKS:
+        return _read_any_table(path, *_workbook_of(path), reader)
     text = _text_of(path)
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("{", "["):
         documents = _json_of(text)
@@ -48,7 +51,11 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
         if is_argilla(records):
             return read_argilla(path, records, reader)
         raise Problem("unknown layout", "not an answer file of the form, of Potato or of Argilla")
-    header, rows = _table_of(text)
+    return _read_any_table(path, *_table_of(text), reader)
+
+
+def _read_any_table(path, header, rows, reader):
+    """Recognise a table by its columns and give its pages to `reader`."""
     if PUBLISHED <= set(header):
         return _read_published(path, rows, reader)
     if {"rater", "text"} <= set(header):
@@ -62,9 +69,25 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
     raise Problem("unknown layout", f"columns {shortened(', '.join(map(str, header)))}")
 
 
-def _text_of(path):
+def _check_size(path):
     if path.stat().st_size > LARGEST:
         raise Problem("too large", f"{path.stat().st_size} bytes")
+
+
+def _workbook_of(path):
+    """Return (header, rows) of the first sheet of a workbook, as _table_of does."""
+    _check_size(path)
+    try:
+        records = read_records(path)
+    except StudyError as error:
+        raise Problem("broken workbook", shortened(str(error).removeprefix(f"{path}: "))) from error
+    return [unescape_cell(name) for name in records[0]], [
+        (line, {unescape_cell(name): "" if cell is None else unescape_cell(str(cell)) for name, cell in record.items()})
+        for line, record in enumerate(records, 2)]
+
+
+def _text_of(path):
+    _check_size(path)
     data = path.read_bytes()
     coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:

@@ -4,7 +4,7 @@
 
 The layout of a file is recognised by its content:
 
-- JSON and CSV of the form, and the survey table filled in (forms.write_study);
+- JSON and CSV of the form, and the survey table filled in (forms.write_study), also as a workbook;
 - Potato: ``user_state.json`` of version 2 (tested with 2.12.1), ``annotated_instances.jsonl`` of version 1;
 - wide tables of Qualtrics and LimeSurvey, Argilla's records (JSON): survey_exports.py says how texts are recognised;
 - Prolific's list of submissions, which says who finished; ratings of a person who returned it are left out;
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdutils.data.records import WORKBOOKS
 from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
@@ -31,7 +32,8 @@ from kdutils.human_study.rating_values import Problem, is_blank, is_foreign, sco
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path
 
-ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
+ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt", *WORKBOOKS}
+HIDDEN = re.compile(r"\.|~\$|Thumbs\.db$|desktop\.ini$|__MACOSX$")  # how names begin that systems and programs write
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
                   "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
@@ -157,16 +159,24 @@ def count_problems(problems: pd.DataFrame) -> pd.DataFrame:
 
 
 def _files(paths: Iterable[Path | str], reader: "_Reader") -> Iterator[Path]:
-    """Yield the files to read: those named, and in folders those with a known ending (in Potato's folders, its own)."""
+    """Yield the files to read: those named, and in folders those with a known ending (in Potato's folders, its own).
+
+    Other files of a folder are problems, unless they are hidden.
+    """
     for path in map(Path, paths):
         try:
             folder, exists = path.is_dir(), path.exists()
         except (OSError, ValueError):  # a name that no file can have
             folder = exists = False
         if folder:
-            inside = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix.lower() in ENDINGS)
+            inside = sorted(item for item in path.rglob("*") if item.is_file()
+                            and not any(map(HIDDEN.match, item.relative_to(path).parts)))
             states = {item.parent for item in inside if item.name in ("user_state.json", "annotated_instances.jsonl")}
-            yield from (item for item in inside if not _beside_potato(item, states))
+            for item in (item for item in inside if not _beside_potato(item, states)):
+                if item.suffix.lower() in ENDINGS:
+                    yield item
+                else:
+                    reader.note(item, 0, "unknown kind of file", "save it as CSV (UTF-8)")
         elif exists:
             yield path
         else:
