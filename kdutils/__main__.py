@@ -414,7 +414,7 @@ def run_experiment(options: argparse.Namespace) -> int:
         if options.force:
             print("everything runs again (--force)", flush=True)
         for job in experiment.jobs if options.force else []:
-            shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+            _remove_run(experiment.folder / job.folder)
         if not (experiment.folder / "index.html").is_file():
             write_pages(experiment)  # before anything is paid: what these runs will be able to show
         _retry(experiment, options)
@@ -439,6 +439,18 @@ def run_experiment(options: argparse.Namespace) -> int:
             page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
+
+
+def _remove_run(folder):
+    """Remove the files of a run except the key of a human study, without which its ratings could not be read."""
+    from kdutils.report.study_page import FORM, KEY
+
+    keep = {folder / KEY, folder / FORM} if (folder / KEY).is_dir() else set()
+    for path in set(folder.iterdir()) - keep if keep else [folder]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _retry(experiment, options):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from kdutils.errors import printable
 from kdutils.human_study.design import ASKABLE, SCALE, TASKS, Study
-from kdutils.human_study.plan import CHECK_CHOICES, private_folder, write_plan
+from kdutils.human_study.plan import CHECK_CHOICES, keep_earlier_key, private_folder, write_plan
 from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
@@ -29,11 +29,13 @@ def write_study(folder: Path | str, study: Study, plan: pd.DataFrame, texts: pd.
     """Write all files of a study below `folder` and return the plan with its version.
 
     ``form.html`` for raters, ``potato/`` for the Potato server, ``survey/`` for survey tools, and ``key/``: the plan
-    and the texts with their methods, which no rater may see.
+    and the texts with their methods, which no rater may see. The key of another form that was written there before is
+    kept in ``key/<its version>/``.
     """
     folder, content = Path(folder), form_content(study, plan, texts)
     key = private_folder(folder / "key")
     plan = plan.assign(version=content["version"])
+    keep_earlier_key(key, folder / "form.html", content["version"])
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
     _write_survey(folder / "survey", content)

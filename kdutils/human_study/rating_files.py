@@ -1,6 +1,7 @@
 """Files of ratings: the form's JSON and CSV, survey tables, tables of codes, Potato's output, the published ratings.
 
-A table may also be a workbook of Excel or OpenDocument, of which the first sheet is read. The exports of survey tools and panels are in survey_exports.py.
+A table may also be a workbook of Excel or OpenDocument, of which the first sheet is read. The exports of survey tools
+and panels are in survey_exports.py.
 
 read_rating_file recognises the layout and gives each rated page to the `reader` (ratings._Reader). It collects the
 pages with ``reader.add`` and faulty rows with ``reader.note``.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
 
 FORMAT = "kdutils-ratings-1"
+OTHER_VERSION = "another version of the form"
 LARGEST = 20_000_000  # bytes of a file of ratings
 PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
 PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # names in the data: names in the article
@@ -218,7 +220,7 @@ def _study_fault(source, reader):
     if source.get("study") != reader.study:
         return "another study", shortened(source.get("study"))
     if source.get("version") != reader.version:
-        return "another version of the form", shortened(source.get("version"))
+        return OTHER_VERSION, shortened(source.get("version"))
     return None
 
 

@@ -26,8 +26,8 @@ from kdutils.data.records import WORKBOOKS
 from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
-from kdutils.human_study.plan import read_plan
-from kdutils.human_study.rating_files import read_rating_file
+from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
+from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
 from kdutils.human_study.rating_values import Problem, is_blank, is_foreign, score_of, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path
@@ -39,6 +39,8 @@ RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_see
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
 RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "completion_code",
                  "participant"]
+NOTHING = "nothing came"  # status of a rater
+UNKNOWN = ("unknown rater", "unknown text", "text of another rater", "unknown layout")  # of a file of another plan
 MAX_ID = 64  # signs of an id of another source
 
 
@@ -66,27 +68,85 @@ def read_ratings(paths: Path | str | list[Path | str], plan: pd.DataFrame | Path
 
     `plan`: a frame or a path; the published ratings need none. Raters who fail more than `failed_checks_allowed`
     attention checks are left out. So are those who did not finish, unless `keep_unfinished`. The same rating twice
-    counts once; two different ratings of a text by one rater are both left out.
+    counts once; two different ratings of a text by one rater are both left out. Given as a path, a plan may have keys
+    of earlier forms below it (plan.earlier_keys): a file of such a form is read with its own key.
     """
-    plan = read_plan(plan) if isinstance(plan, (str, Path)) else plan
-    reader = _Reader(plan, keep_unfinished)
-    for path in _files([paths] if isinstance(paths, (str, Path)) else paths, reader):
-        try:
-            read_rating_file(path, reader)
-        except Problem as problem:
-            reader.note(path, 0, *problem.args)
-        except (OSError, RecursionError) as error:
-            reader.note(path, 0, "cannot be read", type(error).__name__)
-    reader.place_foreign()
-    rows = _without_repeats(reader)
-    answered = {rater: {} for rater in reader.pages_of}
-    for row in rows:
-        answered[row["rater"]][row["text"]] = row
-    codes = {rater: _completion_code(rater, mine, reader) for rater, mine in answered.items()}
-    raters = _rater_table(answered, codes, _participants(codes, reader), reader, failed_checks_allowed)
+    earlier = earlier_keys(plan) if isinstance(plan, (str, Path)) else []
+    readers = [_Reader(read_plan(plan) if isinstance(plan, (str, Path)) else plan, keep_unfinished)]
+    readers += [_Reader(read_plan(key / "plan.parquet"), keep_unfinished, readers[0]) for key in earlier]
+    for path in _files([paths] if isinstance(paths, (str, Path)) else paths, readers[0]):
+        _read_with(path, _fitting_reader(path, readers))
+    for reader in readers:
+        reader.place_foreign()
+        reader.collect()
+    participants = _participants(readers)
+    parts = [_as_ratings(reader, participants[reader], failed_checks_allowed) for reader in readers]
+    parts[1:] = [_renamed(part, reader.version, _same_texts(Path(plan).parent, key))
+                 for part, reader, key in zip(parts[1:], readers[1:], earlier, strict=True)]
+    return Ratings(*(_joined(tables) for tables in zip(*parts, strict=True)))
+
+
+def _read_with(path, reader):
+    """Give the pages of a file to `reader`; a file that cannot be used is a problem."""
+    try:
+        read_rating_file(path, reader)
+    except Problem as problem:
+        reader.note(path, 0, *problem.args)
+    except (OSError, RecursionError) as error:
+        reader.note(path, 0, "cannot be read", type(error).__name__)
+
+
+def _fitting_reader(path, readers):
+    """Return the reader whose plan a file belongs to: the first, unless one of an earlier form reads more of it."""
+    if len(readers) == 1:
+        return readers[0]
+    fits = []
+    for reader in readers:
+        trial = reader.empty()
+        _read_with(path, trial)
+        of_others = sum(page[2] in trial.texts for pages in trial.foreign.values() for page in pages)
+        wrong = sum(one["what"] in (OTHER_VERSION, *UNKNOWN) for one in trial.problems)
+        fits.append((len(trial.rows) + of_others, -wrong))
+    best = readers[fits.index(max(fits))]
+    if best is not readers[0]:
+        best.note(path, 0, "of an earlier form", f"read with the key of version {best.version}")
+    elif fits.count(max(fits)) > 1 and max(fits)[0]:
+        best.note(path, 0, "fits several forms", f"read with the key of version {best.version}")
+    return best
+
+
+def _as_ratings(reader, participants, failed_checks_allowed):
+    raters = _rater_table(participants, reader, failed_checks_allowed)
     kept = set(raters.loc[raters["status"].astype(str).str.startswith("kept"), "rater"])
-    ratings = _rating_table([row for row in rows if row["rater"] in kept], reader)
+    ratings = _rating_table([row for row in reader.kept if row["rater"] in kept], reader)
     return Ratings(ratings, pd.DataFrame(reader.problems, columns=PROBLEM_COLUMNS), raters)
+
+
+def _same_texts(key, earlier):
+    """Say whether two forms show the same texts with the same ids."""
+    paths = [folder / "texts.parquet" for folder in (key, earlier)]
+    return all(path.is_file() for path in paths) and paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def _renamed(part, version, same_texts):
+    """Return Ratings of an earlier form: raters and, unless they are the `same_texts`, texts have names of their own.
+
+    Raters from whom nothing came are left out.
+    """
+    def name(values):
+        return values.map(lambda one: of_earlier_form(one, version) if one else one)
+
+    ratings, problems, raters = part
+    raters = raters[raters["status"] != NOTHING]
+    texts = ratings["text"] if same_texts else name(ratings["text"])
+    return Ratings(ratings.assign(rater=name(ratings["rater"]), text=texts),
+                   problems.assign(rater=name(problems["rater"])), raters.assign(rater=name(raters["rater"])))
+
+
+def _joined(tables):
+    """Return the tables of the present and of earlier forms as one; empty ones leave the types as they are."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0] if filled else tables[0]
 
 
 def given_paths(ratings: list[str]) -> list[Path]:
@@ -197,7 +257,9 @@ def _beside_potato(item, states):
 class _Reader:
     """The rated pages of all files and the problems in them. rating_files calls its methods for each file."""
 
-    def __init__(self, plan, keep_unfinished):
+    def __init__(self, plan, keep_unfinished, first=None):
+        """`first`: the reader of the present form, with which that of an earlier one shares what is known of ids."""
+        self.plan = plan
         self.study = self.version = None
         self.task, self.keep_unfinished = "rating", keep_unfinished
         self.pages, self.pages_of, self.texts = {}, {}, set()  # (rater, text): page; rater: texts in order; all texts
@@ -206,11 +268,25 @@ class _Reader:
         self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
         self.submissions = {}  # id of another source: (status at the panel, completion code or "", file, line)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
+        if first is not None:
+            self.submissions, self.codes = first.submissions, first.codes
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
             for page in plan.sort_values(["rater", "position"]).to_dict("records"):
                 self.expect(page)
         self.items = TASKS[self.task]
+
+    def empty(self):
+        """Return a reader of the same plan that has read nothing."""
+        return _Reader(self.plan, self.keep_unfinished)
+
+    def collect(self):
+        """Sort what was read: `kept` has each rating once, `answered` {rater: {text: row}}, `shown` {rater: code}."""
+        self.kept = _without_repeats(self)
+        self.answered = {rater: {} for rater in self.pages_of}
+        for row in self.kept:
+            self.answered[row["rater"]][row["text"]] = row
+        self.shown = {rater: _completion_code(rater, mine, self) for rater, mine in self.answered.items()}
 
     def expect(self, page):
         """Add a page of the plan."""
@@ -349,46 +425,52 @@ def _without_repeats(reader):
     return kept
 
 
-def _participants(codes, reader):
-    """Return {rater: id of another source}; note the listed completion codes that do not fit the files.
+def _participants(readers):
+    """Return {reader: {rater: id of another source}}; note the listed completion codes that do not fit the files.
 
-    `codes`: {rater: what the form showed at the end, "" before}. A code finds the person of a file without an id if no
-    other file and no other person without a file has this code. A blank code finds nobody.
+    A code finds the person of a file without an id if no other file and no other person without a file has this code.
+    A blank code finds nobody.
     """
-    found = {rater: one for people in reader.people.values() for one, rater in people.items() if one}
-    raters = {one: rater for rater, one in found.items()}
-    nameless = [code for rater, code in codes.items() if rater not in found]
-    listed = [code for one, (_, code, _, _) in reader.submissions.items() if one not in raters]
-    for one, (_, code, file, line) in reader.submissions.items():
-        if not code:
-            continue
-        if one in raters:
-            shown = codes[raters[one]]
+    found = {reader: {rater: one for people in reader.people.values() for one, rater in people.items() if one}
+             for reader in readers}
+    raters = {one: (reader, rater) for reader in reversed(readers) for rater, one in found[reader].items()}
+    nameless = {}
+    for reader in readers:
+        for rater, code in reader.shown.items():
+            if code and rater not in found[reader]:
+                nameless.setdefault(code, []).append((reader, rater))
+    submissions = readers[0].submissions
+    listed = [code for one, (_, code, _, _) in submissions.items() if one not in raters]
+    for one, (_, code, file, line) in submissions.items():
+        if code and one in raters:
+            reader, rater = raters[one]
+            shown = reader.shown[rater] or "none, it is not complete"
             if code != shown:
                 reader.note(file, line, "another completion code", f"{shortened(one, 30)}: the list has "
-                            f"{shortened(code, 20)}, the file {shown or 'none, it is not complete'}", raters[one])
-        elif nameless.count(code) == listed.count(code) == 1:
-            found[next(rater for rater, its in codes.items() if its == code and rater not in found)] = one
-        else:
-            fits = "no file" if code not in nameless else "a file, and so do others in the list or folder"
-            reader.note(file, line, "completion code without a file", f"{shortened(one, 30)}: the list has "
-                        f"{shortened(code, 20)}, which fits {fits}")
+                            f"{shortened(code, 20)}, the file {shown}", rater)
+        elif code and len(nameless.get(code, [])) == listed.count(code) == 1:
+            reader, rater = nameless[code][0]
+            found[reader][rater] = one
+        elif code:
+            fits = "a file, and so do others in the list or folder" if code in nameless else "no file"
+            readers[0].note(file, line, "completion code without a file", f"{shortened(one, 30)}: the list has "
+                            f"{shortened(code, 20)}, which fits {fits}")
     return found
 
 
-def _rater_table(answered, codes, participants, reader, failed_checks_allowed):
+def _rater_table(participants, reader, failed_checks_allowed):
     """Return one row per planned rater; note those who failed too many checks or did not finish."""
     table = []
-    for rater, mine in answered.items():
+    for rater, mine in reader.answered.items():
         pages = [reader.pages[rater, text] for text in reader.pages_of[rater]]
         reached = [page for page in pages if (rater, page["text"]) in reader.reached]
         failed = sum(_fails(page, mine.get(page["text"])) for page in reached if page["is_check"])
         rated = sum(not reader.pages[rater, text]["is_check"] for text in mine)
-        code, person = codes[rater], participants.get(rater, "")
+        code, person = reader.shown[rater], participants.get(rater, "")
         status, detail = "kept", ""
         submitted = reader.submissions.get(person, ("",))[0]
         if not reached:
-            status = next((one["what"] for one in reader.problems if one["rater"] == rater), "nothing came")
+            status = next((one["what"] for one in reader.problems if one["rater"] == rater), NOTHING)
         elif submitted in WITHDRAWN:
             status, detail = WITHDRAWN[submitted], shortened(person)
         elif failed > failed_checks_allowed:

@@ -14,9 +14,10 @@ from kdutils.runs import read_json
 
 PAGE = "human_study.html"  # beside index.html
 KEY = "key"  # the folder of the blinding key below that of the study
+FORM = "form.html"
 MAKE, ANALYSE = "22_make_human_study", "23_analyse_human_study"
 FILES = {  # what raters and their tools get: file below the folder of the study: its description
-    "form.html": "The form: one file that works offline and sends nothing",
+    FORM: "The form: one file that works offline and sends nothing",
     "potato/instructions.html": "What raters are told, as a page for Potato",
     "potato/config.yaml": "The project for the annotation server Potato",
     "potato/README.txt": "How to start Potato",
@@ -40,7 +41,7 @@ def write_study_page(folder: Path | str, runs: Sequence[Mapping[str, Any]], comm
     body = environment().get_template("human_study.html.j2").render(
         study=study, command=command, index="index.html", key=(made / KEY).relative_to(folder).as_posix(),
         files=[(text, link_to(made / name, page)) for name, text in FILES.items() if (made / name).is_file()],
-        form=link_to(made / "form.html", page), codes=[str(code) for code in study.get("codes", [])],
+        form=link_to(made / FORM, page), codes=[str(code) for code in study.get("codes", [])],
         result=result, mark=_mark(result), means=_means(result),
         notebook=link_to(made / "report.html", page),
         analysis=link_to(analysed / "report.html", page) if result else "")
