@@ -380,7 +380,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.execution import RECORD, check_folder, record
     from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
     from kdutils.experiments.inputs import check_data
-    from kdutils.experiments.loading import load_experiment
+    from kdutils.experiments.loading import load_experiment, ratings_source
     from kdutils.experiments.reruns import rerun_lines
     from kdutils.experiments.snakemake_runs import missing_executor, run_snakemake, stop_orphans
 
@@ -391,7 +391,10 @@ def run_experiment(options: argparse.Namespace) -> int:
     check_data(experiment)
     if changed:
         print(changed, flush=True)
-    for line in [] if options.force else rerun_lines(experiment):
+    if source := ratings_source(experiment, options.ratings is not None):
+        print(source, flush=True)
+    again: set[str] = set()
+    for line in [] if options.force else rerun_lines(experiment, again):
         print(line, flush=True)
     if options.dry_run:
         _retry(experiment, options)
@@ -426,7 +429,7 @@ def run_experiment(options: argparse.Namespace) -> int:
             if code != INTERRUPTED:
                 code = run_snakemake(experiment, options, f"{folder}/metrics.json")
         if code != INTERRUPTED:
-            code = run_snakemake(experiment, options)
+            code = run_snakemake(experiment, options, changed=again)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
@@ -554,7 +557,7 @@ def write_pages(experiment: "Experiment") -> Path:
     runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
              "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
     render_pages(experiment.folder, runs)
-    write_study_page(experiment.folder, runs, experiment.command)
+    write_study_page(experiment.folder, runs, experiment.command, experiment.file)
     settings, compared = experiment.settings, (experiment.folder / "comparison" / "metrics.json").is_file()
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
@@ -576,7 +579,24 @@ def _report(experiment, code, page, seconds):
         log = experiment.folder / "snakemake.log"
         print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; the report and {log} say what "
               "went wrong", file=sys.stderr)
+    if line := _ratings_line(experiment):
+        print(line)
     print(f"{seconds:.0f} s\nreport: {page}", flush=True)
+
+
+def _ratings_line(experiment):
+    """Return how many of the ratings that came back are used, "" without any or without their analysis."""
+    from kdutils.report.study_page import ANALYSE, PAGE
+
+    job = next((job for job in experiment.jobs if job.notebook == ANALYSE and job.parameters.get("ratings")), None)
+    try:
+        result = read_json(experiment.folder / job.folder / "metrics.json") if job else {}
+        kept = sum(count for status, count in result["raters"].items() if status.startswith("kept"))
+        problems = sum(kind["times"] for kind in result["left_out"])
+        return (f"ratings: {kept} of {sum(result['raters'].values())} raters kept, {result['ratings']} ratings used, "
+                f"{problems} problems: {experiment.folder / PAGE}")
+    except (StudyError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 if __name__ == "__main__":

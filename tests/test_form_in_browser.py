@@ -80,6 +80,7 @@ def test_a_person_of_a_panel_goes_by_keyboard_from_the_first_page_to_the_file(wr
         page.tab_to("#save-csv")
         page.press("Enter")
         table = page.download("_ratings.csv")
+        assert (file.name, table.name) == tuple(f"tiny-1_{rater}_{PERSON}_ratings.{kind}" for kind in ("json", "csv"))
 
     for back in (file, table):
         ratings, problems, raters = read_ratings(back, plan)

@@ -97,6 +97,36 @@ def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
     assert "duplicate column plausibility" in set(problems["detail"])
 
 
+def test_a_file_sent_twice_is_one_line_that_names_the_copy(made, tmp_path):
+    folder, plan = made
+    path = simulate_raters(plan, tmp_path)[1]
+    for other in set(tmp_path.iterdir()) - {path}:
+        other.unlink()
+    document, original = json.loads(path.read_text()), tmp_path / "tiny_ratings.json"
+    path.rename(original)
+    (tmp_path / "tiny_ratings (1).json").write_text(original.read_text())
+    (tmp_path / "a.csv").write_text(form_table(document, plan), newline="")
+    ratings, problems, _ = read_ratings(tmp_path, plan)
+    assert set(ratings["file"]) == {"tiny_ratings.json"} and len(ratings) == 24
+    assert problems.to_numpy().tolist() == [
+        [name, 0, document["rater"], "copy of another file", "the same answers as in tiny_ratings.json", 5]
+        for name in ("a.csv", "tiny_ratings (1).json")]
+
+
+def test_files_of_an_unknown_version_alone_are_called_so(made, tmp_path):
+    folder, plan = made
+    documents = [json.loads(path.read_text()) for path in simulate_raters(plan, tmp_path / "made")]
+    old = [{**documents[0], "rater": "R999J", "version": "0" * 16}, {**documents[1], "version": "0" * 16}]
+    (tmp_path / "a.json").write_text(json.dumps(sign(old[0])))
+    (tmp_path / "b.csv").write_text(form_table(old[1], plan), newline="")
+    _, problems, raters = read_ratings([tmp_path / "a.json", tmp_path / "b.csv"], plan)
+    raters = raters.set_index("rater")
+    assert raters.loc[["R999J", old[1]["rater"]], ["status", "pages", "of", "ratings"]].to_numpy().tolist() == [
+        ["another version of the form", 5, 5, 0]] * 2 and (raters["status"] == "nothing came").sum() == 3
+    assert problems[["file", "rater", "left_out"]].to_numpy().tolist() == [
+        ["a.json", "R999J", 5], ["b.csv", old[1]["rater"], 5]]
+
+
 # Ids of another source --------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from kdutils.human_study.design import SCALE, TASKS, Study
 from kdutils.human_study.forms import write_study
-from kdutils.human_study.plan import draw_plan
+from kdutils.human_study.plan import draw_plan, read_plan
 from kdutils.human_study.ratings import read_ratings
 from kdutils.human_study.simulated_raters import simulate_raters
 from tests.test_human_study import METHODS, sign, texts_for
@@ -226,6 +226,42 @@ def test_a_list_with_blank_and_unknown_completion_codes_names_nobody_wrongly(mad
     assert f"{PANEL[3]}: the list has NOSUCH, which fits no file" == told["detail"].iloc[1]
 
 
+def test_the_code_of_a_panel_is_listed_as_it_was_shown(tmp_path):
+    study, texts = Study("tiny-1", completion_code="c1a2b3"), texts_for(8, 2)
+    plan = write_study(tmp_path / "study", study, draw_plan(study, texts, 4, 4, 1, seed=3), texts)
+    for name in ("plan.parquet", "plan.csv"):
+        assert set(read_plan(tmp_path / "study" / "key" / name)["completion_code"]) == {"c1a2b3"}
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    document = json.loads(paths[0].read_text())
+    paths[0].write_text(json.dumps(sign({**document, "participant": PANEL[0]})))
+    paths[3].unlink()
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "APPROVED", "C1A2B3"), (PANEL[1], "APPROVED", "C1A2B3")]))
+    _, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert list(raters["completion_code"]) == ["c1a2b3"] * 3 + [""] and list(raters["participant"]) == [
+        PANEL[0], "", "", ""], "a code that all share finds nobody"
+    assert problems["detail"].to_list() == [f"{PANEL[1]}: the list has C1A2B3, which fits all, but no file has this id"]
+
+
+def test_fast_and_equal_answers_are_flagged_and_kept(made, tmp_path):
+    plan, *_ = made
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    documents = [json.loads(path.read_text()) for path in paths]
+    checks = set(plan.loc[plan["is_check"], "text"])
+    for path, document, milliseconds, point in zip(paths, documents, (1003, 60_000, 4999, 5001), (None, 3, 4, None),
+                                                   strict=True):
+        for answer in document["answers"]:
+            answer["milliseconds"] = milliseconds
+            if point and answer["text"] not in checks:
+                answer["scores"] = dict.fromkeys(ITEMS, point)
+        path.write_text(json.dumps(sign(document)))
+    raters = read_ratings(tmp_path / "back", plan).raters
+    fast = "fast: under 5 seconds per page"
+    assert list(raters["flag"]) == [fast, "all answers equal", f"{fast}; all answers equal", ""]
+    assert list(raters["status"]) == ["kept"] * 4 and list(raters["seconds_per_page"]) == [1.0, 60.0, 5.0, 5.0]
+    assert raters["seconds"].map(str).to_list() == ["5.015", "300.0", "24.995", "25.005"]
+
+
 def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     plan, answers, right = made
     paths = simulate_raters(plan, tmp_path / "back", effects={METHODS[0]: 0.7}, seed=4)
@@ -243,7 +279,8 @@ def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     assert raters.set_index("rater")["participant"][[code, f"{code}.2"]].tolist() == PANEL[:2]
     assert ratings[ratings["rater"] == code]["score"].eq(1).all() and ratings[ratings["rater"] == f"{code}.2"][
         "score"].eq(2).all()
-    assert set(problems["what"]) == {"the same rating twice"}, "the file that each sent twice"
+    assert problems[["file", "what", "detail"]].to_numpy().tolist() == [
+        [f"{number} again.json", "copy of another file", f"the same answers as in {number}.json"] for number in (0, 1)]
     assert raters["completion_code"].is_unique
 
 

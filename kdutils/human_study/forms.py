@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdutils.errors import printable
-from kdutils.human_study.design import ASKABLE, SCALE, TASKS, Study
+from kdutils.human_study.design import ASKABLE, PAGE_SECONDS, SCALE, TASKS, Study
 from kdutils.human_study.plan import CHECK_CHOICES, keep_earlier_key, private_folder, write_plan
 from kdutils.runs import atomic_write, write_csv, write_text
 
@@ -34,7 +35,7 @@ def write_study(folder: Path | str, study: Study, plan: pd.DataFrame, texts: pd.
     """
     folder, content = Path(folder), form_content(study, plan, texts)
     key = private_folder(folder / "key")
-    plan = plan.assign(version=content["version"])
+    plan = plan.assign(version=content["version"], completion_code=content["completion_code"])
     keep_earlier_key(key, folder / "form.html", content["version"])
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
@@ -109,7 +110,11 @@ def render_form(content: dict) -> str:
     data = json.dumps(content).translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FORM), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    pages = max(map(len, content["orders"].values()))
+    about = " and ".join(f"your {key}" for key in content["ask"])
+    lacks = [*["your consent"] * bool(content["consent"]), *([about] if about else []), "the sentence ticked above"]
     return environment.get_template("form.html.j2").render(
+        pages=pages, minutes=math.ceil(pages * PAGE_SECONDS / 60), lacks=", ".join(lacks),
         content=content, data=data, style=style, script=script, style_hash=_source_hash(style),
         script_hash=_source_hash(script))
 

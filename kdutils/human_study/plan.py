@@ -24,6 +24,7 @@ VERSION = re.compile("[0-9a-f]{16}")  # of a form: forms.form_content
 PLAN = pa.schema([
     ("study", pa.string()),
     ("version", pa.string()),  # checksum of what raters are shown; "" until the study is written
+    ("completion_code", pa.string()),  # that all raters are shown at the end; "" where each gets a code of the answers
     ("task", pa.string()),  # rating or simulation
     ("rater", pa.string()),  # the code that a rater enters
     ("position", pa.int64()),  # page of the rater, from 1
@@ -275,7 +276,8 @@ def _check_row(study, point, text):
 
 
 def _as_plan(frame):
-    """Return `frame` with the columns and types of PLAN."""
+    """Return `frame` with the columns and types of PLAN; plans of earlier versions have no completion code."""
+    frame = frame if "completion_code" in frame else frame.assign(completion_code="")
     plan = pd.DataFrame({field.name: frame[field.name] for field in PLAN})
     plan = plan.astype({field.name: "str" for field in PLAN if field.type == pa.string()})
     for name in ("position", "characters", "student_seed", "expected"):
@@ -399,7 +401,7 @@ def _plan_fault(plan):
     """Return what is wrong with a plan, "" for nothing."""
     if not len(plan):
         return "it has no rows"
-    for name in ("study", "version", "task"):
+    for name in ("study", "version", "completion_code", "task"):
         if plan[name].nunique() > 1:
             return f"column '{name}' holds several values"
     if plan["task"].iloc[0] not in TASKS:

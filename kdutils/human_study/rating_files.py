@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
 
 FORMAT = "kdutils-ratings-1"
+UNFINISHED = ("unfinished", "not signed off")
 OTHER_VERSION = "another version of the form"
 LARGEST = 20_000_000  # bytes of a file of ratings
 PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
@@ -176,11 +177,13 @@ def _read_form(path, document, reader):
         fault = "unfinished", "saved before the end"
     elif not fault and document.get("signed") is not True:
         fault = "not signed off", ""
-    if fault and reader.keep_unfinished and fault[0] in ("unfinished", "not signed off"):
+    if fault and reader.keep_unfinished and fault[0] in UNFINISHED:
         reader.note(path, 0, f"kept although {fault[0]}", "", rater)
         fault = None
+    if fault and fault[0] in UNFINISHED:
+        rater = reader.person(rater, document.get("participant"))
     if fault:
-        return reader.note(path, 0, *fault, rater, count)
+        return reader.refuse(path, 0, *fault, rater, count, len(answers))
     rater = reader.person(rater, document.get("participant"))
     if isinstance(document.get("about"), dict) and isinstance(rater, str):
         reader.about.setdefault(rater, {}).update(
@@ -232,21 +235,26 @@ def _read_table(path, header, rows, reader):
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise Problem("unknown layout", f"duplicate column {shortened(twice[0])}")
+    others = {}  # (rater, fault): lines of another study or version
     for line, cells in rows:
         if isinstance(cells, tuple):
             reader.note(path, line, *cells, left_out=1)
             continue
         fault = _study_fault({"study": reader.study, "version": reader.version, **cells}, reader)
-        if "checksum" in cells and not fault and not _row_is_whole(cells, reader):
-            fault = "checksum does not match", "the row was changed or damaged after it was saved"
         if fault:
-            reader.note(path, line, *fault, cells["rater"], 1)
+            others.setdefault((reader.code_of(cells["rater"]), fault), []).append(line)
+            continue
+        if "checksum" in cells and not _row_is_whole(cells, reader):
+            reader.note(path, line, "checksum does not match", "the row was changed or damaged after it was saved",
+                        cells["rater"], 1)
             continue
         _code_beside(cells, reader)
         in_form = "milliseconds" in cells
         seconds = seconds_of(cells["milliseconds"]) / 1000 if in_form else seconds_of(cells.get("seconds"))
         rater = reader.person(cells["rater"].strip(), cells.get("participant")) if in_form else cells["rater"].strip()
         reader.add(path, line, rater, cells["text"].strip(), cells, seconds)
+    for (rater, fault), lines in others.items():
+        reader.refuse(path, lines[0], *fault, rater, len(lines), len(lines))
 
 
 def _row_is_whole(cells, reader):

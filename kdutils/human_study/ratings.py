@@ -37,8 +37,9 @@ HIDDEN = re.compile(r"\.|~\$|Thumbs\.db$|desktop\.ini$|__MACOSX$")  # how names 
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
                   "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
-RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "completion_code",
-                 "participant"]
+RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "seconds_per_page",
+                 "flag", "completion_code", "participant"]
+FAST = 5  # seconds per page; the statements alone take longer to read
 NOTHING = "nothing came"  # status of a rater
 UNKNOWN = ("unknown rater", "unknown text", "text of another rater", "unknown layout")  # of a file of another plan
 MAX_ID = 64  # signs of an id of another source
@@ -51,10 +52,11 @@ class Ratings(NamedTuple):
     the rating without the statement on truth; `score` and `quality` are in points of the scale, in a simulation 1 for
     the model's answer and else 0.
     `problems`: PROBLEM_COLUMNS. `what` names the problem, `row` is the line of a table or the position of an answer (0
-    for a whole file or rater), `left_out` counts the rated pages that were lost. `raters`: one row per planned rater
-    with RATER_COLUMNS and what the form asked about the rater. `completion_code` is what the form showed at the end, ""
-    for an unfinished one; `participant` is the id of another source. If several people used one code, each is a rater:
-    the second one of R001A is R001A.2.
+    for a whole file or rater), `left_out` counts the rated pages that were left out. `raters`: one row per planned
+    rater, and per rater of another version of the form, with RATER_COLUMNS and what the form asked about the rater.
+    `pages` counts the answered ones, also those of a file that cannot be used. `completion_code` is what the form
+    showed at the end, "" for an unfinished one; `participant` is the id of another source. If several people used one
+    code, each is a rater: the second one of R001A is R001A.2. `flag` says whose answers were very fast or all equal.
     """
 
     ratings: pd.DataFrame
@@ -261,10 +263,13 @@ class _Reader:
         """`first`: the reader of the present form, with which that of an earlier one shares what is known of ids."""
         self.plan = plan
         self.study = self.version = None
+        self.completion_code = ""  # that every rater was shown
         self.task, self.keep_unfinished = "rating", keep_unfinished
         self.pages, self.pages_of, self.texts = {}, {}, set()  # (rater, text): page; rater: texts in order; all texts
         self.rows, self.problems, self.about = [], [], {}
         self.reached = set()  # (rater, text) of pages with at least one score
+        self.refused = {}  # rater: (answered pages, all pages) in a file that cannot be used
+        self.outdated = {}  # rater who is not in the plan: the same, in a file of another version of the form
         self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
         self.submissions = {}  # id of another source: (status at the panel, completion code or "", file, line)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
@@ -272,6 +277,7 @@ class _Reader:
             self.submissions, self.codes = first.submissions, first.codes
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
+            self.completion_code = plan.get("completion_code", pd.Series([""])).iloc[0]
             for page in plan.sort_values(["rater", "position"]).to_dict("records"):
                 self.expect(page)
         self.items = TASKS[self.task]
@@ -298,6 +304,13 @@ class _Reader:
         """Add a problem."""
         self.problems.append({"file": shortened(Path(file).name), "row": row, "rater": shortened(rater), "what": what,
                               "detail": detail, "left_out": left_out})
+
+    def refuse(self, file, row, what, detail, rater, answered, of):
+        """Add the problem of a whole file of `rater` with this many answered pages of all its pages."""
+        self.note(file, row, what, detail, rater, answered)
+        if isinstance(rater, str):
+            known = self.outdated if what == OTHER_VERSION and rater not in self.pages_of else self.refused
+            known[rater] = max(known.get(rater, (0, 0)), (answered, of))
 
     def needs_plan(self):
         if not self.pages:
@@ -412,17 +425,34 @@ def _only_fit(fitting):
 
 
 def _without_repeats(reader):
-    """Return the rows with each rating once. Two different ratings of one text by one rater are both left out."""
-    groups, kept = {}, []
+    """Return the rows with each rating once. Two different ratings of one text by one rater are both left out.
+
+    What comes again in another file is one problem of that file, what comes again in the same file one of each row.
+    """
+    groups, kept, copies = {}, [], {}
     for row in reader.rows:
         groups.setdefault((row["rater"], row["text"]), []).append(row)
     for same in groups.values():
-        differ = any(row["scores"] != same[0]["scores"] for row in same)
-        for row in same if differ else same[1:]:
-            what = "two different ratings of one text" if differ else "the same rating twice"
-            reader.note(row["file"], row["row"], what, row["text"], row["rater"], 1)
-        kept += [] if differ else same[:1]
+        if any(row["scores"] != same[0]["scores"] for row in same):
+            for row in same:
+                reader.note(row["file"], row["row"], "two different ratings of one text", row["text"], row["rater"], 1)
+            continue
+        first = min(same, key=lambda row: _like_a_copy(row["file"]))
+        kept.append(first)
+        for row in same:
+            if row["file"] != first["file"]:
+                copies.setdefault((row["file"], first["file"], row["rater"]), []).append(row)
+            elif row is not first:
+                reader.note(row["file"], row["row"], "the same rating twice", row["text"], row["rater"], 1)
+    for (file, original, rater), rows in copies.items():
+        reader.note(file, 0, "copy of another file", f"the same answers as in {original}", rater, len(rows))
     return kept
+
+
+def _like_a_copy(file):
+    """Return what sorts an original before its copies: the form's JSON first, then the shorter name."""
+    name = Path(file)
+    return name.suffix != ".json", len(name.stem), file
 
 
 def _participants(readers):
@@ -437,22 +467,23 @@ def _participants(readers):
     nameless = {}
     for reader in readers:
         for rater, code in reader.shown.items():
-            if code and rater not in found[reader]:
+            if code and rater not in found[reader] and code != reader.completion_code:
                 nameless.setdefault(code, []).append((reader, rater))
-    submissions = readers[0].submissions
+    submissions, shared = readers[0].submissions, {reader.completion_code.upper() for reader in readers}
     listed = [code for one, (_, code, _, _) in submissions.items() if one not in raters]
     for one, (_, code, file, line) in submissions.items():
         if code and one in raters:
             reader, rater = raters[one]
             shown = reader.shown[rater] or "none, it is not complete"
-            if code != shown:
+            if code != shown.upper():
                 reader.note(file, line, "another completion code", f"{shortened(one, 30)}: the list has "
                             f"{shortened(code, 20)}, the file {shown}", rater)
         elif code and len(nameless.get(code, [])) == listed.count(code) == 1:
             reader, rater = nameless[code][0]
             found[reader][rater] = one
         elif code:
-            fits = "a file, and so do others in the list or folder" if code in nameless else "no file"
+            fits = "a file, and so do others in the list or folder" if code in nameless else \
+                "no file" if code not in shared else "all, but no file has this id"
             readers[0].note(file, line, "completion code without a file", f"{shortened(one, 30)}: the list has "
                             f"{shortened(code, 20)}, which fits {fits}")
     return found
@@ -482,17 +513,36 @@ def _rater_table(participants, reader, failed_checks_allowed):
         if detail:
             reader.note(next((row["file"] for row in mine.values()), ""), 0, status, detail, rater, rated)
         seconds = [row["seconds"] for row in mine.values() if not np.isnan(row["seconds"])]
-        table.append({"rater": rater, "status": status, "pages": len(reached), "of": len(pages),
-                      "failed_checks": int(failed), "ratings": rated if status.startswith("kept") else 0,
-                      "seconds": float(sum(seconds)) if seconds else np.nan, "completion_code": code,
+        pace = sum(seconds) / len(seconds) if seconds else np.nan
+        table.append({"rater": rater, "status": status, "pages": max(len(reached), reader.refused.get(rater, (0,))[0]),
+                      "of": len(pages), "failed_checks": int(failed),
+                      "ratings": rated if status.startswith("kept") else 0,
+                      "seconds": round(sum(seconds), 3) if seconds else np.nan, "seconds_per_page": round(pace, 1),
+                      "flag": _flag(pace, [mine[page["text"]] for page in pages
+                                           if page["text"] in mine and not page["is_check"]]),
+                      "completion_code": code,
                       "participant": printable(person)[:MAX_ID], **reader.about.get(rater, {})})
+    table += [{"rater": shortened(rater), "status": OTHER_VERSION, "pages": pages, "of": of, "failed_checks": 0,
+               "ratings": 0, "seconds": np.nan, "seconds_per_page": np.nan, "flag": "", "completion_code": "",
+               "participant": ""}
+              for rater, (pages, of) in reader.outdated.items()]
     return pd.DataFrame(table) if table else pd.DataFrame(columns=RATER_COLUMNS)
+
+
+def _flag(pace, rows):
+    """Return what is odd about the answers of a rater, who is kept all the same: very fast, or all the same point."""
+    points = {score for row in rows for score in row["scores"].values()}
+    flags = [*[f"fast: under {FAST} seconds per page"] * bool(pace < FAST),
+             *["all answers equal"] * (len(rows) > 1 and len(points) == 1)]
+    return "; ".join(flags)
 
 
 def _completion_code(rater, rated, reader):
     """Return the code that the form showed to a rater who answered all pages, else ""."""
     if reader.version is None or any(text not in rated for text in reader.pages_of[rater]):
         return ""
+    if reader.completion_code:
+        return reader.completion_code
     code = re.sub(r"\.\d+$", "", rater)
     return completion_code(reader.study, reader.version, code, {text: row["scores"] for text, row in rated.items()})
 
