@@ -146,7 +146,8 @@ def test_the_notebook_ends_well_whatever_came_back(tmp_path, case):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["ratings"] == used == len(found["wide"])
     assert all(line.endswith(".") and line.isprintable() and len(line) < 400 for line in metrics["lacking"])
-    assert bool(used) == bool(len(found["table"])) and r"<tbody>\n\n</tbody>" not in printed, "no empty table"
+    assert bool(used) == bool(len(found["table"])) == ("Two ratings" in printed)
+    assert r"<tbody>\n\n</tbody>" not in printed, "no empty table"
 
 
 def test_without_any_part_of_the_key_but_the_plan_the_measures_are_a_sentence(tmp_path):

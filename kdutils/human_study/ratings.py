@@ -28,7 +28,7 @@ from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
 from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
 from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
-from kdutils.human_study.rating_values import Problem, is_blank, is_foreign, score_of, shortened
+from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, score_of, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path
 
@@ -308,8 +308,8 @@ class _Reader:
     def refuse(self, file, row, what, detail, rater, answered, of):
         """Add the problem of a whole file of `rater` with this many answered pages of all its pages."""
         self.note(file, row, what, detail, rater, answered)
-        if isinstance(rater, str):
-            known = self.outdated if what == OTHER_VERSION and rater not in self.pages_of else self.refused
+        if isinstance(rater, str) and (rater in self.pages_of or CODE.fullmatch(rater)):
+            known = self.refused if rater in self.pages_of or what != OTHER_VERSION else self.outdated
             known[rater] = max(known.get(rater, (0, 0)), (answered, of))
 
     def needs_plan(self):
