@@ -249,7 +249,7 @@ def test_the_smallest_study_is_made_and_says_that_its_power_is_not_known(tmp_pat
 
 def test_what_can_be_detected_and_a_boundary_are_sentences():
     assert describe_detectable(Detectable(0.6915149285710892, 0.6894, 3.2)) == (
-        "It detects differences of 0.69 points or more (probability of a higher rating 0.69 or more).")
+        "Such a study detects differences of 0.69 points or more (probability of a higher rating 0.69 or more).")
     variances = pd.DataFrame({"component": ["rater", "text", "residual"], "share": [0.0, 0.2, 0.8]})
     model = MixedModel("boundary", "", pd.DataFrame(), variances, 0.0, 8)
     assert describe_outcome(model) == (

@@ -268,7 +268,7 @@ def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable |
 
 def describe_detectable(found: power.Detectable) -> str:
     """Return a sentence with the smallest difference that is found with a power of 0.8."""
-    return (f"It detects differences of {found.points:.2f} points or more (probability of a higher rating "
+    return (f"Such a study detects differences of {found.points:.2f} points or more (probability of a higher rating "
             f"{found.vda:.2f} or more).")
 
 
