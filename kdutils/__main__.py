@@ -382,7 +382,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.execution import RECORD, check_folder, record
     from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
     from kdutils.experiments.inputs import check_data
-    from kdutils.experiments.loading import load_experiment
+    from kdutils.experiments.loading import load_experiment, ratings_source
     from kdutils.experiments.reruns import rerun_lines
     from kdutils.experiments.snakemake_runs import missing_executor, run_snakemake, stop_orphans
 
@@ -393,7 +393,10 @@ def run_experiment(options: argparse.Namespace) -> int:
     check_data(experiment)
     if changed:
         print(changed, flush=True)
-    for line in [] if options.force else rerun_lines(experiment):
+    if source := ratings_source(experiment, options.ratings is not None):
+        print(source, flush=True)
+    again: set[str] = set()
+    for line in [] if options.force else rerun_lines(experiment, again):
         print(line, flush=True)
     if options.dry_run:
         _retry(experiment, options)
@@ -416,7 +419,7 @@ def run_experiment(options: argparse.Namespace) -> int:
         if options.force:
             print("everything runs again (--force)", flush=True)
         for job in experiment.jobs if options.force else []:
-            shutil.rmtree(experiment.folder / job.folder, ignore_errors=True)
+            _remove_run(experiment.folder / job.folder)
         if not (experiment.folder / "index.html").is_file():
             write_pages(experiment)  # before anything is paid: what these runs will be able to show
         _retry(experiment, options)
@@ -428,7 +431,7 @@ def run_experiment(options: argparse.Namespace) -> int:
             if code != INTERRUPTED:
                 code = run_snakemake(experiment, options, f"{folder}/metrics.json")
         if code != INTERRUPTED:
-            code = run_snakemake(experiment, options)
+            code = run_snakemake(experiment, options, changed=again)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)
@@ -441,6 +444,18 @@ def run_experiment(options: argparse.Namespace) -> int:
             page, code = experiment.folder / "index.html", code or 1
     _report(experiment, code, page, time.time() - begun)
     return code
+
+
+def _remove_run(folder):
+    """Remove the files of a run except the key of a human study, without which its ratings could not be read."""
+    from kdutils.report.study_page import FORM, KEY
+
+    keep = {folder / KEY, folder / FORM} if (folder / KEY).is_dir() else set()
+    for path in set(folder.iterdir()) - keep if keep else [folder]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _retry(experiment, options):
@@ -544,7 +559,7 @@ def write_pages(experiment: "Experiment") -> Path:
     runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
              "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
     render_pages(experiment.folder, runs)
-    write_study_page(experiment.folder, runs, experiment.command)
+    write_study_page(experiment.folder, runs, experiment.command, experiment.file)
     settings, compared = experiment.settings, (experiment.folder / "comparison" / "metrics.json").is_file()
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
@@ -566,7 +581,24 @@ def _report(experiment, code, page, seconds):
         log = experiment.folder / "snakemake.log"
         print(f"{len(missing)} of {len(experiment.jobs)} runs are not finished; the report and {log} say what "
               "went wrong", file=sys.stderr)
+    if line := _ratings_line(experiment):
+        print(line)
     print(f"{seconds:.0f} s\nreport: {page}", flush=True)
+
+
+def _ratings_line(experiment):
+    """Return how many of the ratings that came back are used, "" without any or without their analysis."""
+    from kdutils.report.study_page import ANALYSE, PAGE
+
+    job = next((job for job in experiment.jobs if job.notebook == ANALYSE and job.parameters.get("ratings")), None)
+    try:
+        result = read_json(experiment.folder / job.folder / "metrics.json") if job else {}
+        kept = sum(count for status, count in result["raters"].items() if status.startswith("kept"))
+        problems = sum(kind["times"] for kind in result["left_out"])
+        return (f"ratings: {kept} of {sum(result['raters'].values())} raters kept, {result['ratings']} ratings used, "
+                f"{problems} problems: {experiment.folder / PAGE}")
+    except (StudyError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 if __name__ == "__main__":

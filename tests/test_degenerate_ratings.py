@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from kdutils.errors import StudyError
 from kdutils.human_study import analysis
 from kdutils.human_study import metric_validity as validity_module
+from kdutils.human_study.analysis import describe_detectable, describe_outcome
 from kdutils.human_study.design import CONSTRUCTS, Study
 from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.metric_validity import metric_validity, text_measures, without_validity
@@ -19,9 +21,12 @@ from kdutils.human_study.plan import draw_plan, read_plan, write_plan
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.human_study.ratings import describe_origin, one_row_per_rating, read_ratings
 from kdutils.human_study.simulated_raters import simulate_scores
+from kdutils.report.ratings import show_rated
 from kdutils.runs import PROJECT
 from kdutils.stats.agreement import krippendorff_alpha
 from kdutils.stats.groups import dunn, standardised_difference
+from kdutils.stats.models import MixedModel
+from kdutils.stats.power import Detectable
 from tests.test_human_study import texts_for
 
 KEY = PROJECT / "kdutils" / "mini" / "example" / "human_study" / "key"
@@ -141,7 +146,8 @@ def test_the_notebook_ends_well_whatever_came_back(tmp_path, case):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["ratings"] == used == len(found["wide"])
     assert all(line.endswith(".") and line.isprintable() and len(line) < 400 for line in metrics["lacking"])
-    assert bool(used) == bool(len(found["table"]))
+    assert bool(used) == bool(len(found["table"])) == ("Two ratings" in printed)
+    assert r"<tbody>\n\n</tbody>" not in printed, "no empty table"
 
 
 def test_without_any_part_of_the_key_but_the_plan_the_measures_are_a_sentence(tmp_path):
@@ -237,7 +243,27 @@ def test_the_smallest_study_is_made_and_says_that_its_power_is_not_known(tmp_pat
     sizes = {"n_raters": 1, "texts_per_method": 1, "raters_per_text": 1, "checks": 0}
     _, printed = run_notebook("22_make_human_study", tmp_path, **sizes)
     assert "two ratings per group or more" in printed and (tmp_path / "run" / "form.html").is_file()
+    assert "warning: return_to is empty" in printed
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["detectable_vda"] is None
+
+
+def test_what_can_be_detected_and_a_boundary_are_sentences():
+    assert describe_detectable(Detectable(0.6915149285710892, 0.6894, 3.2)) == (
+        "Such a study detects differences of 0.69 points or more (probability of a higher rating 0.69 or more).")
+    variances = pd.DataFrame({"component": ["rater", "text", "residual"], "share": [0.0, 0.2, 0.8]})
+    model = MixedModel("boundary", "", pd.DataFrame(), variances, 0.0, 8)
+    assert describe_outcome(model) == (
+        "The mixed model is at a boundary: the variance between raters is 0. Its estimates can be used.")
+    assert describe_outcome(replace(model, outcome="converged")) == ""
+
+
+def test_p_values_of_a_table_are_texts(capsys):
+    show_rated("", pd.DataFrame({"H": [9.0, 1.0, 2.0], "p": [1e-9, 0.0314, None], "p_corrected": [0.00099, 1.0, 0.5]}),
+               "Tests", decimals=4)
+    cells = re.findall("<td[^>]*>(.*?)</td>", capsys.readouterr().out)
+    assert cells == ["9.0000", "&lt; 0.001", "&lt; 0.001", "1.0000", "0.031", "1", "2.0000", "–", "0.500"]
+    show_rated("", pd.DataFrame(columns=["H", "p"]), "Tests")
+    assert not capsys.readouterr().out, "a sentence stands for it"
 
 
 def test_every_part_of_the_analysis_gives_a_value_or_a_reason():

@@ -44,6 +44,7 @@ BAD = {
     "unknown method": (changed("methods/magic", {}), "key 'methods.magic': unknown; known are label_only, "),
     "unknown prompting": (changed("promptings/guess", {}), "key 'promptings.guess': unknown"),
     "unknown parameter": (changed("training/epoch", 3), "has no such parameter; it has"),
+    "unknown parameter of a study": (changed("human_study/n_rater", 3), "methods, n_raters, promptings, raters_per"),
     "parameter of one method": (changed("methods/standard/alpha", 0.5), "key 'methods.standard.alpha': 11_train"),
     "wrongly typed parameter": (changed("training/epochs", "ten"), "key 'training.epochs': 'ten' is not of type float"),
     "bool for a number": (changed("training/epochs", True), "key 'training.epochs': True is not of type float"),

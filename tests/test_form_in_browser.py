@@ -1,5 +1,7 @@
 """The form from its first page to the downloaded file in Chromium: by keyboard alone, as a screen reader tells it."""
 
+import json
+
 import pytest
 
 from kdutils.human_study.design import SCALE, TASKS, Study
@@ -80,6 +82,7 @@ def test_a_person_of_a_panel_goes_by_keyboard_from_the_first_page_to_the_file(wr
         page.tab_to("#save-csv")
         page.press("Enter")
         table = page.download("_ratings.csv")
+        assert (file.name, table.name) == tuple(f"tiny-1_{rater}_{PERSON}_ratings.{kind}" for kind in ("json", "csv"))
 
     for back in (file, table):
         ratings, problems, raters = read_ratings(back, plan)
@@ -130,3 +133,8 @@ def test_short_cuts_can_be_turned_off_and_the_code_of_the_study_is_shown(tmp_pat
         page.tab_to("#save")
         page.press("Enter")
         assert page.value("document.getElementById('completion').textContent") == "C1A2B3"
+        file = page.download("_ratings.json")
+    scores = {answer["text"]: answer["scores"] for answer in json.loads(file.read_text())["answers"]}
+    rater, version = plan["rater"].iloc[0], plan["version"].iloc[0]
+    own = completion_code("s", version, rater, scores)[:4]
+    assert file.name == f"s_{rater}_{own}_ratings.json", "two people with one code save files of different names"

@@ -320,6 +320,10 @@ def test_the_form_may_run_its_own_script_alone_and_asks_what_was_asked_for(writt
     assert not re.search(r"https?://|src=", words)
     assert {value["data-ask"] for _, value in page.tags if "data-ask" in value} == {"age", "country"}
     assert "I was told." in page.text and "us@example.org" in page.text
+    assert "There are 5 pages. They take about 4 minutes." in page.text and "may be none of the choices" in page.text
+    assert words.index('id="consent"') < words.index('data-ask="age"'), "consent comes before personal data"
+    assert '<option value="">(no answer)</option>' in words and "<option>prefer not to say</option>" in words
+    assert "It lacks your consent, your age and your country, the sentence ticked above" in " ".join(page.text.split())
     labelled = {value["for"] for tag, value in page.tags if tag == "label" and "for" in value}
     assert {value["id"] for tag, value in page.tags if tag in ("select", "textarea")} <= labelled
     names = [tag for tag, _ in page.tags]
@@ -394,7 +398,7 @@ def test_what_raters_are_told_is_shown_as_it_is(tmp_path, kind):
     shown = {"two halves of an emoji": "Take part? 😀", "a broken character": "a\ufffdb", "a zero": "a\ufffdb",
              "line ends": "a\u2028b\ufffdc"}.get(kind, words.strip())
     page = Data(tmp_path / "form.html")
-    assert page.text.count(shown) == 5, "heading, title, instructions, consent, where to send the file"
+    assert page.text.count(shown) == 6, "heading, title, instructions, consent, where to send the file (twice)"
     assert sum(tag == "script" for tag, _ in page.tags) == 2 and "1337" not in page.text
     content = json.loads(page.data)
     assert content["consent"] == [shown, "Second."] and content["title"] == shown == content["return_to"]
@@ -461,7 +465,7 @@ def test_careless_and_unfinished_raters_are_left_out_with_their_counts(tmp_path)
     simulate_raters(plan, tmp_path, inattentive=0.25, unfinished=0.25)
     ratings, problems, raters = read_ratings([tmp_path], plan)
     assert raters["status"].value_counts().to_dict() == {"kept": 4, "failed attention check": 2, "unfinished": 2}
-    assert ratings["rater"].nunique() == 4
+    assert ratings["rater"].nunique() == 4 and set(raters.loc[raters["status"] == "unfinished", "pages"]) == {5}
     counts = count_problems(problems).set_index("what")["left_out"].to_dict()
     assert counts == {"failed attention check": 16, "unfinished": 10}
     kept = read_ratings([tmp_path], plan, keep_unfinished=True)
@@ -599,7 +603,7 @@ def test_hostile_words_about_a_rater_and_in_a_file_name(returned):
     ratings, problems, raters = read_ratings(odd.parent, plan)
     assert not len(problems) and set(ratings["file"]) == {"'<img src=x>\\n.json'"}
     assert raters["about_country"].dropna().to_list() == ["['<b>']"]
-    assert raters["about_age"].dropna().to_list() == ["\ufffd" + "x" * 59] and len(raters.columns) == 11
+    assert raters["about_age"].dropna().to_list() == ["\ufffd" + "x" * 59] and len(raters.columns) == 13
 
 
 def test_without_a_plan_only_the_published_layout_can_be_read(returned):
@@ -630,7 +634,9 @@ def test_the_csv_of_the_form_and_a_row_that_a_spreadsheet_changed(returned):
     assert not len(again.problems)
     pd.testing.assert_frame_equal(*(frame.drop(columns=["file", "simulated"]) for frame in (again.ratings, right)))
     both = read_ratings(path.parent, plan)
-    assert len(both.ratings) == len(right) and list(both.problems["what"]) == ["the same rating twice"] * 5
+    assert len(both.ratings) == len(right) and both.problems.to_numpy().tolist() == [
+        [path.with_suffix(".csv").name, 0, document["rater"], "copy of another file",
+         f"the same answers as in {path.name}", 5]]
     lines = table.split("\r\n")
     lines[2] = re.sub(r",\d,", ",5,", lines[2].replace(",5,", ",1,"), count=1)
     path.with_suffix(".csv").write_text("\r\n".join(lines))

@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 import yaml
 
+from kdutils.__main__ import _remove_run
 from kdutils.errors import StudyError
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import load_experiment
 from kdutils.human_study.design import CONSTRUCTS, Study
 from kdutils.human_study.forms import write_study
+from kdutils.human_study.metric_validity import text_measures
 from kdutils.human_study.plan import draw_plan, read_plan, write_plan
 from kdutils.human_study.ratings import (
     count_problems,
+    one_row_per_rating,
     read_ratings,
 )
 from kdutils.human_study.simulated_raters import remove_simulated, simulate_raters
@@ -92,6 +95,36 @@ def test_thousands_of_rows_and_one_broken_file_among_good_ones(made, tmp_path):
     twice = survey(made).iloc[:0].assign(plausibility=[]).to_csv(index=False).strip()
     _, problems, _ = read(tmp_path, made[1], twice + ",plausibility\n", "d.csv")
     assert "duplicate column plausibility" in set(problems["detail"])
+
+
+def test_a_file_sent_twice_is_one_line_that_names_the_copy(made, tmp_path):
+    folder, plan = made
+    path = simulate_raters(plan, tmp_path)[1]
+    for other in set(tmp_path.iterdir()) - {path}:
+        other.unlink()
+    document, original = json.loads(path.read_text()), tmp_path / "tiny_ratings.json"
+    path.rename(original)
+    (tmp_path / "tiny_ratings (1).json").write_text(original.read_text())
+    (tmp_path / "a.csv").write_text(form_table(document, plan), newline="")
+    ratings, problems, _ = read_ratings(tmp_path, plan)
+    assert set(ratings["file"]) == {"tiny_ratings.json"} and len(ratings) == 24
+    assert problems.to_numpy().tolist() == [
+        [name, 0, document["rater"], "copy of another file", "the same answers as in tiny_ratings.json", 5]
+        for name in ("a.csv", "tiny_ratings (1).json")]
+
+
+def test_files_of_an_unknown_version_alone_are_called_so(made, tmp_path):
+    folder, plan = made
+    documents = [json.loads(path.read_text()) for path in simulate_raters(plan, tmp_path / "made")]
+    old = [{**documents[0], "rater": "R999J", "version": "0" * 16}, {**documents[1], "version": "0" * 16}]
+    (tmp_path / "a.json").write_text(json.dumps(sign(old[0])))
+    (tmp_path / "b.csv").write_text(form_table(old[1], plan), newline="")
+    _, problems, raters = read_ratings([tmp_path / "a.json", tmp_path / "b.csv"], plan)
+    raters = raters.set_index("rater")
+    assert raters.loc[["R999J", old[1]["rater"]], ["status", "pages", "of", "ratings"]].to_numpy().tolist() == [
+        ["another version of the form", 5, 5, 0]] * 2 and (raters["status"] == "nothing came").sum() == 3
+    assert problems[["file", "rater", "left_out"]].to_numpy().tolist() == [
+        ["a.json", "R999J", 5], ["b.csv", old[1]["rater"], 5]]
 
 
 # Ids of another source --------------------------------------------------------------------------------------------
@@ -220,6 +253,58 @@ def test_the_key_is_for_its_owner_alone_also_where_it_was_there_before(tmp_path)
     assert modes == dict.fromkeys(["old.csv", "plan.csv", "plan.parquet", "texts.parquet"], 0o600)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "form.html").stat().st_mode & 0o044, "raters' files may be read"
+
+
+def test_ratings_of_an_earlier_form_are_read_with_its_own_key(tmp_path):
+    folder, back, texts = tmp_path / "human_study", tmp_path / "back", texts_for(4, 2)
+
+    def make(study, seed, texts):
+        plan = write_study(folder, study, draw_plan(study, texts, 4, 4, 2, seed=seed), texts)
+        return plan, [json.loads(path.read_text()) for path in simulate_raters(plan, tmp_path / "made", seed=seed)]
+
+    first, documents = make(Study("tiny-1"), 3, texts)
+    sent = (folder / "form.html").read_bytes()
+    back.mkdir()
+    for place in (0, 1):
+        (back / f"first {place}.json").write_text(json.dumps(documents[place]))
+    (back / "first.csv").write_text(form_table(documents[2], first), newline="")
+    right = read_ratings(back, folder / "key" / "plan.parquet").ratings
+    assert len(right) == 3 * 4 * 6
+
+    other = texts_for(4, 2, "Nobody knows {answer}, said {method}.", seed=9)
+    other["text"] = sorted(texts["text"])  # the worst case: equal ids of other texts
+    second, documents = make(Study("tiny-1"), 5, other)
+    (back / "second.json").write_text(json.dumps(documents[0]))
+    version, key = first["version"].iloc[0], folder / "key"
+    assert (key / version / "form.html").read_bytes() == sent and os.stat(key / version).st_mode & 0o777 == 0o700
+    ratings, problems, raters = read_ratings(back, key / "plan.parquet")
+    old = ratings[ratings["rater"].str.endswith(version[:8])]
+    columns = ["question", "method", "construct", "score", "characters"]
+    assert sorted(map(tuple, old[columns].astype(str).to_numpy())) == sorted(
+        map(tuple, right[columns].astype(str).to_numpy())), "as before the study was changed"
+    assert len(ratings) == 4 * 4 * 6 and not set(old["text"]) & set(texts["text"])
+    assert problems[["file", "what"]].to_numpy().tolist() == [
+        [name, "of an earlier form"] for name in ("first 0.json", "first 1.json", "first.csv")]
+    assert list(raters["status"]) == ["kept", *["nothing came"] * 3, *["kept"] * 3] and raters["rater"].is_unique
+    measured = text_measures(key / "texts.parquet", one_row_per_rating(ratings), None)
+    assert len(measured) == 16 and measured["words"].notna().all()
+    _, problems, _ = read_ratings(back, second)
+    assert list(problems["what"].unique()) == ["another version of the form"], "without the keys"
+
+    make(Study("tiny-1", return_to="us@example.org"), 5, other)  # only a sentence of the form changes
+    texts_now = set(read_ratings(back, key / "plan.parquet").ratings["text"])
+    assert len(list(key.glob("*/plan.parquet"))) == 2 and len(texts_now & set(texts["text"])) == 4
+
+
+def test_everything_again_keeps_the_keys_of_a_study(tmp_path):
+    write_study(tmp_path / "a", Study("s"), draw_plan(Study("s"), texts_for(4, 2), 4, 4, 2), texts_for(4, 2))
+    for name in ("a/metrics.json", "b/metrics.json", "b/key.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    for name in "abc":
+        _remove_run(tmp_path / name)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["form.html", "key"]
+    assert len(list((tmp_path / "a" / "key").iterdir())) == 3 and not (tmp_path / "b").exists()
 
 
 def test_simulated_files_of_an_earlier_plan_go_and_files_of_people_stay(made, tmp_path):

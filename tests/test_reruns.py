@@ -47,7 +47,9 @@ def test_where_nothing_has_changed_nothing_is_said(finished):
 
 def test_a_changed_parameter_is_named_with_both_values_and_its_jobs(finished):
     make, _ = finished
-    reason, following = reruns.rerun_lines(make(training={"epochs": 3.0, "learning_rate": 0.01}))
+    changed = set()
+    reason, following = reruns.rerun_lines(make(training={"epochs": 3.0, "learning_rate": 0.01}), changed)
+    assert changed and all(folder.startswith("students/") for folder in changed)
     assert reason.startswith("runs again, because the parameter epochs was 2.0 and is 3.0; the parameter learning_rate "
                              "is new (0.01):\n    students/mini/")
     assert len(folders_of(reason)) == 3 and following.startswith("5 finished runs build on these")  # 3 and comparison

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from kdutils.__main__ import _report
 from kdutils.errors import StudyError
 from kdutils.experiments import execution, grid
-from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.loading import load_experiment, ratings_source
 from kdutils.human_study.design import Study
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.plan import draw_plan
@@ -29,6 +30,7 @@ def finished(tmp_path):
     plan = write_study(tmp_path / "human_study", Study("tiny"), draw_plan(Study("s"), texts, 4, 4, 2), texts)
     write_json(tmp_path / "human_study" / "metrics.json", {
         "study": "<b>tiny", "methods": list(METHODS[:2]), "version": "v", "codes": sorted(plan["rater"].unique()),
+        "return_to": "",
         "plan": {"raters": 4, "texts": 8}})
     files = [path.relative_to(tmp_path / "human_study").as_posix() for path in (tmp_path / "human_study").rglob("*.*")]
     write_json(tmp_path / "human_study" / "manifest.json", dict.fromkeys(files, {}))
@@ -41,8 +43,11 @@ def finished(tmp_path):
 def analysed(folder, simulated):
     write_json(folder / "human_ratings" / "metrics.json", {
         "simulated": simulated, "ratings": 16, "raters": {"kept": 4},
+        "left_out": [{"what": "<b>unfinished", "times": 3, "left_out": 12}],
         "means": {method: {"quality": 3.25, "truth": 4.0, "characters": 20.0} for method in METHODS[:2]}})
     write_json(folder / "human_ratings" / "manifest.json", {})
+    for name in ("problems.csv", "raters.csv"):
+        (folder / "human_ratings" / name).write_text("")
 
 
 def links(page):
@@ -51,7 +56,7 @@ def links(page):
 
 def test_the_page_links_all_that_raters_get_and_not_the_key(finished):
     folder, runs = finished
-    page = write_study_page(folder, runs, "./run_all.sh mini")
+    page = write_study_page(folder, runs, "./run_all.sh mini", "mini.yaml")
     found = links(page)
     given = ("form.html", "potato/config.yaml", "potato/README.txt", "potato/instructions.html", "survey/survey.csv",
              "survey/columns.txt")
@@ -60,6 +65,10 @@ def test_the_page_links_all_that_raters_get_and_not_the_key(finished):
     assert set(missing) <= {"index.html", "human_study/report.html", "human_ratings/report.html"}, "pages come later"
     words = page.read_text(encoding="utf-8")
     assert "./run_all.sh mini --ratings FOLDER" in words and "PROLIFIC_PID={{%PROLIFIC_PID%}}" in words
+    assert "the file of this experiment" in words and "<code>mini.yaml</code>" in words
+    assert "return_to</code> is empty" in words and "the same id always gets the same" in " ".join(words.split())
+    assert {"human_ratings/problems.csv", "human_ratings/raters.csv"} <= set(found)
+    assert re.search("&lt;b&gt;unfinished</td>\\s*<td[^>]*>3</td>\\s*<td[^>]*>12</td>", words), "counts of problems"
     assert "<b>tiny" not in words and "&lt;b&gt;tiny" in words and "<script" not in words
     write_index(folder, runs, EXPERIMENT)
     assert "human_study.html" in links(folder / "index.html")
@@ -124,6 +133,36 @@ def test_ratings_are_handed_back_once_and_stay(outputs):
     assert ratings_of(simulated) == []
     execution.record(simulated, simulated.folder / execution.RECORD)
     assert ratings_of(load_experiment("mini")) == []
+
+
+def test_the_terminal_says_which_ratings_are_used_and_how_many(outputs, capsys):
+    back, own = str(outputs / "back"), str(outputs / "own")
+    (outputs / "own").mkdir()
+    settings = yaml.safe_load((grid.FOLDER / "mini.yaml").read_text(encoding="utf-8"))
+    file = outputs / "a.yaml"
+    file.write_text(yaml.safe_dump({**settings, "human_ratings": {"ratings": [own]}}))
+    experiment = load_experiment(file)
+    assert ratings_source(experiment, False) == f"ratings: {own} (human_ratings of {file})"
+    experiment = load_experiment(file, ratings=[back])
+    assert ratings_source(experiment, True) == f"ratings: {back}"
+    execution.record(experiment, experiment.folder / execution.RECORD)
+    experiment = load_experiment(file)
+    source = ratings_source(experiment, False)
+    assert source.startswith(f"ratings: {back} (named by an earlier --ratings and used in the place of ")
+    assert source.endswith(f"human_ratings of {file}; --ratings '' forgets it)")
+    _report(experiment, 0, "page", 1.0)
+    assert "ratings" not in capsys.readouterr().out, "before the analysis"
+    for raters, ratings, problems, words in (
+            ({"kept": 5, "kept unfinished": 1, "nothing came": 2}, 47, [{"what": "a", "times": 14}, {
+                "what": "b", "times": 2}], "6 of 8 raters kept, 47 ratings used, 16 problems"),
+            ({"nothing came": 8}, 0, [], "0 of 8 raters kept, 0 ratings used, 0 problems")):
+        write_json(experiment.folder / "human_ratings" / "metrics.json", {
+            "raters": raters, "ratings": ratings, "left_out": problems})
+        _report(experiment, 0, "page", 1.0)
+        assert f"ratings: {words}: {experiment.folder / 'human_study.html'}\n" in capsys.readouterr().out
+    assert not ratings_source(load_experiment("mini"), False)
+    _report(load_experiment("mini"), 0, "page", 1.0)
+    assert "ratings" not in capsys.readouterr().out, "simulated raters"
 
 
 def test_ratings_that_cannot_be_handed_back_are_one_clear_line(outputs):

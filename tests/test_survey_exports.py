@@ -8,10 +8,11 @@ import pytest
 
 from kdutils.human_study.design import SCALE, TASKS, Study
 from kdutils.human_study.forms import write_study
-from kdutils.human_study.plan import draw_plan
+from kdutils.human_study.plan import draw_plan, read_plan
 from kdutils.human_study.ratings import read_ratings
 from kdutils.human_study.simulated_raters import simulate_raters
 from tests.test_human_study import METHODS, sign, texts_for
+from tests.test_own_tables import workbook
 from tests.test_ratings_of_others import PANEL, same
 
 ITEMS = TASKS["rating"]
@@ -94,6 +95,22 @@ def test_a_wide_table_of_limesurvey(made, tmp_path, heads, value, delimiter):
         write(tmp_path / "back" / "results.csv", [[*head, *names], *rows], delimiter), plan)
     same(ratings, right)
     assert not len(problems) and set(raters["status"]) == {"kept"}
+
+
+def test_workbooks_are_read_and_no_file_of_another_kind_is_passed_over(made, tmp_path):
+    plan, answers, right = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, _: [code], lambda text, item: f"{text}_{item}",
+                          lambda score: score, PANEL)
+    (tmp_path / "back" / "__MACOSX").mkdir(parents=True)
+    (tmp_path / "back" / "survey R002D.xlsx").write_bytes(workbook([["rater", *names], *rows]))
+    for name in (".DS_Store", "Thumbs.db", "~$survey R002D.xlsx", "__MACOSX/._survey.csv", "photo.jpg", "notes.docx"):
+        (tmp_path / "back" / name).write_bytes(b"\x00\xff")
+    ratings, problems, _ = read_ratings(tmp_path / "back", plan)
+    same(ratings, right)
+    assert problems[["file", "what", "detail"]].to_numpy().tolist() == [
+        [name, "unknown kind of file", "save it as CSV (UTF-8)"] for name in ("notes.docx", "photo.jpg")]
+    (tmp_path / "back" / "broken.xlsx").write_bytes(b"PK\x03\x04 cut short")
+    assert list(read_ratings(tmp_path / "back" / "broken.xlsx", plan).problems["what"]) == ["broken workbook"]
 
 
 def test_a_wide_table_with_faults_names_them(made, tmp_path):
@@ -184,6 +201,67 @@ def test_the_completion_code_finds_the_person_of_a_file_without_an_id(made, tmp_
     assert list(read_ratings(tmp_path / "back", plan).raters["participant"]) == PANEL
 
 
+def test_a_list_with_blank_and_unknown_completion_codes_names_nobody_wrongly(made, tmp_path):
+    plan, *_ = made
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    documents = [json.loads(path.read_text()) for path in paths]
+    code = documents[1]["rater"]
+    for path, document in zip(paths, [sign({**documents[0], "complete": False,
+                                             "answers": documents[0]["answers"][:3]}),
+                                      sign({**documents[1], "participant": PANEL[1]})], strict=False):
+        path.write_text(json.dumps(document))
+    shown = read_ratings(tmp_path / "back", plan).raters.set_index("rater")["completion_code"]
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "RETURNED", ""), (PANEL[1], "APPROVED", "WRONG123"), (PANEL[2], "TIMED-OUT", ""),
+        (PANEL[3], "APPROVED", "NOSUCH"), ("5" * 24, "RETURNED", "NOCODE"), ("6" * 24, "APPROVED", shown.iloc[2]),
+        ("7" * 24, "APPROVED", shown.iloc[3]), ("8" * 24, "APPROVED", shown.iloc[3])]))
+    _, problems, raters = read_ratings(tmp_path / "back", plan, keep_unfinished=True)
+    assert list(raters["participant"]) == ["", PANEL[1], "6" * 24, ""], "a blank or doubtful code stands for nobody"
+    assert list(raters["status"]) == ["kept unfinished", *["kept"] * 3] and raters["ratings"][0] >= 2
+    told = problems[problems["file"] == "prolific.csv"]
+    assert told[["row", "what", "rater"]].to_numpy().tolist() == [
+        [3, "another completion code", code], [5, "completion code without a file", ""],
+        [8, "completion code without a file", ""], [9, "completion code without a file", ""]]
+    assert f"{PANEL[1]}: the list has WRONG123, the file {shown[code]}" == told["detail"].iloc[0]
+    assert f"{PANEL[3]}: the list has NOSUCH, which fits no file" == told["detail"].iloc[1]
+
+
+def test_the_code_of_a_panel_is_listed_as_it_was_shown(tmp_path):
+    study, texts = Study("tiny-1", completion_code="c1a2b3"), texts_for(8, 2)
+    plan = write_study(tmp_path / "study", study, draw_plan(study, texts, 4, 4, 1, seed=3), texts)
+    for name in ("plan.parquet", "plan.csv"):
+        assert set(read_plan(tmp_path / "study" / "key" / name)["completion_code"]) == {"c1a2b3"}
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    document = json.loads(paths[0].read_text())
+    paths[0].write_text(json.dumps(sign({**document, "participant": PANEL[0]})))
+    paths[3].unlink()
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "APPROVED", "C1A2B3"), (PANEL[1], "APPROVED", "C1A2B3")]))
+    _, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert list(raters["completion_code"]) == ["c1a2b3"] * 3 + [""] and list(raters["participant"]) == [
+        PANEL[0], "", "", ""], "a code that all share finds nobody"
+    assert problems["detail"].to_list() == [f"{PANEL[1]}: the list has C1A2B3, which fits all, but no file has this id"]
+
+
+def test_fast_and_equal_answers_are_flagged_and_kept(made, tmp_path):
+    plan, *_ = made
+    paths = simulate_raters(plan, tmp_path / "back", seed=4)
+    documents = [json.loads(path.read_text()) for path in paths]
+    checks = set(plan.loc[plan["is_check"], "text"])
+    for path, document, milliseconds, point in zip(paths, documents, (1003, 60_000, 4999, 5001), (None, 3, 4, None),
+                                                   strict=True):
+        for answer in document["answers"]:
+            answer["milliseconds"] = milliseconds
+            if point and answer["text"] not in checks:
+                answer["scores"] = dict.fromkeys(ITEMS, point)
+        path.write_text(json.dumps(sign(document)))
+    raters = read_ratings(tmp_path / "back", plan).raters
+    fast = "fast: under 5 seconds per page"
+    assert list(raters["flag"]) == [fast, "all answers equal", f"{fast}; all answers equal", ""]
+    assert list(raters["status"]) == ["kept"] * 4 and list(raters["seconds_per_page"]) == [1.0, 60.0, 5.0, 5.0]
+    assert raters["seconds"].map(str).to_list() == ["5.015", "300.0", "24.995", "25.005"]
+
+
 def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     plan, answers, right = made
     paths = simulate_raters(plan, tmp_path / "back", effects={METHODS[0]: 0.7}, seed=4)
@@ -201,7 +279,8 @@ def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     assert raters.set_index("rater")["participant"][[code, f"{code}.2"]].tolist() == PANEL[:2]
     assert ratings[ratings["rater"] == code]["score"].eq(1).all() and ratings[ratings["rater"] == f"{code}.2"][
         "score"].eq(2).all()
-    assert set(problems["what"]) == {"the same rating twice"}, "the file that each sent twice"
+    assert problems[["file", "what", "detail"]].to_numpy().tolist() == [
+        [f"{number} again.json", "copy of another file", f"the same answers as in {number}.json"] for number in (0, 1)]
     assert raters["completion_code"].is_unique
 
 

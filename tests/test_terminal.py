@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,8 +14,9 @@ from conftest import PROJECT
 
 from kdutils import __main__ as command_line
 from kdutils.errors import StudyError
-from kdutils.experiments import snakemake_runs
+from kdutils.experiments import grid, snakemake_runs
 from kdutils.experiments.loading import experiment_file, load_experiment
+from kdutils.runs import write_json
 
 LONG = "the server said " + "no " * 40 + "and nothing else"
 NAMES = "a-data-set-with-a-name-of-more-than-forty-letters", "and-a-student-with-a-long-name-too"
@@ -89,6 +91,18 @@ def test_a_line_of_progress_fits_the_terminal_and_keeps_its_end(width, text, fit
     line = snakemake_runs.fitted("[ 1/30] done   ", text)
     assert line.startswith("[ 1/30] done   student") and line.endswith("seeds-0") and len(line) <= width
     assert (text in line) == fits and ("…" in line) != fits and (fits or len(line) == width)
+
+
+def test_runs_that_run_again_are_not_called_finished(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(grid, "OUTPUTS", tmp_path)
+    experiment = load_experiment("mini")
+    for job in experiment.jobs:
+        write_json(experiment.folder / job.folder / "manifest.json", {"notebook.ipynb": {}})
+        write_json(experiment.folder / job.folder / "metrics.json", {})
+    total, over = len(experiment.jobs), SimpleNamespace(poll=lambda: 0)
+    for changed, finished in ((set(), total), ({"human_ratings"}, total - 1)):
+        snakemake_runs._follow(experiment, over, changed, say_finished=True)
+        assert capsys.readouterr().out.startswith(f"{finished} of {total} runs are finished already\n")
 
 
 def test_ctrl_c_at_any_place_says_how_to_go_on(monkeypatch, capsys):

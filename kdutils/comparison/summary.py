@@ -13,8 +13,9 @@ import pandas as pd
 from kdutils.comparison.hypotheses import equivalent, significant, with_control
 from kdutils.comparison.published_accuracies import QUESTIONS
 from kdutils.comparison.runs_table import add_names, in_domain, student_label
-from kdutils.comparison.wording import p_text, say, signed, wording
+from kdutils.comparison.wording import say, signed, wording
 from kdutils.evaluation.settings import PROXIES, TRUTH
+from kdutils.stats.estimates import p_text
 
 MOST = 12  # sentences of a summary
 P_NAMES = {"primary": "corrected p", "exploratory": "q", "plausibility": "p, one by one"}

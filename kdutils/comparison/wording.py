@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-MISSING = "no test"  # instead of a p value
+from kdutils.stats.estimates import p_text
 
 
 @cache
@@ -29,13 +29,6 @@ def say(template: str, statement: str, **facts: Any) -> str:
 def signed(number: float, digits: int) -> str:
     """Return a number with its sign and `digits` decimals: +2.3, −0.8."""
     return f"{number:+.{digits}f}".replace("-", "−")
-
-
-def p_text(value: float, name: str = "p") -> str:
-    """Return a p value (or a q) as text: p = 0.031, p < 0.001, no test."""
-    if value != value:
-        return MISSING
-    return f"{name} < 0.001" if value < 0.001 else f"{name} = 1" if value > 0.9995 else f"{name} = {value:.3f}"
 
 
 def listed(texts: list[str], most: int = 4) -> str:

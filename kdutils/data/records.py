@@ -19,6 +19,7 @@ _SIGNATURES = {  # first bytes of files that often have a wrong ending -> what t
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; let its name end in .xls",
     b"PAR1": "a Parquet file; let its name end in .parquet", b"\x1f\x8b": "a compressed file; unpack it first",
     b"%PDF": "a PDF file; a table is needed"}
+WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")  # endings of workbooks
 _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # before UTF-16, whose mark they begin with
               codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -188,4 +189,4 @@ def read_arrow_stream(data: bytes) -> pa.Table:
 
 _FORMATS = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json, ".ndjson": _read_json,
             ".csv": _read_csv, ".tsv": _read_csv, ".arrow": _read_arrow,
-            **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods"), _read_workbook), "folder": _read_arrow}
+            **dict.fromkeys(WORKBOOKS, _read_workbook), "folder": _read_arrow}

@@ -74,6 +74,24 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny, given)
 
 
+def ratings_source(experiment: "Experiment", named: bool) -> str:
+    """Return a line that says which ratings an experiment uses and who named them, "" where raters are simulated.
+
+    `named`: whether --ratings was given in this call. Else it may be that of an earlier one.
+    """
+    used = experiment.settings.get("human_ratings", {}).get("ratings", [])
+    if not used or "human_study" not in experiment.settings:
+        return ""
+    line = f"ratings: {', '.join(map(str, used))}"
+    if not experiment.ratings:
+        return f"{line} (human_ratings of {experiment.file})"
+    if named:
+        return line
+    own = read_settings(project_path(experiment.file)).get("human_ratings") or {}
+    instead = f" and used in the place of human_ratings of {experiment.file}" if own.get("ratings") else ""
+    return f"{line} (named by an earlier --ratings{instead}; --ratings '' forgets it)"
+
+
 def _last_ratings(record):
     """Return the ratings that --ratings named when the experiment of this record was last run."""
     from kdutils.experiments.execution import recorded

@@ -44,8 +44,11 @@ def changes_of(job: Job, kept: dict[str, Any]) -> list[str]:
     return changes
 
 
-def rerun_lines(experiment: Experiment) -> Iterator[str]:
-    """Yield, for each reason why finished jobs run again, a sentence with the jobs; then what may follow from it."""
+def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iterator[str]:
+    """Yield, for each reason why finished jobs run again, a sentence with the jobs; then what may follow from it.
+
+    The folders of these jobs are added to `changed`.
+    """
     reasons, unknown, again = {}, 0, set()
     for job in experiment.jobs:
         folder = experiment.folder / job.folder
@@ -63,7 +66,8 @@ def rerun_lines(experiment: Experiment) -> Iterator[str]:
     for reason, folders in reasons.items():
         more = f" and {len(folders) - MOST} more" if folders[MOST:] else ""
         yield f"runs again, because {reason}:\n    {', '.join(folders[:MOST])}{more}"
-    changed = {folder for folders in reasons.values() for folder in folders}
+    changed = set() if changed is None else changed
+    changed.update(folder for folders in reasons.values() for folder in folders)
     if following := _following(experiment, changed, again):
         yield f"{following} finished runs build on these and run again where the results come out different"
     if unknown:

@@ -246,8 +246,8 @@ def _entry_faults(where, values, notebooks, served=False) -> Iterator[Fault]:
             if name in model.model_fields and name not in model.own():
                 yield f"{where}.{short(name)}", "the study sets this parameter itself"
             elif name not in model.own():
-                yield f"{where}.{short(name)}", f"{model.notebook} has no such parameter; it has " \
-                                                f"{', '.join(sorted(model.own()))}"
+                known = sorted(model.own() | GRID_KEYS.get(where.partition(".")[0], set()))
+                yield f"{where}.{short(name)}", f"{model.notebook} has no such parameter; it has {', '.join(known)}"
             else:
                 continue
             given.pop(name, None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -21,11 +22,12 @@ from kdutils.runs import PROJECT, leave_process_group, mask_file, mask_run
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
 
-def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, finished_only: int = 0) -> int:
+def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, finished_only: int = 0,
+                  changed: Collection[str] = ()) -> int:
     """Run Snakemake with its output in snakemake.log, showing which runs finish and fail; return the exit code.
 
     `options`: those of the command `run`. `targets`: files to make, all by default. `finished_only`: 1 for a comparison
-    of what is finished.
+    of what is finished. `changed`: folders of finished runs that run again.
     """
     environment = environment_of(experiment)
     if any((experiment.folder / ".snakemake" / "locks").glob("*")):
@@ -34,7 +36,7 @@ def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, fin
     with open(experiment.folder / "snakemake.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            _follow(experiment, process, say_finished=not targets)
+            _follow(experiment, process, set(changed), say_finished=not targets)
         except KeyboardInterrupt:
             stopped = time.time()
             print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
@@ -70,10 +72,10 @@ def environment_of(experiment: Experiment) -> dict[str, str]:
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def _follow(experiment, process, say_finished):
+def _follow(experiment, process, changed, say_finished):
     """Print a line for every job that ends and, in a terminal, the progress of those that run."""
     begun, total = time.time(), len(experiment.jobs)
-    ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)}
+    ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)} - changed
     if ended and say_finished:
         print(f"{len(ended)} of {total} runs are finished already", flush=True)
     shown = 0.0

@@ -216,6 +216,14 @@ def fit_mixed(wide: pd.DataFrame, rating: str) -> tuple[models.MixedModel | None
         {"random": random, **covariates} for random in effects for covariates in ({"covariates": ["characters"]}, {})])
 
 
+def describe_outcome(model: models.MixedModel) -> str:
+    """Return a sentence that says what the outcome of a mixed model means, "" if it is as it should be."""
+    if model.outcome == "boundary":
+        none = " and ".join(f"{name}s" for name in model.variances.loc[model.variances["share"] < 1e-6, "component"])
+        return f"The mixed model is at a boundary: the variance between {none} is 0. Its estimates can be used."
+    return "" if model.outcome == "converged" else f"The mixed model has not converged; do not use it. {model.message}"
+
+
 def _fit_first(what, function, wide, rating, tries):
     """Return (the first of the models that these ratings allow, sentences about the terms that were left out)."""
     if few := _too_few_methods(what, wide):
@@ -256,6 +264,12 @@ def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable |
         return None, [f"Power is left out: every rating of {rating} is the same."]
     found, reason = attempt(power.minimal_detectable, shares, int(sizes.iloc[0]), int(sizes.iloc[-1]))
     return found, left_out("Power", {rating: reason})
+
+
+def describe_detectable(found: power.Detectable) -> str:
+    """Return a sentence with the smallest difference that is found with a power of 0.8."""
+    return (f"Such a study detects differences of {found.points:.2f} points or more (probability of a higher rating "
+            f"{found.vda:.2f} or more).")
 
 
 def power_of_study(wide: pd.DataFrame, constructs: list[str], model: models.MixedModel | None = None,

@@ -49,6 +49,7 @@ ANSWERED = {  # which questions may be drawn, by the answers of the compared stu
     "all_right": "every student was right", "any_right": "at least one student was right",
     "same": "every student gave the same answer", "any": "any answers"}
 MASKED = ("none", "answer", "choices")
+PAGE_SECONDS = 45  # what a page is assumed to take, until there are ratings with times
 GAP = "[…]"  # replaces a masked answer in an explanation
 BASELINE = "no explanation"  # the method of questions that are shown without an explanation
 ASKABLE = {  # personal data that a form may ask for; an empty list is a free text field

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdutils.errors import printable
-from kdutils.human_study.design import ASKABLE, SCALE, TASKS, Study
-from kdutils.human_study.plan import CHECK_CHOICES, private_folder, write_plan
+from kdutils.human_study.design import ASKABLE, PAGE_SECONDS, SCALE, TASKS, Study
+from kdutils.human_study.plan import CHECK_CHOICES, keep_earlier_key, private_folder, write_plan
 from kdutils.runs import atomic_write, write_csv, write_text
 
 FORM = Path(__file__).parent / "form"
@@ -29,11 +30,13 @@ def write_study(folder: Path | str, study: Study, plan: pd.DataFrame, texts: pd.
     """Write all files of a study below `folder` and return the plan with its version.
 
     ``form.html`` for raters, ``potato/`` for the Potato server, ``survey/`` for survey tools, and ``key/``: the plan
-    and the texts with their methods, which no rater may see.
+    and the texts with their methods, which no rater may see. The key of another form that was written there before is
+    kept in ``key/<its version>/``.
     """
     folder, content = Path(folder), form_content(study, plan, texts)
     key = private_folder(folder / "key")
-    plan = plan.assign(version=content["version"])
+    plan = plan.assign(version=content["version"], completion_code=content["completion_code"])
+    keep_earlier_key(key, folder / "form.html", content["version"])
     write_text(folder / "form.html", render_form(content))
     _write_potato(folder / "potato", content)
     _write_survey(folder / "survey", content)
@@ -107,7 +110,11 @@ def render_form(content: dict) -> str:
     data = json.dumps(content).translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FORM), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    pages = max(map(len, content["orders"].values()))
+    about = " and ".join(f"your {key}" for key in content["ask"])
+    lacks = [*["your consent"] * bool(content["consent"]), *([about] if about else []), "the sentence ticked above"]
     return environment.get_template("form.html.j2").render(
+        pages=pages, minutes=math.ceil(pages * PAGE_SECONDS / 60), lacks=", ".join(lacks),
         content=content, data=data, style=style, script=script, style_hash=_source_hash(style),
         script_hash=_source_hash(script))
 

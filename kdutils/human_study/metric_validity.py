@@ -1,5 +1,6 @@
 """Which automatic metric agrees with people: measures of the rated texts, compared with their ratings."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from kdutils.data.tables import read_parquet
 from kdutils.errors import StudyError
 from kdutils.evaluation.settings import OWN, PROXIES
 from kdutils.evaluation.text_metrics import explanation_scores
+from kdutils.human_study.plan import earlier_keys, of_earlier_form
 from kdutils.stats.models import rank_correlation
 
 TEXT_COLUMNS = ("text", "question", "method", "asked", "choices", "answer", "gold", "explanation")
@@ -19,9 +21,10 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
                   encoder: str = "") -> pd.DataFrame:
     """Return `ratings` (ratings.one_row_per_rating) with a column per measure of the rated text.
 
-    `path`: the texts of the study, ``key/texts.parquet`` of forms.write_study. If it is None, the length in characters
-    is the only measure. `explanations`: the teacher's, a frame of tables.EXPLANATIONS; they are the references. A text
-    of the teacher is not compared with itself. Raises StudyError if `path` is not a file with all rated texts.
+    `path`: the texts of the study, ``key/texts.parquet`` of forms.write_study, beside those of earlier forms. If it is
+    None, the length in characters is the only measure. `explanations`: the teacher's, a frame of tables.EXPLANATIONS;
+    they are the references. A text of the teacher is not compared with itself. Raises StudyError if `path` is not a
+    file with all rated texts.
     """
     if path is None:
         return ratings
@@ -29,6 +32,11 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
     missing = [name for name in TEXT_COLUMNS if name not in texts]
     if missing:
         raise StudyError(f"{path}: column '{missing[0]}' is missing from the texts of a study")
+    for key in earlier_keys(path):
+        if (key / "texts.parquet").is_file():
+            earlier = read_parquet(key / "texts.parquet")
+            earlier["text"] = earlier["text"].map(partial(of_earlier_form, version=key.name))
+            texts = pd.concat([texts, earlier[earlier["text"].isin(ratings["text"])]])
     texts = texts.drop_duplicates("text").reset_index(drop=True)
     unknown = set(ratings["text"]) - set(texts["text"])
     if unknown:

@@ -3,6 +3,9 @@
 import contextlib
 import json
 import math
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,11 @@ from kdutils.runs import atomic_write, unescape_cell, write_csv
 
 CHECK_CHOICES = ["river", "candle", "ladder", "pillow", "engine"]  # of an attention check in a simulation
 CHECKS = {"rating": (1, 2, 4, 5), "simulation": (1, 2, 3, 4, 5)}  # points that a check may ask for; not the middle one
+VERSION = re.compile("[0-9a-f]{16}")  # of a form: forms.form_content
 PLAN = pa.schema([
     ("study", pa.string()),
     ("version", pa.string()),  # checksum of what raters are shown; "" until the study is written
+    ("completion_code", pa.string()),  # that all raters are shown at the end; "" where each gets a code of the answers
     ("task", pa.string()),  # rating or simulation
     ("rater", pa.string()),  # the code that a rater enters
     ("position", pa.int64()),  # page of the rater, from 1
@@ -271,7 +276,8 @@ def _check_row(study, point, text):
 
 
 def _as_plan(frame):
-    """Return `frame` with the columns and types of PLAN."""
+    """Return `frame` with the columns and types of PLAN; plans of earlier versions have no completion code."""
+    frame = frame if "completion_code" in frame else frame.assign(completion_code="")
     plan = pd.DataFrame({field.name: frame[field.name] for field in PLAN})
     plan = plan.astype({field.name: "str" for field in PLAN if field.type == pa.string()})
     for name in ("position", "characters", "student_seed", "expected"):
@@ -328,6 +334,35 @@ def private_folder(folder: Path | str) -> Path:
     return folder
 
 
+def keep_earlier_key(key: Path, form: Path, version: str) -> None:
+    """Move the plan and texts of another form than `version` to ``key/<its version>``, with a copy of that form.
+
+    Ratings of a form that was sent out can only be read with its own key. Without a readable plan, nothing is moved.
+    """
+    with contextlib.suppress(StudyError):
+        earlier = read_plan(key / "plan.parquet")["version"].iloc[0]
+        if earlier == version or not VERSION.fullmatch(earlier):
+            return
+        folder = private_folder(key / earlier)
+        if form.is_file():
+            shutil.copy2(form, folder / form.name)
+        for name in ("plan.csv", "texts.parquet", "plan.parquet"):  # the plan last: without it, this is done again
+            if (key / name).is_file():
+                os.replace(key / name, folder / name)
+        private_folder(folder)
+
+
+def earlier_keys(path: Path | str) -> list[Path]:
+    """Return the folders with the keys of earlier forms, for the plan (or the texts) of the present one."""
+    inside = sorted(Path(path).parent.glob("*/plan.parquet"))
+    return [plan.parent for plan in inside if VERSION.fullmatch(plan.parent.name)]
+
+
+def of_earlier_form(name: str, version: str) -> str:
+    """Return what a rater or text of an earlier form is called, so that it is not taken for one of the present form."""
+    return f"{name}.{version[:8]}"
+
+
 def read_plan(path: Path | str) -> pd.DataFrame:
     """Return a plan from its Parquet or CSV file; StudyError if the file is missing or not a plan."""
     path = Path(path)
@@ -366,7 +401,7 @@ def _plan_fault(plan):
     """Return what is wrong with a plan, "" for nothing."""
     if not len(plan):
         return "it has no rows"
-    for name in ("study", "version", "task"):
+    for name in ("study", "version", "completion_code", "task"):
         if plan[name].nunique() > 1:
             return f"column '{name}' holds several values"
     if plan["task"].iloc[0] not in TASKS:

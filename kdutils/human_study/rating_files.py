@@ -1,6 +1,7 @@
 """Files of ratings: the form's JSON and CSV, survey tables, tables of codes, Potato's output, the published ratings.
 
-The exports of survey tools and panels are in survey_exports.py.
+A table may also be a workbook of Excel or OpenDocument, of which the first sheet is read. The exports of survey tools
+and panels are in survey_exports.py.
 
 read_rating_file recognises the layout and gives each rated page to the `reader` (ratings._Reader). It collects the
 pages with ``reader.add`` and faulty rows with ``reader.note``.
@@ -15,7 +16,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.errors import printable
+from kdutils.data.records import WORKBOOKS, read_records
+from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import ASKABLE
 from kdutils.human_study.forms import PARTICIPANT, canonical, checksum
 from kdutils.human_study.rating_values import Problem, is_foreign, seconds_of, shortened
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
 
 FORMAT = "kdutils-ratings-1"
+UNFINISHED = ("unfinished", "not signed off")
+OTHER_VERSION = "another version of the form"
 LARGEST = 20_000_000  # bytes of a file of ratings
 PUBLISHED = {"CASE", "rationale_id", "model", "rationale_length"}
 PUBLISHED_METHODS = {"PosRationales": "Unrev", "RevRationales": "Rev"}  # names in the data: names in the article
@@ -35,6 +39,8 @@ _WHOLE = re.compile(r"^\s*(\d+)[.,]0+\s*$")  # a whole number as spreadsheets ma
 
 def read_rating_file(path: Path, reader: _Reader) -> None:
     """Give the rated pages of a file to `reader`; raises Problem where the file cannot be used."""
+    if path.suffix.lower() in WORKBOOKS:
+        return _read_any_table(path, *_workbook_of(path), reader)
     text = _text_of(path)
     if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("{", "["):
         documents = _json_of(text)
@@ -48,7 +54,11 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
         if is_argilla(records):
             return read_argilla(path, records, reader)
         raise Problem("unknown layout", "not an answer file of the form, of Potato or of Argilla")
-    header, rows = _table_of(text)
+    return _read_any_table(path, *_table_of(text), reader)
+
+
+def _read_any_table(path, header, rows, reader):
+    """Recognise a table by its columns and give its pages to `reader`."""
     if PUBLISHED <= set(header):
         return _read_published(path, rows, reader)
     if {"rater", "text"} <= set(header):
@@ -62,9 +72,25 @@ def read_rating_file(path: Path, reader: _Reader) -> None:
     raise Problem("unknown layout", f"columns {shortened(', '.join(map(str, header)))}")
 
 
-def _text_of(path):
+def _check_size(path):
     if path.stat().st_size > LARGEST:
         raise Problem("too large", f"{path.stat().st_size} bytes")
+
+
+def _workbook_of(path):
+    """Return (header, rows) of the first sheet of a workbook, as _table_of does."""
+    _check_size(path)
+    try:
+        records = read_records(path)
+    except StudyError as error:
+        raise Problem("broken workbook", shortened(str(error).removeprefix(f"{path}: "))) from error
+    return [unescape_cell(name) for name in records[0]], [
+        (line, {unescape_cell(name): "" if cell is None else unescape_cell(str(cell)) for name, cell in record.items()})
+        for line, record in enumerate(records, 2)]
+
+
+def _text_of(path):
+    _check_size(path)
     data = path.read_bytes()
     coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -151,11 +177,13 @@ def _read_form(path, document, reader):
         fault = "unfinished", "saved before the end"
     elif not fault and document.get("signed") is not True:
         fault = "not signed off", ""
-    if fault and reader.keep_unfinished and fault[0] in ("unfinished", "not signed off"):
+    if fault and reader.keep_unfinished and fault[0] in UNFINISHED:
         reader.note(path, 0, f"kept although {fault[0]}", "", rater)
         fault = None
+    if fault and fault[0] in UNFINISHED:
+        rater = reader.person(rater, document.get("participant"))
     if fault:
-        return reader.note(path, 0, *fault, rater, count)
+        return reader.refuse(path, 0, *fault, rater, count, len(answers))
     rater = reader.person(rater, document.get("participant"))
     if isinstance(document.get("about"), dict) and isinstance(rater, str):
         reader.about.setdefault(rater, {}).update(
@@ -195,7 +223,7 @@ def _study_fault(source, reader):
     if source.get("study") != reader.study:
         return "another study", shortened(source.get("study"))
     if source.get("version") != reader.version:
-        return "another version of the form", shortened(source.get("version"))
+        return OTHER_VERSION, shortened(source.get("version"))
     return None
 
 
@@ -207,21 +235,26 @@ def _read_table(path, header, rows, reader):
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise Problem("unknown layout", f"duplicate column {shortened(twice[0])}")
+    others = {}  # (rater, fault): lines of another study or version
     for line, cells in rows:
         if isinstance(cells, tuple):
             reader.note(path, line, *cells, left_out=1)
             continue
         fault = _study_fault({"study": reader.study, "version": reader.version, **cells}, reader)
-        if "checksum" in cells and not fault and not _row_is_whole(cells, reader):
-            fault = "checksum does not match", "the row was changed or damaged after it was saved"
         if fault:
-            reader.note(path, line, *fault, cells["rater"], 1)
+            others.setdefault((reader.code_of(cells["rater"]), fault), []).append(line)
+            continue
+        if "checksum" in cells and not _row_is_whole(cells, reader):
+            reader.note(path, line, "checksum does not match", "the row was changed or damaged after it was saved",
+                        cells["rater"], 1)
             continue
         _code_beside(cells, reader)
         in_form = "milliseconds" in cells
         seconds = seconds_of(cells["milliseconds"]) / 1000 if in_form else seconds_of(cells.get("seconds"))
         rater = reader.person(cells["rater"].strip(), cells.get("participant")) if in_form else cells["rater"].strip()
         reader.add(path, line, rater, cells["text"].strip(), cells, seconds)
+    for (rater, fault), lines in others.items():
+        reader.refuse(path, lines[0], *fault, rater, len(lines), len(lines))
 
 
 def _row_is_whole(cells, reader):

@@ -4,7 +4,7 @@
 
 The layout of a file is recognised by its content:
 
-- JSON and CSV of the form, and the survey table filled in (forms.write_study);
+- JSON and CSV of the form, and the survey table filled in (forms.write_study), also as a workbook;
 - Potato: ``user_state.json`` of version 2 (tested with 2.12.1), ``annotated_instances.jsonl`` of version 1;
 - wide tables of Qualtrics and LimeSurvey, Argilla's records (JSON): survey_exports.py says how texts are recognised;
 - Prolific's list of submissions, which says who finished; ratings of a person who returned it are left out;
@@ -22,21 +22,26 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdutils.data.records import WORKBOOKS
 from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
-from kdutils.human_study.plan import read_plan
-from kdutils.human_study.rating_files import read_rating_file
-from kdutils.human_study.rating_values import Problem, is_blank, is_foreign, score_of, shortened
+from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
+from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
+from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, score_of, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path
 
-ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
+ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt", *WORKBOOKS}
+HIDDEN = re.compile(r"\.|~\$|Thumbs\.db$|desktop\.ini$|__MACOSX$")  # how names begin that systems and programs write
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
                   "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
-RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "completion_code",
-                 "participant"]
+RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "seconds", "seconds_per_page",
+                 "flag", "completion_code", "participant"]
+FAST = 5  # seconds per page; the statements alone take longer to read
+NOTHING = "nothing came"  # status of a rater
+UNKNOWN = ("unknown rater", "unknown text", "text of another rater", "unknown layout")  # of a file of another plan
 MAX_ID = 64  # signs of an id of another source
 
 
@@ -47,10 +52,11 @@ class Ratings(NamedTuple):
     the rating without the statement on truth; `score` and `quality` are in points of the scale, in a simulation 1 for
     the model's answer and else 0.
     `problems`: PROBLEM_COLUMNS. `what` names the problem, `row` is the line of a table or the position of an answer (0
-    for a whole file or rater), `left_out` counts the rated pages that were lost. `raters`: one row per planned rater
-    with RATER_COLUMNS and what the form asked about the rater. `completion_code` is what the form showed at the end, ""
-    for an unfinished one; `participant` is the id of another source. If several people used one code, each is a rater:
-    the second one of R001A is R001A.2.
+    for a whole file or rater), `left_out` counts the rated pages that were left out. `raters`: one row per planned
+    rater, and per rater of another version of the form, with RATER_COLUMNS and what the form asked about the rater.
+    `pages` counts the answered ones, also those of a file that cannot be used. `completion_code` is what the form
+    showed at the end, "" for an unfinished one; `participant` is the id of another source. If several people used one
+    code, each is a rater: the second one of R001A is R001A.2. `flag` says whose answers were very fast or all equal.
     """
 
     ratings: pd.DataFrame
@@ -64,23 +70,85 @@ def read_ratings(paths: Path | str | list[Path | str], plan: pd.DataFrame | Path
 
     `plan`: a frame or a path; the published ratings need none. Raters who fail more than `failed_checks_allowed`
     attention checks are left out. So are those who did not finish, unless `keep_unfinished`. The same rating twice
-    counts once; two different ratings of a text by one rater are both left out.
+    counts once; two different ratings of a text by one rater are both left out. Given as a path, a plan may have keys
+    of earlier forms below it (plan.earlier_keys): a file of such a form is read with its own key.
     """
-    plan = read_plan(plan) if isinstance(plan, (str, Path)) else plan
-    reader = _Reader(plan, keep_unfinished)
-    for path in _files([paths] if isinstance(paths, (str, Path)) else paths, reader):
-        try:
-            read_rating_file(path, reader)
-        except Problem as problem:
-            reader.note(path, 0, *problem.args)
-        except (OSError, RecursionError) as error:
-            reader.note(path, 0, "cannot be read", type(error).__name__)
-    reader.place_foreign()
-    rows = _without_repeats(reader)
-    raters = _rater_table(rows, reader, failed_checks_allowed)
+    earlier = earlier_keys(plan) if isinstance(plan, (str, Path)) else []
+    readers = [_Reader(read_plan(plan) if isinstance(plan, (str, Path)) else plan, keep_unfinished)]
+    readers += [_Reader(read_plan(key / "plan.parquet"), keep_unfinished, readers[0]) for key in earlier]
+    for path in _files([paths] if isinstance(paths, (str, Path)) else paths, readers[0]):
+        _read_with(path, _fitting_reader(path, readers))
+    for reader in readers:
+        reader.place_foreign()
+        reader.collect()
+    participants = _participants(readers)
+    parts = [_as_ratings(reader, participants[reader], failed_checks_allowed) for reader in readers]
+    parts[1:] = [_renamed(part, reader.version, _same_texts(Path(plan).parent, key))
+                 for part, reader, key in zip(parts[1:], readers[1:], earlier, strict=True)]
+    return Ratings(*(_joined(tables) for tables in zip(*parts, strict=True)))
+
+
+def _read_with(path, reader):
+    """Give the pages of a file to `reader`; a file that cannot be used is a problem."""
+    try:
+        read_rating_file(path, reader)
+    except Problem as problem:
+        reader.note(path, 0, *problem.args)
+    except (OSError, RecursionError) as error:
+        reader.note(path, 0, "cannot be read", type(error).__name__)
+
+
+def _fitting_reader(path, readers):
+    """Return the reader whose plan a file belongs to: the first, unless one of an earlier form reads more of it."""
+    if len(readers) == 1:
+        return readers[0]
+    fits = []
+    for reader in readers:
+        trial = reader.empty()
+        _read_with(path, trial)
+        of_others = sum(page[2] in trial.texts for pages in trial.foreign.values() for page in pages)
+        wrong = sum(one["what"] in (OTHER_VERSION, *UNKNOWN) for one in trial.problems)
+        fits.append((len(trial.rows) + of_others, -wrong))
+    best = readers[fits.index(max(fits))]
+    if best is not readers[0]:
+        best.note(path, 0, "of an earlier form", f"read with the key of version {best.version}")
+    elif fits.count(max(fits)) > 1 and max(fits)[0]:
+        best.note(path, 0, "fits several forms", f"read with the key of version {best.version}")
+    return best
+
+
+def _as_ratings(reader, participants, failed_checks_allowed):
+    raters = _rater_table(participants, reader, failed_checks_allowed)
     kept = set(raters.loc[raters["status"].astype(str).str.startswith("kept"), "rater"])
-    ratings = _rating_table([row for row in rows if row["rater"] in kept], reader)
+    ratings = _rating_table([row for row in reader.kept if row["rater"] in kept], reader)
     return Ratings(ratings, pd.DataFrame(reader.problems, columns=PROBLEM_COLUMNS), raters)
+
+
+def _same_texts(key, earlier):
+    """Say whether two forms show the same texts with the same ids."""
+    paths = [folder / "texts.parquet" for folder in (key, earlier)]
+    return all(path.is_file() for path in paths) and paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def _renamed(part, version, same_texts):
+    """Return Ratings of an earlier form: raters and, unless they are the `same_texts`, texts have names of their own.
+
+    Raters from whom nothing came are left out.
+    """
+    def name(values):
+        return values.map(lambda one: of_earlier_form(one, version) if one else one)
+
+    ratings, problems, raters = part
+    raters = raters[raters["status"] != NOTHING]
+    texts = ratings["text"] if same_texts else name(ratings["text"])
+    return Ratings(ratings.assign(rater=name(ratings["rater"]), text=texts),
+                   problems.assign(rater=name(problems["rater"])), raters.assign(rater=name(raters["rater"])))
+
+
+def _joined(tables):
+    """Return the tables of the present and of earlier forms as one; empty ones leave the types as they are."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0] if filled else tables[0]
 
 
 def given_paths(ratings: list[str]) -> list[Path]:
@@ -153,16 +221,24 @@ def count_problems(problems: pd.DataFrame) -> pd.DataFrame:
 
 
 def _files(paths: Iterable[Path | str], reader: "_Reader") -> Iterator[Path]:
-    """Yield the files to read: those named, and in folders those with a known ending (in Potato's folders, its own)."""
+    """Yield the files to read: those named, and in folders those with a known ending (in Potato's folders, its own).
+
+    Other files of a folder are problems, unless they are hidden.
+    """
     for path in map(Path, paths):
         try:
             folder, exists = path.is_dir(), path.exists()
         except (OSError, ValueError):  # a name that no file can have
             folder = exists = False
         if folder:
-            inside = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix.lower() in ENDINGS)
+            inside = sorted(item for item in path.rglob("*") if item.is_file()
+                            and not any(map(HIDDEN.match, item.relative_to(path).parts)))
             states = {item.parent for item in inside if item.name in ("user_state.json", "annotated_instances.jsonl")}
-            yield from (item for item in inside if not _beside_potato(item, states))
+            for item in (item for item in inside if not _beside_potato(item, states)):
+                if item.suffix.lower() in ENDINGS:
+                    yield item
+                else:
+                    reader.note(item, 0, "unknown kind of file", "save it as CSV (UTF-8)")
         elif exists:
             yield path
         else:
@@ -183,20 +259,40 @@ def _beside_potato(item, states):
 class _Reader:
     """The rated pages of all files and the problems in them. rating_files calls its methods for each file."""
 
-    def __init__(self, plan, keep_unfinished):
+    def __init__(self, plan, keep_unfinished, first=None):
+        """`first`: the reader of the present form, with which that of an earlier one shares what is known of ids."""
+        self.plan = plan
         self.study = self.version = None
+        self.completion_code = ""  # that every rater was shown
         self.task, self.keep_unfinished = "rating", keep_unfinished
         self.pages, self.pages_of, self.texts = {}, {}, set()  # (rater, text): page; rater: texts in order; all texts
         self.rows, self.problems, self.about = [], [], {}
         self.reached = set()  # (rater, text) of pages with at least one score
+        self.refused = {}  # rater: (answered pages, all pages) in a file that cannot be used
+        self.outdated = {}  # rater who is not in the plan: the same, in a file of another version of the form
         self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
-        self.submissions = {}  # id of another source: (status at the panel, completion code)
+        self.submissions = {}  # id of another source: (status at the panel, completion code or "", file, line)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
+        if first is not None:
+            self.submissions, self.codes = first.submissions, first.codes
         if plan is not None:
             self.study, self.version, self.task = (plan[name].iloc[0] for name in ("study", "version", "task"))
+            self.completion_code = plan.get("completion_code", pd.Series([""])).iloc[0]
             for page in plan.sort_values(["rater", "position"]).to_dict("records"):
                 self.expect(page)
         self.items = TASKS[self.task]
+
+    def empty(self):
+        """Return a reader of the same plan that has read nothing."""
+        return _Reader(self.plan, self.keep_unfinished)
+
+    def collect(self):
+        """Sort what was read: `kept` has each rating once, `answered` {rater: {text: row}}, `shown` {rater: code}."""
+        self.kept = _without_repeats(self)
+        self.answered = {rater: {} for rater in self.pages_of}
+        for row in self.kept:
+            self.answered[row["rater"]][row["text"]] = row
+        self.shown = {rater: _completion_code(rater, mine, self) for rater, mine in self.answered.items()}
 
     def expect(self, page):
         """Add a page of the plan."""
@@ -208,6 +304,13 @@ class _Reader:
         """Add a problem."""
         self.problems.append({"file": shortened(Path(file).name), "row": row, "rater": shortened(rater), "what": what,
                               "detail": detail, "left_out": left_out})
+
+    def refuse(self, file, row, what, detail, rater, answered, of):
+        """Add the problem of a whole file of `rater` with this many answered pages of all its pages."""
+        self.note(file, row, what, detail, rater, answered)
+        if isinstance(rater, str) and (rater in self.pages_of or CODE.fullmatch(rater)):
+            known = self.refused if rater in self.pages_of or what != OTHER_VERSION else self.outdated
+            known[rater] = max(known.get(rater, (0, 0)), (answered, of))
 
     def needs_plan(self):
         if not self.pages:
@@ -322,38 +425,83 @@ def _only_fit(fitting):
 
 
 def _without_repeats(reader):
-    """Return the rows with each rating once. Two different ratings of one text by one rater are both left out."""
-    groups, kept = {}, []
+    """Return the rows with each rating once. Two different ratings of one text by one rater are both left out.
+
+    What comes again in another file is one problem of that file, what comes again in the same file one of each row.
+    """
+    groups, kept, copies = {}, [], {}
     for row in reader.rows:
         groups.setdefault((row["rater"], row["text"]), []).append(row)
     for same in groups.values():
-        differ = any(row["scores"] != same[0]["scores"] for row in same)
-        for row in same if differ else same[1:]:
-            what = "two different ratings of one text" if differ else "the same rating twice"
-            reader.note(row["file"], row["row"], what, row["text"], row["rater"], 1)
-        kept += [] if differ else same[:1]
+        if any(row["scores"] != same[0]["scores"] for row in same):
+            for row in same:
+                reader.note(row["file"], row["row"], "two different ratings of one text", row["text"], row["rater"], 1)
+            continue
+        first = min(same, key=lambda row: _like_a_copy(row["file"]))
+        kept.append(first)
+        for row in same:
+            if row["file"] != first["file"]:
+                copies.setdefault((row["file"], first["file"], row["rater"]), []).append(row)
+            elif row is not first:
+                reader.note(row["file"], row["row"], "the same rating twice", row["text"], row["rater"], 1)
+    for (file, original, rater), rows in copies.items():
+        reader.note(file, 0, "copy of another file", f"the same answers as in {original}", rater, len(rows))
     return kept
 
 
-def _rater_table(rows, reader, failed_checks_allowed):
+def _like_a_copy(file):
+    """Return what sorts an original before its copies: the form's JSON first, then the shorter name."""
+    name = Path(file)
+    return name.suffix != ".json", len(name.stem), file
+
+
+def _participants(readers):
+    """Return {reader: {rater: id of another source}}; note the listed completion codes that do not fit the files.
+
+    A code finds the person of a file without an id if no other file and no other person without a file has this code.
+    A blank code finds nobody.
+    """
+    found = {reader: {rater: one for people in reader.people.values() for one, rater in people.items() if one}
+             for reader in readers}
+    raters = {one: (reader, rater) for reader in reversed(readers) for rater, one in found[reader].items()}
+    nameless = {}
+    for reader in readers:
+        for rater, code in reader.shown.items():
+            if code and rater not in found[reader] and code != reader.completion_code:
+                nameless.setdefault(code, []).append((reader, rater))
+    submissions, shared = readers[0].submissions, {reader.completion_code.upper() for reader in readers}
+    listed = [code for one, (_, code, _, _) in submissions.items() if one not in raters]
+    for one, (_, code, file, line) in submissions.items():
+        if code and one in raters:
+            reader, rater = raters[one]
+            shown = reader.shown[rater] or "none, it is not complete"
+            if code != shown.upper():
+                reader.note(file, line, "another completion code", f"{shortened(one, 30)}: the list has "
+                            f"{shortened(code, 20)}, the file {shown}", rater)
+        elif code and len(nameless.get(code, [])) == listed.count(code) == 1:
+            reader, rater = nameless[code][0]
+            found[reader][rater] = one
+        elif code:
+            fits = "a file, and so do others in the list or folder" if code in nameless else \
+                "no file" if code not in shared else "all, but no file has this id"
+            readers[0].note(file, line, "completion code without a file", f"{shortened(one, 30)}: the list has "
+                            f"{shortened(code, 20)}, which fits {fits}")
+    return found
+
+
+def _rater_table(participants, reader, failed_checks_allowed):
     """Return one row per planned rater; note those who failed too many checks or did not finish."""
-    answered = {rater: {} for rater in reader.pages_of}
-    participants = {rater: one for people in reader.people.values() for one, rater in people.items()}
-    by_code = {code: one for one, (_, code) in reader.submissions.items()}
-    for row in rows:
-        answered[row["rater"]][row["text"]] = row
     table = []
-    for rater, mine in answered.items():
+    for rater, mine in reader.answered.items():
         pages = [reader.pages[rater, text] for text in reader.pages_of[rater]]
         reached = [page for page in pages if (rater, page["text"]) in reader.reached]
         failed = sum(_fails(page, mine.get(page["text"])) for page in reached if page["is_check"])
         rated = sum(not reader.pages[rater, text]["is_check"] for text in mine)
-        code = _completion_code(pages, mine, reader)
-        person = participants.get(rater) or by_code.get(code, "")
+        code, person = reader.shown[rater], participants.get(rater, "")
         status, detail = "kept", ""
         submitted = reader.submissions.get(person, ("",))[0]
         if not reached:
-            status = next((one["what"] for one in reader.problems if one["rater"] == rater), "nothing came")
+            status = next((one["what"] for one in reader.problems if one["rater"] == rater), NOTHING)
         elif submitted in WITHDRAWN:
             status, detail = WITHDRAWN[submitted], shortened(person)
         elif failed > failed_checks_allowed:
@@ -365,18 +513,37 @@ def _rater_table(rows, reader, failed_checks_allowed):
         if detail:
             reader.note(next((row["file"] for row in mine.values()), ""), 0, status, detail, rater, rated)
         seconds = [row["seconds"] for row in mine.values() if not np.isnan(row["seconds"])]
-        table.append({"rater": rater, "status": status, "pages": len(reached), "of": len(pages),
-                      "failed_checks": int(failed), "ratings": rated if status.startswith("kept") else 0,
-                      "seconds": float(sum(seconds)) if seconds else np.nan, "completion_code": code,
+        pace = sum(seconds) / len(seconds) if seconds else np.nan
+        table.append({"rater": rater, "status": status, "pages": max(len(reached), reader.refused.get(rater, (0,))[0]),
+                      "of": len(pages), "failed_checks": int(failed),
+                      "ratings": rated if status.startswith("kept") else 0,
+                      "seconds": round(sum(seconds), 3) if seconds else np.nan, "seconds_per_page": round(pace, 1),
+                      "flag": _flag(pace, [mine[page["text"]] for page in pages
+                                           if page["text"] in mine and not page["is_check"]]),
+                      "completion_code": code,
                       "participant": printable(person)[:MAX_ID], **reader.about.get(rater, {})})
+    table += [{"rater": shortened(rater), "status": OTHER_VERSION, "pages": pages, "of": of, "failed_checks": 0,
+               "ratings": 0, "seconds": np.nan, "seconds_per_page": np.nan, "flag": "", "completion_code": "",
+               "participant": ""}
+              for rater, (pages, of) in reader.outdated.items()]
     return pd.DataFrame(table) if table else pd.DataFrame(columns=RATER_COLUMNS)
 
 
-def _completion_code(pages, rated, reader):
-    """Return the code that the form showed to a rater who answered all `pages`, else ""."""
-    if reader.version is None or any(page["text"] not in rated for page in pages):
+def _flag(pace, rows):
+    """Return what is odd about the answers of a rater, who is kept all the same: very fast, or all the same point."""
+    points = {score for row in rows for score in row["scores"].values()}
+    flags = [*[f"fast: under {FAST} seconds per page"] * bool(pace < FAST),
+             *["all answers equal"] * (len(rows) > 1 and len(points) == 1)]
+    return "; ".join(flags)
+
+
+def _completion_code(rater, rated, reader):
+    """Return the code that the form showed to a rater who answered all pages, else ""."""
+    if reader.version is None or any(text not in rated for text in reader.pages_of[rater]):
         return ""
-    code = re.sub(r"\.\d+$", "", pages[0]["rater"])
+    if reader.completion_code:
+        return reader.completion_code
+    code = re.sub(r"\.\d+$", "", rater)
     return completion_code(reader.study, reader.version, code, {text: row["scores"] for text, row in rated.items()})
 
 

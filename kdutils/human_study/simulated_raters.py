@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
-from kdutils.human_study.design import SCALE, TASKS
+from kdutils.human_study.design import PAGE_SECONDS, SCALE, TASKS
 from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.human_study.rating_values import shortened
@@ -62,7 +62,7 @@ def _simulated_score(page, latent, thresholds, other):
 
 
 def simulate_raters(plan: pd.DataFrame | None, folder: Path | str, inattentive: float = 0.0, unfinished: float = 0.0,
-                    seconds: float = 45.0, seed: int = 0, **parameters: object) -> list[Path]:
+                    seconds: float = PAGE_SECONDS, seed: int = 0, **parameters: object) -> list[Path]:
     """Write answer files of simulated raters as the form saves them, marked as simulated; return their paths.
 
     `inattentive` and `unfinished` are shares of raters: the first choose at random and fail a check, the second stop

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUBMISSIONS = {"participant id", "status"}  # columns of Prolific's list of submissions
 WITHDRAWN = {"RETURNED": "returned at Prolific", "REJECTED": "rejected at Prolific",
              "CONSENT_REVOKED": "consent revoked at Prolific"}  # submissions that are not used
+NO_CODE = "NOCODE"  # what Prolific lists for a person who had no completion code
 PREVIEWS = {"1", "2", "survey preview", "survey test"}  # Qualtrics' column Status of a person who only tried the survey
 NOT_ANSWERED = {"n/a", "-99"}  # of LimeSurvey for what was not shown, of Qualtrics for what was seen and left open
 PERSON = ("rater", *sorted(PARTICIPANT - {"id"}), "token", "responseid", "response_id", "id")  # the first that is there
@@ -192,4 +193,6 @@ def read_submissions(path: Path, rows: Rows, reader: _Reader) -> None:
             reader.note(path, line, *cells)
             continue
         plain = {name.strip().casefold(): cell.strip() for name, cell in cells.items()}
-        reader.submissions[plain["participant id"]] = plain["status"].upper(), plain.get("completion code", "").upper()
+        code = plain.get("completion code", "").upper()
+        reader.submissions[plain["participant id"]] = (
+            plain["status"].upper(), "" if code == NO_CODE else code, path, line)

@@ -6,19 +6,31 @@ import pandas as pd
 
 from kdutils.report.figures import COLORS, show
 from kdutils.report.tables import show_table
+from kdutils.stats.estimates import p_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def show_rated(mark: str, table: pd.DataFrame, caption: str, decimals: int | None = None) -> None:
-    """Display a table as tables.show_table does; `mark`: human_study.ratings.mark_of, "" for ratings by people."""
-    show_table(without_p(mark, table), f"{mark}: {caption}" if mark else caption, decimals)
+    """Display a table as tables.show_table does, p values as text; an empty one is left out.
+
+    `mark`: human_study.ratings.mark_of, "" for ratings by people.
+    """
+    table = without_p(mark, table)
+    if len(table):
+        texts = {name: ["–" if value is None or value != value else p_text(value, "").strip().removeprefix("= ")
+                        for value in table[name]] for name in _p_columns(table)}
+        show_table(table.assign(**texts), f"{mark}: {caption}" if mark else caption, decimals)
+
+
+def _p_columns(table):
+    return [name for name in table if name == "p" or name.startswith("p_")]
 
 
 def without_p(mark: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return `table`, without its p values if ratings are marked: then a p value says nothing about people."""
-    return table.drop(columns=[name for name in table if name == "p" or name.startswith("p_")] if mark else [])
+    return table.drop(columns=_p_columns(table) if mark else [])
 
 
 def marked(mark: str, table: pd.DataFrame) -> pd.DataFrame:

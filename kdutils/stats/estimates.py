@@ -7,6 +7,15 @@ import numpy as np
 
 from kdutils.errors import StudyError
 
+MISSING = "no test"  # instead of a p value
+
+
+def p_text(value: float, name: str = "p") -> str:
+    """Return a p value (or a q) as text: p = 0.031, p < 0.001, no test."""
+    if value != value:
+        return MISSING
+    return f"{name} < 0.001" if value < 0.001 else f"{name} = 1" if value > 0.9995 else f"{name} = {value:.3f}"
+
 
 @dataclass(frozen=True)
 class Estimate:

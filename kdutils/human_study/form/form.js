@@ -124,6 +124,7 @@
     }
   });
 
+  const missingPages = () => order.some((text) => missing(state, text).length);
   const answered = (of) => study.orders[of.rater].filter((text) => !missing(of, text).length).length;
 
   by("import").addEventListener("change", async () => {
@@ -362,8 +363,10 @@
     return sha256(canonical({study: study.study, version: study.version, rater: state.rater, answers})).slice(0, 8).toUpperCase();
   }
 
+  // Two people with one code save files of different names: their id, or the start of a code of their own, is part of it.
   function save(ending, content, type) {
-    const name = `${study.study}_${state.rater}_${ending}`;
+    const own = state.participant || (missingPages() ? sha256(state.started) : completionCode()).slice(0, 4).toUpperCase();
+    const name = `${study.study}_${state.rater}_${own}_${ending}`;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], {type}));
     link.download = name;
