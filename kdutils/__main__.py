@@ -481,11 +481,11 @@ def invalidate_damaged(experiment: "Experiment") -> list[str]:
 
 
 def _dry_run(experiment, options):
-    """List the jobs that Snakemake would run; an experiment that was never run is planned in a passing folder."""
+    """Say which jobs Snakemake would run; an experiment that was never run is planned in a passing folder."""
     import tempfile
 
     from kdutils.experiments.execution import RECORD, record
-    from kdutils.experiments.planned import power_lines
+    from kdutils.experiments.planned import job_lines, power_lines
     from kdutils.experiments.protocol_lines import protocol_lines
     from kdutils.experiments.snakemake_runs import environment_of, snakemake_command
 
@@ -500,9 +500,8 @@ def _dry_run(experiment, options):
         print(masked(done.stdout + done.stderr), file=sys.stderr)
         return 1
     planned = set(re.findall(r"wildcards: folder=(\S+)", done.stdout + done.stderr))
-    for job in experiment.jobs:
-        print(f"{'to do' if job.folder in planned else 'done '}  {job.notebook:<28} {job.folder}")
     todo = [job for job in experiment.jobs if job.folder in planned]
+    print("\n".join(job_lines(experiment.jobs, todo)))
     if todo:
         print("\n".join(power_lines(experiment)))
     plans, faulty = say_costs(experiment, todo)
@@ -569,6 +568,8 @@ def write_pages(experiment: "Experiment") -> Path:
 
 def _report(experiment, code, page, seconds):
     """Print what can be said, what is missing, how long this call took, and where the report is."""
+    from kdutils.report.tables import duration
+
     with contextlib.suppress(StudyError):
         for one in read_json(experiment.folder / "comparison" / "metrics.json").get("answer", {}).get("statements", []):
             print(f"{one['question']} {one['verdict']} {one['text']}")
@@ -583,7 +584,7 @@ def _report(experiment, code, page, seconds):
               "went wrong", file=sys.stderr)
     if line := _ratings_line(experiment):
         print(line)
-    print(f"{seconds:.0f} s\nreport: {page}", flush=True)
+    print(f"took {duration(seconds)}\nreport: {page}", flush=True)
 
 
 def _ratings_line(experiment):

@@ -10,7 +10,8 @@ import pytest
 from kdutils.comparison import answer, hypotheses, runs_table
 from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.planned import power_lines
-from kdutils.stats.power import detectable_accuracy
+from kdutils.stats.accuracy import crossed_difference
+from kdutils.stats.power import detectable_accuracy, simulate_answers
 from kdutils.student.methods import explained_of
 from tests.test_comparing import SIZE, World, spread
 
@@ -205,7 +206,20 @@ def test_before_any_run_the_detectable_difference_is_that_of_a_simulation():
     assert answer.before_any_run(["s on d"], 1, 100, 2) == ("s on d: one seed will say nothing about methods. Take at "
                                                             "least 5 seeds.")
     assert "the questions are not on this machine yet" in answer.before_any_run(["s on d"], 3, 0, 2)
-    assert "show no difference between methods, however large" in answer.before_any_run(["s on d"], 2, 30, 6)
+
+
+@pytest.mark.parametrize(("questions", "accuracies", "says", "found"), [
+    (200, (0.1, 0.6), "show only very large differences between methods, of more than about 50 points", True),
+    (200, (0.1, 0.96), "show only very large differences between methods, of more than about 50 points", True),
+    (30, (0.1, 0.6), "may miss even the largest differences between methods", False)])
+def test_two_seeds_show_very_large_differences_alone(questions, accuracies, says, found):
+    """Simulated without the formula: differences of 50 and 86 points are found with 200 questions, not with 30."""
+    assert f"2 seeds and {questions} test questions {says} (" in answer.before_any_run(["s on d"], 2, questions, 6)
+    generator, hits = np.random.default_rng(0), 0
+    for _ in range(100):
+        weak, strong = simulate_answers(list(accuracies), 2, questions, [answer.SPREAD] * 2, generator)
+        hits += crossed_difference(strong, weak).p < hypotheses.LEVEL / 6
+    assert (hits >= 80) == found
 
 
 def test_the_difference_that_mini_can_show_is_known_before_it_runs():

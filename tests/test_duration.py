@@ -13,7 +13,7 @@ from kdutils.__main__ import main, say_costs
 from kdutils.data.mini_world import build_questions
 from kdutils.data.tables import write_table
 from kdutils.experiments import duration, trials
-from kdutils.experiments.grid import Job
+from kdutils.experiments.grid import FOLDER, Job
 from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.steps import SETTINGS
 from kdutils.runs import machine, write_json
@@ -129,6 +129,27 @@ def test_an_unfinished_job_and_a_broken_file_tell_nothing(experiment, own_output
     assert not duration.finished_rates(1)
 
 
+@pytest.mark.parametrize(("name", "parameter"), [("mini", "model"), ("token-kl-mini", "distilled_from")])
+def test_a_copy_takes_as_long_though_the_models_that_it_trains_lie_elsewhere(name, parameter, experiment, own_outputs,
+                                                                             questions, no_trials):
+    """A teacher that is fine-tuned, or a student that is the teacher of tokens, lies in its experiment's outputs."""
+    copy = experiment(**yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    jobs = jobs_of(copy, "teachers", "students", "evaluations", "explanations")
+    for job in jobs:
+        moved = {key: value.replace("outputs/tiny", str(own_outputs / "other")) for key, value
+                 in job.parameters.items() if isinstance(value, str) and key != "questions"}
+        finish(own_outputs, job, questions, 20.0, [(10.0, False)] * len(job.parameters.get("seeds", [])),
+               parameters=moved)
+    taught, = [job for job in jobs if str(job.parameters.get(parameter)).startswith("outputs/tiny/")]
+    assert {part.basis for part in duration.job_parts(copy, jobs, {}, 1).values()} == {"from "}
+    maker = next(job for job in jobs if taught.parameters[parameter].startswith(job.parameters["output"] + "/"))
+    finish(own_outputs, maker, questions, 20.0, [(10.0, False)] * len(maker.parameters["seeds"]),
+           parameters={"max_target_tokens": 32})
+    key = trials.speed_key(taught.notebook, taught.parameters, {
+        maker.parameters["output"]: (maker.notebook, maker.parameters)}.get)
+    assert key not in duration.finished_rates(1), "another model"
+
+
 # Trials
 
 def test_what_never_ran_is_timed_and_nothing_is_left_behind(experiment, tmp_path, own_outputs, capsys):
@@ -208,7 +229,58 @@ def test_what_cannot_be_told_is_named_with_its_reason(changes, kind, reason, exp
     plans = {job.folder: Plan(0, 5, 100, 50) for job in jobs_of(tiny, "explanations")}
     assert {part.basis for part in duration.job_parts(tiny, jobs, plans, 1).values()} == {reason}
     lines = duration.duration_lines(tiny, jobs, 1, plans)
-    assert lines[0].startswith("at least ") and lines[1].endswith(f"cannot be told: {reason}")
+    assert lines[0].startswith(f"cannot be told on this machine: {reason}; the rest takes about ")
+    assert lines[1].endswith(f"cannot be told: {reason}")
+
+
+@pytest.mark.parametrize(("untold", "needs", "first"), [
+    (0, "nothing but a CPU", "about 3 min on this machine with 1 core, 1 job at a time:"),
+    (1, "a CPU", "at least 3 min on this machine with 1 core, 1 job at a time, and 1 of 4 trainings, evaluations and "
+                 "explanations whose time cannot be told:"),
+    (1, "the questions, a GPU of 24 GB or more", "at least 3 min on this machine with 1 core, 1 job at a time, and 1 "
+     "of 4 trainings, evaluations and explanations whose time cannot be told; the experiment needs a GPU of 24 GB or "
+     "more, and this machine has none:"),
+    (2, "a GPU of 24 GB or more, T5", "cannot be told on this machine: too large; the experiment needs a GPU of 24 GB "
+     "or more, and this machine has none; the rest takes about 2 min with 1 core, 1 job at a time:")])
+def test_where_most_of_the_work_cannot_be_told_that_comes_first(untold, needs, first, experiment, monkeypatch):
+    """Four jobs of 40 s and a start of 10 s each, of which `untold` have 10 s alone: 200 s, 160 s and 120 s."""
+    tiny = experiment(needs=needs)
+    jobs = jobs_of(tiny, "students", "evaluations")
+    parts = {job.folder: duration.Part("work", *((None, "too large") if place < untold else (40.0, "timed on a few")))
+             for place, job in enumerate(jobs)}
+    monkeypatch.setattr(duration, "job_parts", lambda *_: parts)
+    monkeypatch.setattr(duration, "device", lambda: "cpu")
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 3.0)
+    assert duration.duration_lines(tiny, jobs, 1, {})[0] == first
+    monkeypatch.setattr(duration, "device", lambda: "cuda")
+    assert "none" not in duration.duration_lines(tiny, jobs, 1, {})[0]
+
+
+@pytest.mark.parametrize(("needs", "gpu"), [
+    ("a GPU of 24 GB or more, the questions", "a GPU of 24 GB or more"), ("the questions; two gpus", "two gpus"),
+    ("nothing but a CPU", ""), ("no GPU", ""), ("a CPU or a GPU", ""), ("a server, without a GPU here", ""), ("", "")])
+def test_the_gpu_that_an_experiment_asks_for_is_read_from_its_words(needs, gpu, monkeypatch):
+    monkeypatch.setattr(duration, "device", lambda: "cpu")
+    assert duration.missing_gpu(needs) == gpu
+
+
+def test_lines_on_the_same_name_the_methods_or_promptings_in_which_they_differ(experiment, monkeypatch):
+    methods = {"label_only": {}, "standard": {}, "multitask": {}, "other": {"as": "multitask"}}
+    tiny = experiment(methods=methods, promptings={"few_shot": {}, "short": {"as": "few_shot"}})
+
+    def lines_of(basis):
+        jobs = jobs_of(tiny, "explanations", "students")
+        parts = {job.folder: duration.Part(f"{job.kind} of x", 40.0, basis(job.labels)) for job in jobs}
+        return [line.partition(":")[0].strip() for line in duration._part_lines(jobs, parts)]
+
+    assert lines_of(lambda labels: "timed") == ["explanations of x", "students of x"]
+    assert lines_of(lambda labels: labels.get("method", "")[:5]) == [
+        "explanations of x", "students of x with multitask", "students of x with other",
+        "students of x with standard", "students of x with label_only"]
+    assert lines_of(lambda labels: labels["prompting"]) == [
+        "explanations of x with few_shot", "explanations of x with short",
+        *(f"students of x with multitask ({name}), other ({name}) and standard ({name})"
+          for name in ("few_shot", "short")), "students of x with label_only"]
 
 
 def test_a_model_that_is_too_large_is_not_tried(experiment, monkeypatch):

@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from kdutils.__main__ import main
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, StudyErrors
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import experiment_names, load_experiment
-from kdutils.experiments.planned import name_meanings
+from kdutils.experiments.planned import MOST_LISTED, job_lines, name_meanings
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
 STUDENT = "kdutils/mini/student"
@@ -255,6 +255,43 @@ def test_a_bad_experiment_is_a_line_per_fault_exit_code_2_and_nothing_written(na
     assert len(lines) <= 21 and not own_outputs.exists()
 
 
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"methods": {"label_only": {}, "one": {"as": "multitsk", "alfa": 0.2, "alpha": 1.8, "epochs": 2},
+                  "two": {"as": "multitask", "alpha": 1.8}, "magic": {}}, "training": {"epoch": 3}},
+     ["methods.one.as': unknown 'multitsk'; known", "methods.magic': unknown; known", "training.epoch': 10_train",
+      "methods.one.alfa': none of label_only, ", "methods.one.alpha': 1.8 is more than 1",
+      "methods.two.alpha': 1.8 is more than 1"]),
+    ({"promptings": {"few": {"as": ["few_shot"], "splits": ["all"]}, "guess": {"k": 0}, "tokens": {"k": 0}},
+      "teachers": {"t": {"promptings": ["guess", "tokens"], "modell": "x"}}},
+     ["promptings.few.as': ['few_shot'] is not of type str", "promptings.guess': unknown; known",
+      "promptings.few.splits': unknown 'all'", "promptings.guess.k': 0 is less than 1",
+      "promptings.tokens.k': 0 is less than 1", "teachers.t.modell': 05_explain_tokens has no"]),
+    ({"colour": 1, "seeds": "0", "methods": {"standard": "fast", "multitask": {"alpha": 7}},
+      "datasets": {"typo": {}, "mini": {"limits": {"tran": 5}, "files": {"train": "nowhere.csv"}}, "s": {
+          "prompts": 3}}},
+     ["colour': unknown", "seeds': '0' is not of type list", "methods.standard': 'fast' is not",
+      "methods.multitask.alpha': 7 is more than 1", "datasets.typo': no reader 'typo'",
+      "datasets.mini.limits': unknown split 'tran'", "datasets.mini.files.train': ", "datasets.s.prompts': 3 is not",
+      "datasets.s': no reader"]),
+    ({"methods": 3, "datasets": [], "transfer": ["mini"], "students": {
+        "s": {"methods": ["standard"], "model": "./no", "alpha": 7, "colour": 1}},
+      "evaluation": {"attributed_words": 0}, "teachers": {"t": {"finetune": 5, "temperature": -1, "top_p": None}}},
+     ["methods': 3 is not of type dict", "students.s.alpha': 7 is more than 1", "students.s.colour': none of label_",
+       "datasets': [] is not of type dict", "teachers.t.finetune': 5 is not",
+      "evaluation.attributed_words': 0 is less", "teachers.t.temperature': -1 is less than 0",
+      "teachers.t.top_p': it is empty"])])
+def test_all_faults_that_need_no_grid_are_told_together_and_no_consequences(changes, says, tmp_path):
+    path = tmp_path / "bad.yaml"
+    small = {key: value for key, value in MINI.items() if key != "human_study"}
+    path.write_text(yaml.safe_dump({**small, "teachers": {"t": {"model": STUDENT}}, "promptings": {"few_shot": {}},
+                                    "methods": {"standard": {}}, **changes}))
+    with pytest.raises(StudyErrors) as refused:
+        load_experiment(path)
+    assert len(refused.value.lines) == len(says), refused.value.lines
+    for one in says:
+        assert sum(f"key '{one}" in line for line in refused.value.lines) == 1, (one, refused.value.lines)
+
+
 @pytest.mark.parametrize("name", ["/models/Llama-3.1-8B-Instruct", "accounts/x/models/y", "./model", "~x/y", "a/b:c@d"])
 def test_the_name_of_a_served_model_is_not_taken_for_a_path(name, tmp_path):
     path = tmp_path / "served.yaml"
@@ -363,7 +400,21 @@ def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch
         monkeypatch.setattr("kdutils.experiments.inputs.check_data", lambda experiment: None)
     assert main(["run", name, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert f"{len(experiment.jobs)} jobs" in out and "comparison" in out
+    assert f"{len(experiment.jobs)} jobs" in out and ("comparison" in out or "to do  reports: " in out)
+
+
+def test_many_jobs_are_counted_per_kind_and_few_are_listed():
+    jobs = load_experiment("published-cqa").jobs
+    todo = [job for job in jobs if job.kind not in ("data", "explanations")]
+    lines = job_lines(jobs, todo)
+    assert len(todo) > MOST_LISTED and [line[:7] for line in lines].count("done   ") == len(jobs) - len(todo)
+    students = sum(job.kind == "students" for job in jobs)
+    assert lines[len(jobs) - len(todo):] == [
+        f"to do  trainings of students: {students}", f"to do  evaluations of students: {students}", "to do  reports: 3"]
+    assert lines[0] == f"done   01_look_at_the_data          {jobs[0].folder}"
+    few = jobs[:MOST_LISTED]
+    assert job_lines(few, few) == [f"to do  {job.notebook:<28} {job.folder}" for job in few]
+    assert job_lines(jobs[:MOST_LISTED + 1], []) != job_lines(jobs[:MOST_LISTED + 1], few), "counted, listed"
 
 
 def test_what_follows_two_dashes_goes_to_snakemake(capsys):

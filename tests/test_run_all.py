@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -52,7 +53,8 @@ def finished(copy_of_project):
 def test_a_run_ends_with_every_folder_whole_and_says_where_the_report_is(finished):
     folder, _, done = finished
     root = folder / "outputs" / "tiny"
-    assert done.stdout.splitlines()[-1] == f"report: {root / 'index.html'}"
+    *_, took, report = done.stdout.splitlines()
+    assert re.fullmatch(r"took (\d+ s|\d+ min \d\d s)", took) and report == f"report: {root / 'index.html'}"
     assert "[9/9] done   comparison" in done.stdout
     runs = [path.parent for path in root.rglob("metrics.json")]
     assert len(runs) == 9

@@ -6,13 +6,16 @@ named with the reason.
 """
 
 import contextlib
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
+from kdutils.comparison.wording import listed
 from kdutils.data.tables import read_table
 from kdutils.errors import StudyError, first_line
 from kdutils.experiments import grid
@@ -28,6 +31,7 @@ from kdutils.teacher.stored import Plan
 
 START = 10.0  # seconds that a job takes besides: its kernel starts, libraries are imported, figures are drawn
 BUSY = 25  # per cent of the processors: if other programs use more, this machine is not free
+LABELS = ("method", "prompting", "dataset", "teacher", "tested_on", "protocol", "seeds")  # what tells jobs apart
 NAMES = {"students": "training", "teachers": "training", "evaluations": "evaluation", "explanations": "explanations"}
 
 
@@ -63,24 +67,69 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
         parts = job_parts(experiment, jobs, plans, threads, clock)
     finally:
         torch.set_num_threads(before)
-    at_once, grouped = cores // threads, {}
-    total = makespan(jobs, {folder: START + (part.seconds or 0) for folder, part in parts.items()}, at_once)
-    for part in parts.values():
-        grouped.setdefault((part.what, part.basis), []).append(part)
-    untold = any(part.seconds is None for part in parts.values())
-    timed = any(part.seconds and part.basis.startswith("timed") for part in parts.values())
-    lines = [f"{'at least' if untold else 'about'} {in_words(total)} on this machine with {cores} "
-             f"core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time"
-             f"{f', without the other programs, which use {busy:.0f} % of it now' if timed and not free else ''}:"]
-    for (what, basis), of_jobs in grouped.items():
-        seconds, questions = sum(part.seconds or 0 for part in of_jobs), sum(part.questions for part in of_jobs)
-        sources = list(dict.fromkeys(part.source for part in of_jobs))
-        rate = f"{float(f'{questions / seconds:.2g}'):g} questions/s, " if seconds and questions else ""
-        if of_jobs[0].seconds is None:
-            lines.append(f"    {what}: cannot be told: {basis}")
-        elif seconds:
-            lines.append(f"    {what}: {in_words(seconds)} ({rate}{basis}{sources[0]}{' …' * (len(sources) > 1)})")
-    return [*lines, f"    start and end of {len(jobs)} jobs: {in_words(START * len(jobs))} ({START:.0f} s each)"]
+    at_once = cores // threads
+    total = in_words(makespan(jobs, {folder: START + (part.seconds or 0) for folder, part in parts.items()}, at_once))
+    work = [part for part in parts.values() if part.seconds != 0]
+    untold = [part.basis for part in work if part.seconds is None]
+    timed = any(part.basis.startswith("timed") for part in work)
+    used = f"with {cores} core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time" \
+           f"{f', without the other programs, which use {busy:.0f} % of it now' if timed and not free else ''}"
+    gpu = missing_gpu(experiment.settings["needs"])
+    gpu = f"; the experiment needs {gpu}, and this machine has none" if gpu else ""
+    if untold and 2 * len(untold) >= len(work):
+        reason = Counter(untold).most_common(1)[0][0]
+        first = f"cannot be told on this machine: {reason}{gpu}; the rest takes about {total} {used}:"
+    elif untold:
+        first = f"at least {total} on this machine {used}, and {len(untold)} of {len(work)} trainings, evaluations " \
+                f"and explanations whose time cannot be told{gpu}:"
+    else:
+        first = f"about {total} on this machine {used}{gpu}:"
+    return [first, *_part_lines([job for job in jobs if parts[job.folder].seconds != 0], parts),
+            f"    start and end of {len(jobs)} jobs: {in_words(START * len(jobs))} ({START:.0f} s each)"]
+
+
+def missing_gpu(needs: str) -> str:
+    """Return which GPU an experiment says that it needs (its key `needs`); "" for none, and where one is here."""
+    asked = (part.strip() for part in re.split("[,;]", needs) if re.search(r"\bGPUs?\b", part, re.IGNORECASE)
+             and not re.search(r"\b(no|not|without|optional|CPUs?)\b", part, re.IGNORECASE))
+    return "" if device() == "cuda" else next(asked, "")
+
+
+def _part_lines(jobs, parts):
+    """Return a line for all `jobs` that do the same on the same basis; lines that do the same say what differs."""
+    grouped, lines = {}, []
+    for job in jobs:
+        part = parts[job.folder]
+        grouped.setdefault(part.what, {}).setdefault(part.basis, []).append(job)
+    for what, groups in grouped.items():
+        for (basis, group), which in zip(groups.items(), _differences(list(groups.values())), strict=True):
+            of_group = [parts[job.folder] for job in group]
+            if of_group[0].seconds is None:
+                lines.append(f"    {what}{which}: cannot be told: {basis}")
+                continue
+            seconds, questions = sum(part.seconds for part in of_group), sum(part.questions for part in of_group)
+            sources = list(dict.fromkeys(part.source for part in of_group))
+            rate = f"{float(f'{questions / seconds:.2g}'):g} questions/s, " if questions else ""
+            more = " …" * (len(sources) > 1)
+            lines.append(f"    {what}{which}: {in_words(seconds)} ({rate}{basis}{sources[0]}{more})")
+    return lines
+
+
+def _differences(groups):
+    """Return a text for each of several groups of jobs: the fewest LABELS of its jobs that no other group has."""
+    if len(groups) == 1:
+        return [""]
+    for count in range(1, len(LABELS) + 1):
+        names = [list(dict.fromkeys(_name(job, LABELS[:count]) for job in group)) for group in groups]
+        if len(set().union(*names)) == sum(map(len, names)):
+            break
+    return [f" with {listed(of_group, 6)}" for of_group in names]
+
+
+def _name(job, labels):
+    """Return some labels of a job as in the tables of the report: multitask (few_shot)."""
+    first, *rest = [job.labels[label] for label in labels if job.labels.get(label, "-") != "-"] or [""]
+    return f"{first} ({', '.join(rest)})" if rest else first
 
 
 def in_words(seconds: float) -> str:
@@ -126,6 +175,10 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
             tables[path] = _or_error(planned_questions, experiment, job, False)  # nothing is downloaded
         return _checked(tables[path])
 
+    def training_of(output):
+        training = trainings.get(output)
+        return (training.notebook, training.parameters) if training else _training_run(output)
+
     @cache
     def student_times(key):
         return _or_error(try_student, experiment, alike[key], clock)
@@ -145,7 +198,7 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         work, epochs = _work(given, questions), given.get("epochs", 1)
         if given.get("max_steps"):
             epochs = given["max_steps"] * given["questions_per_step"] * len(given["seeds"]) / max(1, work)
-        key = speed_key(job.notebook, given, lambda output: (trainings[output].notebook, trainings[output].parameters))
+        key = speed_key(job.notebook, given, training_of)
         if key in known and job.folder not in plans:  # what a teacher took depends on what was in the store
             rate, source = known[key]
             return rate * work, "from ", work * epochs, source
@@ -224,8 +277,13 @@ def finished_rates(threads: int) -> dict[str, tuple[float, str]]:
 
 
 def _training_run(output):
-    run = read_json(project_path(output) / "run.json")
-    return run["notebook"], run["parameters"]
+    """Return (notebook, parameters) of the finished training in a folder, None where there is none."""
+    path = project_path(output) / "run.json"
+    with contextlib.suppress(StudyError, LookupError, TypeError):
+        run = read_json(path) if path.is_file() else {"notebook": ""}
+        if issubclass(SETTINGS.get(run["notebook"], dict), Train):
+            return run["notebook"], run["parameters"]
+    return None
 
 
 def _work(given, questions):

@@ -1,4 +1,4 @@
-"""What an experiment will be able to show, before anything is paid: its contrasts and the differences they find."""
+"""What an experiment will do and be able to show, before anything is paid: jobs, contrasts, differences they find."""
 
 from collections import Counter
 
@@ -6,10 +6,27 @@ from kdutils.comparison.contrasts import primary_contrasts
 from kdutils.comparison.runs_table import CELL, student_label
 from kdutils.errors import StudyError
 from kdutils.experiments.cost import planned_questions
-from kdutils.experiments.grid import Experiment, base_of, cells_of, method_of, parameters_of, protocol_of
+from kdutils.experiments.grid import Experiment, Job, base_of, cells_of, method_of, parameters_of, protocol_of
 from kdutils.experiments.steps import COMPARISON, SETTINGS
 from kdutils.student.methods import METHODS
 from kdutils.teacher.choices import PROMPTINGS
+
+MOST_LISTED = 30  # jobs; more are counted
+JOBS = {"data": "tables of questions", "labels": "answers of teachers", "teachers": "trainings of teachers",
+        "explanations": "explanations of teachers", "students": "trainings of students",
+        "evaluations": "evaluations of students"}  # all others: reports
+
+
+def job_lines(jobs: list[Job], todo: list[Job]) -> list[str]:
+    """Return a line for each of the `jobs` that are done, then for those `todo`; for many ones, a line per kind."""
+    lines = []
+    for state, chosen in (("done ", [job for job in jobs if job not in todo]), ("to do", todo)):
+        if len(chosen) <= MOST_LISTED:
+            lines += [f"{state}  {job.notebook:<28} {job.folder}" for job in chosen]
+        else:
+            counts = Counter(JOBS.get(job.kind, "reports") for job in chosen)
+            lines += [f"{state}  {what}: {count}" for what, count in counts.items()]
+    return lines
 
 
 def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:

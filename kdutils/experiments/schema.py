@@ -51,6 +51,7 @@ LONGEST_NAME = 200  # characters of the name of a folder: file systems take at m
 MOST_RUNS = 50_000
 MOST = 100_000_000
 Fault = tuple[str, str]  # the dotted key, and what is wrong and would be right
+GRIDS = ("datasets", "teachers", "promptings", "methods", "students")
 LISTS = {"promptings", "methods"}  # keys that name entries of the grid of the same key
 
 
@@ -117,10 +118,15 @@ def check_settings(settings: object, path: Path | str) -> None:
     """Raise StudyErrors, one line for each fault of an experiment, each with file and key."""
     if not isinstance(settings, dict):
         raise StudyErrors([f"{short(str(path), 1000)}: an experiment is a mapping of keys"])
-    for check in (_file_faults, _grid_faults, _parameter_faults, _combination_faults):
-        faults = list(dict.fromkeys(check(settings)))
-        if faults:
-            raise StudyErrors([_line(path, key, what) for key, what in faults])
+    faults = list(_file_faults(settings))
+    readable = _readable(settings)
+    for check in (_grid_faults, _parameter_faults):
+        told = {key for key, _ in faults}
+        faults += [fault for fault in check(readable) if fault[0] not in told]
+    faults += list(_source_faults(readable, [key for key, _ in faults]))
+    faults = list(dict.fromkeys(faults or _combination_faults(settings)))
+    if faults:
+        raise StudyErrors([_line(path, key, what) for key, what in faults])
 
 
 def _line(path, key, what):
@@ -136,6 +142,23 @@ def _file_faults(settings) -> Iterator[Fault]:
             yield key, "missing or empty" if what == "missing" or what.endswith(" is empty") else what
 
 
+def _readable(settings):
+    """Return the part of an experiment that the checks of names and values can read, whatever else is wrong with it."""
+    wrong = {key.partition(".")[0] for key, _ in faults_of(ExperimentFile, settings)}
+    found = {key: settings[key] for key in ExperimentFile.model_fields if key in settings and key not in wrong}
+    found = {key: _readable_entry(value) if isinstance(value, dict) else value for key, value in found.items()}
+    for key in GRIDS:
+        entries = settings.get(key)
+        found[key] = {name: _readable_entry(entry) for name, entry in entries.items() if isinstance(name, str)} \
+            if isinstance(entries, dict) else {}
+    return {"seeds": [0], **found}
+
+
+def _readable_entry(entry):
+    return {name: value for name, value in entry.items() if name == "as" or not plain_faults({name: value})} \
+        if isinstance(entry, dict) else {}
+
+
 # The grid
 
 def _grid_faults(settings) -> Iterator[Fault]:
@@ -144,7 +167,9 @@ def _grid_faults(settings) -> Iterator[Fault]:
             if not isinstance(entry.get("as", ""), str):
                 yield f"{key}.{name}.as", f"{quoted(entry['as'])} is not of type str"
             elif (base := base_of(settings, key, name)) not in table:
-                yield f"{key}.{name}", f"unknown; known are {', '.join(table)} (or one of them under the key 'as')"
+                known = f"known are {', '.join(table)}"
+                yield (f"{key}.{name}.as", f"unknown {quoted(base)}; {known}") if "as" in entry else \
+                    (f"{key}.{name}", f"unknown; {known} (or one of them under the key 'as')")
             elif fault := notebook_fault(base, table[base]):
                 yield f"{key}.{name}", fault
     for key, names in GRID_KEYS.items():
@@ -159,7 +184,8 @@ def _grid_faults(settings) -> Iterator[Fault]:
     for name, entry in settings["teachers"].items():
         if not isinstance(entry.get("finetune", {}), dict):
             yield f"teachers.{name}.finetune", f"{quoted(entry['finetune'])} is not of type dict"
-    yield from _name_faults("transfer", settings.get("transfer", ["-"]), ["-", *settings["datasets"]], "data sets")
+    if datasets := list(settings["datasets"]):
+        yield from _name_faults("transfer", settings.get("transfer", datasets), datasets, "data sets")
     for name, entry in settings["methods"].items():
         if "rationales_of" in entry:
             yield from _lender_faults(settings, name, entry["rationales_of"])
@@ -178,12 +204,13 @@ def _name_faults(key, names, known, what) -> Iterator[Fault]:
     if not isinstance(names, list):
         yield key, f"{quoted(names)} is not of type list"
         return
+    if not known:  # the key that should name them is wrong itself
+        return
     if not names:
         yield key, "empty; leave the key out for all of them"
     for place, name in enumerate(names):
         if not isinstance(name, str) or name not in known:
-            listed = ", ".join(one for one in known if one != "-")
-            yield key, f"'{short(name)}' is not among this experiment's {what}: {listed}"
+            yield key, f"'{short(name)}' is not among this experiment's {what}: {', '.join(known)}"
         elif name in names[:place]:
             yield key, f"'{name}' is listed twice"
 
@@ -194,8 +221,9 @@ def _lender_faults(settings, method, lender) -> Iterator[Fault]:
     if not isinstance(lender, str):
         yield key, f"{quoted(lender)} is not of type str"
     elif base_of(settings, "methods", method) != "shuffled":
-        yield key, "the control 'shuffled' alone takes rationales of another data set"
-    elif lender not in settings["datasets"]:
+        if method in _known(settings, "methods"):
+            yield key, "the control 'shuffled' alone takes rationales of another data set"
+    elif settings["datasets"] and lender not in settings["datasets"]:
         yield key, f"'{short(lender)}' is not among this experiment's data sets: {', '.join(settings['datasets'])}"
     elif len(settings["datasets"]) == 1:
         yield key, f"'{lender}' is the only data set; there is no other one whose questions could get its rationales"
@@ -205,8 +233,7 @@ def _lender_faults(settings, method, lender) -> Iterator[Fault]:
 
 def _parameter_faults(settings) -> Iterator[Fault]:
     """Yield the faults of all parameters, each checked with the models of all notebooks that it goes to."""
-    trains = {name: method_of(settings, name).notebook for name in settings["methods"]}
-    explains = {name: prompting_of(settings, name).notebook for name in settings["promptings"]}
+    trains, explains = _known(settings, "methods"), _known(settings, "promptings")
     for name, entry in settings["datasets"].items():
         yield from _entry_faults(f"datasets.{name}", parameters_of(entry, "datasets"), [DATA])
         if entry.get("labels", "gold") not in ("gold", "teacher"):
@@ -217,28 +244,62 @@ def _parameter_faults(settings) -> Iterator[Fault]:
             if fault:
                 yield f"datasets.{name}.prompts", fault
     for teacher, entry in settings["teachers"].items():
-        names = promptings_of(settings, teacher)
+        names = _listed(entry, "promptings", settings["promptings"])
         served = any(asked_with(settings, teacher, name).get("backend") == "openai" for name in names)
         yield from _entry_faults(f"teachers.{teacher}", parameters_of(entry, "teachers"),
-                                 [explains[name] for name in names], served)
-        yield from _entry_faults(f"teachers.{teacher}.finetune", entry.get("finetune", {}), [TUNING])
+                                 [explains[name] for name in names if name in explains], served, PROMPTINGS)
+        tuned = entry.get("finetune", {})
+        yield from _entry_faults(f"teachers.{teacher}.finetune", tuned if isinstance(tuned, dict) else {}, [TUNING])
     for name, entry in settings["promptings"].items():
-        served = any(asked_with(settings, teacher, name).get("backend") == "openai" for teacher in settings["teachers"]
-                     if name in promptings_of(settings, teacher))
-        yield from _entry_faults(f"promptings.{name}", parameters_of(entry, "promptings"), [explains[name]], served)
+        served = any(asked_with(settings, teacher, name).get("backend") == "openai" for teacher, one
+                     in settings["teachers"].items() if name in _listed(one, "promptings", settings["promptings"]))
+        yield from _entry_faults(f"promptings.{name}", parameters_of(entry, "promptings"),
+                                 [explains[name]] if name in explains else [], served, PROMPTINGS)
     for name, entry in settings["methods"].items():
-        yield from _entry_faults(f"methods.{name}", parameters_of(entry, "methods"), [trains[name]])
+        yield from _entry_faults(f"methods.{name}", parameters_of(entry, "methods"),
+                                 [trains[name]] if name in trains else [], known=METHODS)
     for name, entry in settings["students"].items():
         yield from _entry_faults(f"students.{name}", parameters_of(entry, "students"),
-                                 [trains[method] for method in methods_of(settings, name)])
+                                 [trains[method] for method in _listed(entry, "methods", trains)], known=METHODS)
     for key, notebooks in (("training", trains.values()), ("evaluation", [EVALUATION]), ("report", [REPORT]),
                            ("human_study", [PEOPLE]), ("human_ratings", [RATINGS]), ("errors", [ERRORS]),
                            ("comparison", [COMPARISON])):
-        yield from _entry_faults(key, parameters_of(settings.get(key, {}), key), list(notebooks))
+        yield from _entry_faults(key, parameters_of(settings.get(key, {}), key), list(notebooks), known=METHODS)
 
 
-def _entry_faults(where, values, notebooks, served=False) -> Iterator[Fault]:
-    """Yield the faults of one entry. `served`: a model is named as its server names it."""
+def _known(settings, key) -> dict[str, str]:
+    """Return {name: notebook} of the entries of `key`, methods or promptings, that name a known one."""
+    table = {"methods": METHODS, "promptings": PROMPTINGS}[key]
+    bases = {name: base_of(settings, key, name) for name in settings[key]}
+    return {name: table[base].notebook for name, base in bases.items()
+            if isinstance(base, str) and base in table and table[base].notebook in SETTINGS}
+
+
+def _listed(entry, key, known) -> list[str]:
+    """Return which of the `known` names the list `key` of an entry names; all of them where it is no list."""
+    names = entry.get(key)
+    return [name for name in known if not isinstance(names, list) or name in names]
+
+
+def _faults_of_any(where, values, known) -> Iterator[Fault]:
+    """Yield the faults that the parameters of an entry have whichever `known` method or prompting they are for."""
+    models = [SETTINGS[entry.notebook] for entry in known.values() if entry.notebook in SETTINGS]
+    for name, value in values.items():
+        faults = [model.faults({name: value}) for model in models if name in model.own()]
+        if not faults:
+            yield f"{where}.{short(name)}", f"none of {', '.join(known)} has such a parameter"
+        elif all(faults):
+            yield from ((f"{where}.{key}", what) for key, what in faults[0])
+
+
+def _entry_faults(where, values, notebooks, served=False, known=None) -> Iterator[Fault]:
+    """Yield the faults of one entry, whose parameters go to `notebooks`: none where all that it is for is wrong itself.
+
+    `served`: a model is named as its server names it. `known`: the methods or promptings that it may be for.
+    """
+    if not notebooks:
+        yield from _faults_of_any(where, values, known)
+        return
     models = list(dict.fromkeys(SETTINGS[notebook] for notebook in notebooks))
     given = dict(values)
     for name in values:
@@ -293,11 +354,18 @@ def _server_faults(where, values) -> Iterator[Fault]:
         yield where, str(error)
 
 
+def _source_faults(settings, told) -> Iterator[Fault]:
+    """Yield the data sets without a reader or files; those whose reader or files have faults of `told` are left out."""
+    for name, entry in settings["datasets"].items():
+        depends = tuple(f"datasets.{name}.{key}" for key in ("reader", "folder", "files"))
+        if f"datasets.{name}" not in told and not any(key.startswith(depends) for key in told):
+            yield from ((f"datasets.{name}{key}", what) for key, what in file_faults(name, entry))
+
+
 # What cannot go together
 
 def _combination_faults(settings) -> Iterator[Fault]:
     for name, entry in settings["datasets"].items():
-        yield from ((f"datasets.{name}{key}", what) for key, what in file_faults(name, entry))
         if is_unlabelled(entry) and not labelling_teacher(settings):
             yield f"datasets.{name}.labels", "it is not clear who answers the questions; keep one teacher that " \
                                              "writes texts, with the prompting few_shot"

@@ -35,22 +35,28 @@ EXPLAINED = 16  # questions that a teacher is timed on
 LARGEST = 2e9  # bytes of weights: a larger model is not tried
 COPIES = 6  # of the weights that a trial keeps in memory: gradients, two of the optimiser, activations
 ANY_SPEED = {"learning_rate", "warmup_steps", "tensorboard"}  # parameters that do not change the speed
+TRAINED = {"model", "distilled_from"}  # parameters that may name a model that the study trains: <its folder>/seed-0
 ANY_AMOUNT = {"epochs", "max_steps", "dev_evaluations", "checkpoint"}  # those that do not change the time of a step
 
 
 # What the speed of a job depends on
 
 def speed_key(notebook: str, given: Mapping,
-              training_of: Callable[[str], tuple[str, Mapping]] | None = None) -> str:
+              training_of: Callable[[str], tuple[str, Mapping] | None] = lambda output: None) -> str:
     """Return what the time of a job per question depends on, as text: its settings, and whose texts it reads.
 
-    `given`: the parameters of its notebook. ``training_of(folder)`` is needed for an evaluation: (notebook, parameters)
-    of the training of the students in a folder.
+    `given`: the parameters of its notebook. ``training_of(folder)``: (notebook, parameters) of the training of the
+    students in a folder, None where nothing was trained there. A model that was trained counts as what it was trained
+    with, wherever it lies.
     """
     model = SETTINGS[notebook]
     settings = {**model.defaults(), **given}
+    own = {name: settings[name] for name in model.own() - ANY_SPEED}
+    for name in TRAINED & set(own):
+        training = training_of(str(Path(own[name]).parent)) if own[name] else None
+        own[name] = speed_key(*training, training_of) if training else own[name]
     taught = speed_key(*training_of(given["students"]), training_of) if "students" in given else ""
-    return json.dumps([notebook, {name: settings[name] for name in model.own() - ANY_SPEED}, taught,
+    return json.dumps([notebook, own, taught,
                        [given["labels"].get(name) for name in ("dataset", "teacher", "prompting", "tested_on")]],
                       sort_keys=True)
 
