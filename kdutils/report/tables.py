@@ -44,7 +44,7 @@ def table_html(frame: "pd.DataFrame", caption: str = "", decimals: int | None = 
 
 def duration(seconds: float) -> str:
     """Return a duration in seconds as text: 41 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
