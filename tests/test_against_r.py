@@ -357,7 +357,8 @@ def made_cases():
 
 # A command, a check, a record, and simulations whose tests and corrections are compared one by one
 NOT_COMPARED = {"error_rates.main", "power.check_shares", "accuracy.CrossedTest", "error_rates.power_of_corrections",
-                "error_rates.tail_rates", "error_rates.bootstrap_errors"}
+                "error_rates.tail_rates", "error_rates.bootstrap_errors",
+                "estimates.p_text"}
 
 
 def public_functions():

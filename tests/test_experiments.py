@@ -658,7 +658,7 @@ def test_a_new_method_is_one_entry_and_one_notebook(tmp_path, monkeypatch, capsy
     assert main(["run", str(path), "--dry-run"]) == 2
     assert capsys.readouterr().err == (
         f"error: {path}: key 'methods.echo.beta': 19_train_echo has no such parameter; it has "
-        f"{', '.join(sorted(TrainEcho.own()))}\n"
+        f"{', '.join(sorted(TrainEcho.own() | {'as', 'promptings', 'protocol', 'rationales_of'}))}\n"
         f"error: {path}: key 'methods.echo.alpha': 2 is more than 1\n")
 
 

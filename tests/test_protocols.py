@@ -400,7 +400,7 @@ def runs_and_predictions():
     runs[["exact_match", "f1"]] = float("nan")
     predictions = runs[[*CELL, "kind", "name", "seed"]].assign(
         protocol=runs["method"], id="1", answer="a car", predicted="the car", exact=False, chance=0.3,
-        correct=runs["method"] == "fair")
+        control_of="", correct=runs["method"] == "fair")
     return runs, predictions
 
 

@@ -133,6 +133,8 @@ def fooled(measures: pd.DataFrame, fakes: pd.DataFrame, tests: pd.DataFrame) -> 
     no real students. A fake is compared with the cell whose answers it gives and whose references it has: its mean with
     the mean of the cell (fake_texts.as_good).
     """
+    if measures.empty or fakes.empty:
+        return {}
     controls = set(with_control(tests)[["dataset", "student", "second"]].itertuples(index=False, name=None))
     own = add_names(in_domain(measures))
     real = [place not in controls for place in zip(own["dataset"], own["student"], own["name"], strict=True)]
