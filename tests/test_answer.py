@@ -140,8 +140,8 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     assert said[TRUE]["text"] == (
         "The students answer well and explain falsely: 90.0 % to 95.0 % of their answers are right, but of their "
         "explanations only 5.0 % to 10.0 % are wholly true (the teacher's: 99.5 %). Most texts of token_rationale "
-        "(tokens) state nothing that can be checked. It is not shown that the explanations help to foresee what a student "
-        "answers more than the texts of a control do.")
+        "(tokens) state nothing that can be checked. It is not shown that the explanations help to foresee what a "
+        "student answers more than the texts of a control do.")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
     beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))
