@@ -384,6 +384,9 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     show_machine(about)
     bench, rows = Bench(threads, PRELOADED), []
     settings = {**settings, **fastest(bench, parts[0], explained, settings)}
+    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows}
+    found["versions"] |= {"trl": metadata.version("trl")}
+    output.mkdir(parents=True, exist_ok=True)
     show_head(at_once)
     for cell in settings["cells"]:
         if cell.method not in methods:
@@ -394,11 +397,8 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
             rounds.append(bench.alternate(time_steps, ways, cell, part, explained, settings))
             check_losses(cell, rounds[-1])
         rows.append(show_row(cell, rounds, at_once))
-    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows,
-             "seconds": round(time.time() - started)}
-    found["versions"] |= {"trl": metadata.version("trl")}
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "results.json", found)
+        found["seconds"] = round(time.time() - started)
+        write_json(output / "results.json", found)  # each time: a run of an hour may be stopped
     print(f"\n{found['seconds']} s; written: {output / 'results.json'}")
     return found
 
