@@ -152,7 +152,7 @@ def true_shares(measures: pd.DataFrame | None, teachers: pd.DataFrame | None) ->
     for (dataset, student), rows in known.groupby(["dataset", "student"], sort=False):
         means = rows.pivot_table(index="name", columns="measure", values="value").reindex(
             columns=list(TRUTH)).sort_values("wholly_true", ascending=False)
-        unread = ~(means["states_facts"] >= 0.5)
+        unread = means["true_share"].isna() | (means["states_facts"] < 0.5)
         own = _of_teachers(teachers, dataset, "wholly true")
         own = own[_of_teachers(teachers, dataset, "true statements").reindex(own.index).notna()]
         shares[dataset, student] = {"cells": means[~unread].reset_index().to_dict("records"),
