@@ -27,8 +27,7 @@ from kdutils.runs import PROJECT, write_text
 HERE = Path(__file__).parent
 MARKED = re.compile(r"(?P<start><!-- result: (?P<value>.+?) -->).*?(?P<end><!-- /result -->)", re.DOTALL)
 EARLIER = {  # benchmark -> the commit whose code printed earlier/<benchmark>.md, and its day
-    "bench-causal": ("6bdc737", "2026-11-28"), "bench-teacher": ("5b73640", "2026-11-23"),
-    "bench-training": ("25f3908", "2026-11-23")}
+    "bench-teacher": ("5b73640", "2026-11-23"), "bench-training": ("25f3908", "2026-11-23")}
 SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json has all that the report has
     "wholly_true": 3, "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
