@@ -384,7 +384,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     show_machine(about)
     bench, rows = Bench(threads, PRELOADED), []
     settings = {**settings, **fastest(bench, parts[0], explained, settings)}
-    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows}
+    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows, "seconds": 0}
     found["versions"] |= {"trl": metadata.version("trl")}
     output.mkdir(parents=True, exist_ok=True)
     show_head(at_once)

@@ -252,9 +252,9 @@ def example(accuracies: pd.DataFrame, tests: pd.DataFrame, predictions: pd.DataF
 
     It is drawn among the questions that some of these students (of the lowest seed of each cell) answered right and
     others wrong, if there are any, on the first data set whose students learned. `texts`: {cell: {question id:
-    rationale}}; `scores`: runs_table.read_scores. `truth`: what judges the teacher's text, such as
-    mini_world.truth_of. Keys: question, choices, answer, note (how it was drawn), rows (who,
-    answer, explanation and, where it can be checked, true).
+    rationale}}; `scores`: runs_table.read_scores. `truth`: what judges the teacher's text, such as mini_world.truth_of.
+    Keys: question, choices, answer, note (how it was drawn), rows (who, answer, explanation and, where it can be
+    checked, true).
     """
     places = _places(accuracies, tests)
     key = next((place["key"] for place in places if place["learned"]), places[0]["key"])
@@ -271,18 +271,18 @@ def example(accuracies: pd.DataFrame, tests: pd.DataFrame, predictions: pd.DataF
                             else column, kind="stable").to_dict("records")
     questions = inputs[tuple(rows[0][key] for key in CELL)][0].set_index("id")
     written = [(f"teacher {row['teacher']}", text) for row in rows
-               if (text := texts.get(tuple(row[key] for key in CELL), {}).get(drawn))]
+               if (text := texts.get(tuple(row[key] for key in CELL), {}).get(drawn))][:1]
     item = questions.loc[drawn]
-    cells = [{"who": who, "answer": "–", "explanation": text} for who, text in written[:1]]
+    cells = [{"who": who, "answer": "–", "explanation": text} for who, text in written]
     cells += [{"who": row["name"], "answer": _marked(row, item["choices"]), "explanation": row["explanation"] or "–"}
               for row in rows[:MOST_STUDENTS]]
     if "true_share" in scores:
         true = scores[scores["id"] == drawn].set_index([*CELL, "seed"])[["wholly_true", "true_share"]]
-        for one, row in zip(cells[len(written[:1]):], rows, strict=False):
+        for one, row in zip(cells[len(written):], rows, strict=False):
             known = true.loc[[cell]].iloc[0] if (cell := (*(row[key] for key in CELL), row["seed"])) in true.index \
                 else {"true_share": np.nan}
             one["true"] = _truth_mark(known)
-        for one in cells[:len(written[:1])]:
+        for one in cells[:len(written)]:
             known = truth(one["explanation"], item["question"], item["answer"])
             one["true"] = _truth_mark(known) if known else "–"
     note = _say("drawn", differing=len(differing), total=len(shares), seed=min(row["seed"] for row in rows),
