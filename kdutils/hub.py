@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +30,7 @@ PICKLES = ("its weights are a pickle (pytorch_model.bin), which can run code whe
            "take a revision with model.safetensors (the Hub's Space safetensors/convert makes one) or, if you trust "
            "it, load it on a machine that has nothing to lose and write it with save_pretrained")
 ADVICE = "give a complete model folder, or a Hub id that exists and can be reached"
+HUB_TIMEOUT = 10  # seconds
 # Names that wrappers add to tensor names: all of them in front, those of the first row also further in.
 WRAPPERS = {"_orig_mod": "torch.compile", "_fsdp_wrapped_module": "FSDP",
             "module": "DataParallel", "base_model.model": "PEFT"}
@@ -71,6 +74,26 @@ def locate_model(name: str, needs_weights: bool = True) -> str:
         return str(min(configs, key=lambda path: (len(path.parts), path)).parent)
     copy = Path(os.environ.get("KDUTILS_DATA", "/nonexistent")) / LOCAL_COPIES.get(name, "-")
     return str(copy) if not needs_weights and copy.is_dir() else name
+
+
+@cache
+def reach_hub() -> bool:
+    """Return whether the Hub answers; if it does not, its library looks on this machine alone from now on.
+
+    The library by itself repeats its request for each file of a model, which takes minutes before it gives up.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception as error:  # the errors of the library's client have no public name
+        print(f"{constants.ENDPOINT} does not answer ({first_line(error)}): only models and data on this machine are "
+              "used", file=sys.stderr)
+        constants.HF_HUB_OFFLINE = True
+        return False
+    return True
 
 
 def device() -> str:
@@ -263,6 +286,7 @@ def _file_of(where, file, revision=""):
         return str(Path(where) / file) if (Path(where) / file).is_file() else None
     from transformers.utils import cached_file
 
+    reach_hub()
     with contextlib.suppress(OSError, ValueError):
         return cached_file(where, file, revision=revision or None, _raise_exceptions_for_gated_repo=False,
                            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)

@@ -1,10 +1,13 @@
 """Models as people bring them: every tensor is read or missed by name, and what cannot be read is one line."""
 
+import http.server
 import json
 import os
 import random
 import re
 import shutil
+import socket
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
+from kdutils import hub
 from kdutils.errors import StudyError
 from kdutils.evaluation.encoders import load_encoder
 from kdutils.experiments.grid import FOLDER
@@ -594,3 +598,48 @@ def test_a_teacher_whose_decoder_has_no_start_is_named(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(StudyError, match="names no decoder_start_token_id, so its decoder cannot begin; add it"):
         HfTeacher(str(tmp_path)).complete(["A cow is"], Decoding(4))
+
+
+@pytest.fixture
+def hub_at(monkeypatch):
+    """Return a function that makes the Hub's library ask another address, as if nothing had been asked before."""
+    from huggingface_hub import constants
+
+    def at(address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub.reach_hub.cache_clear()
+    yield at
+    hub.reach_hub.cache_clear()
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(hub_at, capfd):
+    from huggingface_hub import constants
+
+    with socket.socket() as closed:  # bound, and does not listen
+        closed.bind(("127.0.0.1", 0))
+        hub_at(f"http://127.0.0.1:{closed.getsockname()[1]}")
+        for load in (hub.read_tokenizer, lambda name: hub.read_config(hub.find_model(name))):
+            with pytest.raises(StudyError, match="nobody/nothing: cannot be loaded"):
+                load("nobody/nothing")
+    shown = capfd.readouterr()
+    assert shown.err.count("does not answer") == 1 and "Retry" not in shown.err and not shown.out
+    assert constants.HF_HUB_OFFLINE
+
+
+def test_a_hub_that_answers_stays_in_use(hub_at, capfd):
+    from huggingface_hub import constants
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(503)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub_at(f"http://127.0.0.1:{server.server_port}")
+        assert hub.reach_hub() and not constants.HF_HUB_OFFLINE
+        server.shutdown()
+    assert not capfd.readouterr().err

@@ -29,6 +29,7 @@ from kdutils.data.questions import (
 from kdutils.data.records import read_records
 from kdutils.data.tables import QUESTIONS, fill_columns, path_kind
 from kdutils.errors import StudyError, first_line, shown
+from kdutils.hub import reach_hub
 from kdutils.runs import project_path
 
 DEV_SHARE = 0.1
@@ -240,6 +241,7 @@ def _from_hub(reader, split, revision, commits):
 
     name = reader.hub_splits[split]
     source = f"{reader.hub} {name}"
+    reach_hub()
     try:
         data = load_dataset(reader.hub, reader.config, revision=revision or reader.revision, split=name)
     except Exception as error:  # a dozen unrelated types, depending on the layer that failed
