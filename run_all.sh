@@ -9,6 +9,7 @@ usage() {
 usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--retry-unusable]
                     [--leave-out-too-long] [-- snakemake options]
        ./run_all.sh EXPERIMENT --ratings FOLDER   analyse what raters of its human study sent back
+                                ('' in place of FOLDER forgets it: simulated raters again)
        ./run_all.sh --check-data TABLE [--labels teacher]   how a table of your own is read, and all its faults
        ./run_all.sh --new NAME --data TABLE [--teacher URL] [--model MODEL] [--labels teacher]
                                 an experiment and its prompt for this table, written beside it

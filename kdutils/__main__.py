@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--leave-out-too-long", action="store_true",
                      help="leave out questions whose prompts do not fit into a teacher's context")
     run.add_argument("--ratings", action="append", metavar="FOLDER", help="what raters of the human study sent back; "
-                     "'' for simulated raters")
+                     "'' forgets what an earlier call named, and raters are simulated again if the file names none")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "
                                    "snakemake", parents=[run])
     # The same words as for run, but no --help: what is printed here is installed.

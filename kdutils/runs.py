@@ -44,6 +44,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sa
 # A spreadsheet runs a text as a formula if it begins so (after spaces and apostrophes) and is no number.
 _FORMULA = re.compile(r"['\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?\d{1,300}([.,]\d{1,300})?([eE][-+]?\d{1,3})?")
+HIDDEN = re.compile(r"\.|~\$|Thumbs\.db$|desktop\.ini$|__MACOSX$")  # how names begin that systems and programs write
 CODE = ("kdutils", "notebooks", "constraints.txt")  # what decides a result, for git
 UNLISTED = {  # files of a run without a checksum: logs, pages, and what is written after the manifest
     "manifest.json", "notebook.ipynb", "report.html", "papermill.log", "progress.txt", "error.txt", "inputs.json"}
@@ -53,6 +54,12 @@ def project_path(path: Path | str) -> Path:
     """Return `path` as an absolute path; a relative one counts from the project's root, not from the working folder."""
     path = Path(os.path.expanduser(os.path.expandvars(path)))  # "~name" of an unknown user is kept
     return path if path.is_absolute() else PROJECT / path
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, without those that systems and programs write (HIDDEN)."""
+    return sorted(path for path in folder.rglob("*")
+                  if path.is_file() and not any(map(HIDDEN.match, path.relative_to(folder).parts)))
 
 
 def called_path(path: Path | str) -> Path:

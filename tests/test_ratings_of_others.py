@@ -15,6 +15,7 @@ from kdutils.experiments.loading import load_experiment
 from kdutils.human_study.design import CONSTRUCTS, Study
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.metric_validity import text_measures
+from kdutils.human_study.model_rater import texts_to_rate
 from kdutils.human_study.plan import draw_plan, read_plan, write_plan
 from kdutils.human_study.ratings import (
     count_problems,
@@ -288,6 +289,8 @@ def test_ratings_of_an_earlier_form_are_read_with_its_own_key(tmp_path):
     assert list(raters["status"]) == ["kept", *["nothing came"] * 3, *["kept"] * 3] and raters["rater"].is_unique
     measured = text_measures(key / "texts.parquet", one_row_per_rating(ratings), None)
     assert len(measured) == 16 and measured["words"].notna().all()
+    asked = texts_to_rate(key / "texts.parquet", ratings, False, 1000)
+    assert set(ratings["text"]) <= set(asked["text"]), "a model rates the texts of the earlier form, too"
     _, problems, _ = read_ratings(back, second)
     assert list(problems["what"].unique()) == ["another version of the form"], "without the keys"
 

@@ -35,7 +35,8 @@ def test_a_measure_that_only_tells_methods_apart_has_nothing_within_them():
 def test_texts_get_their_measures_and_the_teacher_is_not_its_own_reference(tmp_path):
     texts = pd.DataFrame({
         "text": ["t1", "t2"], "question": ["q", "q"], "method": ["teacher", "multitask"], "asked": "Which?",
-        "choices": [["x", "y"]] * 2, "answer": ["x", "y"], "gold": "x", "explanation": ["It is x, not y.", "It is x."]})
+        "choices": [["x", "y"]] * 2, "answer": ["x", "y"], "gold": "x", "explanation": ["It is x, not y.", "It is x."],
+        "dataset": "d", "student_seed": None, "correct": [True, False]})
     texts.to_parquet(tmp_path / "texts.parquet")
     rated = pd.DataFrame({"rater": "r", "text": ["t1", "t2"], "method": ["teacher", "multitask"], "quality": [4, 3]})
     known = EXPLANATIONS.empty_table().to_pandas()

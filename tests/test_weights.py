@@ -317,7 +317,10 @@ def test_an_adapter_and_its_base_are_both_inputs_of_what_is_made_from_them(copie
         return (HfTeacher(str(folder)).identity,
                 fingerprint(pd.DataFrame(), {}, Recipe("standard", student, {}))["model_files"])
 
-    assert {base / "model.safetensors", folder / "adapter_model.safetensors"} <= set(files_of(Job))
+    (folder / ".DS_Store").write_text("of the system")
+    files = set(files_of(Job))
+    assert {base / "model.safetensors", folder / "adapter_model.safetensors"} <= files
+    assert not any(file.name.startswith(".") for file in files)
     seen = [known()]
     for path in (folder / "adapter_model.safetensors", base / "model.safetensors"):
         rewrite(path, lambda tensors: {name: tensor + 1 for name, tensor in tensors.items()})

@@ -30,7 +30,7 @@ from kdutils.hub import (
     local_folders,
     locate_model,
 )
-from kdutils.runs import file_stamp, project_path, read_json, sha256
+from kdutils.runs import file_stamp, project_path, read_json, sha256, visible_files
 from kdutils.source_code import code_digests
 from kdutils.student.methods import Method
 from kdutils.teacher import prompting
@@ -258,7 +258,7 @@ def _model_folders(name):
 def _below(path):
     """Return a file, or the files of a folder at any depth."""
     try:
-        return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return [path] if path.is_file() else visible_files(path)
     except OSError:  # a name too long, no permission: the job itself reports it
         return []
 

@@ -1,19 +1,16 @@
 """Which automatic metric agrees with people: measures of the rated texts, compared with their ratings."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kdutils.data.tables import read_parquet
 from kdutils.errors import StudyError
 from kdutils.evaluation.settings import OWN, PROXIES
 from kdutils.evaluation.text_metrics import explanation_scores
-from kdutils.human_study.plan import earlier_keys, of_earlier_form
+from kdutils.human_study.plan import study_texts
 from kdutils.stats.models import rank_correlation
 
-TEXT_COLUMNS = ("text", "question", "method", "asked", "choices", "answer", "gold", "explanation")
 RESAMPLES = 500  # of the bootstrap intervals
 
 
@@ -28,16 +25,7 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
     """
     if path is None:
         return ratings
-    texts = read_parquet(path)
-    missing = [name for name in TEXT_COLUMNS if name not in texts]
-    if missing:
-        raise StudyError(f"{path}: column '{missing[0]}' is missing from the texts of a study")
-    for key in earlier_keys(path):
-        if (key / "texts.parquet").is_file():
-            earlier = read_parquet(key / "texts.parquet")
-            earlier["text"] = earlier["text"].map(partial(of_earlier_form, version=key.name))
-            texts = pd.concat([texts, earlier[earlier["text"].isin(ratings["text"])]])
-    texts = texts.drop_duplicates("text").reset_index(drop=True)
+    texts = study_texts(path, ratings["text"])
     unknown = set(ratings["text"]) - set(texts["text"])
     if unknown:
         raise StudyError(f"{path}: it has the texts of another plan, without {min(unknown)}")

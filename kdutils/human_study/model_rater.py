@@ -16,7 +16,7 @@ from kdutils.errors import StudyError
 from kdutils.human_study.analysis import RESAMPLES, attempt, left_out
 from kdutils.human_study.design import SCALE, TEXT_COLUMNS, TRUTH, Study
 from kdutils.human_study.forms import canonical, checksum
-from kdutils.human_study.plan import private_folder
+from kdutils.human_study.plan import private_folder, study_texts
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.runs import write_text
 from kdutils.stats import agreement, groups
@@ -171,10 +171,7 @@ def texts_to_rate(path: Path | str, ratings: pd.DataFrame | None, published: boo
     if published:
         texts = published_texts(ratings, path)
     else:
-        texts = read_parquet(path)
-        missing = [name for name in TEXT_COLUMNS if name not in texts]
-        if missing:
-            raise StudyError(f"{path}: column '{missing[0]}' is missing from the texts of a study")
+        texts = study_texts(path, [] if ratings is None else ratings["text"])
     known = set() if ratings is None else set(ratings["text"])
     asked = texts.assign(rated=texts["text"].isin(known)).groupby("question")["rated"].max()
     order = asked.sample(frac=1, random_state=seed).sort_values(ascending=False, kind="stable").index

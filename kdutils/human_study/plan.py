@@ -6,6 +6,8 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -356,6 +358,24 @@ def earlier_keys(path: Path | str) -> list[Path]:
     """Return the folders with the keys of earlier forms, for the plan (or the texts) of the present one."""
     inside = sorted(Path(path).parent.glob("*/plan.parquet"))
     return [plan.parent for plan in inside if VERSION.fullmatch(plan.parent.name)]
+
+
+def study_texts(path: Path | str, rated: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the texts of a study, with columns TEXT_COLUMNS, from its ``key/texts.parquet``.
+
+    Those of earlier forms (earlier_keys) follow if they are among `rated`, ids of texts as read_ratings gives them.
+    Raises StudyError for a file that is not one of texts.
+    """
+    texts = read_parquet(path)
+    missing = [name for name in TEXT_COLUMNS if name not in texts]
+    if missing:
+        raise StudyError(f"{path}: column '{missing[0]}' is missing from the texts of a study")
+    for key in earlier_keys(path):
+        if (key / "texts.parquet").is_file():
+            earlier = read_parquet(key / "texts.parquet")
+            earlier["text"] = earlier["text"].map(partial(of_earlier_form, version=key.name))
+            texts = pd.concat([texts, earlier[earlier["text"].isin(rated)]])
+    return texts.drop_duplicates("text").reset_index(drop=True)
 
 
 def of_earlier_form(name: str, version: str) -> str:

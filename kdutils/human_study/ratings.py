@@ -30,10 +30,9 @@ from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
 from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
 from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, score_of, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
-from kdutils.runs import project_path
+from kdutils.runs import project_path, visible_files
 
 ENDINGS = {".json", ".jsonl", ".csv", ".tsv", ".txt", *WORKBOOKS}
-HIDDEN = re.compile(r"\.|~\$|Thumbs\.db$|desktop\.ini$|__MACOSX$")  # how names begin that systems and programs write
 RATING_COLUMNS = ["rater", "text", "question", "dataset", "method", "student_seed", "correct", "characters", "position",
                   "construct", "score", "quality", "choice", "seconds", "simulated", "model", "file"]
 PROBLEM_COLUMNS = ["file", "row", "rater", "what", "detail", "left_out"]
@@ -231,8 +230,7 @@ def _files(paths: Iterable[Path | str], reader: "_Reader") -> Iterator[Path]:
         except (OSError, ValueError):  # a name that no file can have
             folder = exists = False
         if folder:
-            inside = sorted(item for item in path.rglob("*") if item.is_file()
-                            and not any(map(HIDDEN.match, item.relative_to(path).parts)))
+            inside = visible_files(path)
             states = {item.parent for item in inside if item.name in ("user_state.json", "annotated_instances.jsonl")}
             for item in (item for item in inside if not _beside_potato(item, states)):
                 if item.suffix.lower() in ENDINGS:
