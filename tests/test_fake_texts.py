@@ -4,8 +4,11 @@ import pandas as pd
 import pytest
 
 from kdutils.comparison import hypotheses, runs_table, tables
-from kdutils.evaluation.fake_texts import FAKES, fake_measures, fake_texts, fooled_by
+from kdutils.evaluation.fake_measures import fake_measures
 from kdutils.evaluation.text_metrics import rouge_l
+from kdutils.fake_texts import FAKES, fake_explanations, fake_texts, fooled_by, fooled_stages
+from kdutils.human_study.metric_validity import fooled_measures
+from kdutils.teacher.quality import text_table
 from tests.test_degenerate_ratings import run_notebook
 
 QUESTIONS = pd.DataFrame([{"id": f"q{i}", "question": f"What is number {i} called?", "choices": [f"one{i}", f"two{i}"],
@@ -126,3 +129,42 @@ def test_every_table_of_a_student_marks_the_measures_that_a_fake_reaches(tmp_pat
     assert sum("las *" in some for some in names) > 1 and sum("argues_for_other *" in some for some in names) > 1
     [beside] = [table for table in shown if "reached by" in table]
     assert all(beside["measure"].str.endswith(" *") == beside["reached by"].ne(""))
+
+
+def test_measures_of_a_teachers_texts_are_marked_where_a_fake_is_as_good_by_hand():
+    texts = pd.DataFrame({"id": QUESTIONS["id"], "stage": "rationale", "round": 0, "sample": 0,
+                          "answer": QUESTIONS["answer"], "text": list(RATIONALES.values()), "raw": "as written",
+                          "changes": [[]] * 12, "finish_reason": "stop", "prompt_tokens": None,
+                          "completion_tokens": None})
+    texts.loc[0, "text"] = "It is called two0, for sure."  # names another choice, and not the answer
+    fakes = fake_explanations(texts, QUESTIONS)
+    assert fakes["stage"].unique().tolist() == ["fake: empty", "fake: question", "fake: answer", "fake: other"]
+    table = text_table(pd.concat([texts, fakes]), QUESTIONS).set_index("stage")
+    named = table["answer named"]
+    assert named["rationale"] == 11 / 12 and named["fake: answer"] == 1 and named["fake: other"] == 0
+    found = fooled_stages(table.reset_index())
+    assert found["answer named"] == "'answer' has 1.000"
+    assert "'empty' has 0.000" in found["contradicted"], "a text that says nothing contradicts nothing"
+    assert not {"words", "texts", "a distractor named"} & set(found), "neither more nor less is better"
+    words = texts.assign(raw="[[0.5, 0.5]]")
+    assert fake_explanations(words, QUESTIONS).empty and fooled_stages(table[:1].reset_index()) == {}
+
+
+def test_measures_beside_peoples_ratings_are_marked_where_a_fake_is_as_good(tmp_path):
+    texts = pd.DataFrame({
+        "text": [f"t{i}" for i in range(24)], "question": [f"q{i % 12}" for i in range(24)], "dataset": "d",
+        "method": ["multitask"] * 12 + ["shuffled"] * 12, "student_seed": 0, "correct": True,
+        "choices": list(QUESTIONS["choices"]) * 2, "asked": list(QUESTIONS["question"]) * 2,
+        "answer": list(QUESTIONS["answer"]) * 2, "gold": list(QUESTIONS["answer"]) * 2,
+        "explanation": list(RATIONALES.values()) + ["Nothing to say."] * 12})
+    texts.to_parquet(tmp_path / "texts.parquet")
+    rated = pd.DataFrame({"text": texts["text"]})
+    teacher = pd.DataFrame({"id": QUESTIONS["id"], "stage": "rationale", "text": list(RATIONALES.values())})
+    found = fooled_measures(tmp_path / "texts.parquet", rated, teacher, left_out=["shuffled"])
+    assert found["names_answer"] == "'answer' has 1.000, 'teacher' has 1.000"
+    assert "rouge_l_teacher" not in found, "the student's texts are the teacher's; the control's would be beaten"
+    assert "rouge_l_teacher" in fooled_measures(tmp_path / "texts.parquet", rated, teacher)
+    worse = texts.assign(explanation=["Nothing to say."] * 24)
+    worse.to_parquet(tmp_path / "texts.parquet")
+    found = fooled_measures(tmp_path / "texts.parquet", rated, teacher, left_out=["shuffled"])
+    assert "'other' has" in found["rouge_l_teacher"]

@@ -15,9 +15,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "kdutils"
 GROUND = {  # every room may import these
     "errors": set(), "runs": {"errors"}, "packages": {"runs"}, "source_code": {"errors", "runs"},
-    "settings": {"errors", "runs"}}
+    "settings": {"errors", "runs"}, "fake_texts": set()}
 ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks stands in none of the lists
-    "stats": set(), "data": set(), "gguf": set(), "hub": {"gguf"},
+    "stats": set(), "gguf": set(), "hub": {"gguf"}, "data": {"hub"},
     "report": {"stats"},
     "teacher": {"data", "hub", "stats"}, "student": {"data", "hub"}, "evaluation": {"data", "hub", "stats"},
     "comparison": {"evaluation", "stats"}, "human_study": {"data", "evaluation", "stats"},

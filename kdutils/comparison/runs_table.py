@@ -114,7 +114,7 @@ def read_measures(folders: Iterable[str]) -> pd.DataFrame:
 
 
 def read_fakes(folders: Iterable[str]) -> pd.DataFrame:
-    """Return one row per run, fake and measure (evaluation.fake_texts): CELL, fake, measure, value."""
+    """Return one row per run, fake and measure (fake_texts): CELL, fake, measure, value."""
     rows = []
     for folder in map(project_path, folders):
         metrics = read_json(folder / "metrics.json")

@@ -12,8 +12,8 @@ import pandas as pd
 from kdutils.comparison.hypotheses import with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.evaluation.accuracy import correct_matrix, same_answers
-from kdutils.evaluation.fake_texts import FAKES, as_good, starred
 from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
+from kdutils.fake_texts import FAKE, FAKES, as_good, starred
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.stats.groups import iqr_outliers
 
@@ -161,7 +161,7 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     measures end with a star.
     """
     if fakes is not None and len(fakes):
-        rows = fakes.assign(method="fake: " + fakes["fake"], prompting="-", seed=0)
+        rows = fakes.assign(method=FAKE + fakes["fake"], prompting="-", seed=0)
         rows = rows.groupby([*CELL, "seed", "measure"], sort=False)["value"].mean().reset_index()
         measures = pd.concat([measures, rows], ignore_index=True)
     part = measures[measures["measure"].isin(names)]
@@ -174,7 +174,7 @@ def explanation_table(measures: pd.DataFrame, names: Sequence[str], fakes: pd.Da
     level = means["mean"].unstack("measure").get(names[0]) if len(names) else None
     order = part[CELL].drop_duplicates()
     if level is not None:
-        fake = order["method"].str.startswith("fake: ")
+        fake = order["method"].str.startswith(FAKE)
         order = order.assign(fake=fake, level=-level.reindex(pd.MultiIndex.from_frame(order)).to_numpy()).sort_values(
             ["fake", "level"], kind="stable")[CELL]
     return starred(order.merge(table, on=CELL), marked)

@@ -18,8 +18,8 @@ from kdutils.data.questions import LETTERS
 from kdutils.data.tables import read_table
 from kdutils.errors import StudyError, masked
 from kdutils.evaluation.accuracy import cell_accuracy
-from kdutils.evaluation.fake_texts import STAR, fooled_by
 from kdutils.evaluation.settings import TRUTH
+from kdutils.fake_texts import STAR, fooled_by
 from kdutils.hub import HUB_ID, exists, locate_model
 from kdutils.runs import PROJECT, project_path, read_csv, read_json
 from kdutils.stats.accuracy import bootstrap_mean

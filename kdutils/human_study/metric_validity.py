@@ -1,13 +1,16 @@
 """Which automatic metric agrees with people: measures of the rated texts, compared with their ratings."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kdutils.data.tables import CHOICE
 from kdutils.errors import StudyError
 from kdutils.evaluation.settings import OWN, PROXIES
 from kdutils.evaluation.text_metrics import explanation_scores
+from kdutils.fake_texts import fake_texts, fooled_by
 from kdutils.human_study.plan import study_texts
 from kdutils.stats.models import rank_correlation
 
@@ -34,19 +37,52 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
 
 def texts_measured(texts: pd.DataFrame, explanations: pd.DataFrame | None = None, encoder: str = "") -> pd.DataFrame:
     """Return a column per measure of `texts` (TEXT_COLUMNS), beside the column text; arguments as in text_measures."""
-    asked = texts.drop_duplicates("question")
-    questions = pd.DataFrame({"id": asked["question"], "question": asked["asked"],
-                              "choices": asked["choices"].map(list)})
-    written = pd.DataFrame({"id": texts["question"], "seed": 0, "answer": texts["gold"], "predicted": texts["answer"],
-                            "explanation": texts["explanation"]})
-    references = {}
-    if explanations is not None:
-        usable = explanations[explanations["text"].notna() & (explanations["stage"] != "counterfactual")]
-        references = usable.groupby("id")["text"].apply(lambda versions: [versions.iloc[-1]]).to_dict()
-    scores = explanation_scores(written, questions, {"teacher": references} if references else {}, encoder)
+    references = {} if explanations is None else {key: [text] for key, text in _rationales(explanations).items()}
+    scores = explanation_scores(_as_predictions(texts), _asked(texts), {"teacher": references} if references else {},
+                                encoder)
     likeness = [name for name in scores if name.endswith("_teacher")]
     scores.loc[(texts["method"] == "teacher").to_numpy(), likeness] = np.nan
     return scores.drop(columns=["id", "seed"]).assign(text=texts["text"].to_numpy())
+
+
+def fooled_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: pd.DataFrame | None = None,
+                    encoder: str = "", left_out: Collection[str] = ()) -> dict[str, str]:
+    """Return {measure: the fakes (fake_texts) that are at least as good as the rated texts of a method, in words}.
+
+    `left_out`: methods whose texts do not count (controls); those of the teacher do not either. Other arguments as in
+    text_measures.
+    """
+    if path is None:
+        return {}
+    texts = study_texts(path, ratings["text"])
+    texts = texts[texts["text"].isin(ratings["text"]) & ~texts["method"].isin({"teacher", *left_out})]
+    rationales = {} if explanations is None else _rationales(explanations)
+    found = {}
+    for _, own in texts.groupby("method", sort=False):
+        values = texts_measured(own, explanations, encoder).mean(numeric_only=True).to_dict()
+        for fake, written in fake_texts(_as_predictions(own), _asked(own), rationales).items():
+            changed = own.assign(explanation=written, method=own["method"] if fake != "teacher" else "teacher")
+            means = texts_measured(changed.dropna(subset="explanation"), explanations, encoder).mean(numeric_only=True)
+            for measure, reason in fooled_by(values, [{"fake": fake, "measure": name, "value": value}
+                                                      for name, value in means.items()]).items():
+                found.setdefault(measure, {}).setdefault(fake, reason)
+    return {measure: ", ".join(reasons.values()) for measure, reasons in found.items()}
+
+
+def _rationales(explanations):
+    """Return {question id: the teacher's last usable text}."""
+    usable = explanations[explanations["text"].notna() & ~explanations["stage"].isin(["counterfactual", CHOICE])]
+    return usable.groupby("id")["text"].last().to_dict()
+
+
+def _asked(texts):
+    asked = texts.drop_duplicates("question")
+    return pd.DataFrame({"id": asked["question"], "question": asked["asked"], "choices": asked["choices"].map(list)})
+
+
+def _as_predictions(texts):
+    return pd.DataFrame({"id": texts["question"], "seed": 0, "answer": texts["gold"], "predicted": texts["answer"],
+                         "explanation": texts["explanation"]}).reset_index(drop=True)
 
 
 def metric_validity(measured: pd.DataFrame, rating: str, seed: int = 0) -> pd.DataFrame:

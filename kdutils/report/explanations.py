@@ -1,7 +1,11 @@
 """What the explaining notebooks show of a teacher's texts."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pandas as pd
 
+from kdutils.fake_texts import STAR, starred
 from kdutils.report.figures import length_histogram, show
 from kdutils.report.tables import show_table
 
@@ -45,14 +49,24 @@ def show_cleaning(explanations: pd.DataFrame) -> None:
 
 
 def show_quality(raw: pd.DataFrame | list[dict], cleaned: pd.DataFrame | list[dict], key: str = "stage",
-                 texts: str = "texts") -> None:
-    """Show the raw_table and the text_table of teacher/quality.py, one measure per row, one column per `key`."""
+                 texts: str = "texts", fooled: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Show the raw_table and the text_table of teacher/quality.py, one measure per row, one column per `key`.
+
+    The names of measures in `fooled` (fake_texts.fooled_stages) get a star, and the reasons are printed.
+    """
     for table, name in ((raw, f"Raw {texts}"), (cleaned, f"Cleaned {texts}")):
         columns = pd.DataFrame(table).set_index(key).T
         rows = {measure: _as_counted(values) for measure, values in columns.iterrows()}
         columns = pd.DataFrame(rows.values(), index=pd.Index(rows, name="measure"), columns=columns.columns,
                                dtype=object)
-        show_table(columns.reset_index(), f"{name}, by stage")
+        show_table(starred(columns.reset_index(), fooled), f"{name}, by stage")
+    show_fooled(fooled)
+
+
+def show_fooled(fooled: Mapping[str, str]) -> None:
+    """Print why measures have a star: the fakes (kdutils.fake_texts) that are as good as a teacher's texts."""
+    for measure, reason in fooled.items():
+        print(f"{measure}{STAR}: no evidence of good texts, because a fake text is at least as good: {reason}.")
 
 
 def _as_counted(values):

@@ -16,6 +16,7 @@ from kdutils.data.questions import full_question
 from kdutils.data.tables import CHOICE
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.errors import StudyError
+from kdutils.fake_texts import FAKE, fake_explanations, fooled_stages
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import prompt_folder, prompts_named, template
 
@@ -28,18 +29,19 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
     """Return what an explaining notebook writes to metrics.json; `parameters` are those of the notebook.
 
     ``exactly_right`` is {stage: {split: share of texts that equal a true one word for word}}. It is empty for every
-    data set but the embedded world, where the true texts are known.
+    data set but the embedded world, where the true texts are known. ``fooled`` is fooled_stages of the text_table.
     """
     from kdutils.data.mini_world import exactly_right
 
-    dataset = parameters["dataset"]
+    dataset, quality = parameters["dataset"], text_table(explanations, questions, prompts_named(parameters))
+    fakes = text_table(fake_explanations(explanations, questions), questions)
     exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
              if dataset == "mini" and stage not in ("critique", CHOICE)}
     return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
             "raw": raw_table(explanations).to_dict("records"),
-            "quality": text_table(explanations, questions, prompts_named(parameters)).to_dict("records"),
+            "quality": quality.to_dict("records"), "fooled": fooled_stages(pd.concat([quality, fakes])),
             "exactly_right": exact}
 
 
@@ -131,7 +133,7 @@ def _truth(usable, asked, stage):
     Nothing is returned of texts in which nothing can be read as a statement, such as lists of words.
     """
     found = [truth_of(row.text, asked[row.id], row.answer) for row in usable.itertuples()] \
-        if stage in ("rationale", "revision") else []
+        if stage.startswith(("rationale", "revision", FAKE)) else []
     reasons = [one["true_reason"] for one in found if one]
     found = [one for one in found if one and one["states_facts"]]
     return {"wholly true": _mean(one["wholly_true"] for one in found),
@@ -221,6 +223,19 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     front = ["dataset", "teacher", "prompting", "stage"]
     whole = [pd.concat(tables, ignore_index=True) for tables in (raw, cleaned)]
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
+
+
+def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
+    """Return {dataset: {measure: the fakes that are at least as good, in words}} of several explaining runs.
+
+    Runs of notebook 05 (words, no texts) and of earlier versions mark nothing.
+    """
+    found = {}
+    for folder in folders:
+        metrics = read_json(project_path(folder) / "metrics.json")
+        of_data = found.setdefault(metrics["labels"]["dataset"], {})
+        of_data.update({**metrics.get("fooled", {}), **of_data})
+    return found
 
 
 def read_answer_shares(folders: Iterable[Path | str]) -> pd.DataFrame:

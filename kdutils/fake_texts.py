@@ -1,7 +1,7 @@
-"""Texts that are not the student's own reasons, measured in the same way as its explanations.
+"""Texts that are nobody's own reasons, measured in the same way as explanations of students and teachers.
 
-A fake student gives the same answers as the real one. A measure by which a fake is as good as real students does not
-show that their explanations are good. The fakes:
+A fake student gives the same answers as the real one. A measure by which a fake is as good as real students, or as a
+teacher, does not show that their explanations are good. The fakes:
 
 - ``empty``: nothing; ``question``: the question;
 - ``answer``: "The answer is X because it is the best answer.", with the student's answer;
@@ -16,15 +16,13 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from kdutils.evaluation.attribution_overlap import MEASURES as OVERLAPS
-from kdutils.evaluation.attribution_overlap import attribution_overlap
-from kdutils.evaluation.simulatability import Simulator, measure_simulatability
-from kdutils.evaluation.text_metrics import explanation_scores, summarise_scores
-
 FAKES = ("empty", "question", "answer", "other", "teacher")
 HIGHER_IS_BETTER = (r"(bleu|rouge_l|bertscore)_(teacher|human)|names_(answer|gold)|las.*|qbe|wholly_true|true_.*"
-                    r"|(support|entailed)_human|overlap(_gain.*)?")
-LOWER_IS_BETTER = r"denies_answer|argues_for_other|contradicted_human|repetition"
+                    r"|(support|entailed)_human|overlap(_gain.*)?"
+                    r"|answer (named|named in first line|followed)|wholly true|true (statements|reason)")
+LOWER_IS_BETTER = r"denies_answer|argues_for_other|contradicted_human|repetition|contradicted"
+STAGES = ("rationale", "revision", "counterfactual")  # of a teacher's texts: those that argue for an answer
+FAKE = "fake: "  # before the name of a fake, in the place of a method or of a stage
 STAR = " *"  # behind the name of a measure that a fake reaches
 
 
@@ -76,23 +74,31 @@ def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: d
     return texts
 
 
-def fake_measures(predictions: pd.DataFrame, questions: pd.DataFrame, references: dict[str, dict[str, list[str]]],
-                  encoder: str = "", simulator: Simulator | None = None, nli: str = "",
-                  ranked: dict[int, dict[str, list[str]]] | None = None, k: int = 5) -> list[dict]:
-    """Return [{fake, measure, value}] of every fake and every measure of a text that it has.
+def fake_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return a teacher's first usable text of each question (a frame of tables.EXPLANATIONS) with a fake in its place.
 
-    `predictions`: those of one seed. `references`, `encoder`, `nli`: see text_metrics.explanation_scores. `simulator`:
-    see simulatability.measure_simulatability. `ranked`, `k`: see attribution_overlap.attribution_overlap.
+    There are as many rows for each fake but ``teacher``; their stage is ``fake: <name>``. Critiques, soft labels and
+    lists of words (prompting tokens) are no texts for an answer: there are no fakes of them.
     """
-    rationales, rows = {key: known[0] for key, known in references.get("teacher", {}).items()}, []
-    for fake, texts in fake_texts(predictions, questions, rationales).items():
-        changed = predictions.assign(explanation=texts).dropna(subset="explanation")
-        values = summarise_scores(explanation_scores(changed, questions, references, encoder, nli), changed)
-        values = values.drop(columns="seed").iloc[0].to_dict()
-        values |= attribution_overlap(changed, ranked or {}, k)[list(OVERLAPS)].astype(float).mean().to_dict()
-        if fake != "empty":
-            las, _ = measure_simulatability(changed, questions, encoder, simulator=simulator)
-            values |= las.drop(columns=["seed", "simulated", "left out"]).iloc[0].to_dict()
-        rows += [{"fake": fake, "measure": name, "value": float(value)} for name, value in values.items()
-                 if value is not None and value == value and not (fake == "teacher" and name.endswith("_teacher"))]
-    return rows
+    own = explanations[explanations["text"].notna() & explanations["stage"].isin(STAGES)
+                       & ~explanations["raw"].str.startswith("[[", na=False)].drop_duplicates("id")
+    rationales = dict(zip(own["id"], own["text"], strict=True))
+    fakes = fake_texts(own.rename(columns={"answer": "predicted"}), questions, rationales, seed)
+    return pd.concat([own[:0], *(own.assign(stage=FAKE + name, text=texts, round=1, changes=[[] for _ in texts])
+                                 for name, texts in fakes.items() if name != "teacher")], ignore_index=True)
+
+
+def fooled_stages(table: pd.DataFrame) -> dict[str, str]:
+    """Return {measure: the fakes that are at least as good as a stage of the teacher, in words}.
+
+    `table`: one row per stage, those of fake_explanations included, and one column per measure.
+    """
+    is_fake = table["stage"].str.startswith(FAKE)
+    fakes = [{"fake": row["stage"].removeprefix(FAKE), "measure": name, "value": row[name]}
+             for row in table[is_fake].to_dict("records") for name in row
+             if name != "stage" and isinstance(row[name], (int, float))]
+    found = {}
+    for stage in table[~is_fake].to_dict("records"):
+        known = {name: value for name, value in stage.items() if isinstance(value, (int, float))}
+        found = {**fooled_by(known, fakes), **found}
+    return found
