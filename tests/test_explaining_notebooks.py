@@ -67,7 +67,7 @@ def test_the_explanations_of_the_example_have_the_metrics_that_were_written(tmp_
     explanations = read_table(texts / "explanations.parquet", "explanations").astype({"round": "int64"})
     found = explanation_metrics(explanations, questions, given)
     written = read_json(texts / "metrics.json")
-    assert set(written) == {*found, "files", "agrees_with_gold"}
+    assert set(written) == {*found, "files", "agrees_with_gold", "without_rationale"}
     for key in ("labels", "dataset", "backend", "texts", "unusable", "exactly_right"):
         assert found[key] == written[key], key
     stored = write_explanations(explanations, questions, tmp_path / "explanations.parquet")
