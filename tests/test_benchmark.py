@@ -161,3 +161,23 @@ def test_what_the_others_try_out_first_is_printed_and_the_fastest_is_taken(monke
     settings = {"tried": {"trl_length": (256, 512, 1024), "plain_rows": (8,)}}
     assert causal.fastest(Bench(threads=1), None, None, settings) == {"trl_length": 512, "plain_rows": 8}
     assert capsys.readouterr().out == "trl_length 256: 3.00 s\ntrl_length 512: 2.00 s\n"
+
+
+def test_a_profile_of_a_step_counts_all_its_operations_once(capsys):
+    rows = causal.profile_steps(smoke=True, threads=1)
+    assert [row["precision"] for row in rows] == ["float32", "bf16"]
+    for row in rows:
+        assert list(row["shares"]) == [*causal.OPERATIONS, "the rest"]
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        assert row["shares"]["products of linear layers"] > 0 < row["shares"]["attention"]
+    assert capsys.readouterr().out.count("%") == 10
+
+
+def test_a_compiled_step_is_that_of_our_trainer(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("kdutils.student.fast_layers.compile_stacks", compiled.append)
+    table, explained = causal.read_data(True, 2)
+    settings = {**causal.SETTINGS["smoke"], "steps": 1}
+    cell = causal.Cell("multitask", "all", "float32")
+    one, other = (causal.time_steps(way, cell, table, explained, settings) for way in causal.COMPILED)
+    assert one["loss"] == pytest.approx(other["loss"]) and len(compiled) == 1

@@ -11,7 +11,8 @@ number of questions per optimiser step.
 - plain: the library's Trainer, rows padded to the longest of their batch, sources and padding with the label -100.
 - ours: StudyTrainer as train_student runs it. The rows of a question share its tokens (rows.SharedRows).
 
-``--compile`` measures the library's Trainer with and without torch.compile in place of all this.
+In place of all this, ``--compile`` measures ours with and without torch.compile (the parameter ``compile`` of the
+training notebooks), and ``--profile`` says on what a step of ours spends its time.
 
 The length of packed sequences and the number of rows of a batch are tried out first. The fastest ones are taken. Each
 measurement has its own process, in alternating order. A round trains on its own questions: one step that is not timed,
@@ -29,6 +30,7 @@ Writes results.json to the output folder and prints the table. On a GPU: larger 
 
 import importlib.util
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WAYS = ("trl", "plain", "ours")
-COMPILED = ("plain", "compiled")  # what --compile compares
+COMPILED = ("ours", "compiled")  # what --compile compares
 METHODS = ("label_only", "multitask", "combined")
 RANK = 8  # of LoRA
 TOKENS = 512  # limit of sources and of targets; no text reaches it
@@ -170,8 +172,7 @@ def plain_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     pairs = [labelled(row) for group in rows for row in group]
     batch = settings["plain_rows"]
     config = TrainingArguments(**like_ours(arguments), output_dir=arguments.output_dir,
-                               per_device_train_batch_size=batch, gradient_accumulation_steps=-(-len(pairs) // batch),
-                               torch_compile=settings["compile"])
+                               per_device_train_batch_size=batch, gradient_accumulation_steps=-(-len(pairs) // batch))
     return Trainer(model=model, args=config, data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
                    train_dataset=[{"input_ids": ids, "labels": labels} for ids, labels in pairs],
                    callbacks=list(callbacks))
@@ -180,14 +181,18 @@ def plain_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 def study_trainer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: "list[list[TokenRow]]",
                   arguments: "TrainingArguments", settings: dict, *callbacks: "TrainerCallback") -> "Trainer":
     """Return our trainer, set up as train_student does."""
+    from kdutils.student.fast_layers import compile_stacks
     from kdutils.student.methods import task_weights
     from kdutils.student.trainer import StudyTrainer
 
     weights = task_weights(settings["method"], {})
-    return StudyTrainer(
+    trainer = StudyTrainer(
         model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
         token_budget=settings["budget"], dev_rows=rows[:1], dev_accuracy=None, start=None,
         pad=model.config.pad_token_id, callbacks=list(callbacks))
+    if settings["compile"]:
+        compile_stacks(model)
+    return trainer
 
 
 def arguments_of(folder: Path | str, questions: int, steps: int, precision: str) -> "TrainingArguments":
@@ -206,15 +211,16 @@ def like_ours(arguments: "TrainingArguments") -> dict:
     return {name: getattr(arguments, name) for name in LIKE_OURS}
 
 
-TRAINERS = {"trl": trl_trainer, "plain": plain_trainer, "compiled": plain_trainer, "ours": study_trainer}
+TRAINERS = {"trl": trl_trainer, "plain": plain_trainer, "compiled": study_trainer, "ours": study_trainer}
 
 
 def time_steps(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str, Explained]",
-               settings: dict) -> dict:
+               settings: dict, *watching: "TrainerCallback") -> dict:
     """Return {"first": seconds of the step before, "seconds" of each timed step, "loss", "target_tokens", "peak_mib"}.
 
     `way`: one of WAYS or COMPILED; for "products" see time_products. All steps train on the questions of `table`.
     "loss": the mean −log p of the target tokens before the first update; "target_tokens": how many a question has.
+    `watching`: callbacks of the trainer.
     """
     from kdutils.student.models import load_student
 
@@ -224,8 +230,8 @@ def time_steps(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str
         return time_products(model, rows, settings["budget"], cell.precision)
     watch = StepTimes()
     arguments = arguments_of(tempfile.mkdtemp(), len(rows), settings["steps"] + 1, cell.precision)
-    trainer = TRAINERS[way](model, tokenizer, rows, arguments,
-                            {**settings, "method": cell.method, "compile": way == "compiled"}, watch.callback)
+    settings = {**settings, "method": cell.method, "compile": way == "compiled"}
+    trainer = TRAINERS[way](model, tokenizer, rows, arguments, settings, watch.callback, *watching)
     trainer.train()
     counted = [row.counted for group in rows for row in group]
     first, *seconds = watch.steps()
@@ -341,24 +347,77 @@ SETTINGS = {  # of a machine without a GPU, with one, and of --smoke; "tried": w
 
 
 def measure_compile(smoke: bool = False, threads: int = 0) -> list[dict]:
-    """Print and return the speed of the library's Trainer on multitask, as it is and with torch.compile."""
+    """Print and return the speed of our trainer on multitask, as it is and with torch.compile."""
     import torch
 
     settings = SETTINGS["smoke" if smoke else "gpu" if torch.cuda.is_available() else "cpu"]
     threads, at_once = threads or os.cpu_count(), settings["questions_per_step"]
     table, explained = read_data(smoke, at_once)
     show_machine({**machine(), "threads": threads})
-    print(f"\nmultitask, a step of {at_once} questions, all weights\n| precision | plain, questions/s | compiled, "
-          "questions/s | compiled / plain | first step plain, s | first step compiled, s |\n|---|" + 5 * "--:|")
+    print(f"\nmultitask, a step of {at_once} questions, all weights\n| precision | ours, questions/s | compiled, "
+          "questions/s | compiled / ours | first step ours, s | first step compiled, s |\n|---|" + 5 * "--:|")
     bench, rows = Bench(threads, PRELOADED), []
     for precision in ("float32", "bf16"):
-        found = bench.alternate(time_steps, COMPILED, Cell("multitask", "all", precision), table, explained,
-                                {**settings, "plain_rows": settings["tried"]["plain_rows"][0]}, rounds=2)
+        found = bench.alternate(time_steps, COMPILED, Cell("multitask", "all", precision), table, explained, settings,
+                                rounds=2)
         speed = [at_once / statistics.median(found[way]["seconds"]) for way in COMPILED]
-        rows.append({"precision": precision, "plain": speed[0], "compiled": speed[1], "ratio": speed[1] / speed[0],
+        rows.append({"precision": precision, "ours": speed[0], "compiled": speed[1], "ratio": speed[1] / speed[0],
                      **{f"first_{way}": found[way]["first"] for way in COMPILED}})
         print(f"| {precision} | {' | '.join(_number(value) for value in list(rows[-1].values())[1:])} |", flush=True)
     return rows
+
+
+OPERATIONS = {  # of PyTorch, by what they do in a step; the rest is arithmetic on single numbers
+    "products of linear layers": r"aten::(mm|addmm)|mkldnn::.*linear.*|.*mkldnn_linear.*",
+    "attention": r"aten::(bmm|baddbmm|_softmax|_softmax_backward_data|masked_fill_?)|KeptWeights.*|.*scaled_dot.*",
+    "changes of precision, copies": r"aten::(copy_|_to_copy|fill_|empty.*|zero_|cat)",
+    "optimiser, clipping": r"aten::(_fused_adamw_|linalg_vector_norm|_foreach.*)",
+}
+
+
+def profile_steps(smoke: bool = False, threads: int = 0) -> list[dict]:
+    """Print and return the share of each kind of operation in a step of ours: multitask, all weights, per precision."""
+    import torch
+
+    settings = SETTINGS["smoke" if smoke else "gpu" if torch.cuda.is_available() else "cpu"]
+    threads, rows = threads or os.cpu_count(), []
+    table, explained = read_data(smoke, settings["questions_per_step"])
+    show_machine({**machine(), "threads": threads})
+    print(f"\nmultitask, a step of {settings['questions_per_step']} questions, all weights\n| precision | step, s | "
+          f"{' | '.join(OPERATIONS)} | the rest |\n|---|--:|" + (len(OPERATIONS) + 1) * "--:|")
+    bench = Bench(threads, PRELOADED)
+    for precision in ("float32", "bf16"):
+        found = bench.alternate(time_operations, ["ours"], Cell("multitask", "all", precision), table, explained,
+                                settings, rounds=1)["ours"]
+        rows.append({"precision": precision, "seconds": found["seconds"][0], "shares": found["shares"]})
+        print(f"| {precision} | {found['seconds'][0]:.2f} | "
+              f"{' | '.join(f'{share:.0%}' for share in found['shares'].values())} |", flush=True)
+    return rows
+
+
+def time_operations(way: str, cell: Cell, table: "pd.DataFrame", explained: "dict[str, Explained]",
+                    settings: dict) -> dict:
+    """Return {"seconds": [of a profiled step], "shares": {kind of operation: its share of the time}, "peak_mib"}."""
+    from torch.profiler import profile
+    from transformers import TrainerCallback
+
+    class Profiled(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:  # after the step that is not timed
+                self.profile = profile()
+                self.profile.__enter__()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                self.profile.__exit__(None, None, None)
+
+    watch, spent = Profiled(), Counter()
+    found = time_steps(way, cell, table, explained, {**settings, "steps": 1}, watch)
+    for event in watch.profile.key_averages():
+        kind = next((kind for kind, names in OPERATIONS.items() if re.fullmatch(names, event.key)), "the rest")
+        spent[kind] += event.self_device_time_total or event.self_cpu_time_total
+    return {"seconds": found["seconds"], "peak_mib": found["peak_mib"],
+            "shares": {kind: spent[kind] / sum(spent.values()) for kind in (*OPERATIONS, "the rest")}}
 
 
 def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[str] = METHODS) -> dict:
@@ -479,9 +538,11 @@ def main(words: list[str] | None = None) -> int:
     parser = command_line("causal", __doc__)
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, with commas (default: all three)")
     parser.add_argument("--compile", action="store_true", help="what torch.compile gives; nothing is written")
+    parser.add_argument("--profile", action="store_true", help="on what a step spends its time; nothing is written")
     options = parser.parse_args(words)
-    if options.compile:
-        return exit_code(lambda: measure_compile(options.smoke, options.threads))
+    if options.compile or options.profile:
+        instead = measure_compile if options.compile else profile_steps
+        return exit_code(lambda: instead(options.smoke, options.threads))
     return exit_code(lambda: run(project_path(options.output), options.smoke, options.threads,
                                  options.methods.split(",")))
 

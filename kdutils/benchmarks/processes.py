@@ -114,9 +114,11 @@ def _child(pipe, threads, function, arguments):
     import torch
     from transformers.utils import logging
 
+    from kdutils.hub import hide_progress
+
     torch.set_num_threads(threads)
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hide_progress()
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - hides the lines of the trainers
     try:
