@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from kdutils.__main__ import main
+from kdutils.__main__ import main, say_costs
 from kdutils.data.own_tables import find_columns, understand
 from kdutils.data.readers import read_questions
 from kdutils.data.table_check import check_table
 from kdutils.errors import StudyError
+from kdutils.experiments import duration
 from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.new_experiment import new_experiment
 from kdutils.student.methods import format_source
@@ -372,11 +373,18 @@ def test_an_experiment_learns_from_the_labels(tmp_path, own_outputs):
     lines = new_experiment("labelled", half_labelled(tmp_path), model="kdutils/mini/teacher", unlabelled=True)
     prompt = tmp_path / "labelled-prompts" / "few_shot.txt"
     prompt.write_text(re.sub("<write here.*>", "It is the next number.", prompt.read_text()))
-    jobs = {job.kind: job for job in load_experiment(tmp_path / "labelled.yaml").jobs}
+    experiment = load_experiment(tmp_path / "labelled.yaml")
+    jobs = {job.kind: job for job in experiment.jobs}
     assert lines and jobs["data"].parameters["unlabelled"] and jobs["labels"].needs == ("data/labelled",)
     assert jobs["students"].parameters["questions"] == "outputs/labelled/labels/labelled/questions.parquet"
     assert jobs["explanations"].parameters["given_answer"] is False
     assert "labels/labelled" in jobs["students"].needs
+    plans, _ = say_costs(experiment, [jobs["labels"], jobs["explanations"]])
+    parts = duration.job_parts(experiment, [jobs["labels"], jobs["explanations"]], plans, 1)
+    first, second = (plans[jobs[kind].folder].new_tokens for kind in ("labels", "explanations"))
+    answers, texts = (parts[jobs[kind].folder] for kind in ("labels", "explanations"))
+    assert answers.what == "answers of teacher" and answers.seconds > 0
+    assert texts.seconds == pytest.approx(answers.seconds * (second - first) / first), "the rest is written by then"
 
 
 def test_labels_need_one_teacher_who_can_answer(tmp_path, own_outputs):

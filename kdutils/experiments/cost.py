@@ -19,16 +19,12 @@ UNANSWERED = "unknown"  # in the place of an answer that a teacher will give
 
 def planned_cost(experiment: Experiment, job: Job) -> Plan | None:
     """Return what the explaining `job` would cost now, or None where no teacher is asked."""
-    parameters = {**SETTINGS[job.notebook].defaults(), **job.parameters}
-    if job.notebook == LABELS:
-        return plan(to_answer(planned_questions(experiment, job), parameters["splits"]), "few_shot",
-                    {**parameters, "given_answer": False})
-    prompting = prompting_of_job(job)
+    parameters, prompting = asking_parameters(job), prompting_of_job(job)
     if not PROMPTINGS[prompting].function or parameters["backend"] == "published":
         return None
-    questions = planned_questions(experiment, job)
-    questions = questions[questions["split"].isin(parameters["splits"])].reset_index(drop=True)
-    return plan(questions, prompting, parameters)
+    questions, splits = planned_questions(experiment, job), parameters["splits"]
+    asked = to_answer(questions, splits) if job.notebook == LABELS else questions[questions["split"].isin(splits)]
+    return plan(asked.reset_index(drop=True), prompting, parameters)
 
 
 class _Silent:
@@ -45,22 +41,27 @@ class _Silent:
 
 def cannot_ask(experiment: Experiment, job: Job) -> bool:
     """Return whether the explaining `job` would stop at its questions or prompts, whatever its teacher writes."""
-    parameters = {**SETTINGS[job.notebook].defaults(), **job.parameters, "given_answer": job.notebook != LABELS}
+    parameters = {**asking_parameters(job), "given_answer": job.notebook != LABELS}
     try:
         questions = planned_questions(experiment, job, download=False)
     except StudyError:  # not here yet: check_data has looked at those that are
         return False
     try:
-        prompting = "few_shot" if job.notebook == LABELS else prompting_of_job(job)
-        PROMPTED[prompting](_Silent(), questions, parameters, None)
+        PROMPTED[prompting_of_job(job)](_Silent(), questions, parameters, None)
     except StudyError:
         return True
     return False
 
 
 def prompting_of_job(job: Job) -> str:
-    """Return the prompting (a key of PROMPTINGS) of an explaining job."""
-    return next(name for name, entry in PROMPTINGS.items() if entry.notebook == job.notebook)
+    """Return the prompting (a key of PROMPTINGS) of an explaining or answering job."""
+    return next((name for name, entry in PROMPTINGS.items() if entry.notebook == job.notebook), "few_shot")
+
+
+def asking_parameters(job: Job) -> dict:
+    """Return all parameters with which an explaining or answering job asks its teacher."""
+    given = {**SETTINGS[job.notebook].defaults(), **job.parameters}
+    return {**given, "given_answer": False} if job.notebook == LABELS else given
 
 
 def planned_questions(experiment: Experiment, job: Job, download: bool = True) -> pd.DataFrame:

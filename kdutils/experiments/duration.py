@@ -32,7 +32,9 @@ from kdutils.teacher.stored import Plan
 START = 10.0  # seconds that a job takes besides: its kernel starts, libraries are imported, figures are drawn
 BUSY = 25  # per cent of the processors: if other programs use more, this machine is not free
 LABELS = ("method", "prompting", "dataset", "teacher", "tested_on", "protocol", "seeds")  # what tells jobs apart
-NAMES = {"students": "training", "teachers": "training", "evaluations": "evaluation", "explanations": "explanations"}
+NAMES = {"students": "training", "teachers": "training", "evaluations": "evaluation",
+         "explanations": "explanations", "labels": "answers"}
+ASKING = ("explanations", "labels")  # kinds of jobs that ask a teacher
 
 
 class Part(NamedTuple):
@@ -166,6 +168,7 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
     """
     trainings = {job.parameters["output"]: job for job in experiment.jobs if job.kind in ("teachers", "students")}
     known, tables, alike = finished_rates(threads), {}, {}
+    kinds = {job.folder: job.kind for job in experiment.jobs}
     for training in trainings.values():
         alike.setdefault(student_key(training), []).append(training)
 
@@ -185,7 +188,7 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
 
     @cache
     def teacher_rate(teacher, writes):
-        first = next(job for job in jobs if job.kind == "explanations" and job.labels.get("teacher") == teacher
+        first = next(job for job in jobs if job.kind in ASKING and job.labels.get("teacher") == teacher
                      and job.folder in plans and plans[job.folder].to_ask and _writes(job) == writes)
         return _or_error(try_teacher, experiment, first, plans[first.folder], clock)
 
@@ -202,11 +205,13 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         if key in known and job.folder not in plans:  # what a teacher took depends on what was in the store
             rate, source = known[key]
             return rate * work, "from ", work * epochs, source
-        if job.kind == "explanations":
+        if job.kind in ASKING:
             if job.folder not in plans:
                 raise StudyError("nothing like it has finished on this machine, and it is not tried")
-            # What a revision starts from is in the store after few_shot.
-            asked = plans[job.folder].new_tokens - sum(plans[need].new_tokens for need in job.needs if need in plans)
+            # What a revision starts from is in the store after few_shot; so are the answers that a teacher explains.
+            before = [need for need in job.needs if need in plans
+                      and (kinds[need] != "labels" or not given.get("given_answer", True))]
+            asked = plans[job.folder].new_tokens - sum(plans[need].new_tokens for need in before)
             return asked and asked * _checked(teacher_rate(job.labels["teacher"], _writes(job))), \
                 "timed on a few completions"
         training = trainings[given.get("students", given["output"])]

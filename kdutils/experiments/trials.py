@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.tables import read_explanations
 from kdutils.errors import StudyError
-from kdutils.experiments.cost import planned_questions, prompting_of_job
+from kdutils.experiments.cost import asking_parameters, planned_questions, prompting_of_job
 from kdutils.experiments.grid import BESIDE
 from kdutils.experiments.steps import EVALUATION, SETTINGS
 from kdutils.hub import locate_model
@@ -155,7 +155,7 @@ def try_teacher(experiment: Experiment, job: Job, cost: Plan, clock: Callable[[]
     from kdutils.teacher.store import Store
     from kdutils.teacher.stored import StoredTeacher
 
-    given = {**SETTINGS[job.notebook].defaults(), **job.parameters}
+    given = asking_parameters(job)
     if given["backend"] != "hf":
         raise StudyError("a server writes them")
     _check_model(given["model"], revision=given["revision"])
