@@ -33,24 +33,26 @@ def sentences(tests: pd.DataFrame) -> list[str]:
     return [_say("comparison", row=row) for row in describe(tests)]
 
 
-def tables_of_tests(tests: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def tables_of_tests(tests: pd.DataFrame, margin: float = 0.02) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield (caption, table) per data set, student and comparison; differences of accuracy are in percentage points.
 
-    A column with one value in all rows is in the caption or left out.
+    `margin`: the smallest difference of interest with which `tests` were made (hypotheses.run_tests). A column with
+    one value in all rows is in the caption or left out.
     """
+    smaller = f"smaller than {100 * margin:g} points, p"
     for (dataset, student, comparison), rows in tests.groupby(["dataset", "student", "comparison"], sort=False):
         table = pd.DataFrame([{
             "measure": row["measure"], "first": row["first"], "second": row["second"],
             "difference": _cell(row["value"]), "95 % interval": _cell(row["interval"]), "p": _cell(p_text(row["p"])),
             P_NAMES[row["family"]]: _cell(row["p_corrected_text"]),
-            "smaller than the margin, p": _cell(p_text(row["p_equivalent"])) if row["family"] == "primary" else "",
+            smaller: _cell(p_text(row["p_equivalent"])) if row["family"] == "primary" else "",
             "detectable": signed(100 * row["detectable"], 1) if row["detectable"] == row["detectable"] else "",
             "seeds": row["n_seeds"],
             "McNemar, p per seed": "; ".join(_cell(p_text(p)) for p in row["mcnemar"])
             if isinstance(row["mcnemar"], list) else ""} for row in describe(rows)])
         hidden = [name for name in ("seeds", "measure") if table[name].nunique() == 1]
         hidden += ["second"] if comparison in ONE_SECOND else []
-        hidden += [name for name in ("McNemar, p per seed", "smaller than the margin, p", "detectable")
+        hidden += [name for name in ("McNemar, p per seed", smaller, "detectable")
                    if not table[name].any()]
         yield (f"{wording('summary').heads[comparison]}: {student_label(dataset, student)} ({_size(rows)})",
                table.drop(columns=hidden))
