@@ -36,6 +36,9 @@ student = {"model": "kdutils/mini/student", "random_weights": True, "config": {"
 llama = {**student, "model": "", "tokenizer": "kdutils/mini/student", "config": {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "tie_word_embeddings": True}}
+distilled = {"model": "kdutils/mini/teacher", "random_weights": True, "config": {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8}}
+kl = {"distilled_from": "kdutils/mini/teacher", "temperature": 2.0}
 folder, seen = sys.argv[1], set()
 
 step = trainer.StudyTrainer.training_step
@@ -50,13 +53,15 @@ def watched(self, model, inputs, *more):
     return loss
 trainer.StudyTrainer.training_step = watched
 
-for name, method, questions_per_step, student in (("even", "combined", 8, student), ("odd", "combined", 12, student),
-                                                  ("causal", "combined", 12, llama), ("soft", "soft_label", 12, llama)):
+for name, method, questions_per_step, student, more in (
+        ("even", "combined", 8, student, {}), ("odd", "combined", 12, student, {}),
+        ("causal", "combined", 12, llama, {}), ("soft", "soft_label", 12, llama, {}),
+        ("kl", "token_kl", 12, distilled, kl), ("own", "token_kl", 12, distilled, {**kl, "on_policy": 0.5})):
     record = training.train_student(
         f"{folder}/{name}", table[table["split"] != "test"], texts, training.Recipe(method, student, {
             "epochs": 2, "questions_per_step": questions_per_step, "learning_rate": 1e-3, "warmup_steps": 1,
             "dev_evaluations": 2, "max_source_tokens": 128, "max_target_tokens": 128, "token_budget": 900},
-            {"alpha": 0.3}), f"{folder}/progress.txt")
+            {"alpha": 0.3, **more}), f"{folder}/progress.txt")
     assert record["cost"]["processes"] == int(os.environ.get("WORLD_SIZE", 1))
 '''
 
@@ -88,7 +93,7 @@ def test_a_step_shared_by_two_processes_has_the_same_loss_and_gradients(runs, ki
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["even", "odd", "causal", "soft"])
+@pytest.mark.parametrize("name", ["even", "odd", "causal", "soft", "kl"])
 def test_two_processes_train_the_same_student(runs, name):
     """Steps that do not come out even included: no question is taken twice, and one process may be left with none."""
     one, two = runs / "one" / name, runs / "two" / name
@@ -100,6 +105,14 @@ def test_two_processes_train_the_same_student(runs, name):
     for first, second in zip(*(record["curve"] for record in records), strict=True):
         assert first == pytest.approx(second, rel=1e-7)
     assert records[0]["effective_batch"] == records[1]["effective_batch"]
+
+
+def test_texts_that_the_student_writes_itself_differ_between_processes_and_the_training_ends(runs):
+    """Each process draws with random numbers of its own, so two of them do not train the student of one."""
+    folders = [runs / name / "own" for name in ("one", "two")]
+    assert all(map(is_complete, folders))
+    records = [read_json(folder / "record.json") for folder in folders]
+    assert len(records[0]["curve"]) == len(records[1]["curve"]) and records[0]["curve"] != records[1]["curve"]
 
 
 def test_a_rank_that_was_left_in_the_environment_is_no_second_process(runs):
