@@ -43,7 +43,7 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
     assert said[HELP]["sure"] == [
         f"Quite sure: multitask (few_shot) minus label_only +42.5 points (95 % interval +{100 * row['low']:.1f} to "
         f"+{100 * row['high']:.1f}, p < 0.001)."]
-    assert "gave fewer right answers than those that learned from the real ones" in said[CONTENT]["text"]
+    assert "gave fewer right answers than students that learned from the right explanations" in said[CONTENT]["text"]
     harm, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
         "multitask", right=spread(18, 20, 19, rng=rng)))
     assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
