@@ -67,6 +67,19 @@ def test_no_difference_shown_says_what_would_have_been_found(tmp_path):
     assert said[HELP]["sure"][0].endswith(f"less than about {points:.0f} points would mostly be missed.")
 
 
+def test_a_difference_that_was_not_planned_is_a_hint(tmp_path):
+    rng = np.random.default_rng(9)
+    world = World(tmp_path).add("label_only", right=spread(34, 33, 35, rng=rng), explains=False)
+    world.add("multitask", right=spread(34, 34, 33, rng=rng)).add("standard", right=spread(9, 11, 10, rng=rng))
+    said, tests = said_of(world)
+    row = tests[(tests["first"] == "standard (few_shot)") & (tests["second"] == "label_only")].iloc[0]
+    assert row["family"] == "exploratory" and row["p_corrected"] < 0.05
+    assert said[HELP]["verdict"] == "No benefit shown." and "standard" not in said[HELP]["text"]
+    less = -100 * row["difference"]
+    hint = f"Not planned, so only a hint: standard (few_shot) minus label_only −{less:.1f} points (q "
+    assert hint in said[HELP]["sure"][0] and "hint" not in said[CONTENT]["sure"]
+
+
 def test_a_small_difference_is_a_finding(tmp_path):
     _, tests = said_of(world := World(tmp_path).add("label_only", right=(30, 31, 29), explains=False).add(
         "multitask", right=(30, 29, 31)))

@@ -765,6 +765,19 @@ def test_costs_count_students_that_were_trained_to_the_end(study):
     assert tables.unequal_training(changed) == "effective_batch of small, tiny"
 
 
+@pytest.mark.parametrize("label", ["a", "multitask (critique_revision)"])
+def test_the_title_of_a_narrow_figure_is_inside_it(label):
+    import matplotlib.pyplot as plt
+
+    rows = pd.DataFrame({"group": "mini-t5 on mini (label_only: 87.2 % right)", "label": [label], "difference": [2.0],
+                         "low": [1.0], "high": [3.0], "significant": [True]})
+    figure = difference_intervals(rows, "points", width=5.4)
+    figure.draw_without_rendering()
+    title = figure.axes[0]._left_title.get_window_extent()
+    assert title.x0 >= 0 and title.x1 <= figure.bbox.x1
+    plt.close("all")
+
+
 def test_names_leave_out_what_is_the_same_everywhere(study):
     _, _, accuracies = study.read()
     assert runs_table.shorten(accuracies).columns[:3].tolist() == ["tested_on", "cell", "mean"]

@@ -87,8 +87,7 @@ def _explaining(place, margin, shares, fakes):
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
     others = _controls(place) | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
     rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
-    planned = rows[rows["family"] == "primary"]
-    return _judged(place, planned if len(planned) else rows, margin)
+    return _judged(place, rows, margin)
 
 
 def _content(place, margin, shares, fakes):
@@ -97,12 +96,17 @@ def _content(place, margin, shares, fakes):
     kinds = {name: row["kind"] for name, row in place["cells"].items()}
     rows = rows[(rows["comparison"].eq("control") | rows["question"].eq("content"))
                 & ~rows["second"].map(kinds).isin(SAME_TEXTS)]
-    planned = rows[rows["family"] == "primary"]
-    return _judged(place, planned if len(planned) else rows, margin)
+    return _judged(place, rows, margin)
 
 
 def _judged(place, rows, margin):
-    """Return the verdict on some contrasts of accuracy, with what its sentences need."""
+    """Return the verdict on some contrasts of accuracy, with what its sentences need.
+
+    Where some are planned, the verdict is on these alone; exploratory ones that differ are `hints`.
+    """
+    planned = rows["family"] == "primary"
+    hints = [row for row in describe(rows[~planned]) if row["significant"]] if planned.any() else []
+    rows = rows[planned] if planned.any() else rows
     described = [row | {"one": place["cells"][row["first"]], "other": place["cells"][row["second"]],
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}
                  for row in describe(rows)]
@@ -119,7 +123,7 @@ def _judged(place, rows, margin):
         verdict = "same" if all(row["equivalent"] for row in described) else "open"
     found = [100 * row["detectable"] for row in described if row["detectable"] == row["detectable"]
              and not row["significant"] and not row["equivalent"]]
-    return {"place": place["name"], "verdict": verdict, "rows": described, "margin": 100 * margin,
+    return {"place": place["name"], "verdict": verdict, "rows": described, "hints": hints, "margin": 100 * margin,
             "seeds": min((row["n_seeds"] for row in described), default=0), "enough": FEW_SEEDS,
             "detectable": [min(found), max(found)] if found else [],
             "weak": list(dict.fromkeys(name for row in described for name in row["weak"])),

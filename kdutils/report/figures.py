@@ -289,8 +289,13 @@ def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "", widt
             tick.set_color(GRAY if control else INK)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.grid(False, axis="y")
-        axis.set_title(group, x=0 if width >= 8 else -0.5)
+        axis.set_title(group, x=0)
     axes[-1, 0].set_xlabel(xlabel)
+    if width < 8:  # there is room for a title if it begins where the labels do
+        figure.draw_without_rendering()
+        for axis in axes[:, 0]:
+            left = min(label.get_window_extent().x0 for label in axis.get_yticklabels())
+            axis.set_title(axis.get_title(loc="left"), x=axis.transAxes.inverted().transform((left, 0))[0])
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold")
     return figure
