@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--tiny", action="store_true", help="try it to its end with tiny models and few questions")
     run.add_argument("--retry-unusable", action="store_true",
                      help="ask servers again for completions from which no explanation could be read")
-    run.add_argument("--leave-out-too-long", action="store_true",
-                     help="leave out questions whose prompts do not fit into a teacher's context")
+    run.add_argument("--leave-out-too-long", action=argparse.BooleanOptionalAction,
+                     help="leave out questions whose prompts do not fit into a teacher's context, also in later runs")
     run.add_argument("--ratings", action="append", metavar="FOLDER", help="what raters of the human study sent back; "
                      "'' forgets what an earlier call named, and raters are simulated again if the file names none")
     command("run", run_experiment, "run an experiment to its end, or go on where it was; what follows -- goes to "

@@ -13,6 +13,7 @@ from kdutils.experiments.planned import power_lines
 from kdutils.stats.accuracy import crossed_difference
 from kdutils.stats.power import detectable_accuracy, simulate_answers
 from kdutils.student.methods import explained_of
+from kdutils.teacher.quality import few_usable
 from tests.test_comparing import SIZE, World, spread
 
 
@@ -80,6 +81,27 @@ def test_a_difference_that_was_not_planned_is_a_hint(tmp_path):
     assert hint in said[HELP]["sure"][0] and "hint" not in said[CONTENT]["sure"]
 
 
+def test_what_is_missing_is_said_before_anything_else(tmp_path):
+    world = World(tmp_path).add("label_only", right=(8, 9), explains=False)
+    _, _, accuracies = world.read()
+    said = answer.statements(accuracies, world.tests(), missing=["evaluations/d/multitask"])
+    assert [one["question"] for one in said] == ["Is the experiment finished?", "Did the students learn to answer?"]
+    assert said[0]["text"] == ("1 evaluation failed or did not run yet. What follows is about the others and may "
+                               "change.")
+    assert "finished" not in answer.statements(accuracies, world.tests())[0]["question"]
+
+
+def test_few_usable_texts_of_a_teacher_are_a_limit(tmp_path):
+    world = World(tmp_path).add("label_only", explains=False).add("multitask")
+    runs, _, accuracies = world.read()
+    teachers = pd.DataFrame({"teacher": "t", "prompting": "few_shot", "stage": ["rationale", "revision"],
+                             "texts": [120, 100], "unusable": [78, 20]})
+    said = answer.limits(accuracies, world.tests(), runs, None, few_usable(teachers))
+    assert "What more explanations would do: only 42 of 120 texts by t (few_shot, rationale) can be used." in said
+    assert few_usable(teachers.assign(unusable=20)).empty
+    assert not any("can be used" in one for one in answer.limits(accuracies, world.tests(), runs))
+
+
 def test_a_small_difference_is_a_finding(tmp_path):
     _, tests = said_of(world := World(tmp_path).add("label_only", right=(30, 31, 29), explains=False).add(
         "multitask", right=(30, 29, 31)))
@@ -102,7 +124,8 @@ def test_one_seed_says_nothing_about_methods(tmp_path):
 
 @pytest.mark.parametrize(("right", "text"), [
     ((0, 0), "No student gave a single right answer. So nothing can be said about explanations."),
-    ((8, 9), "No student is above chance: the best answers 21.2 % right, a guess 20.0 %. So nothing can be said about "
+    ((8, 9), "No student is shown to be above chance: the best answers 21.2 % right, a guess 20.0 %. So nothing can be "
+             "said about "
              "explanations.")])
 def test_students_that_did_not_learn_are_the_only_sentence(tmp_path, right, text):
     world = World(tmp_path).add("label_only", right=right, explains=False).add("multitask", right=right)

@@ -235,10 +235,10 @@ def test_what_cannot_be_told_is_named_with_its_reason(changes, kind, reason, exp
 
 @pytest.mark.parametrize(("untold", "needs", "first"), [
     (0, "nothing but a CPU", "about 3 min on this machine with 1 core, 1 job at a time:"),
-    (1, "a CPU", "at least 3 min on this machine with 1 core, 1 job at a time, and 1 of 4 trainings, evaluations and "
-                 "explanations whose time cannot be told:"),
-    (1, "the questions, a GPU of 24 GB or more", "at least 3 min on this machine with 1 core, 1 job at a time, and 1 "
-     "of 4 trainings, evaluations and explanations whose time cannot be told; the experiment needs a GPU of 24 GB or "
+    (1, "a CPU", "at least 3 min on this machine with 1 core, 1 job at a time; the time of 1 of 4 trainings, "
+                 "evaluations and explanations cannot be told:"),
+    (1, "the questions, a GPU of 24 GB or more", "at least 3 min on this machine with 1 core, 1 job at a time; the "
+     "time of 1 of 4 trainings, evaluations and explanations cannot be told; the experiment needs a GPU of 24 GB or "
      "more, and this machine has none:"),
     (2, "a GPU of 24 GB or more, T5", "cannot be told on this machine: too large; the experiment needs a GPU of 24 GB "
      "or more, and this machine has none; the rest takes about 2 min with 1 core, 1 job at a time:")])
@@ -293,7 +293,7 @@ def test_a_model_that_is_too_large_is_not_tried(experiment, monkeypatch):
 # The dry run
 
 @pytest.mark.parametrize(("busy", "told"), [
-    (3.0, ""), (80.0, ", without the other programs, which use 80 % of it now")])
+    (3.0, ""), (80.0, " (other programs use 80 % of it now, and are not counted)")])
 def test_a_dry_run_says_how_long_it_will_take_and_no_fault_of_that_stops_it(busy, told, experiment, tmp_path, capsys,
                                                                             monkeypatch):
     experiment(methods={"label_only": {}, "multitask": {}})
@@ -301,7 +301,7 @@ def test_a_dry_run_says_how_long_it_will_take_and_no_fault_of_that_stops_it(busy
     command = ["run", str(tmp_path / "tiny.yaml"), "--dry-run", "--cores", "2"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert re.search(rf"\nabout \d+ (s|min) on this machine with 2 cores, 2 jobs at a time{told}:\n    explanat", out)
+    assert re.search(rf"\nabout \d+ (s|min) on this machine with 2 cores, 2 jobs at a time{re.escape(told)}:\n    explanat", out)
     assert out.endswith("9 jobs, 9 of them to do; nothing was run\n")
     monkeypatch.setattr(duration, "duration_lines", lambda *_: json.loads("{"))
     assert main(command) == 0

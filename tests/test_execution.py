@@ -393,3 +393,14 @@ def test_a_full_or_read_only_disk_is_one_line(small_disk):
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and all(word in lines[0] for word in words), done.stderr
         assert "outputs" in lines[0] and "the same command again" in lines[0]
+
+
+def test_what_is_left_out_stays_left_out_until_it_is_ended(own_outputs):
+    def left_out(**given):
+        experiment = load_experiment("mini", **given)
+        execution.record(experiment, experiment.folder / execution.RECORD)
+        return [job.parameters.get("leave_out_too_long", False) for job in experiment.jobs
+                if job.kind == "explanations"]
+
+    assert not any(left_out()) and any(left_out(leave_out_too_long=True)) and any(left_out())
+    assert not any(left_out(leave_out_too_long=False)) and not any(left_out())

@@ -228,6 +228,22 @@ def test_the_command_fails_for_faults_and_not_for_a_good_table(tmp_path, capsys,
     assert main(["check-data", "nothing.csv"]) == 2
 
 
+def test_rows_with_an_unusual_number_of_choices_are_named(tmp_path):
+    head, row = "question,A,B,C,D,answer\n", "What is {0}?,a,b,c,d,A\n"
+    lines = [row.format(number) for number in range(40)]
+    lines[7], lines[9] = "What is 7?,,,,,A\n", "What is 9?,a,b,c,,A\n"
+    (tmp_path / "t.csv").write_text(head + "".join(lines))
+    found = [line.strip() for line in check_table(tmp_path / "t.csv").lines if "look at these" in line]
+    assert found == ["look at these: 1 rows have no choices, the others 4: row 7",
+                     "look at these: 1 rows have 3 choices, the others 4: row 9"]
+    lines[5] = "What is 5?,a,b,c,d,x\n"
+    (tmp_path / "t.csv").write_text(head + "".join(lines))
+    assert any("a spreadsheet shows row 0 in line 2" in line for line in check_table(tmp_path / "t.csv").lines)
+    half = [row.format(number) if number % 2 else f"What is {number}?,,,,,{number}\n" for number in range(40)]
+    (tmp_path / "t.csv").write_text(head + "".join(half))
+    assert not any("look at these" in line for line in check_table(tmp_path / "t.csv").lines), "two kinds, on purpose"
+
+
 def test_every_broken_line_of_a_csv_is_listed(tmp_path):
     (tmp_path / "t.csv").write_text("question,answer\n" + "a,b,c\n" * 30)
     checked = check_table(tmp_path / "t.csv")

@@ -9,7 +9,15 @@ import pytest
 from kdutils.data.mini_world import build_questions, true_rationales
 from kdutils.data.texts import argues_for, names_answer
 from kdutils.teacher.cleaning import clean
-from kdutils.teacher.quality import examples_of, is_copy, raw_table, revision_changes, shot_texts, text_table
+from kdutils.teacher.quality import (
+    examples_of,
+    is_copy,
+    raw_table,
+    revision_changes,
+    shot_texts,
+    text_table,
+    unusable_warning,
+)
 
 DATA = Path(os.environ.get("KDUTILS_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CHOICES = ["cow", "red car", "car"]
@@ -137,3 +145,10 @@ def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prom
         found = row[name] if name.startswith("words") else 100 * row[name]
         # A printed digit, and one question that is left out; the answer was looked for inside words, too.
         assert found == pytest.approx(value, abs=0.2 if "named" in name else 0.11), name
+
+
+@pytest.mark.parametrize(("lost", "warning"), [
+    (78, "only 42 of 120 explanations can be used (only the answer: 75, empty: 3)"), (24, ""), (0, "")])
+def test_many_unusable_texts_are_worth_a_warning(lost, warning):
+    problems = {"only the answer": lost - 3, "empty": 3}
+    assert unusable_warning({"texts": 120, "unusable": lost, "problems": problems}) == warning

@@ -57,6 +57,14 @@ def test_a_changed_parameter_is_named_with_both_values_and_its_jobs(finished):
     assert "because the parameter epochs is gone (it was 2.0):" in reason
 
 
+def test_a_long_list_is_compared_and_not_printed():
+    old = [f"outputs/an-experiment/students/number-{number}" for number in range(3)]
+    assert list(reruns._parameter_changes({"trainings": old}, {"trainings": [*old[1:], "other"]})) == [
+        "the list in the parameter trainings has changed (1 more, 1 fewer)"]
+    assert list(reruns._parameter_changes({"seeds": [0]}, {"seeds": [0, 1]})) == [
+        "the parameter seeds was [0] and is [0, 1]"]
+
+
 def test_a_job_that_is_not_finished_has_no_reason(finished):
     make, experiment = finished
     for job in experiment.jobs:

@@ -5,7 +5,7 @@ one statement, that the students did not learn; its differences are not shown. W
 methods. All numbers come from the tests and tables of the report (hypotheses, tables, runs_table).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,17 +27,19 @@ _say = partial(say, "answer")
 
 def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.02,
                measures: pd.DataFrame | None = None, teachers: pd.DataFrame | None = None,
-               fakes: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+               fakes: pd.DataFrame | None = None, missing: Sequence[str | dict] = ()) -> list[dict[str, Any]]:
     """Return one dict per statement: question, verdict, text, sure (sentences: how sure it is, and on what it rests).
 
     See summary.summarise for the arguments. The statements: does explaining help, does it matter what the explanations
     say, are they true and useful, and what the contrasts show that the experiment wrote out itself; and first, whether
-    students failed to learn. If all did, that is the only one.
+    evaluations are missing and whether students failed to learn. If all did, the others are left out.
     """
     places = _places(accuracies, tests)
     failed = [place for place in places if not place["learned"]]
     learned = [place for place in places if place["learned"]]
-    said = [{"question": "Did the students learn to answer?", "verdict": "No.",
+    said = [{"question": "Is the experiment finished?", "verdict": "No.", "sure": [],
+             "text": _say("unfinished", missing=len(missing))}] if missing else []
+    said += [{"question": "Did the students learn to answer?", "verdict": "No.",
              "text": " ".join(_say("not_learned", place=place, several=len(places) > 1) for place in failed),
              "sure": []}] if failed else []
     shares = true_shares(measures, teachers), proxy_shares(measures)
@@ -205,8 +207,12 @@ def expected_detectable(seeds: int, questions: int, level: float) -> float:
 
 
 def limits(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
-           measures: pd.DataFrame | None = None) -> list[str]:
-    """Return sentences on what the experiment cannot say; the arguments are those of summary.summarise."""
+           measures: pd.DataFrame | None = None, few: pd.DataFrame | None = None) -> list[str]:
+    """Return sentences on what the experiment cannot say.
+
+    `few`: the rows of teacher.quality.text_table of which many texts cannot be used. Other arguments: see
+    summary.summarise.
+    """
     own, primary = in_domain(accuracies), tests[tests["family"] == "primary"]
     seeds = int(own["n_seeds"].max())
     found = 100 * primary["detectable"].dropna()
@@ -214,6 +220,7 @@ def limits(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame,
     said = [_say("few_seeds", seeds=seeds, enough=FEW_SEEDS, found=[found.min(), found.max()] if len(found) else [])] \
         if seeds < FEW_SEEDS else []
     said += [_say("lost", lost=lost, total=len(runs))] if lost else []
+    said += [_say("unusable", rows=few.to_dict("records"))] if few is not None and len(few) else []
     said.append(_say("scope", **{key: listed([name for name in own[key].unique() if name != "-"])
                                  for key in ("dataset", "student", "teacher")}))
     checked = measures is not None and "wholly_true" in set(measures["measure"])

@@ -209,17 +209,20 @@ def running_cost_table(running: pd.DataFrame, accuracies: pd.DataFrame, measures
     `running`: see runs_table.read_running_costs. The first row of a cell also has its accuracy over all seeds and
     questions, and the measure of its explanations that is called `measure` (if it is "": the share of true statements
     where it was measured, else that of choose_measure). `accuracy measured` is that of the student whose cost it is, on
-    the questions of the measurement; `right` and `wrong` count the answers that these weights change.
+    the questions of the measurement; `newly right` and `newly wrong` count the answers that are right, or wrong,
+    with these weights and not with float32.
     """
     chosen = measure or ("true_share" if (measures["measure"] == "true_share").any() else choose_measure(measures))
     quality = measures[measures["measure"] == chosen].groupby(CELL)["value"].mean().rename(chosen or "explanations")
     means = accuracies[[*CELL, "mean"]].rename(columns={"mean": "accuracy over seeds"})
-    table = in_domain(running).assign(MB=running["bytes"] / 1e6).merge(means, on=CELL, how="left")
+    table = in_domain(running).assign(MB=running["bytes"] / 1e6, parameters=running["parameters"] / 1e6)
+    table = table.merge(means, on=CELL, how="left")
     table = table.merge(quality.reset_index(), on=CELL, how="left")
     table.loc[table["weights"] != "float32", ["accuracy over seeds", quality.name]] = None
-    names = {"accuracy": "accuracy measured", "gained": "right", "lost": "wrong", "peak_memory_mib": "peak MiB",
-             "answer_ms": "ms per answer", "explanation_ms": "ms per explanation"}
-    order = ["weights", "accuracy over seeds", quality.name, "parameters", "MB", *(names[key] for key in (
+    names = {"parameters": "million parameters", "accuracy": "accuracy measured", "gained": "newly right",
+             "lost": "newly wrong", "peak_memory_mib": "peak MiB", "answer_ms": "ms per answer",
+             "explanation_ms": "ms per explanation"}
+    order = ["weights", "accuracy over seeds", quality.name, "million parameters", "MB", *(names[key] for key in (
         "peak_memory_mib", "answer_ms", "explanation_ms", "accuracy", "gained", "lost"))]
     return table.rename(columns=names)[[*CELL, *order]]
 

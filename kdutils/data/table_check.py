@@ -1,5 +1,6 @@
 """Check a user's own table (``./run_all.sh --check-data``): how it is read, all faulty rows, and a cleaned copy."""
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from kdutils.data.datasets import SPLIT_COLUMN
 from kdutils.data.own_tables import ANSWERS, content_id, describe
 from kdutils.data.questions import SPLITS, FaultyRows, find_row_faults, question_key
 from kdutils.data.readers import Examined, examine_questions
+from kdutils.data.records import WORKBOOKS
 from kdutils.data.tables import QUESTIONS
 from kdutils.runs import write_text
 
@@ -27,6 +29,8 @@ REMEDIES = {
     "is none of train, dev, test": "not in the copy; write train, dev or test",
     "": "not in the copy; correct the row",
 }
+NEARLY_ALL = 0.9  # of the rows
+SHEETS = (".csv", ".tsv", ".txt", *WORKBOOKS)
 CLEANED = ".cleaned.jsonl"  # ends the name of a cleaned copy
 
 
@@ -54,7 +58,7 @@ def check_table(path: Path, unlabelled: bool = False) -> Checked:
     lines = [f"{path}: {len(records):,} rows", *(f"  {line}" for line in describe(read.own, names))]
     if read.own.answers == "unclear":
         lines.append(f"  the answers are {ANSWERS['unclear']} choice: write letters or texts in their place")
-    lines += _faults(read)
+    lines += _uneven(read) + _faults(read)
     frame, changes = clean(read, unlabelled)
     if not len(frame):
         return Checked([*lines, "no row can be used, so there is no cleaned copy"], True, "")
@@ -112,12 +116,29 @@ def _each_once(frame, done):
     return kept
 
 
+def _uneven(read):
+    """Return a line about the rows with no choices, or another number of them, where nearly all rows have the same."""
+    [(_, records)] = read.records.values()
+    rows = {}
+    for row, record in enumerate(records):
+        with contextlib.suppress(ValueError, KeyError):  # a faulty row
+            rows.setdefault(len(read.own.question_of(record)["choices"]), []).append(row)
+    usual = max(rows, key=lambda count: len(rows[count]), default=0)
+    if len(rows.get(usual, [])) < NEARLY_ALL * sum(map(len, rows.values())):
+        return []
+    return [f"  look at these: {len(some):,} rows have {count or 'no'} choices, the others {usual or 'none'}: "
+            f"row {', '.join(map(str, some[:10]))}{' …' if len(some) > 10 else ''}"
+            for count, some in sorted(rows.items()) if count != usual]
+
+
 def _faults(read):
     """Return one line per faulty row, with its remedy."""
     if not read.faults:
         return []
     rows = sorted(read.faults, key=lambda fault: fault.row)
-    return [f"{len({fault.row for fault in rows}):,} faulty rows (counted from 0, without the header):",
+    [(source, _)] = read.records.values()
+    sheet = "; a spreadsheet shows row 0 in line 2" if Path(source).suffix.lower() in SHEETS else ""
+    return [f"{len({fault.row for fault in rows}):,} faulty rows (counted from 0, without the header{sheet}):",
             *(f"  row {fault.row}: {fault.text}: {_remedy(fault.text)}" for fault in rows)]
 
 

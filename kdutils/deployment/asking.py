@@ -120,6 +120,7 @@ def ask(student: LoadedStudent, item: dict, max_explanation_tokens: int = 64, ma
     probabilities = _softmax(record["scores"])
     words, note = _driving_words(student, item, record, marked)
     best = probabilities.index(max(probabilities)) if probabilities else None
+    note = note if item["choices"] else "; ".join(filter(None, ["asked without choices", note]))
     return {"student": student.name, "question": item["question"], "choices": list(item["choices"]),
             "answer": record["predicted"], "explanation": record["explanation"], "generated": record["generated"],
             "probabilities": probabilities, "likeliest": "" if best is None else item["choices"][best],

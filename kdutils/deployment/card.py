@@ -25,6 +25,7 @@ from kdutils.runs import PROJECT, project_path, read_csv, read_json
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.student.methods import asked_as, format_source
 from kdutils.teacher.choices import PUBLISHED_TEACHERS
+from kdutils.teacher.quality import unusable_warning
 
 if TYPE_CHECKING:
     import jinja2
@@ -72,8 +73,8 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
         facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
         format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
         results=results, starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
-        costs=rows, machine=machine, libraries=libraries, limits=_known_limits(measured, asks), licences=licences,
-        citation=_citation(),
+        costs=rows, machine=machine, libraries=libraries, limits=_known_limits(measured, asks, given),
+        licences=licences, citation=_citation(),
         sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
                  *filter(None, [SOURCES.get(about["method"])])])
     return masked(card)
@@ -306,8 +307,10 @@ def _format_note(asks, kind):
             f"`Choices:`.{behind} The model answers with `{written}`. Decode greedily (`do_sample=False`).")
 
 
-def _known_limits(measured, asks):
+def _known_limits(measured, asks, given):
     """Return sentences on what the student cannot do."""
+    told = project_path(given.get("explanations") or "-").parent / "metrics.json"
+    few = unusable_warning(read_json(told)) if told.is_file() else ""
     limits = ["It was tested only on the questions named above. On others, and in other languages, it may be no better "
               "than guessing.",
               "It always answers, also when it cannot know.",
@@ -319,6 +322,7 @@ def _known_limits(measured, asks):
         limits.insert(0, "An explanation that reads well can be false. "
                       + ("The results say how often it is." if truth else "No measure here says how often it is.")
                       + " It does not show why the model gave its answer.")
+    limits += [f"Of what its teacher wrote, {few}; it learned from these alone."] if few else []
     return [*limits, "`example.py` does not shorten a question that is longer than the model's context."]
 
 

@@ -75,15 +75,15 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
     untold = [part.basis for part in work if part.seconds is None]
     timed = any(part.basis.startswith("timed") for part in work)
     used = f"with {cores} core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time" \
-           f"{f', without the other programs, which use {busy:.0f} % of it now' if timed and not free else ''}"
+           f"{f' (other programs use {busy:.0f} % of it now, and are not counted)' if timed and not free else ''}"
     gpu = missing_gpu(experiment.settings["needs"])
     gpu = f"; the experiment needs {gpu}, and this machine has none" if gpu else ""
     if untold and 2 * len(untold) >= len(work):
         reason = Counter(untold).most_common(1)[0][0]
         first = f"cannot be told on this machine: {reason}{gpu}; the rest takes about {total} {used}:"
     elif untold:
-        first = f"at least {total} on this machine {used}, and {len(untold)} of {len(work)} trainings, evaluations " \
-                f"and explanations whose time cannot be told{gpu}:"
+        first = f"at least {total} on this machine {used}; the time of {len(untold)} of {len(work)} trainings, " \
+                f"evaluations and explanations cannot be told{gpu}:"
     else:
         first = f"about {total} on this machine {used}{gpu}:"
     return [first, *_part_lines([job for job in jobs if parts[job.folder].seconds != 0], parts),

@@ -27,7 +27,8 @@ START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a min
 def record(experiment: Experiment, path: Path | str) -> None:
     """Write what decides the jobs of `experiment` to `path`."""
     write_text(path, _dumped({"file": experiment.file, "tiny": experiment.tiny, "name": experiment.name,
-                              "ratings": list(experiment.ratings), "settings": experiment.settings}))
+                              "ratings": list(experiment.ratings), "leave_out_too_long": experiment.leave_out_too_long,
+                              "settings": experiment.settings}))
 
 
 def recorded(path: Path | str) -> Experiment:
@@ -36,7 +37,7 @@ def recorded(path: Path | str) -> Experiment:
         kept = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         jobs = list(make_jobs(kept["name"], kept["settings"]))
         return Experiment(kept["name"], kept["settings"], jobs, kept["file"], kept["tiny"],
-                          tuple(kept.get("ratings", [])))
+                          tuple(kept.get("ratings", [])), bool(kept.get("leave_out_too_long")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise StudyError(f"{path}: not what a run writes there; delete it and run the experiment again") from error
 

@@ -78,6 +78,7 @@ class Experiment:
     file: str = ""  # the experiment file, relative to the project if it lies in it
     tiny: bool = False
     ratings: tuple[str, ...] = ()  # what --ratings named: they take the place of those in the file, also in later runs
+    leave_out_too_long: bool = False  # whether --leave-out-too-long was given, in this run or an earlier one
 
     @property
     def folder(self) -> Path:

@@ -39,12 +39,13 @@ def extras_of(name: str | Path) -> list[str]:
 
 
 def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | None = None,
-                    leave_out_too_long: bool = False) -> "Experiment":
+                    leave_out_too_long: bool | None = None) -> "Experiment":
     """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
 
     `tiny`: with tiny models and few questions (tiny.py), under a name of its own. `ratings`: files and folders that
     take the place of those in the file, as in later runs; None takes those of the last run, [""] simulates raters.
-    `leave_out_too_long`: the parameter of this name is set for every prompting that asks a teacher.
+    `leave_out_too_long`: the parameter of this name is set for every prompting that asks a teacher; None does what the
+    last run did.
     """
     from kdutils.experiments.execution import RECORD
     from kdutils.experiments.grid import OUTPUTS, Experiment, make_jobs, prompting_of
@@ -53,8 +54,10 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     path = experiment_file(name)
     settings = read_settings(path)
     refuse_secrets(settings, f"{path}: ")
-    given = tuple(filter(None, _last_ratings(OUTPUTS / (path.stem + "-tiny" * tiny) / RECORD) if ratings is None
-                         else ratings))
+    last = _last_run(OUTPUTS / (path.stem + "-tiny" * tiny) / RECORD)
+    given = tuple(filter(None, ratings if ratings is not None else last.ratings if last else ()))
+    if leave_out_too_long is None:
+        leave_out_too_long = bool(last and last.leave_out_too_long)
     if given:
         settings = _with_ratings(settings, given, path)
     check_settings(settings, path)
@@ -71,7 +74,7 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
             for key, entry in settings["promptings"].items()}
     full = path.resolve()
     file = str(full.relative_to(PROJECT) if full.is_relative_to(PROJECT) else full)
-    return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny, given)
+    return Experiment(name, settings, list(make_jobs(name, settings)), file, tiny, given, leave_out_too_long)
 
 
 def ratings_source(experiment: "Experiment", named: bool) -> str:
@@ -92,14 +95,14 @@ def ratings_source(experiment: "Experiment", named: bool) -> str:
     return f"{line} (named by an earlier --ratings{instead}; --ratings '' forgets it)"
 
 
-def _last_ratings(record):
-    """Return the ratings that --ratings named when the experiment of this record was last run."""
+def _last_run(record):
+    """Return the Experiment of this record, None where there is none."""
     from kdutils.experiments.execution import recorded
 
     try:
-        return recorded(record).ratings
-    except StudyError:  # never run
-        return ()
+        return recorded(record)
+    except StudyError:
+        return None
 
 
 def _with_ratings(settings, given, path):

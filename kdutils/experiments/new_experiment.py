@@ -28,6 +28,7 @@ MOST_TOKENS = 1024  # of a question with its context; longer ones are cut and co
 GAP = f"{UNWRITTEN}, in one or two sentences, why this answer is right and the others are wrong>"
 PROMPT = "Every answer is followed by an explanation: one or two sentences that say why it is right and the others " \
          "are wrong.\n\n"
+SYSTEM = "Answer with the explanation alone, in one or two sentences."  # chat models tend to repeat the answer alone
 YAML = """\
 # Written by ./run_all.sh --new. Every value is a parameter of a notebook; the README explains the keys.
 about: {about}
@@ -48,7 +49,7 @@ promptings:
 methods: {{label_only: {{}}, multitask: {{}}, shuffled: {{}}}}  # shuffled: the control, with texts of other questions
 students:
   smollm2-135m: {{model: {model}, kind: causal}}
-seeds: [0]  # take at least three for a result
+seeds: [0]  # take at least five for a result
 training: {{epochs: 2, questions_per_step: 8, learning_rate: 0.0001, warmup_steps: 10, dev_evaluations: 2, \
 max_source_tokens: {source}, max_target_tokens: 192, token_budget: 2000}}
 evaluation: {{max_explanation_tokens: 64, attributed_questions: 20}}
@@ -72,7 +73,7 @@ def new_experiment(name: str, table: Path, server: str = "", model: str = "", un
                          "or leave the column out")
     file, prompts = table.parent / f"{name}.yaml", table.parent / f"{name}-prompts"
     people = not server and not model and _explained(questions) and not unlabelled
-    teacher = _teacher(server, model, people)
+    teacher = _teacher(server, model, people, unlabelled)
     text = YAML.format(
         about=_quoted(f"Does explaining help on {table.name}?"), needs=_quoted(_needs(server, people)),
         extra=MODELS[SMALL][0], name=name, folder=_quoted(str(table.parent)), file=_quoted(table.name), model=SMALL,
@@ -128,7 +129,7 @@ def _check_name(name):
         raise StudyError(f"{name}: an experiment of this name exists; choose another name")
 
 
-def _teacher(server, model, people):
+def _teacher(server, model, people, unlabelled):
     """Return the entry of the teacher, its name and parameters, as YAML."""
     if people:
         return "people: {backend: published, published_teacher: people}"
@@ -137,7 +138,7 @@ def _teacher(server, model, people):
         if not model:
             raise StudyError(f"--teacher {server}: which of its models? Name it with --model")
         return f"{_name_of(model)}: " + _flow({"backend": "openai", "model": model, "base_url": server, "chat": True,
-                                               "max_new_tokens": 128})
+                                               **({} if unlabelled else {"system": SYSTEM}), "max_new_tokens": 128})
     return f"{_name_of(model or SMALL)}: " + _flow({"model": model or SMALL, "max_new_tokens": 64})
 
 

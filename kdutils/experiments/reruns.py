@@ -91,7 +91,14 @@ def _parameter_changes(old, new):
         elif name not in old:
             yield f"the parameter {name} is new ({short(new[name], 40)})"
         elif old[name] != new[name]:
-            yield f"the parameter {name} was {short(old[name], 40)} and is {short(new[name], 40)}"
+            yield _change(name, old[name], new[name])
+
+
+def _change(name, old, new):
+    if isinstance(old, list) and isinstance(new, list) and len(f"{old}{new}") > 80:
+        more, fewer = (sum(one not in other for one in some) for some, other in ((new, old), (old, new)))
+        return f"the list in the parameter {name} has changed ({more} more, {fewer} fewer)"
+    return f"the parameter {name} was {short(old, 40)} and is {short(new, 40)}"
 
 
 def _file_changes(old, new):

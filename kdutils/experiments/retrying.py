@@ -35,5 +35,5 @@ def retry_unusable(experiment: Experiment, dry_run: bool = False) -> Iterator[st
                 store.forget(found)
                 (experiment.folder / job.folder / "metrics.json").unlink(missing_ok=True)
         problems = ", ".join(f"{problem} {count}" for problem, count in sorted(Counter(found.values()).items()))
-        yield f"{job.folder}: " + (f"{len(found)} unusable completions to ask for again ({problems})" if found else
-                                   "no unusable completion")
+        what = f"{len(found)} unusable completions to ask for again ({problems}); what builds on it waits for them"
+        yield f"{job.folder}: {what if found else 'no unusable completion'}"

@@ -1,5 +1,6 @@
 """Run the jobs of an experiment with Snakemake, and say in the terminal what ends, fails and goes on."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from kdutils.errors import INTERRUPTED, masked
+from kdutils.errors import INTERRUPTED, StudyError, masked
 from kdutils.experiments.grid import Experiment
 from kdutils.experiments.slurm import more_options, option_values
-from kdutils.runs import PROJECT, leave_process_group, mask_file, mask_run
+from kdutils.runs import PROJECT, leave_process_group, mask_file, mask_run, read_json
 
 MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment: orphans are known by it
 
@@ -92,6 +93,8 @@ def _follow(experiment, process, changed, say_finished):
                 print(clear + fitted(start, job.folder), flush=True)
                 if outcome == "FAILED":
                     _say_failure(experiment.folder / job.folder)
+                elif job.kind == "explanations":
+                    _say_unusable(experiment.folder / job.folder)
         if over:
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
@@ -112,6 +115,16 @@ def _say_failure(folder):
     """Print why a run failed, and the page that shows where."""
     reason = masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace")).strip()
     print("\n".join(f"    {line}" for line in [*reason.splitlines(), f"page: {folder / 'report.html'}"]), flush=True)
+
+
+def _say_unusable(folder):
+    """Print a warning where much of what a teacher wrote cannot be used."""
+    from kdutils.teacher.quality import unusable_warning
+
+    with contextlib.suppress(StudyError):
+        if warning := unusable_warning(read_json(folder / "metrics.json")):
+            print(f"    warning: {warning}\n    students learn from these alone; page: {folder / 'report.html'}",
+                  flush=True)
 
 
 def _outcome(experiment, job, since):
@@ -139,7 +152,8 @@ def _show_running(experiment, begun, ended):
         width = shutil.get_terminal_size().columns
         print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
     elif lines:
-        print("\n".join(fitted("    ", line) for line in lines), flush=True)
+        room = shutil.get_terminal_size((80, 24)).columns - 5
+        print("\n".join(f"    {line if len(line) <= room else line[:room] + '…'}" for line in lines), flush=True)
 
 
 def missing_executor(words: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The trained students of an experiment: which there are, and how a user names one."""
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,8 @@ class Cell:
 def trained_cells(experiment: str) -> list[Cell]:
     """Return the cells of a finished experiment that have students; `experiment`: its name, its YAML file, or EXAMPLE.
 
-    Raises StudyError where the folder of outputs holds none.
+    Students whose training is not finished are named on stderr. Raises StudyError where the folder of outputs holds
+    none.
     """
     if experiment == EXAMPLE:
         output = "example/students"
@@ -62,6 +64,9 @@ def trained_cells(experiment: str) -> list[Cell]:
     else:
         found = _recorded(experiment)
         cells = _cells(found.folder, found.jobs)
+        if waiting := _waiting(found.folder, found.jobs):
+            print(f"left out, because their training is to run again or has not ended: {', '.join(waiting)}; "
+                  f"run {found.command}", file=sys.stderr)
     if not cells:
         raise StudyError(f"{short(experiment)}: no trained student yet; run the experiment first")
     return _named(cells)
@@ -88,6 +93,14 @@ def _cells(root, jobs):
             tuple(root / one.folder for one in finished
                   if one.kind == "evaluations" and one.parameters["students"] == job.parameters["output"])))
     return [_joined(parts) for parts in found.values() if any(part.folders for part in parts)]
+
+
+def _waiting(root, jobs):
+    """Return method and prompting of the trainings that are not finished, although they have a student of before."""
+    found = [job.labels for job in jobs if job.kind == "students" and not (root / job.folder / "metrics.json").is_file()
+             and any((root / job.folder).glob("seed-*/*.safetensors"))]
+    return list(dict.fromkeys(f"{one['method']} ({one['prompting']})" if one.get("prompting", "-") != "-"
+                              else one["method"] for one in found))
 
 
 def _joined(parts):

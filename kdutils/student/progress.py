@@ -16,8 +16,8 @@ PRINT_SECONDS, PRINT_SHARE = 10, 0.02  # between two lines in a log: at least 10
 class Progress(TrainerCallback):
     """Shows a bar in a terminal and in JupyterLab, elsewhere a line from time to time; writes the line to `path`.
 
-    The line has the loss of each task, the dev accuracy, the questions per second and the time left. `label` names the
-    training. StudyTrainer sets `trainer`.
+    The line has the time left, the dev accuracy, the questions per second and the loss of each task, the first ones
+    first, because a narrow terminal cuts its end. `label` names the training. StudyTrainer sets `trainer`.
     """
 
     def __init__(self, path: Path | str, label: str, questions_per_step: int):
@@ -46,10 +46,10 @@ class Progress(TrainerCallback):
         self.shown = time.time()
         rate = (state.global_step - self.first_step) / max(1e-6, self.shown - self.started)
         losses = " ".join(f"{task or 'answer'} {loss:.3f}" for task, loss in self.trainer.last_task_losses.items())
-        dev = "" if self.accuracy is None else f", dev accuracy {self.accuracy:.3f}"
-        news = f"loss {losses}{dev}, {rate * self.questions_per_step:.0f} questions/s"
+        dev = "" if self.accuracy is None else f"dev accuracy {self.accuracy:.3f}, "
+        news = f"{dev}{rate * self.questions_per_step:.0f} questions/s, loss {losses}"
         left = (state.max_steps - state.global_step) / max(1e-6, rate)
-        line = f"{self.label}: step {state.global_step}/{state.max_steps}, {news}, {left:.0f} s left"
+        line = f"{self.label}: step {state.global_step}/{state.max_steps}, {left:.0f} s left, {news}"
         with contextlib.suppress(OSError):  # writing the checkpoint reports a full disk
             write_text(self.path, line + "\n")
         if self.bar is not None:

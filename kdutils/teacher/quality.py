@@ -22,6 +22,7 @@ from kdutils.teacher.prompting import prompt_folder, prompts_named, template
 
 NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text continues with another item
 SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
+MANY_UNUSABLE = 0.2  # share of the texts of a run from which it is worth a warning
 COPY = 0.6  # a text is a copy of a shot that has at least this share of its three-word sequences
 
 
@@ -40,9 +41,27 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
     return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
+            "problems": explanations.loc[explanations["text"].isna(), "problem"].value_counts().to_dict(),
             "raw": raw_table(explanations).to_dict("records"),
             "quality": quality.to_dict("records"), "fooled": fooled_stages(pd.concat([quality, fakes])),
             "exactly_right": exact}
+
+
+def unusable_warning(metrics: dict) -> str:
+    """Return how few explanations of an explaining run can be used, and why; "" where few are lost.
+
+    `metrics`: what explanation_metrics returned.
+    """
+    texts, lost = metrics.get("texts", 0), metrics.get("unusable", 0)
+    if lost <= MANY_UNUSABLE * texts:
+        return ""
+    why = ", ".join(f"{problem}: {count}" for problem, count in metrics.get("problems", {}).items())
+    return f"only {texts - lost} of {texts} explanations can be used{f' ({why})' if why else ''}"
+
+
+def few_usable(cleaned: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of text_table of which so many texts cannot be used that it is worth a warning."""
+    return cleaned[cleaned["unusable"] > MANY_UNUSABLE * cleaned["texts"]]
 
 
 def raw_table(explanations: pd.DataFrame) -> pd.DataFrame:

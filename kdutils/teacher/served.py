@@ -356,8 +356,8 @@ class ServedTeacher:
                     "look at the server's log")
         others = f" and {len(failed) - len(too_long)} more got no usable reply" if len(failed) > len(too_long) else ""
         return (f"{len(too_long)} of the prompts: too long for the context, new tokens included{others}; {which}",
-                "start the server with a longer context, ask for fewer tokens, or leave out what does not fit "
-                "(leave_out_too_long: true)")
+                "start the server with a longer context (or a higher limit of a reply), ask for fewer tokens, or leave "
+                "out what does not fit (leave_out_too_long: true)")
 
 
 def _parts(message):
