@@ -301,7 +301,8 @@ def test_a_dry_run_says_how_long_it_will_take_and_no_fault_of_that_stops_it(busy
     command = ["run", str(tmp_path / "tiny.yaml"), "--dry-run", "--cores", "2"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert re.search(rf"\nabout \d+ (s|min) on this machine with 2 cores, 2 jobs at a time{re.escape(told)}:\n    explanat", out)
+    wanted = rf"\nabout \d+ (s|min) on this machine with 2 cores, 2 jobs at a time{re.escape(told)}:\n    explanat"
+    assert re.search(wanted, out)
     assert out.endswith("9 jobs, 9 of them to do; nothing was run\n")
     monkeypatch.setattr(duration, "duration_lines", lambda *_: json.loads("{"))
     assert main(command) == 0
