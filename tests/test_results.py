@@ -71,7 +71,8 @@ def metrics_of(job):
                 "accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
                 "tests": [{**CONTRAST, "sentence": "long", "mcnemar": [0.5]}]}
     if job.kind == "report":
-        return {"cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
+        return {"fooled": {"mini": {"answer named": "'answer' has 1.000"}},
+                "cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
                             {**TEACHER, "stage": "revision", "words": 1234.56, "contradicted": None}]}
     return {"about": job.kind}
 
@@ -136,12 +137,15 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
 
 
 def test_each_text_of_a_teacher_is_a_row_once(toy):
-    rows = document.teacher_rows(keep_toy(toy)["teachers"])
+    found = keep_toy(toy)
+    rows = document.teacher_rows(found["teachers"])
     assert rows == [
         {"dataset": "mini", "teacher": "a", "stage": "rationale", "texts": "1,200", "unusable": "3", "words": "17.3",
          "answer named": "25.0 %", "contradicted": "12.5 %", "repeated": "0.0 %", "unfinished": "100.0 %"},
         {"dataset": "mini", "teacher": "a", "stage": "revision", "texts": "1,200", "unusable": "3", "words": "1,234.6",
          "answer named": "25.0 %", "contradicted": "–", "repeated": "0.0 %", "unfinished": "100.0 %"}]
+    starred = document.teacher_rows(found["teachers"], found["fooled_teachers"])
+    assert [list(row)[6:8] for row in starred] == 2 * [["answer named *", "contradicted"]]
 
 
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy):

@@ -11,7 +11,7 @@ name without a hyphen can be written alone.
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -169,12 +169,16 @@ def star_reasons(fooled: Mapping[str, str]) -> list[str]:
     return [f"{name}: {fooled[name]}" for name in SHOWN if name in fooled]
 
 
-def teacher_rows(teachers: Rows) -> list[dict[str, str]]:
-    """Return the rows of the table of the teachers' texts, each text of a teacher once."""
+def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str, str]]:
+    """Return the rows of the table of the teachers' texts, each text of a teacher once.
+
+    The names of `fooled` measures end with a star.
+    """
     found = {}
     for row in teachers:  # a rationale that is revised afterwards is the one of few_shot
         names = {name: row[name] for name in ("dataset", "teacher", "stage")}
-        shares = {name: percent(row[name]) for name in ("answer named", "contradicted", "repeated", "unfinished")}
+        shares = {f"{name} *" if name in fooled else name: percent(row[name])
+                  for name in ("answer named", "contradicted", "repeated", "unfinished")}
         counts = {name: fixed(row[name]) for name in ("texts", "unusable")}
         found.setdefault(tuple(names.values()), {**names, **counts,
                                                  "words": fixed(row["words"], 1), **shares})

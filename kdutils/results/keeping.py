@@ -6,8 +6,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
   about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
-  transfers, contrasts, fooled (comparison.tables.fooled), summary (the sentences of the report) and example
-  (comparison.answer.example; none for a run of an earlier version),
+  transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the
+  sentences of the report) and example (comparison.answer.example; none for a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -134,6 +134,7 @@ def _results_of(experiment):
     ends = [datetime.fromisoformat(run["started"]) + timedelta(seconds=run["seconds"]) for run in runs]
     splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
     settings = {key: value for key, value in experiment.settings.items() if key not in ("about", "needs")}
+    reports = [read_json(folder / "metrics.json") for folder in folders["report"]]
     return {
         "name": experiment.name, "kind": "experiment", "about": experiment.settings["about"],
         "command": experiment.command, "settings": settings, "date": max(ends).date().isoformat(),
@@ -141,7 +142,9 @@ def _results_of(experiment):
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
         "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
-        "teachers": [row for folder in folders["report"] for row in read_json(folder / "metrics.json")["cleaned"]],
+        "teachers": [row for report in reports for row in report["cleaned"]],
+        "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
+                            for name, why in of_data.items()},
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
         "fooled": fooled(read_measures(evaluated), read_fakes(evaluated),
