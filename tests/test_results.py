@@ -304,10 +304,13 @@ Explanations of the students (`kdutils.evaluation` defines the measures):
 
 Explanations of the teachers, as their page judges them (shares are of the usable texts):
 
-| dataset | teacher | stage | texts | unusable | words | answer named | contradicted | repeated | unfinished |
+| dataset | teacher | stage | texts | unusable | words | answer named * | contradicted | repeated | unfinished |
 |---|---|---|--:|--:|--:|--:|--:|--:|--:|
 | mini | a | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
 | mini | a | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
+
+A star marks a measure by which a text that is nobody's own reason (`kdutils.fake_texts`) is at least as good as the
+teacher's.
 
 From the report:
 
