@@ -349,7 +349,7 @@ def test_a_choice_that_does_not_fit_is_refused(tiny, questions):
 def test_soft_labels_go_to_the_methods_that_read_them():
     jobs = {job.folder: job for job in make_jobs("mine", MINI)}
     explained = "outputs/mine/explanations/mini/mini-llama"
-    below = "mini/mini-llama/{}/{}/mini-t5/seeds-0-1"
+    below = "mini/mini-llama/{}/{}/mini-t5/seeds-0-1-2-3-4"
     soft, both, multitask = (jobs[f"students/{below.format(*names)}"] for names in (
         ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"), ("few_shot", "multitask")))
     assert soft.parameters["explanations"] == both.parameters["soft_labels"] == \

@@ -429,7 +429,7 @@ def test_the_jobs_of_an_experiment_know_the_teacher(experiment):
 
 
 def test_a_student_of_the_experiment_can_be_the_teacher(experiment):
-    folder = "students/mini/mini-llama/few_shot/multitask/mini-llama-tuned/seeds-0-1"
+    folder = "students/mini/mini-llama/few_shot/multitask/mini-llama-tuned/seeds-0-1-2-3-4"
     settings, seen = experiment[0].settings, []
     settings["methods"] = dict(reversed(settings["methods"].items()))
     for job in make_jobs("name", settings):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import full_question
-from kdutils.data.tables import CHOICE
+from kdutils.data.tables import CHOICE, read_table
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
 from kdutils.errors import StudyError
 from kdutils.fake_texts import FAKE, fake_explanations, fooled_stages
@@ -30,12 +30,11 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
     """Return what an explaining notebook writes to metrics.json; `parameters` are those of the notebook.
 
     ``exactly_right`` is {stage: {split: share of texts that equal a true one word for word}}. It is empty for every
-    data set but the embedded world, where the true texts are known. ``fooled`` is fooled_stages of the text_table.
+    data set but the embedded world, where the true texts are known. ``fooled``: see fooled_measures.
     """
     from kdutils.data.mini_world import exactly_right
 
     dataset, quality = parameters["dataset"], text_table(explanations, questions, prompts_named(parameters))
-    fakes = text_table(fake_explanations(explanations, questions), questions)
     exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
              if dataset == "mini" and stage not in ("critique", CHOICE)}
     return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
@@ -43,7 +42,7 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
             "problems": explanations.loc[explanations["text"].isna(), "problem"].value_counts().to_dict(),
             "raw": raw_table(explanations).to_dict("records"),
-            "quality": quality.to_dict("records"), "fooled": fooled_stages(pd.concat([quality, fakes])),
+            "quality": quality.to_dict("records"), "fooled": fooled_measures(explanations, questions),
             "exactly_right": exact}
 
 
@@ -244,16 +243,21 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
 
 
-def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
-    """Return {dataset: {measure: the fakes that are at least as good, in words}} of several explaining runs.
+def fooled_measures(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
+    """Return {measure of text_table: the fakes that are at least as good as some texts, in words} (fake_texts)."""
+    with_fakes = pd.concat([explanations, fake_explanations(explanations, questions)], ignore_index=True)
+    return fooled_stages(text_table(with_fakes, questions))
 
-    Runs of notebook 05 (words, no texts) and of earlier versions mark nothing.
-    """
+
+def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
+    """Return {dataset: fooled_measures} of several explaining runs; the first one that has a measure gives its words."""
     found = {}
-    for folder in folders:
-        metrics = read_json(project_path(folder) / "metrics.json")
-        of_data = found.setdefault(metrics["labels"]["dataset"], {})
-        of_data.update({**metrics.get("fooled", {}), **of_data})
+    for folder in map(project_path, folders):
+        given = read_json(folder / "run.json")["parameters"]
+        of_run = fooled_measures(read_table(folder / "explanations.parquet", "explanations"),
+                                 read_table(project_path(given["questions"]), "questions"))
+        of_data = found.setdefault(given["labels"]["dataset"], {})
+        of_data.update({**of_run, **of_data})
     return found
 
 
