@@ -250,7 +250,7 @@ def fooled_measures(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict
 
 
 def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
-    """Return {dataset: fooled_measures} of several explaining runs; the first one that has a measure gives its words."""
+    """Return {dataset: fooled_measures} of several explaining runs; the first one with a measure gives its words."""
     found = {}
     for folder in map(project_path, folders):
         given = read_json(folder / "run.json")["parameters"]
