@@ -460,7 +460,7 @@ def test_the_answer_is_the_first_thing_on_the_index_and_the_rest_is_folded(tmp_p
     words = " ".join(" ".join(page.words).split())
     order = ["Does explaining help? No benefit shown.", "Not sure: 3 seeds.",
              "How sure, for each student s: one. t: two.", "What the names mean", "<b>mine : Answers & more.",
-             "What flies? bee, cow. Right answer: bee .",
+             "What flies? (a) bee (b) cow. Right answer: bee .",
              "teacher – A bee flies. –", "multitask ✗ cow A cow flies. ✗ false",
              "Drawn at random.", "What this experiment cannot say Other data: it is about mini.", "multitask 61.2 %",
              "Multitask leads by 4 points.", "Data (1 done)", "Students (1 done, 2 failed, 1 stopped, 1 waiting)"]

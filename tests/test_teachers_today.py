@@ -284,7 +284,7 @@ def test_unusable_completions_are_asked_for_again_and_no_others(server, experime
 
     lines = list(retry_unusable(loaded, dry_run=True))
     assert lines == [f"{job.folder}: 3 unusable completions to ask for again (only the answer 1, only thinking 1, "
-                     "refusal 1)"] and metrics.exists()
+                     "refusal 1); what builds on it waits for them"] and metrics.exists()
     assert explain(questions, "few_shot", parameters).attrs["notes"]["completions from the store"] == 14
     assert list(retry_unusable(loaded)) == lines and not metrics.exists()
     broken.clear()
