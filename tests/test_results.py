@@ -148,9 +148,12 @@ def test_each_text_of_a_teacher_is_a_row_once(toy):
     assert [list(row)[6:8] for row in starred] == 2 * [["answer named *", "contradicted"]]
 
 
-def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy):
+def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy, capsys):
     assert main(["keep", "toy", "--note", "Another program ran."]) == 0
     assert "transformers 5.0. Another program ran." in document.results_text(keeping.read_kept()).replace("\n", " ")
+    assert "note" not in capsys.readouterr().out
+    assert main(["keep", "toy"]) == 0
+    assert "had a note, which is not kept: Another program ran." in capsys.readouterr().out
     folder = keeping.keep("toy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert before["accuracy.png"].startswith(b"\x89PNG") and set(before) == {"accuracy.png", "results.json"}
