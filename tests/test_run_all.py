@@ -97,8 +97,8 @@ def test_only_a_change_of_what_a_job_reads_makes_it_run_again(finished):
     planned = run("run", "tiny", "--dry-run").stdout
     assert "9 jobs, 8 of them to do" in planned and "done   01_look_at_the_data" in planned
     assert planned.startswith("runs again, because kdutils/teacher/prompts/mini/few_shot.txt has changed:\n"
-                              "    explanations/mini/mini-llama/few_shot\n7 finished runs build on these and run again "
-                              "where the results come out different\n"), planned
+                              "    explanations/mini/mini-llama/few_shot\n7 finished runs build on these and run "
+                              "again; a student is trained again only if what it learns from has changed\n"), planned
     (prompts / "mini/few_shot.txt").write_text(text)
 
 

@@ -69,7 +69,8 @@ def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iter
     changed = set() if changed is None else changed
     changed.update(folder for folders in reasons.values() for folder in folders)
     if following := _following(experiment, changed, again):
-        yield f"{following} finished runs build on these and run again where the results come out different"
+        yield (f"{following} finished runs build on these and run again; a student is trained again only if what it "
+               "learns from has changed")
     if unknown:
         yield (f"{unknown} finished runs have no record of what they depended on (of an earlier version, or damaged); "
                "they run again where something has changed")
