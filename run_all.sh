@@ -25,8 +25,8 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--r
 EXPERIMENT is a name of notebooks/experiments or a YAML file of your own (default: mini).
 --dry-run checks it and says what would run; --tiny tries it with tiny models; --force runs
 everything again; --retry-unusable asks servers again for texts that could not be used;
---leave-out-too-long leaves out questions that do not fit into a teacher's context, also in later runs
-(--no-leave-out-too-long ends that).
+--leave-out-too-long leaves out questions that do not fit into a teacher's context, also in
+later runs (--no-leave-out-too-long ends that).
 Ctrl-C stops; the same command goes on from there.
 The first call makes a .venv with the pinned packages, unless a conda environment made
 from environment.yml is active. Packages with models that EXPERIMENT names (key extras) are

@@ -279,8 +279,10 @@ def keep_results(options: argparse.Namespace) -> int:
     """Keep the results of a finished experiment or benchmark and say where they are."""
     from kdutils.results.keeping import keep, read_kept
 
-    before = read_kept().get(options.name.replace("/", "-"), {}).get("note", "")
-    print(f"kept: {keep(options.name, options.note)}\nRESULTS.md is written from it by ./run_all.sh --write-results")
+    kept = read_kept()
+    folder = keep(options.name, options.note)
+    before = kept.get(folder.name, {}).get("note", "")
+    print(f"kept: {folder}\nRESULTS.md is written from it by ./run_all.sh --write-results")
     if before and not options.note:
         print(f"the results kept before had a note, which is not kept: {before}\n--note keeps it, if it still holds")
     return 0

@@ -32,7 +32,7 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
 
     See summary.summarise for the arguments. The statements: does explaining help, does it matter what the explanations
     say, are they true and useful, and what the contrasts show that the experiment wrote out itself; and first, whether
-    evaluations are missing and whether students failed to learn. If all did, the others are left out.
+    evaluations are missing and whether students failed to learn. If all students failed, nothing follows.
     """
     places = _places(accuracies, tests)
     failed = [place for place in places if not place["learned"]]

@@ -42,7 +42,7 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
             "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
             "problems": explanations.loc[explanations["text"].isna(), "problem"].value_counts().to_dict(),
             "raw": raw_table(explanations).to_dict("records"),
-            "quality": quality.to_dict("records"), "fooled": fooled_measures(explanations, questions),
+            "quality": quality.to_dict("records"), "fooled": fooled_measures(quality, explanations, questions),
             "exactly_right": exact}
 
 
@@ -243,10 +243,13 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
 
 
-def fooled_measures(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
-    """Return {measure of text_table: the fakes that are at least as good as some texts, in words} (fake_texts)."""
-    with_fakes = pd.concat([explanations, fake_explanations(explanations, questions)], ignore_index=True)
-    return fooled_stages(text_table(with_fakes, questions))
+def fooled_measures(quality: pd.DataFrame, explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, str]:
+    """Return {measure: the fakes that are at least as good as some texts, in words} (fake_texts).
+
+    `quality`: the text_table of `explanations`.
+    """
+    fakes = text_table(fake_explanations(explanations, questions), questions)
+    return fooled_stages(pd.concat([quality, fakes], ignore_index=True))
 
 
 def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
@@ -254,7 +257,8 @@ def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
     found = {}
     for folder in map(project_path, folders):
         given = read_json(folder / "run.json")["parameters"]
-        of_run = fooled_measures(read_table(folder / "explanations.parquet", "explanations"),
+        quality = pd.DataFrame(read_json(folder / "metrics.json")["quality"])
+        of_run = fooled_measures(quality, read_table(folder / "explanations.parquet", "explanations"),
                                  read_table(project_path(given["questions"]), "questions"))
         of_data = found.setdefault(given["labels"]["dataset"], {})
         of_data.update({**of_run, **of_data})
