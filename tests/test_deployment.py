@@ -375,16 +375,20 @@ def test_int8_weights_are_close_to_the_float_weights():
 
 def test_the_running_costs_of_a_student_are_those_of_its_files_and_answers(tmp_path):
     table = questions("test", 20)
-    records, notes = costs.running_costs(STUDENT, table, 16, 12)
-    plain, int8 = records
-    assert notes == [] and [record["weights"] for record in records] == ["float32", "int8"]
+    records, notes = costs.running_costs(STUDENT, table, 16, 12, onnx_runtime=True)
+    assert notes == [] and [record["weights"] for record in records] == ["float32", "int8", *costs.ONNX_FORMS]
+    plain, int8, in_onnx, int8_in_onnx = records
     model, tokenizer = load_trained(STUDENT)
     assert plain["parameters"] == int8["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert plain["bytes"] == (STUDENT / "model.safetensors").stat().st_size > int8["bytes"] > plain["parameters"]
     said = predict_questions(model, tokenizer, asked_as(STUDENT), table.head(12).to_dict("records"), 16)
     assert plain["accuracy"] == sum(row["correct"] for row in said) / 12 and plain["questions"] == 12
     assert (plain["gained"], plain["lost"]) == (0, 0)
-    assert int8["accuracy"] == pytest.approx(plain["accuracy"] + (int8["gained"] - int8["lost"]) / 12)
+    assert in_onnx["accuracy"] == plain["accuracy"] and (in_onnx["gained"], in_onnx["lost"]) == (0, 0)
+    assert in_onnx["parameters"] == plain["parameters"] and in_onnx["bytes"] > int8_in_onnx["bytes"] > int8["bytes"]
+    for quantised in (int8, int8_in_onnx):
+        assert quantised["accuracy"] == pytest.approx(
+            plain["accuracy"] + (quantised["gained"] - quantised["lost"]) / 12)
     assert all(record["peak_memory_mib"] > record["libraries_mib"] > 50 for record in records)
     assert all(record["answer_ms"] > 0 and record["explanation_ms"] > 0 for record in records)
 

@@ -18,7 +18,8 @@ PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED = {  # declared dependencies that no code here imports: what uses them
     "bitsandbytes": "transformers, for 4-bit teachers", "tensorboard": "the Trainer, for its logs",
     "jupyterlab": "people, to open the notebooks", "gguf": "transformers, to read GGUF files",
-    "snakemake": "the command line, in a process of its own"}
+    "snakemake": "the command line, in a process of its own", "onnx": "transformers, to export students",
+    "onnxscript": "transformers, to export students"}
 
 
 def wanted():

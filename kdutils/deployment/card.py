@@ -66,14 +66,14 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
                                                             else []), ("data", _data_licence(data))]
     own = all(text.startswith("MIT") for _, text in licences)
     results = _results(measured, about["seed"])
-    rows, machine, libraries = _costs(measured)
+    rows, machine = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
         parameters=parameters, explains=asks.explanation is not None, teacher=bool(explained),
         facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
         format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
         results=results, starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
-        costs=rows, machine=machine, libraries=libraries, limits=_known_limits(measured, asks, given),
+        costs=rows, machine=machine, limits=_known_limits(measured, asks, given),
         licences=licences, citation=_citation(),
         sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
                  *filter(None, [SOURCES.get(about["method"])])])
@@ -251,16 +251,16 @@ def _chance(measured):
 
 
 def _costs(measured):
-    """Return (rows of running costs, the processor, memory of the libraries); ([], "", "") where none were measured."""
+    """Return (rows of running costs, the processor); ([], "") where none were measured."""
     path = measured[0].folder / "running_costs.json" if measured else Path("-")
     records = read_json(path) if path.is_file() else []
     if not records:
-        return [], "", ""
+        return [], ""
     rows = [{"weights": record["weights"], "size": f"{record['bytes'] / 1e6:.1f} MB",
-             "memory": f"{record['peak_memory_mib']:.0f} MiB", "answer": _ms(record["answer_ms"]),
-             "explanation": _ms(record["explanation_ms"]),
+             "memory": f"{record['peak_memory_mib']:.0f} MiB", "libraries": f"{record['libraries_mib']:.0f} MiB",
+             "answer": _ms(record["answer_ms"]), "explanation": _ms(record["explanation_ms"]),
              "accuracy": f"{100 * record['accuracy']:.1f} % of {record['questions']}"} for record in records]
-    return rows, measured[0].machine.get("processor") or "processor unknown", f"{records[0]['libraries_mib']:.0f} MiB"
+    return rows, measured[0].machine.get("processor") or "processor unknown"
 
 
 def _ms(value):

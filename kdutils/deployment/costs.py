@@ -1,11 +1,9 @@
-"""What a student costs to run: size, memory and time, with its float32 weights and with int8 weights.
+"""What a student costs to run: size, memory and time, with float32 and int8 weights, in PyTorch and in ONNX Runtime.
 
 A student answers some questions one by one, in a process of its own and on one CPU thread, as in an app that serves one
 person. The int8 weights are those of torch's dynamic quantisation: the linear layers have 8-bit weights, and their
-inputs are rounded to 8 bits as they come; embeddings stay in float32. Time and memory depend on the machine.
-
-ONNX Runtime is not measured: the library that exports students with their cache (optimum-onnx 0.1.0) needs transformers
-below 4.58, and this study needs a later one.
+inputs are rounded to 8 bits as they come; embeddings stay in float32. ONNX Runtime has its own dynamic quantisation of
+the same layers (kdutils.deployment.onnx_runtime). Time and memory depend on the machine.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import pandas as pd
 
 from kdutils.data.answers import MARKER, is_right, parse_answer
 from kdutils.data.tables import read_table, write_table
+from kdutils.deployment.onnx_runtime import compute_in_onnx_runtime, export_apart
 from kdutils.errors import StudyError, first_line, masked
 from kdutils.hub import device
 from kdutils.runs import PROJECT
@@ -36,19 +35,21 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FORMS = ("float32", "int8", "float32 on the GPU")
+FORMS = ("float32", "int8", "float32 on the GPU")  # in PyTorch
+ONNX_FORMS = {"float32, ONNX Runtime": False, "int8, ONNX Runtime": True}  # form -> whether it is quantised
 TIMED = 16  # questions that are answered and explained one by one
 LONG = 1800  # seconds after which a measurement is given up
 MIB = 2 ** 20
 
 
 def running_costs(folder: Path | str, questions: pd.DataFrame, max_explanation_tokens: int, count: int,
-                  timeout: float = LONG) -> tuple[list[dict], list[str]]:
+                  onnx_runtime: bool = False, timeout: float = LONG) -> tuple[list[dict], list[str]]:
     """Return (records, notes): what the student in `folder` costs when it answers the first `count` of `questions`.
 
-    One record per form of the weights (FORMS; the last one where there is a GPU) with
+    One record per form of the weights (FORMS, the last one where there is a GPU; with `onnx_runtime` also ONNX_FORMS,
+    which export the student first) with
 
-    - parameters; bytes: size of the weights on disk;
+    - parameters; bytes: size of the weights on disk, or of the graphs with them;
     - peak_memory_mib: the most memory of the process while the student answers one question at a time, and
       libraries_mib: what Python and its libraries take of it before a model is loaded (on a GPU: its own peak, and 0);
     - answer_ms, explanation_ms: median milliseconds until the answer, and until the explanation, of one of the first
@@ -63,11 +64,12 @@ def running_costs(folder: Path | str, questions: pd.DataFrame, max_explanation_t
     forms = FORMS if device() == "cuda" else FORMS[:2]
     with tempfile.TemporaryDirectory() as scratch:
         write_table(questions.head(count), Path(scratch) / "questions.parquet", "questions")
-        lines, problem = _measured({"folder": str(Path(folder).resolve()), "questions": f"{scratch}/questions.parquet",
-                                    "forms": forms, "max_explanation_tokens": max_explanation_tokens}, timeout)
+        given = {"folder": str(Path(folder).resolve()), "questions": f"{scratch}/questions.parquet",
+                 "max_explanation_tokens": max_explanation_tokens}
+        lines = _measured({**given, "forms": forms}, timeout)
+        lines += _measured({**given, "forms": [*ONNX_FORMS]}, timeout) if onnx_runtime else []
     reasons = {line["weights"]: line["failed"] for line in lines if "failed" in line}
     records = [line for line in lines if "failed" not in line]
-    reasons |= {form: problem for form in forms if form not in {line["weights"] for line in lines}}
     return _compared(records), [f"{form}: not measured: {reason}" for form, reason in reasons.items()]
 
 
@@ -85,15 +87,20 @@ def cost_record(folder: Path, items: list[dict], form: str, max_explanation_toke
     model, tokenizer = load_trained(folder, place="cuda" if on_gpu else "cpu")
     parameters = sum(weight.numel() for weight in model.parameters())
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if form == "int8":
-        model = quantize(model)
-        size = _saved_size(model)
-    gc.collect()
-    ask, explain = _tasks(model, tokenizer, asked_as(folder), items, max_explanation_tokens)
-    ask(items[:1])  # the first pass also allocates memory and chooses kernels
-    with _peak_memory(on_gpu) as peak:
-        of_answers, of_texts = _seconds(ask, items[:TIMED], clock), _seconds(explain, items[:TIMED], clock)
-    answers = ask(items)
+    with tempfile.TemporaryDirectory() as graphs:
+        if form == "int8":
+            model = quantize(model)
+            size = _saved_size(model)
+        elif form in ONNX_FORMS:
+            size = export_apart(folder, graphs, ONNX_FORMS[form])
+            compute_in_onnx_runtime(model, graphs)
+        gc.collect()
+        ask, explain = _tasks(model, tokenizer, asked_as(folder), items, max_explanation_tokens)
+        ask(items[:1])  # the first pass also allocates memory and chooses kernels
+        with _peak_memory(on_gpu) as peak:
+            of_answers, of_texts = _seconds(ask, items[:TIMED], clock), _seconds(explain, items[:TIMED], clock)
+        one_by_one = [[item] for item in items] if form in ONNX_FORMS else [items]  # its graphs hold one text
+        answers = [answer for asked in one_by_one for answer in ask(asked)]
     right = [is_right(answer, item["answer"], item["choices"]) for answer, item in zip(answers, items, strict=True)]
     return {"weights": form, "parameters": parameters, "bytes": size, "peak_memory_mib": round(peak[0], 1),
             "libraries_mib": 0.0 if on_gpu else round(libraries, 1), "answer_ms": _median_ms(of_answers),
@@ -192,7 +199,7 @@ def _saved_size(model: torch.nn.Module) -> int:
 
 
 def _measured(given, timeout):
-    """Return (what a process of its own printed of each form, why it ended before the last one)."""
+    """Return what a process of its own printed of each form; a form that it did not reach has failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen([sys.executable, "-m", "kdutils.deployment.costs"], stdin=subprocess.PIPE, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=PROJECT) as process:
@@ -204,7 +211,9 @@ def _measured(given, timeout):
             process.kill()
             printed, _ = process.communicate()
             problem = f"all takes more than {timeout:.0f} s; lower timed_questions"
-    return [json.loads(line) for line in printed.splitlines() if line.startswith('{"')], problem
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith('{"')]
+    reached = {line["weights"] for line in lines}
+    return lines + [{"weights": form, "failed": problem} for form in given["forms"] if form not in reached]
 
 
 def _compared(records):
@@ -225,6 +234,8 @@ def main() -> None:
     import kdutils.student.predicting  # noqa: F401 (its memory counts as that of the libraries)
 
     given = json.load(sys.stdin)
+    if set(given["forms"]) & set(ONNX_FORMS):
+        from transformers.exporters import OnnxExporter, runners  # noqa: F401 (likewise)
     torch.set_num_threads(1)
     items = read_table(given["questions"], "questions").to_dict("records")
     libraries = _memory()

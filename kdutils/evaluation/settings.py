@@ -54,5 +54,6 @@ class EvaluateStudent(Settings):
         200, description="maximum number of questions whose answers are attributed, 0 for none")
     timed_questions: Annotated[int, Field(ge=0, le=10**9)] = Field(
         200, description="maximum number of questions for the running costs, 0 for none")
+    onnx_runtime: bool = Field(False, description="whether the running costs are also measured in ONNX Runtime")
     labels: dict = of_grid({"dataset": "mini", "method": "multitask"}, "cell of the grid")
     output: str = of_grid("outputs/explore/21_evaluate_student", "folder of this run")

@@ -220,7 +220,8 @@ def job_parts(experiment: Experiment, jobs: list[Job], plans: Mapping[str, Plan]
         if job.kind == "evaluations":
             attributed = min(work, given["attributed_questions"] * len(given["seeds"]))
             simulator = ", without its simulator" if given["simulator"] else ""
-            timed = 2 * min(work // len(given["seeds"]), given["timed_questions"])  # with float32 and int8 weights
+            forms = 4 if given["onnx_runtime"] else 2  # float32 and int8 weights
+            timed = forms * min(work // len(given["seeds"]), given["timed_questions"])
             return once + (work + timed) * times.asked + attributed * times.attributed, \
                 f"timed on a few answers and steps{simulator}", work
         on_dev = given["dev_evaluations"] * len(given["seeds"]) * int((questions["split"] == "dev").sum())
