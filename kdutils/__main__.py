@@ -388,7 +388,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment, ratings_source
-    from kdutils.experiments.reruns import rerun_lines
+    from kdutils.experiments.reruns import made_first, rerun_lines
     from kdutils.experiments.snakemake_runs import missing_executor, run_snakemake, stop_orphans
 
     if missing := missing_executor(options.snakemake):
@@ -431,10 +431,11 @@ def run_experiment(options: argparse.Namespace) -> int:
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
         code = 0
-        # One by one and before the rest: what builds on a file that comes back the same is then left alone.
-        for folder in invalidate_damaged(experiment):
+        for folders in list(made_first(experiment, {*again, *invalidate_damaged(experiment)})):
             if code != INTERRUPTED:
-                code = run_snakemake(experiment, options, f"{folder}/metrics.json")
+                code = run_snakemake(experiment, options, *(f"{folder}/metrics.json" for folder in folders),
+                                     changed=again)
+                again.difference_update(folders)
         if code != INTERRUPTED:
             code = run_snakemake(experiment, options, changed=again)
         if code == 1:

@@ -57,6 +57,18 @@ def test_a_changed_parameter_is_named_with_both_values_and_its_jobs(finished):
     assert "because the parameter epochs is gone (it was 2.0):" in reason
 
 
+def test_what_others_build_on_is_made_first_and_in_order(finished):
+    _, experiment = finished
+    data, explained, student, evaluation = (next(job.folder for job in experiment.jobs if job.kind == kind)
+                                            for kind in ("data", "explanations", "students", "evaluations"))
+    assert list(reruns.made_first(experiment, {evaluation, explained, data})) == [[data], [explained], [evaluation]]
+    assert list(reruns.made_first(experiment, {student, "comparison"})) == [[student]]
+    assert list(reruns.made_first(experiment, {job.folder for job in experiment.jobs})) == []
+    for unfinished in ("comparison", "errors"):
+        (experiment.folder / unfinished / "metrics.json").unlink()
+    assert list(reruns.made_first(experiment, {evaluation})) == []
+
+
 def test_a_long_list_is_compared_and_not_printed():
     old = [f"outputs/an-experiment/students/number-{number}" for number in range(3)]
     assert list(reruns._parameter_changes({"trainings": old}, {"trainings": [*old[1:], "other"]})) == [

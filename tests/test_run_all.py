@@ -97,9 +97,25 @@ def test_only_a_change_of_what_a_job_reads_makes_it_run_again(finished):
     planned = run("run", "tiny", "--dry-run").stdout
     assert "9 jobs, 8 of them to do" in planned and "done   01_look_at_the_data" in planned
     assert planned.startswith("runs again, because kdutils/teacher/prompts/mini/few_shot.txt has changed:\n"
-                              "    explanations/mini/mini-llama/few_shot\n7 finished runs build on these and run "
-                              "again; a student is trained again only if what it learns from has changed\n"), planned
+                              "    explanations/mini/mini-llama/few_shot\n7 finished runs build on these; they run "
+                              "again where the results of these have changed\n"), planned
     (prompts / "mini/few_shot.txt").write_text(text)
+
+
+def test_what_builds_on_a_run_that_comes_back_the_same_is_left_alone(finished):
+    folder, run, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "outputs").rglob("notebook.ipynb")}
+    notebook = folder / "notebooks/02_explain_few_shot.ipynb"
+    saved = json.loads(notebook.read_text())
+    next(cell for cell in saved["cells"] if cell["cell_type"] == "code")["source"] += "\n# another comment"
+    text = notebook.read_text()
+    notebook.write_text(json.dumps(saved))
+    done = run("run", "tiny", "--cores", "2")
+    assert done.returncode == 0 and "the cells of notebooks/02_explain_few_shot.ipynb have changed" in done.stdout
+    made = [path.parent.name for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert made == ["few_shot"] and "9 of 9 runs are finished already" in done.stdout, done.stdout
+    notebook.write_text(text)
+    run("run", "tiny", "--cores", "2")
 
 
 def test_killed_twice_it_goes_on_and_ends_with_equal_results(finished, copy_of_project):

@@ -5,7 +5,7 @@ job has a file ``inputs.json`` with what it depended on: its parameters, and dig
 of each file. Comparing it with what the job depends on now names what has changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,26 @@ def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iter
     changed = set() if changed is None else changed
     changed.update(folder for folders in reasons.values() for folder in folders)
     if following := _following(experiment, changed, again):
-        yield (f"{following} finished runs build on these and run again; a student is trained again only if what it "
-               "learns from has changed")
+        yield f"{following} finished runs build on these; they run again where the results of these have changed"
     if unknown:
         yield (f"{unknown} finished runs have no record of what they depended on (of an earlier version, or damaged); "
                "they run again where something has changed")
+
+
+def made_first(experiment: Experiment, folders: Collection[str]) -> Iterator[list[str]]:
+    """Yield those of `folders`, which are to be made again, on which a finished run builds that is not one of them.
+
+    Each list builds on earlier ones alone. Made before all else, they leave the finished runs as they are where their
+    results come back the same: Snakemake compares these only when it starts.
+    """
+    needed = {need for job in experiment.jobs for need in job.needs if job.folder not in folders
+              and (experiment.folder / job.folder / "metrics.json").is_file()}
+    steps, depths = {}, {}
+    for job in experiment.jobs:  # each after those it needs
+        depths[job.folder] = max((depths.get(need, 0) + (need in folders) for need in job.needs), default=0)
+        if job.folder in needed and job.folder in folders:
+            steps.setdefault(depths[job.folder], []).append(job.folder)
+    yield from (steps[depth] for depth in sorted(steps))
 
 
 def _following(experiment, changed, again):
