@@ -395,11 +395,13 @@ def run_experiment(options: argparse.Namespace) -> int:
         raise StudyError(missing)
     experiment = load_experiment(options.experiment, options.tiny, options.ratings, options.leave_out_too_long)
     changed = check_folder(experiment)
-    check_data(experiment)
+    smaller = check_data(experiment)
     if changed:
         print(changed, flush=True)
     if source := ratings_source(experiment, options.ratings is not None):
         print(source, flush=True)
+    for line in smaller:
+        print(line, flush=True)
     again: set[str] = set()
     for line in [] if options.force else rerun_lines(experiment, again):
         print(line, flush=True)

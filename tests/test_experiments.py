@@ -397,7 +397,7 @@ def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch
     if "creak" in experiment.settings["datasets"]:  # it is on no hub: its files have to be there
         assert main(["run", name, "--dry-run"]) == 2
         assert "creak/train.json: no such file" in (told := capsys.readouterr().err) and "KDUTILS_DATA" in told
-        monkeypatch.setattr("kdutils.experiments.inputs.check_data", lambda experiment: None)
+        monkeypatch.setattr("kdutils.experiments.inputs.check_data", lambda experiment: [])
     assert main(["run", name, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert f"{len(experiment.jobs)} jobs" in out and ("comparison" in out or "to do  reports: " in out)

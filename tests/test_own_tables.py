@@ -234,8 +234,8 @@ def test_rows_with_an_unusual_number_of_choices_are_named(tmp_path):
     lines[7], lines[9] = "What is 7?,,,,,A\n", "What is 9?,a,b,c,,A\n"
     (tmp_path / "t.csv").write_text(head + "".join(lines))
     found = [line.strip() for line in check_table(tmp_path / "t.csv").lines if "look at these" in line]
-    assert found == ["look at these: 1 rows have no choices, the others 4: row 7",
-                     "look at these: 1 rows have 3 choices, the others 4: row 9"]
+    assert found == ["look at these: 1 row has no choices, the others 4: row 7",
+                     "look at these: 1 row has 3 choices, the others 4: row 9"]
     lines[5] = "What is 5?,a,b,c,d,x\n"
     (tmp_path / "t.csv").write_text(head + "".join(lines))
     assert any("a spreadsheet shows row 0 in line 2" in line for line in check_table(tmp_path / "t.csv").lines)

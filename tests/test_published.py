@@ -24,12 +24,16 @@ from kdutils.data.tables import QUESTIONS, read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.teacher.published.explanations import DATASETS, STAGES, published_explanations
 from kdutils.teacher.published.joining import content_checksum
-from kdutils.teacher.published.llm import REFUSED, identical_share
-from kdutils.teacher.published.llm_tables import CONTENT, load_table
+from kdutils.teacher.published.llm import REFUSED
+from kdutils.teacher.published.llm_tables import BASE_URL, CONTENT, find_table
 from kdutils.teacher.published.palm import PALM_SPLITS, parse_palm
 
 POS, REVISION = "few_shot_positive_rationale", "few_shot_revision"
 CF = "counterfactual_prompt_answer_{}_rationale"
+
+
+def rows_of(name, folder="", base_url=BASE_URL, stage=""):
+    return find_table(name, folder, base_url, stage)[1]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def tables(data):
-    return {name: load_table(name, data / "teacher_llama") for name in CONTENT}
+    return {name: rows_of(name, data / "teacher_llama") for name in CONTENT}
 
 
 # The pinned tables
@@ -64,7 +68,7 @@ def test_one_changed_letter_changes_the_checksum(tables):
 
 @pytest.mark.parametrize(("name", "rows"), [("cqa-llama-train", 975 + 974), ("strategyqa-llama-train", 161)])
 def test_shards_hold_the_rows_of_the_parquet_file(data, tables, name, rows):
-    shards = load_table(name, data / "original_shards")
+    shards = rows_of(name, data / "original_shards")
     assert shards == tables[name][:rows]
 
 
@@ -299,7 +303,7 @@ def test_the_table_of_a_stage_stands_in_for_a_missing_one(tmp_path, place):
     frame = published_explanations(questions, "cqa", "qwen", "few_shot", folder)
     assert frame["text"].tolist() == ["Because 1.", "Because 2."]
     assert frame.attrs["content"] == {"rationales__cqa-qwen-train": "no checksum known"}
-    assert load_table("cqa-qwen-train", folder, stage="rationale")[2]["id"] == "q2"
+    assert rows_of("cqa-qwen-train", folder, stage="rationale")[2]["id"] == "q2"
     with pytest.raises(StudyError, match="nor rationales_revised__cqa-qwen-train.parquet or rationales_revised/cqa-"):
         published_explanations(questions, "cqa", "qwen", "critique_revision", folder)
 
@@ -373,13 +377,8 @@ def test_what_cannot_be_used_is_refused_by_name(dataset, teacher, prompting, spl
         published_explanations(frame_of(question(0, split=split)), dataset, teacher, prompting, small)
 
 
-def test_identical_share():
-    assert identical_share(["a", "b", "", None], ["a", "c", "", "d"]) == 0.5
-    assert identical_share(pd.Series(["a", "b"]), ["a", "b"]) == 1
-    with pytest.raises(StudyError, match="2 texts against 1"):
-        identical_share(["a", "b"], ["a"])
-    with pytest.raises(StudyError, match="no two texts"):
-        identical_share([""], [""])
+def identical_share(some, others):
+    return sum(one == other for one, other in zip(some, others, strict=True)) / len(some)
 
 
 def test_llama_columns_are_not_copies_of_each_other(tables):
@@ -440,11 +439,11 @@ def kept(server):
 
 
 def test_a_download_is_kept_and_needs_no_second_one(server):
-    assert load_table(NAME, base_url=server.url) == server.rows
+    assert rows_of(NAME, base_url=server.url) == server.rows
     assert len(server.asked) == 10 and server.asked[2].startswith(f"/{NAME}/shard_2/")
     assert [path.name for path in kept(server)] == [f"{NAME}.parquet"]
     server.pages.clear()
-    assert load_table(NAME, base_url=server.url) == server.rows
+    assert rows_of(NAME, base_url=server.url) == server.rows
     frame = published_explanations(frame_of(question(11)), "cqa", "llama", "few_shot", base_url=server.url)
     assert frame["text"].tolist() == ["Because 11."]
     assert len(server.asked) == 10
@@ -454,26 +453,26 @@ def test_altered_content_is_refused_and_nothing_is_kept(server):
     page = f"/{NAME}/shard_4/data-00000-of-00001.arrow"
     server.pages[page] = arrow([published_row(8), published_row(9, answer="a")])
     with pytest.raises(StudyError, match="not the published content .*nothing was kept"):
-        load_table(NAME, base_url=server.url)
+        rows_of(NAME, base_url=server.url)
     assert kept(server) == []
 
 
 @pytest.mark.parametrize("spoil", [b"altered", None])
 def test_a_spoiled_cache_is_downloaded_again(server, spoil):
-    load_table(NAME, base_url=server.url)
+    rows_of(NAME, base_url=server.url)
     [path] = kept(server)
     if spoil:
         path.write_bytes(spoil)
     else:
         pd.DataFrame([*server.rows[:-1], published_row(99)]).to_parquet(path)
-    assert load_table(NAME, base_url=server.url) == server.rows
+    assert rows_of(NAME, base_url=server.url) == server.rows
     assert len(server.asked) == 20 and read_records(path) == server.rows
 
 
 def test_server_errors_are_named_and_nothing_is_kept(server):
     del server.pages[f"/{NAME}/shard_7/data-00000-of-00001.arrow"]
     with pytest.raises(StudyError, match="shard_7/data-00000-of-00001.arrow: the server answers 503"):
-        load_table(NAME, base_url=server.url)
+        rows_of(NAME, base_url=server.url)
     assert kept(server) == []
 
 
@@ -485,7 +484,7 @@ def test_server_errors_are_named_and_nothing_is_kept(server):
 def test_half_and_broken_answers_are_refused(server, change, message):
     server.pages.update(change)
     with pytest.raises(StudyError, match=message):
-        load_table(NAME, base_url=server.url)
+        rows_of(NAME, base_url=server.url)
     assert kept(server) == []
 
 
@@ -493,9 +492,9 @@ def test_no_server_and_no_http(server):
     server.shutdown()
     server.server_close()
     with pytest.raises(StudyError, match="shard_0/.*: cannot be downloaded"):
-        load_table(NAME, base_url=server.url)
+        rows_of(NAME, base_url=server.url)
     with pytest.raises(StudyError, match="not an http address"):
-        load_table(NAME, base_url="file:///tmp")
+        rows_of(NAME, base_url="file:///tmp")
 
 
 def test_half_of_the_qwen_training_table_was_published(server):

@@ -754,8 +754,11 @@ def test_a_good_table_passes_the_check_and_is_read_once(tmp_path, own_outputs, m
     monkeypatch.setattr(inputs, "read_questions", lambda *source: asked.append(source) or read_questions(*source))
     loaded = load_experiment(experiment(tmp_path, {"train": "train.json", "test": "test.json"}))
     for _ in range(3):
-        check_data(loaded)
+        assert check_data(loaded) == []
     assert len(asked) == 1
+    loaded.jobs[0].parameters["limits"] = {"train": 8, "test": 4}
+    assert check_data(loaded) == ["data set 'mini': 4 questions of test are wanted, there are 3"]
+    loaded.jobs[0].parameters["limits"] = {}
     save([riddle(1, answer="7")], tmp_path / "test.json")
     with pytest.raises(StudyError, match=r"test\.json: row 0"):
         check_data(loaded)

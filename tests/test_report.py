@@ -491,7 +491,7 @@ def test_before_there_is_a_result_the_index_says_what_the_runs_can_show(tmp_path
 
 
 def test_states(tmp_path):
-    states = {Path(run["folder"]).name: index.state_of(run["folder"]) for run in some_runs(tmp_path)}
+    states = {Path(run["folder"]).name: index.state_of(Path(run["folder"]))[0] for run in some_runs(tmp_path)}
     assert states == {"mini": "done", "a b#1%20ü": "done", "failed": "failed", "killed": "failed",
                       "stopped": "stopped", "waiting": "waiting", "comparison": "done"}
 
@@ -565,7 +565,7 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path, broken):
     page = read_page(index.write_index(tmp_path, [run, torn], {"name": "mini"}))
     for name in ("metrics.json", "manifest.json", "run.json", "notebook.ipynb"):
         assert f"{name} is not" in page.text, name
-    assert index.state_of(torn["folder"]) == "stopped" and not (torn["folder"] / "report.html").exists()
+    assert index.state_of(torn["folder"])[0] == "stopped" and not (torn["folder"] / "report.html").exists()
 
 
 # Figures and tables -----------------------------------------------------------------------------------------------

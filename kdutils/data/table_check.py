@@ -126,7 +126,8 @@ def _uneven(read):
     usual = max(rows, key=lambda count: len(rows[count]), default=0)
     if len(rows.get(usual, [])) < NEARLY_ALL * sum(map(len, rows.values())):
         return []
-    return [f"  look at these: {len(some):,} rows have {count or 'no'} choices, the others {usual or 'none'}: "
+    return [f"  look at these: {len(some):,} {'rows have' if some[1:] else 'row has'} {count or 'no'} choices, "
+            f"the others {usual or 'none'}: "
             f"row {', '.join(map(str, some[:10]))}{' …' if len(some) > 10 else ''}"
             for count, some in sorted(rows.items()) if count != usual]
 

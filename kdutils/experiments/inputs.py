@@ -131,11 +131,13 @@ def file_faults(name: str, entry: dict) -> Iterator[tuple[str, str]]:
             yield f".files.{split}", f"{short(str(path), 200)}: no such file"
 
 
-def check_data(experiment: Experiment) -> None:
+def check_data(experiment: Experiment) -> list[str]:
     """Read the questions of every data set whose files are here; StudyError for what a run would stop at.
 
-    Nothing is downloaded: data sets of the Hub are left out, and so are finished ones whose files are gone.
+    Nothing is downloaded: data sets of the Hub are left out, and so are finished ones whose files are gone. The result
+    has a line for each split that is smaller than its limit.
     """
+    lines = []
     for job in experiment.jobs:
         if job.kind != "data":
             continue
@@ -144,11 +146,14 @@ def check_data(experiment: Experiment) -> None:
         finished = (experiment.folder / job.folder / "metrics.json").is_file()
         if not made and (not files or finished and not any(map(path_kind, files))):
             continue
-        splits = set(read_job_questions(given)["split"])
-        missing = [split for split in SPLITS if split not in splits]
+        counts = read_job_questions(given)["split"].value_counts()
+        missing = [split for split in SPLITS if split not in counts]
         if missing:
             raise StudyError(f"data set '{given['dataset']}': no questions in the split {' and '.join(missing)}; a run "
                              "needs train, dev and test (dev is drawn from train if no file is given for it)")
+        lines += [f"data set '{given['dataset']}': {limit} questions of {split} are wanted, there are {counts[split]}"
+                  for split, limit in job.parameters.get("limits", {}).items() if limit > counts[split]]
+    return lines
 
 
 def questions_are_here(given: dict) -> bool:

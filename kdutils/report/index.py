@@ -29,13 +29,11 @@ KEY_METRICS = 4
 PAGE, NOTEBOOK, PAGES = "report.html", "notebook.ipynb", "pages.json"
 
 
-def state_of(folder: Path | str) -> str:
-    """Return the state of the run in `folder`: done, failed, stopped (or still running) or waiting."""
-    return _state(Path(folder))[0]
+def state_of(folder: Path) -> tuple[str, str, list[str]]:
+    """Return (state, last line of the error of a failed run, problems with its files) of the run in `folder`.
 
-
-def _state(folder):
-    """Return (state, last line of the error of a failed run, problems with its files)."""
+    The state is done, failed, stopped (or still running) or waiting.
+    """
     if (folder / "metrics.json").is_file() and (folder / "manifest.json").is_file():
         return "done", "", []
     if not (folder / NOTEBOOK).is_file():
@@ -115,7 +113,7 @@ def write_index(folder: Path | str, runs: Sequence[Mapping[str, Any]], experimen
 def _view(run, page):
     """Return what the template shows of one run: texts and links."""
     folder = Path(run["folder"])
-    state, error, problems = _state(folder)
+    state, error, problems = state_of(folder)
     metrics = _read(folder / "metrics.json", problems)
     manifest = _read(folder / "manifest.json", problems)
     seconds = _read(folder / "run.json", problems).get("seconds")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from kdutils.data.readers import READERS, to_question
-from kdutils.errors import StudyError
 from kdutils.teacher.cleaning import Cleaned, clean
 from kdutils.teacher.published.joining import content_state, explanation_rows, join_key, published_text, seen_choices
 from kdutils.teacher.published.llm_tables import BASE_URL, CONTENT, NotFound, find_table
@@ -50,21 +49,6 @@ def llm_explanations(questions: pd.DataFrame, dataset: str, teacher: str, stage:
             cleaned.append(Cleaned(None, [], problem) if problem else clean(raw, answer))
             rows.append({"id": question["id"], "stage": stage, "answer": answer, "raw": raw})
     return explanation_rows(rows, cleaned, content, CAUTIONS.get((dataset, teacher, stage), ""))
-
-
-def identical_share(a: list[str], b: list[str]) -> float:
-    """Return the share of two equally long lists of texts that is identical, row by row, byte for byte.
-
-    Two teachers hardly ever write the same explanation, so a share far from 0 means that a column has the wrong name.
-    Rows with a missing or empty text do not count; StudyError where no row is left.
-    """
-    if len(a) != len(b):
-        raise StudyError(f"identical_share: {len(a)} texts against {len(b)}; give the same questions in the same order")
-    pairs = [(x, y) for x, y in zip(a, b, strict=True)
-             if isinstance(x, str) and isinstance(y, str) and x.strip() and y.strip()]
-    if not pairs:
-        raise StudyError("identical_share: no two texts to compare")
-    return sum(x == y for x, y in pairs) / len(pairs)
 
 
 def table_names(questions: pd.DataFrame, dataset: str, teacher: str) -> list[str]:

@@ -39,22 +39,17 @@ CONTENT = {
 }
 
 
-def load_table(name: str, folder: str = "", base_url: str = BASE_URL, stage: str = "") -> list[dict]:
-    """Return the rows of one published table, such as ``cqa-llama-train``, as a list of dicts.
-
-    They come from `folder`; with "" from ``teacher_llama`` below KDUTILS_DATA, else from the cache, which a download
-    fills. A local folder of shards may be incomplete. With a `stage` (rationale, revision, counterfactual) the table
-    of that stage is read where the consolidated one is missing.
-    """
-    return find_table(name, folder, base_url, stage)[1]
-
-
 class NotFound(StudyError):
     """Neither the consolidated table nor that of the stage exists at the place given."""
 
 
 def find_table(name: str, folder: str, base_url: str, stage: str) -> tuple[str, list[dict]]:
-    """Return (name of the source, its rows); the table of a stage is named ``rationales__cqa-qwen-train``."""
+    """Return (name of the source, its rows as dicts) of one published table, such as ``cqa-llama-train``.
+
+    It comes from `folder`; with "" from ``teacher_llama`` below KDUTILS_DATA, else from the cache, which a download
+    fills. A local folder of shards may be incomplete. Where the consolidated table is missing, that of the `stage`
+    (rationale, revision, counterfactual) is read; its name is ``rationales__cqa-qwen-train``.
+    """
     data = os.environ.get("KDUTILS_DATA", "")
     if folder:
         return _from_folder(name, project_path(folder), stage)
