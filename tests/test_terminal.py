@@ -16,6 +16,7 @@ from kdutils import __main__ as command_line
 from kdutils.errors import StudyError
 from kdutils.experiments import grid, snakemake_runs
 from kdutils.experiments.loading import experiment_file, load_experiment
+from kdutils.experiments.snakemake_runs import heading_at_work
 from kdutils.runs import write_json
 
 LONG = "the server said " + "no " * 40 + "and nothing else"
@@ -144,3 +145,20 @@ def test_a_relative_file_counts_from_where_the_command_was_given(tmp_path, monke
     assert experiment_file("mine/own.yaml") == path
     assert load_experiment("mine/own.yaml").command == f"{PROJECT / 'run_all.sh'} {path}"
     assert load_experiment("mini").command == "./run_all.sh mini"
+
+
+def test_the_heading_of_the_cell_that_runs_is_found(tmp_path):
+    def cell(kind, text, status=None):
+        return {"cell_type": kind, "source": text, "metadata": {"papermill": {"status": status}} if status else {}}
+
+    path, cells = tmp_path / "notebook.ipynb", [
+        cell("markdown", "# Evaluate"), cell("code", "1", "completed"), cell("markdown", ["## Accuracy\n", "Of all."]),
+        cell("markdown", "A remark."), cell("code", "2", "running"), cell("markdown", "## Later"), cell("code", "3")]
+    path.write_text(json.dumps({"cells": cells}))
+    assert heading_at_work(path) == ["Accuracy"]
+    path.write_text(json.dumps({"cells": cells[:4]}))
+    assert heading_at_work(path) == []
+    for broken in ('{"cells": [{"cell', '{"cells": [7]}', "[]"):
+        path.write_text(broken)
+        assert heading_at_work(path) == []
+    assert heading_at_work(tmp_path / "none") == []

@@ -79,7 +79,7 @@ def _follow(experiment, process, changed, say_finished):
     ended = {job.folder for job in experiment.jobs if _outcome(experiment, job, 0)} - changed
     if ended and say_finished:
         print(f"{len(ended)} of {total} runs are finished already", flush=True)
-    shown = 0.0
+    shown, lines = 0.0, []
     while True:
         over = process.poll() is not None
         for job in experiment.jobs:
@@ -99,7 +99,7 @@ def _follow(experiment, process, changed, say_finished):
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
             shown = time.time()
-            _show_running(experiment, begun, ended)
+            lines = _show_running(experiment, begun, ended, lines)
         time.sleep(0.3)
 
 
@@ -141,19 +141,39 @@ def _outcome(experiment, job, since):
     return ""
 
 
-def _show_running(experiment, begun, ended):
-    """Show the progress lines of the runs at work: one line that is written over in a terminal, else one each."""
+def _show_running(experiment, begun, ended, before):
+    """Show how far the runs at work are: one line that is written over in a terminal, else one each; return the lines.
+
+    Outside of a terminal, lines that are among those `before` are not repeated.
+    """
     lines = []
     for job in experiment.jobs:
-        progress = experiment.folder / job.folder / "progress.txt"
+        folder = experiment.folder / job.folder
+        progress, notebook = folder / "progress.txt", folder / "notebook.ipynb"
         if job.folder not in ended and progress.is_file() and progress.stat().st_mtime >= begun:
             lines.append(progress.read_text().strip())
+        elif job.folder not in ended and notebook.is_file() and notebook.stat().st_mtime >= begun:
+            named = " ".join(job.labels.get(name, "") for name in ("method", "prompting")).strip()
+            lines += [f"{job.kind}, {named or 'all'}: {heading}" for heading in heading_at_work(notebook)]
     if lines and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         print(f"\r{' | '.join(lines)[:width - 1]:<{width - 1}}", end="", flush=True)
-    elif lines:
+    elif new := [line for line in lines if line not in before]:
         room = shutil.get_terminal_size((80, 24)).columns - 5
-        print("\n".join(f"    {line if len(line) <= room else line[:room] + '…'}" for line in lines), flush=True)
+        print("\n".join(f"    {line if len(line) <= room else line[:room] + '…'}" for line in new), flush=True)
+    return lines
+
+
+def heading_at_work(notebook: Path) -> list[str]:
+    """Return, in a list, the heading above the cell of an executed notebook that runs; [] if none runs."""
+    heading = ""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # it is being written
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            first = "".join(cell["source"]).partition("\n")[0]
+            heading = first.lstrip("# ") if cell["cell_type"] == "markdown" and first.startswith("#") else heading
+            if cell["metadata"].get("papermill", {}).get("status") == "running":
+                return [heading]
+    return []
 
 
 def missing_executor(words: list[str]) -> str:
