@@ -60,7 +60,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{**settings, "allow_abbrev": False})
 
     def error(self, message):
-        self.exit(2, f"error: {message}; ./run_all.sh --help and {self.prog} --help say what there is\n")
+        program = self.prog if " store" in self.prog else "./run_all.sh"  # which does not offer the store
+        self.exit(2, f"error: {message}; {program} --help says what there is\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
                                  "and is best on dev)")
         chosen.add_argument("--seed", type=int, help="seed of the student (default: the best one on dev)")
     asking.add_argument("--from", dest="questions", metavar="FILE",
-                        help="a table with the columns question and choices, or a text with lines such as "
+                        help="a table with the columns question, choices and context, or a text with lines such as "
                              "'question | choice | choice' (default: the keyboard)")
     asking.add_argument("--json", action="store_true", help="print one JSON object per question and student")
     exporting.add_argument("--to", required=True, metavar="FOLDER", help="a new folder")
@@ -294,6 +295,7 @@ def ask_students(options: argparse.Namespace) -> int:
 
     cells = trained_cells(options.experiment)
     chosen = select_cells(cells, options.cell)
+    from kdutils.data.questions import full_question
     from kdutils.deployment.asking import ask, load_to_ask, read_asked
     from kdutils.report.answers import answer_lines
 
@@ -303,9 +305,9 @@ def ask_students(options: argparse.Namespace) -> int:
         print("asking " + "; ".join(f"{cell.name}, seed {cell.seed(options.seed)}{why}" for cell in chosen))
         if len(chosen) < len(cells) and not options.cell:
             print(f"--cell asks others: {'; '.join(cell.name for cell in cells)}")
-    for item in read_asked(options.questions) if options.questions else _typed_questions():
+    for item in read_asked(options.questions) if options.questions else _typed_questions(students):
         if not options.json:
-            print(f"{item['question']}")
+            print(full_question(item))
         for student in students:
             record = ask(student, item)
             print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(answer_lines(record)),
@@ -313,28 +315,39 @@ def ask_students(options: argparse.Namespace) -> int:
     return 0
 
 
-def _typed_questions():
-    """Yield the questions from the standard input: asked for one by one in a terminal, else one per line."""
-    from kdutils.deployment.asking import make_question, read_lines
+def _typed_questions(students):
+    """Yield the questions from the standard input: asked for one by one in a terminal, else one per line.
+
+    A terminal asks for a passage, too, if one of the `students` has learnt to read one.
+    """
+    from kdutils.deployment.asking import make_question, read_lines, reads_passages
 
     if not sys.stdin.isatty():
         yield from read_lines(sys.stdin, "standard input")
         return
+    passages = False
+    with contextlib.suppress(StudyError):  # the questions of their training are not here any more
+        passages = any(reads_passages(student.folder) for student in students)
     print("An empty question ends.", file=sys.stderr)
     while True:
         try:
-            print("question: ", end="", file=sys.stderr, flush=True)
-            question = input().strip()
+            question = _typed("question").strip()
             if not question:
                 return
-            print("choices, with | between them (none for a free answer): ", end="", file=sys.stderr, flush=True)
-            item = make_question({"question": question, "choices": input()})
+            context = _typed("its passage, on one line (empty for none)") if passages else ""
+            choices = _typed("choices, with | between them (none for a free answer)")
+            item = make_question({"question": question, "context": context, "choices": choices})
         except (EOFError, KeyboardInterrupt):
             return
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
         yield item
+
+
+def _typed(what):
+    print(f"{what}: ", end="", file=sys.stderr, flush=True)
+    return input()
 
 
 def export_cell(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.report.figures import token_heat_map
 from kdutils.student.methods import explained_of, format_source
+from kdutils.teacher import word_scores
 from kdutils.teacher.choices import PERTURBATIONS
 from kdutils.teacher.word_scores import (
     ATTRIBUTIONS,
@@ -175,7 +176,7 @@ def coalitions_by_hand(model, source, target, parts):
 
 
 def test_words_that_are_left_out_against_every_set_of_words(tiny, rows):
-    """Occlusion exactly; Shapley values by their definition over all orders; LIME by least squares over all sets."""
+    """Occlusion exactly; Shapley values by their definition over all orders."""
     source, target = rows[0][0][:7] + [1], rows[1][0]
     parts = [0, 1, 1, -1, 2, 3, 3, -1]  # four words, two of them of two tokens
     values, words = coalitions_by_hand(tiny[0], source, target, parts), range(4)
@@ -196,9 +197,47 @@ def test_words_that_are_left_out_against_every_set_of_words(tiny, rows):
     shapley = [sum(values[tuple(sorted((*until[order, word], word)))] - values[tuple(sorted(until[order, word]))]
                    for order in orders) / len(orders) for word in words]
     np.testing.assert_allclose(found("shapley_sampling", 5 * 100), np.abs(shapley), atol=0.15 * max(np.abs(shapley)))
-    design = np.array([[1, *(word in there for word in words)] for there in values], dtype=float)
-    weights = np.linalg.lstsq(design, np.array(list(values.values())), rcond=None)[0][1:]
-    np.testing.assert_allclose(found("lime", 300), np.abs(weights), atol=0.15 * max(np.abs(weights)))
+
+
+class ModelOfSets:
+    """The log p of target token 1 is `value` of the words that are there; source token 0 is one that is left out."""
+
+    device, config = "cpu", SimpleNamespace(decoder_start_token_id=0, pad_token_id=0)
+
+    def __init__(self, value):
+        self.value, self.table = value, torch.nn.Embedding.from_pretrained(torch.tensor([[0.0], *[[1.0]] * 20]))
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def __call__(self, inputs_embeds, **others):
+        p = torch.tensor([[self.value(*row)] for row in inputs_embeds[..., 0].tolist()]).exp()
+        return SimpleNamespace(logits=torch.cat([1 - p, p], 1).log()[:, None])
+
+
+def test_lime_against_weighted_least_squares_over_all_sets_of_words():
+    """The authors' distance (scikit-learn), kernel and odds of each set, and the fit of statsmodels without a penalty.
+
+    Words interact, so that least squares without these weights give other values.
+    """
+    from sklearn.metrics.pairwise import cosine_distances
+    from statsmodels.api import WLS, add_constant
+
+    def value(stays, a, b, c, d):
+        return -3 + 0.5 * a + 1.5 * b * c - 0.8 * c * d * a - 0.4 * d
+
+    sets = np.array([one for one in itertools.product([0, 1], repeat=4) if sum(one) < 4], dtype=float)
+    odds = np.array([1 / 4 / math.comb(4, int(one.sum())) for one in sets])
+    kernel = np.sqrt(np.exp(-(100 * cosine_distances(sets, np.ones((1, 4)))[:, 0]) ** 2 / 25 ** 2))
+    values = [value(1, *one) for one in sets]
+    wanted, equal, halves = (np.abs(WLS(values, add_constant(sets), weights).fit().params[1:])
+                             for weights in (odds * kernel, odds, np.ones(15)))
+    settings = SETTINGS | {"attribution": "lime", "evaluations": 10_000, "token_budget": 30_000}
+    [(_, scores, _)] = token_scores(ModelOfSets(value), [[5, 6, 7, 8, 9]], [[1]], set(), settings,
+                                    parts=[[-1, 0, 1, 2, 3]])
+    assert scores[0] == 0
+    np.testing.assert_allclose(scores[1:], wanted, atol=0.02)
+    assert np.abs(wanted - equal).max() > 0.1 and np.abs(wanted - halves).max() > 0.1
 
 
 def test_perturbations_are_drawn_from_the_seed_and_leave_the_generator_alone(tiny, rows):
@@ -356,12 +395,12 @@ def planted(tmp_path_factory):
     return str(folder), pd.DataFrame([item(number) for number in range(40)])
 
 
-def write(planted, table=None, progress=None, **settings):
+def write(planted, table=None, progress=None, loaded=None, **settings):
     table = planted[1] if table is None else table
     items = table.to_dict("records")
     return attribute_words(table, [format_source(item, "predict") for item in items],
                               [format_answer(item["answer"]) for item in items],
-                              {"model": planted[0], "max_new_tokens": 16, **settings}, progress)
+                              {"model": planted[0], "max_new_tokens": 16, **settings}, progress, loaded=loaded)
 
 
 @pytest.mark.parametrize("attribution", ATTRIBUTIONS)
@@ -414,6 +453,29 @@ def test_completeness_errors_come_per_question(planted):
     errors = found.attrs["completeness_errors"]
     assert list(errors) == planted[1]["id"][:5].tolist()
     assert found.attrs["notes"]["largest completeness error"] == max(map(abs, errors.values()))
+
+
+def test_the_time_taken_is_without_loading_and_a_loaded_model_serves_all_attributions(planted, monkeypatch):
+    """By a clock that only loading (100 s) and scoring a batch (7 s) move."""
+    now, given = [0.0], {name: getattr(word_scores, name) for name in ("load_model", "attention_scores")}
+
+    def slower(name, seconds):
+        def called(*args, **kinds):
+            now[0] += seconds
+            return given[name](*args, **kinds)
+        monkeypatch.setattr(word_scores, name, called)
+
+    monkeypatch.setattr(word_scores, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    slower("load_model", 100)
+    slower("attention_scores", 7)
+    few, loaded = (planted[0], planted[1].head(2)), load_model(SETTINGS | {"model": planted[0]})
+    alone = {name: write(few, attribution=name, evaluations=8, steps=4) for name in ATTRIBUTIONS}
+    assert {name: table.attrs["seconds"] for name, table in alone.items()} == {
+        name: 7 if name == "attention_rollout" else 0 for name in ATTRIBUTIONS} and now[0] > 100
+    monkeypatch.delattr(word_scores, "load_model")
+    for name, table in reversed(alone.items()):
+        again = write(few, attribution=name, evaluations=8, steps=4, loaded=loaded)
+        assert again["raw"].tolist() == table["raw"].tolist()
 
 
 def test_what_cannot_be_done_is_named(planted, tmp_path):

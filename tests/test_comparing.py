@@ -18,6 +18,7 @@ from kdutils.data.tables import write_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.report.figures import accuracy_against_measure, difference_intervals, heat_map
+from kdutils.results import document, keeping
 from kdutils.stats.accuracy import (
     RESAMPLES,
     CrossedTest,
@@ -601,7 +602,7 @@ def test_a_single_cell_without_explanations_is_enough(tmp_path):
     assert tables.choose_measure(measures) == "" and tables.transfer_table(accuracies, "mean").empty
     inputs = runs_table.read_inputs(world.evaluations)
     assert errors.difference_to_baseline(predictions, inputs).empty
-    assert errors.won_and_lost_of_lowest(predictions, inputs, 2, 0) == []
+    assert errors.won_and_lost_per_cell(predictions, inputs, 2, 0) == []
     said = summary.summarise(accuracies, tests, runs)
     assert said[0].startswith("tiny on small: no cell is above chance (20.0 %); the highest of 1 mean accuracy is 22.5")
     assert said[0].endswith("Students at chance say nothing about methods.")
@@ -716,9 +717,37 @@ def test_errors_are_counted_against_label_only(study):
     assert named.loc["rationale names the answer", "difference"] == pytest.approx(
         100 * (means["multitask"] - means["label_only"]))
     assert "multitask (few_shot)" in errors.spread_methods(kinds)
-    (caption, lost), = errors.won_and_lost_of_lowest(predictions, inputs, 3, 0)
+    captioned = errors.won_and_lost_per_cell(predictions, inputs, 3, 0)
+    caption, lost = captioned[0]
     assert caption == "counterfactual (few_shot) against label_only: small, tiny"
     assert (lost["verdict"] == "lost").sum() == 3 and "label_only says" in lost
+    assert set(lost["teacher's rationale"]) == {f"a {CHOICES[0]}"}
+
+
+def test_examples_are_of_every_method_that_loses_a_question_and_a_transfer_has_its_own(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20,), explains=False).add("multitask", right=[range(1, 31)])
+    world.add("standard", right=(25,)).add("counterfactual", right=[range(5, 20)])
+    world.add("label_only", right=(30,), explains=False, tested_on="other")
+    world.add("multitask", right=(10,), tested_on="other")
+    _, predictions, _ = world.read()
+    inputs = runs_table.read_inputs(world.evaluations)
+    captioned = dict(errors.won_and_lost_per_cell(predictions, inputs, 50, 0))
+    assert list(captioned) == [f"{name} (few_shot) against label_only: small, tiny{where}" for name, where in (
+        ("counterfactual", ""), ("multitask", ""), ("multitask", ", tested on other"))], "standard loses none"
+    counts = [table["verdict"].value_counts().to_dict() for table in captioned.values()]
+    assert counts == [{"lost": 5}, {"won": 11, "lost": 1}, {"lost": 20}]
+    lost = list(captioned.values())[1].set_index("verdict").loc["lost"]
+    assert lost["question"] == "Which animal is number 0 in the small zoo?"
+    assert (lost["teacher's rationale"], lost["multitask (few_shot) says"], lost["label_only says"]) == (
+        "The ant lives there.", "bee", "ant")
+    kinds = errors.difference_to_baseline(predictions, inputs).query("name == 'multitask (few_shot)'")
+    every = kinds[kinds["questions"] == SIZE].drop_duplicates("tested_on").set_index("tested_on")["difference"]
+    assert every.to_dict() == {"small": 100 * (30 - 20) / SIZE, "other": 100 * (10 - 30) / SIZE}
+    some = {cell: (questions, explanations.assign(text=explanations["text"].where(explanations.index % 2 == 0, "No.")))
+            for cell, (questions, explanations) in inputs.items()}
+    effects = errors.effects_of_rationales(predictions, some)
+    assert effects.query("rationale == 'rationale names the answer'")["name"].value_counts().to_dict() == {
+        "multitask (few_shot)": 1, "standard (few_shot)": 1, "counterfactual (few_shot)": 1}, "no transfer"
 
 
 def test_a_rationale_that_goes_with_the_loss_is_found_and_told(tmp_path):
@@ -845,3 +874,42 @@ def test_a_seed_without_any_value_leaves_the_test_of_a_measure_to_the_others():
     assert all_there["n_seeds"] == 3 and less["n_seeds"] == 2 and less["n_questions"] == 20
     kept = scores.dropna().groupby("prompting")["overlap_gain"].mean()
     assert less["difference"] == pytest.approx(kept["few_shot"] - kept["critique_revision"]) and less["p"] < 0.05
+
+
+def test_kept_running_costs_are_medians_and_the_mean_change_of_accuracy():
+    cells = [dict(zip(runs_table.CELL, ("d", "t", "few_shot", "s", method, "d"), strict=True)) for method in "abc"]
+    record = {"parameters": 2e6, "bytes": 8e6, "libraries_mib": 450.0, "peak_memory_mib": 600.0, "questions": 10}
+    running = pd.DataFrame([
+        {**cell, **record, "weights": form, "answer_ms": ms, "explanation_ms": None, "gained": gained, "lost": lost}
+        for cell, ms, gained, lost in zip(cells, (5.0, 9.0, 6.0), (0, 1, 0), (1, 3, 0), strict=True)
+        for form in ("float32", "int8")])
+    first, second = keeping.running_summary(running)
+    assert first == {"dataset": "d", "student": "s", "weights": "float32", "cells": 3, "parameters": 2e6, "bytes": 8e6,
+                     "libraries_mib": 450.0, "peak_memory_mib": 600.0, "answer_ms": 6.0, "explanation_ms": None,
+                     "change": -0.1} and second["weights"] == "int8"
+    [_, shown] = document.running_rows([first, second])
+    assert shown == {"weights": "int8", "million parameters": "2.00", "MB": "8.0", "peak, MiB": "600",
+                     "libraries, MiB": "450", "ms per answer": "6.0", "ms per explanation": "–",
+                     "change of accuracy": "−10.0 points"}
+    assert keeping.running_summary(running.iloc[:0]) == []
+
+
+def test_running_costs_stand_beside_accuracy_and_explanations_best_first():
+    cells = [dict(zip(runs_table.CELL, ("d", "t", "few_shot", "s", method, "d"), strict=True)) for method in ("a", "b")]
+    record = {"parameters": 2_500_000, "bytes": 10_240_000, "peak_memory_mib": 700.4, "libraries_mib": 450.2,
+              "answer_ms": 12.34, "explanation_ms": None, "questions": 8, "accuracy": 0.625, "gained": 0, "lost": 0}
+    running = pd.DataFrame([{**cell, "weights": form, **record, "lost": lost}
+                            for cell in cells for form, lost in (("float32", 0), ("int8", 2))])
+    accuracies = pd.DataFrame([{**cell, "mean": mean} for cell, mean in zip(cells, (0.5, 0.61234), strict=True)])
+    measures = pd.DataFrame([{**cell, "measure": "true_share", "value": value}
+                             for cell in cells for value in (0.2, 0.3)])
+    table = tables.running_cost_table(running, accuracies, measures)
+    assert list(zip(table["method"], table["weights"], strict=True)) == [
+        ("b", "float32"), ("b", "int8"), ("a", "float32"), ("a", "int8")]
+    first = table.iloc[0].drop(runs_table.CELL).to_dict()
+    assert pd.isna(first.pop("ms per explanation"))
+    assert first == {"weights": "float32", "accuracy over seeds, %": 61.2, "true_share": 0.25,
+                     "million parameters": 2.5, "MB": 10.2, "peak MiB": 700, "of which libraries": 450,
+                     "ms per answer": 12.3,
+                     "accuracy measured, %": 62.5, "newly right": 0, "newly wrong": 0}
+    assert table["newly wrong"].tolist() == [0, 2, 0, 2] and table["true_share"].isna().tolist() == [False, True] * 2

@@ -326,6 +326,7 @@ def test_what_equal_ratings_leave_is_no_correlation():
     generator = np.random.default_rng(0)
     method = np.repeat(["a", "b", "c"], 40)
     table = pd.DataFrame({"rater": [f"r{place % 8}" for place in range(120)], "method": method,
+                          "text": [f"t{place}" for place in range(120)],
                           "quality": pd.Series(method).map({"a": 4.2, "b": 3.3, "c": 2.1}).to_numpy() * np.tile(
                               [1, 1 + 2e-16], 60), "words": generator.integers(5, 40, 120)})
     found = metric_validity(table, "quality")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,9 @@ import torch
 from conftest import PROJECT
 
 from kdutils.__main__ import main
-from kdutils.data.tables import read_table
+from kdutils.data.tables import read_table, write_table
 from kdutils.deployment import asking, costs, export
-from kdutils.deployment.asking import ask, load_to_ask, make_question, read_asked
+from kdutils.deployment.asking import ask, load_to_ask, make_question, read_asked, reads_passages
 from kdutils.errors import StudyError
 from kdutils.experiments import trained
 from kdutils.experiments.execution import record
@@ -43,24 +44,48 @@ STUDENTS = {  # name: (method, student, place of the tag)
     "untagged": ("untagged", T5, ""),
     "classifier": ("label_only", {"model": "", "tokenizer": "kdutils/mini/student", "kind": "classifier",
                                   "random_weights": True, "config": ENCODER}, "")}
+PASSAGES = {  # the same of students whose questions have a passage, but for some
+    "causal_passages": ("multitask", LLAMA, ""), "one_text_passages": ("standard", T5, ""),
+    "first_passages": ("counterfactual", T5, "after"), "classifier_passages": STUDENTS["classifier"]}
 
 
-def questions(split, count):
+def questions(split, count, passages=False):
     table = read_table(QUESTIONS, "questions")
+    if passages:
+        table["context"] = [f"Question {number} is about {choices[0]} and {choices[-1]}." if number % 4 else ""
+                            for number, choices in enumerate(table["choices"], 1)]
     return table[table["split"] == split].head(count).reset_index(drop=True)
+
+
+def table_with_passages(folder):
+    """Write the questions, with passages, into a new folder; return the path of the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.concat([questions(split, 96, passages=True) for split in ("train", "dev", "test")], ignore_index=True)
+    return write_table(table, folder / "questions.parquet", "questions")
+
+
+def example_with_passages(folder):
+    """Return the folder of a copy of the student that ships, as if its questions had passages."""
+    shutil.copytree(STUDENT.parent, folder)
+    run = read_json(folder / "run.json")
+    run["parameters"]["questions"] = str(table_with_passages(folder / "questions"))
+    write_json(folder / "run.json", run)
+    return folder / STUDENT.name
 
 
 def trained_as(folder, name):
     """Return the folder of a student that was trained for one step, with the record of its run beside it."""
-    method, student, tag = STUDENTS[name]
-    table = pd.concat([questions("train", 8), questions("dev", 2)], ignore_index=True)
+    method, student, tag = {**STUDENTS, **PASSAGES}[name]
+    table = pd.concat([questions("train", 8, name in PASSAGES), questions("dev", 2, name in PASSAGES)],
+                      ignore_index=True)
     told = {item["id"]: Explained(f"It is {item['answer']}.", {one: f"It is {one}." for one in item["choices"]
                                                              if one != item["answer"]})
             for item in table.to_dict("records")}
     recipe = Recipe(method, student, {**TRAINING, "tag": tag}, {})
     train_student(folder / name / "seed-0", table, told, recipe)
     write_json(folder / name / "run.json", {"notebook": "x", "parameters": {
-        **TrainCombined.defaults(), **student, "lora": student.get("lora", {}), "questions": str(QUESTIONS),
+        **TrainCombined.defaults(), **student, "lora": student.get("lora", {}),
+        "questions": str(table_with_passages(folder / name) if name in PASSAGES else QUESTIONS),
         "explanations": "", "labels": {"dataset": "mini", "method": method}}})
     return folder / name / "seed-0"
 
@@ -69,30 +94,42 @@ def trained_as(folder, name):
 def exported(tmp_path_factory):
     """{name: (folder of the student, folder of its export)} of the example student and of one of each kind."""
     root, found = tmp_path_factory.mktemp("students"), {}
-    for name in ("example", *STUDENTS):
-        folder = STUDENT if name == "example" else trained_as(root, name)
+    for name in ("example", "example_passages", *STUDENTS, *PASSAGES):
+        folder = STUDENT if name == "example" else example_with_passages(root / name) if name == "example_passages" \
+            else trained_as(root, name)
         evaluations = [EXAMPLE / "evaluations"] if name == "example" else []
         found[name] = folder, export.export_student(folder, root / "exported" / name, f"try: {name}", evaluations)
     return found
 
 
 RUNNER = """
-import json, runpy, sys
+import contextlib, io, json, runpy, sys
 sys.modules["kdutils"] = None  # to import it is an error
 found = {}
 for name, folder, items in json.load(sys.stdin):
-    example = runpy.run_path(folder + "/example.py")
-    found[name] = [example["ask"](item["question"], item["choices"]) for item in items]
+    ask = runpy.run_path(folder + "/example.py")["ask"]
+    found[name] = [ask(**item) for item in items]
+    first = items[0]
+    sys.argv = ["example.py", *([first["context"]] if "context" in first else []), first["question"], *first["choices"]]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(folder + "/example.py", run_name="__main__")
+    found[name].append(printed.getvalue())
+    if "context" in first:
+        found[name + " without"] = [ask(item["question"], item["choices"]) for item in items]
 print(json.dumps(found))
 """
 
 
 def plain_items(table):
-    return [{"question": item["question"], "choices": list(item["choices"])} for item in table.to_dict("records")]
+    """Return the arguments of `ask`; a passage is on two lines, and becomes one."""
+    passages = (table["context"] != "").any()
+    return [{"question": item["question"], "choices": list(item["choices"]),
+             **({"context": item["context"].replace(" is", "\n is")} if passages else {})}
+            for item in table.to_dict("records")]
 
 
 def test_an_exported_student_gives_the_same_answers_without_this_package(exported):
-    asked = {name: questions("test", 32 if name == "example" else 6) for name in exported}
+    asked = {name: questions("test", 32 if "example" in name else 6, "passages" in name) for name in exported}
     given = [(name, str(folder), plain_items(asked[name])) for name, (_, folder) in exported.items()]
     done = subprocess.run([sys.executable, "-I", "-c", RUNNER], input=json.dumps(given), capture_output=True, text=True,
                           env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -100,15 +137,30 @@ def test_an_exported_student_gives_the_same_answers_without_this_package(exporte
     said = json.loads(done.stdout.splitlines()[-1])
     for name, (folder, _) in exported.items():
         table = predict_with(folder, asked[name], 64, 0)
-        if name in ("example", "classifier"):  # these have learnt to answer, or can do nothing else
+        assert said[name].pop() == "".join(f"{text}\n" for text in said[name][0])
+        if "example" in name or "classifier" in name:  # these have learnt to answer, or can do nothing else
             assert [answer for answer, _ in said[name]] == list(table["predicted"])
-        if name not in ("causal_before", "one_text", "explains_first", "untagged"):
+        if name.removesuffix("_passages") not in ("causal_before", "one_text", "first", "explains_first", "untagged"):
             assert [text for _, text in said[name]] == list(table["explanation"])
             continue
         for (answer, explanation), row in zip(said[name], table.to_dict("records"), strict=True):
             assert answer in row["generated"] and explanation in row["generated"]
             if row["exact"]:
                 assert (answer, explanation) == (row["predicted"], row["explanation"])
+    assert said["example_passages"] != said["example_passages without"], "the passage is read"
+
+
+def test_the_card_shows_the_place_of_a_passage_where_the_training_had_one(exported):
+    for name, (student, folder) in exported.items():
+        card, script = (folder / "README.md").read_text(), (folder / "example.py").read_text()
+        assert reads_passages(student) == ("passages" in name) == ("PASSAGE" in card) == ("PASSAGE QUESTION" in script)
+        if "passages" in name:
+            item = questions("test", 1, passages=True).iloc[0]
+            if name == "classifier_passages":
+                assert "\nQUESTION\nPASSAGE\nCHOICE\n" in card and f"\n{item['question']}\n{item['context']}\n" in card
+                continue
+            assert "Context: PASSAGE\nQuestion: QUESTION\nChoices: (a) FIRST CHOICE" in card
+            assert f"Context: {item['context']}\nQuestion: {item['question']}\nChoices: (a) " in card
 
 
 def test_the_example_is_short_and_imports_transformers_alone(exported):
@@ -222,6 +274,21 @@ def test_words_are_found_where_a_question_repeats_its_layout(example):
     assert all(said["text"][word["start"]:word["end"]] == word["word"] for word in said["words"])
 
 
+@pytest.mark.parametrize(("question", "choices"), [
+    ("Which of these is red?", ["car", "bus"]), ("Which of these is red?", []), ("A red car", ["A red car", "red"])])
+def test_words_of_a_passage_are_marked_in_their_places(example, question, choices):
+    """The passage repeats the question and a choice, and has two lines, which become one."""
+    item = make_question({"question": question, "choices": choices, "context": f"{question} \n (a) A blue bus."})
+    said = ask(example, item, marked=100)
+    passage = f"{question} (a) A blue bus."
+    assert said["context"] == passage and said["text"].splitlines()[:2] == [passage, question]
+    assert all(said["text"][word["start"]:word["end"]] == word["word"] for word in said["words"])
+    places = [word["start"] for word in said["words"]]
+    assert min(places) >= 0 and any(said["text"][place:].startswith("blue bus.\n") for place in places)
+    marked = next(line for line in answer_lines(said) if "driving words" in line)
+    assert "*blue* " in marked and "<mark>blue</mark> " in marked_html(said)
+
+
 @pytest.mark.parametrize(("name", "choices", "note"), [
     ("causal", ["a", "b"], ""), ("explains_first", ["a", "b"], ""), ("untagged", [], "asked without choices"),
     ("classifier", ["a", "b"], "words can be marked only for a student that writes")])
@@ -256,6 +323,11 @@ def test_questions_are_read_from_lines_and_tables(tmp_path):
     for path in (text, table):
         assert [(item["question"], list(item["choices"])) for item in read_asked(path)] == [
             ("Who?", ["a", "b c"]), ("Why | not?", ["x", "y"]), ("Where?", [])]
+    text.write_text('{"question": "Is it?", "choices": ["yes", "no"], "context": "It\\n is."}\nIs it? | yes | no\n')
+    table.write_text('question,choices,Passage\nIs it?,yes|no,"It\n is."\nIs it?,yes|no,\n')
+    for path in (text, table):
+        asked = [(item["question"], item["context"]) for item in read_asked(path)]
+        assert asked == [("Is it?", "It is."), ("Is it?", "")]
     text.write_text('{"question": ')
     with pytest.raises(StudyError, match="asked.txt: line 1: not readable JSON"):
         list(read_asked(text))
@@ -294,6 +366,30 @@ def test_the_command_asks_from_a_file_and_from_the_standard_input(tmp_path, caps
     assert main(["ask", "example"]) == 2 and "standard input: line 1" in capsys.readouterr().err
     assert main(["export", "example", "--seed", "7", "--to", str(tmp_path / "x")]) == 2
     assert "--seed 7: multitask has students of the seeds 0" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """A keyboard: what is typed on it."""
+
+    def isatty(self):
+        return True
+
+
+def test_the_keyboard_asks_for_a_passage_where_the_training_had_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal("Which has wheels?\ncar | onion\n\n"))
+    assert main(["ask", "example"]) == 0
+    said = capsys.readouterr()
+    assert "passage" not in said.err and said.out.startswith("Which has wheels?\n")
+    cell = Cell("multitask", {}, "multitask", {0: example_with_passages(tmp_path / "copy")}, {0: 0.5})
+    monkeypatch.setattr(trained, "trained_cells", lambda experiment: [cell])
+    monkeypatch.setattr(sys, "stdin", Terminal("Which has wheels?\nA blue car.\ncar | onion\nWhich?\n\na | b\n\n"))
+    assert main(["ask", "copy"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("its passage, on one line (empty for none): ") == 2
+    assert said.out.startswith("A blue car.\nWhich has wheels?\n") and "\nWhich?\n" in said.out
+    (tmp_path / "copy" / "questions" / "questions.parquet").unlink()  # asking went on without it
+    monkeypatch.setattr(sys, "stdin", Terminal("Which has wheels?\ncar | onion\n\n"))
+    assert main(["ask", "copy", "--json"]) == 0 and json.loads(capsys.readouterr().out)["context"] == ""
 
 
 # The students of an experiment
@@ -402,14 +498,16 @@ def test_what_a_student_gained_and_lost_is_counted():
 
 
 def test_costs_that_cannot_be_measured_have_a_reason(tmp_path, monkeypatch, capsys):
-    given = {"folder": str(tmp_path / "nobody"), "questions": str(QUESTIONS), "forms": costs.FORMS[:2],
+    given = {"folder": str(tmp_path / "nobody"), "questions": str(QUESTIONS), "form": "int8", "graphs": "",
              "max_explanation_tokens": 8}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(given)))
-    costs.main()
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["weights"] for one in told] == ["float32", "int8"] and all("nobody" in one["failed"] for one in told)
-    records, notes = costs.running_costs(STUDENT, questions("test", 1), 8, 1, timeout=0.01)
-    assert records == [] and all("lower timed_questions" in note for note in notes)
+    assert costs.main() == 1 and re.fullmatch(r".*nobody.*\n", capsys.readouterr().err)
+    records, notes = costs.running_costs(STUDENT, questions("test", 1), 8, 1, onnx_runtime=True, timeout=0.01)
+    assert records == [] and len(notes) == 4 and notes[0].endswith("it takes more than 0 s; lower timed_questions")
+    assert notes[3] == "int8, ONNX Runtime: not measured: the export takes more than 0 s"
+    monkeypatch.setattr(costs.sys, "executable", "/bin/false")
+    records, notes = costs.running_costs(STUDENT, questions("test", 1), 8, 1)
+    assert records == [] and notes == [f"{form}: not measured: its process ended with 1" for form in costs.FORMS[:2]]
     with pytest.raises(StudyError, match="give at least 1"):
         costs.running_costs(STUDENT, questions("test", 1), 8, 0)
 

@@ -140,7 +140,7 @@ def test_a_copy_takes_as_long_though_the_models_that_it_trains_lie_elsewhere(nam
                  in job.parameters.items() if isinstance(value, str) and key != "questions"}
         finish(own_outputs, job, questions, 20.0, [(10.0, False)] * len(job.parameters.get("seeds", [])),
                parameters=moved)
-    taught, = [job for job in jobs if str(job.parameters.get(parameter)).startswith("outputs/tiny/")]
+    taught = next(job for job in jobs if str(job.parameters.get(parameter)).startswith("outputs/tiny/"))
     assert {part.basis for part in duration.job_parts(copy, jobs, {}, 1).values()} == {"from "}
     maker = next(job for job in jobs if taught.parameters[parameter].startswith(job.parameters["output"] + "/"))
     finish(own_outputs, maker, questions, 20.0, [(10.0, False)] * len(maker.parameters["seeds"]),

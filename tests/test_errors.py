@@ -6,15 +6,18 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
+from kdutils.data.mini_world import build_questions, true_rationale
 from kdutils.evaluation.error_analysis import (
     accuracy_by_question_group,
     by_likelihood,
     confusion,
+    learnt_samples,
     question_type,
     rationale_effects,
     rationale_flags,
     won_and_lost,
 )
+from kdutils.student.methods import explained_of
 
 QUESTIONS = pd.DataFrame({
     "id": ["1", "2", "3"], "question": ["a b c d e", "a b", "a b c"], "answer": ["x", "y", "z"],
@@ -84,12 +87,46 @@ def test_what_can_be_seen_of_a_rationale():
     assert rationale_flags(table.head(0), QUESTIONS).empty
 
 
+def test_the_rationale_is_the_first_that_students_learn_and_the_error_that_of_the_first_answer():
+    samples = pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "sample": sample, "answer": answer,
+                             "text": text, "changes": []} for key, sample, answer, text in [
+        ("1", 0, "y", "It must be y."), ("2", 0, "y", None), ("3", 0, "x", "One x."),
+        ("1", 1, "x", "The x it is, they say."), ("2", 1, "y", "A y."), ("3", 1, "y", "One y again."),
+        ("1", 2, "x", "x."), ("9", 0, "x", "Nobody asked this.")]])
+    flags = rationale_flags(samples, QUESTIONS)
+    assert flags["teacher_errs"].to_dict() == {"1": 1, "2": 0, "3": 1}
+    assert flags["words"].loc[["1", "2"]].tolist() == [6, 2] and math.isnan(flags.at["3", "words"])
+    assert flags["names_answer"].loc[["1", "2"]].tolist() == [1, 1] and math.isnan(flags.at["3", "names_answer"])
+    learnt = {key: one.rationale for key, one in explained_of(samples, QUESTIONS).items()}
+    assert {key: row["text"] for key, row in learnt_samples(samples, QUESTIONS).items()} == {
+        key: text for key, text in learnt.items() if text}
+    table = accuracy_by_question_group(said("x", "y", "q"), said("q", "y", "z"), QUESTIONS, flags)
+    counts = table.set_index("questions with")["questions"]
+    assert (counts["teacher gives a wrong answer"], counts["rationale names the answer"], counts["no rationale"]) == (
+        2, 2, 1)
+    assert "rationale does not name it" not in counts and "rationale is wholly true" not in counts
+
+
+def test_whether_a_rationale_is_true_is_known_in_the_embedded_world_alone():
+    table = build_questions(3, 0, 0)
+    true = [true_rationale(*row) for row in table[["question", "choices", "answer"]].itertuples(index=False)]
+    other = next(name for name in table["choices"][1] if name != table["answer"][1])
+    texts = [true[0], true[1].replace(table["answer"][1], other), "It is so."]
+    told = pd.DataFrame({"id": table["id"], "stage": "rationale", "round": 0, "sample": 0, "answer": table["answer"],
+                         "text": texts, "changes": [[]] * 3})
+    flags = rationale_flags(told, table)["wholly_true"]
+    assert flags.tolist()[:2] == [1, 0] and math.isnan(flags.iloc[2]), "the third states nothing"
+    elsewhere = table.assign(question=[f"{asked} Why?" for asked in table["question"]])
+    assert rationale_flags(told, elsewhere)["wholly_true"].isna().all()
+
+
 def test_the_effect_of_a_rationale_is_a_difference_of_mean_gains_with_welchs_test():
     keys = [str(number) for number in range(12)]
     right, other = [1, 1, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0]
     first, second = (pd.DataFrame({"id": keys, "seed": 0, "correct": flags}) for flags in (right, other))
     flags = pd.DataFrame({"names_answer": [True] * 6 + [False] * 6, "argues_otherwise": False, "cut": False,
-                          "teacher_errs": False, "words": 7}, index=keys)
+                          "teacher_errs": False, "wholly_true": [1.0, 0.0, 1.0] + [math.nan] * 9,
+                          "words": 7}, index=keys)
     row = rationale_effects(first, second, flags).set_index("rationale").loc["rationale names the answer"]
     having, lacking = [1, 1, 0, 0, 1, 0], [0 - 1, 0, 0, -1, 0, 0]  # by hand: gains with and without
     effect = sum(having) / 6 - sum(lacking) / 6
@@ -99,13 +136,17 @@ def test_the_effect_of_a_rationale_is_a_difference_of_mean_gains_with_welchs_tes
     assert row["effect"] == pytest.approx(effect) and (row["with"], row["without"]) == (6, 6)
     assert row["p"] == pytest.approx(2 * t.sf(effect / error, freedom))
     assert row["high"] - row["low"] == pytest.approx(2 * t.ppf(0.975, freedom) * error)
+    truth = rationale_effects(first, second, flags).set_index("rationale").loc["rationale is wholly true"]
+    assert (truth["with"], truth["without"], truth["effect"]) == (2, 1, 0.5 - 1), "the other nine are not known"
     empty = rationale_effects(first, second, flags).set_index("rationale").loc["rationale was cut off or ran on"]
     assert empty["with"] == 0 and math.isnan(empty["p"])
     assert rationale_effects(first, second, flags.head(0))["p"].isna().all()
 
 
 def test_won_and_lost_are_the_questions_that_differ():
-    rows = won_and_lost(said("x", "y", "q"), said("q", "y", "z"), QUESTIONS, 5, seed=0)
+    told = explained({"1": "An x it is.", "2": "It is so."})
+    rows = won_and_lost(said("x", "y", "q"), said("q", "y", "z"), QUESTIONS, told, 5, seed=0)
     assert rows["verdict"].tolist() == ["won", "lost"] and rows["answer"].tolist() == ["x", "z"]
     assert rows["first says"].tolist() == ["x", "q"] and rows["second says"].tolist() == ["q", "z"]
-    assert won_and_lost(said("x", "y", "z"), said("x", "y", "z"), QUESTIONS, 5, seed=0).empty
+    assert rows["teacher's rationale"].tolist() == ["An x it is.", "–"], "question 3 has none"
+    assert won_and_lost(said("x", "y", "z"), said("x", "y", "z"), QUESTIONS, told, 5, seed=0).empty

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -74,6 +75,24 @@ def test_the_explanations_of_the_example_have_the_metrics_that_were_written(tmp_
     pd.testing.assert_frame_equal(stored, explanations, check_dtype=False)
     with pytest.raises(AssertionError):
         write_explanations(explanations, questions.head(3), tmp_path / "explanations.parquet")
+
+
+@pytest.mark.parametrize(("notebook", "stage"), [("02_explain_few_shot", "rationale"),
+                                                 ("03_explain_critique_revision", "revision")])
+def test_the_questions_without_a_rationale_are_counted(notebook, stage):
+    """By hand, of five: b has a text for a wrong answer, d an unusable one. c is right once; nobody answered e."""
+    table = pd.DataFrame({"id": list("abcde"), "question": "?", "choices": [["x", "y"]] * 5, "answer": "x"})
+    rows = [("a", "x", "It is x."), ("b", "y", "It is y."), ("c", "y", "It is y."), ("c", "x", "It is x."),
+            ("d", "x", None)]
+    given = [("rationale", 0, *row) for row in ([(key, "x", "It is x.") for key in "abcde"] if stage == "revision"
+                                                else [])]
+    stored = pd.DataFrame([*given, *((stage, int(stage == "revision"), *row) for row in rows)],
+                          columns=["stage", "round", "id", "answer", "text"])
+    (source,) = [one for one in cells(notebook, "code") if "without_rationale" in one]
+    found = {"stored": stored, "table": table, "metrics": {}, "revised": pd.DataFrame(),
+             "run": SimpleNamespace(finish=lambda metrics: metrics)}
+    exec(compile(source, notebook, "exec"), found)
+    assert found["metrics"]["without_rationale"] == 3
 
 
 def test_texts_of_a_teacher_are_shown_escaped(questions, monkeypatch):

@@ -1,6 +1,8 @@
 """A model as rater: what it is asked, its points by hand calculation, its biases, and whether it tracks people."""
 
+import json
 import os
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,11 @@ from kdutils.human_study.simulated_raters import simulate_raters
 from kdutils.teacher.completion import Completion
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.points import next_word_probabilities, point_of_text, rate_points
+from kdutils.teacher.served import ServedTeacher
+from kdutils.teacher.store import Store
+from kdutils.teacher.stored import StoredTeacher
 from tests.test_human_study import METHODS, texts_for
+from tests.test_soft_labels import Echo
 
 ITEMS = TASKS["rating"]
 
@@ -141,9 +147,84 @@ class Server:
 
 
 def test_a_teacher_without_probabilities_is_read_by_its_text():
-    probabilities, source = rate_points(Server(), ["say 4", "say 9"], 5)
-    assert source == "text" and probabilities[0].tolist() == one_hot(4).tolist() and np.isnan(probabilities[1]).all()
+    probabilities, source, notes = rate_points(Server(), ["say 4", "say 9"], 5)
+    assert (source, notes) == ("text", [])
+    assert probabilities[0].tolist() == one_hot(4).tolist() and np.isnan(probabilities[1]).all()
     assert rate_points(Server(), [], 5)[0].shape == (0, 5)
+
+
+SHARES = {"good": [0.02, 0.02, 0.04, 0.08, 0.24], "bad": [0.2, 0.1, 0.05, 0.05, 0.0]}  # of all words, by hand
+
+
+class Rater(Echo):
+    """Gives the points of SHARES behind a prompt that ends with one of its words, and writes " 2" when asked to write.
+
+    `way`: "no echo" refuses to repeat a text, "then broken" repeats only the first prompt.
+    """
+
+    def __init__(self, way=""):
+        super().__init__(way)
+        self.RequestHandlerClass = Rates
+
+    def reply(self, body):
+        if not body.get("echo"):
+            return {"choices": [{"text": " 2", "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
+        if self.way == "no echo" or (self.way == "then broken" and "bad" in body["prompt"]):
+            return None
+        quality, point = body["prompt"].split()[-2:]
+        log_p = np.log(np.maximum(SHARES[quality][int(point) - 1], 1e-30)) + 0.5
+        shown = {"tokens": ["<s>", quality, " ", point, " then"], "token_logprobs": [None, -7.0, -0.5, log_p, -9.0]}
+        return {"choices": [{"text": "", "finish_reason": "length", "logprobs": shown}]}
+
+
+class Rates(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append(body)
+        reply = self.server.reply(body)
+        self.send_response(200 if reply else 400)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply or {"error": {"message": "Only no echo is supported"}}).encode())
+
+    def log_message(self, *_):
+        """A test needs no log."""
+
+
+def test_a_server_that_gives_log_p_of_a_text_is_read_by_its_likelihoods(tmp_path):
+    with Rater() as (server, teacher), Store(tmp_path / "store.sqlite") as store:
+        found, source, notes = rate_points(StoredTeacher(teacher, store), ["It is good", "It is bad", "It is good"], 5)
+    assert (source, notes) == ("likelihood", [])
+    assert found[0] == pytest.approx([0.05, 0.05, 0.1, 0.2, 0.6]) and found[2].tolist() == found[0].tolist()
+    assert found[1] == pytest.approx([0.5, 0.25, 0.125, 0.125, 0])
+    assert sorted(body["prompt"] for body in server.seen) == sorted(
+        f"It is {word} {point}" for word in SHARES for point in range(1, 6)), "each text is asked for once"
+    askings = pd.DataFrame({"scale": ["rising", "rising", "falling"]})
+    scores = model_rater.expected_points(askings, found)["score"]
+    assert scores.tolist() == pytest.approx([4.25, 1.875, 1.75])  # by hand: .05 + .1 + .3 + .8 + 3, ..., 6 - 4.25
+
+
+def test_a_server_that_refuses_is_read_by_its_text_and_this_is_said(tmp_path):
+    with Rater("no echo") as (_, teacher), Store(tmp_path / "store.sqlite") as store:
+        found, source, notes = rate_points(StoredTeacher(teacher, store), ["It is good", "It is bad"], 5)
+    assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
+    (note,) = notes
+    assert note.startswith("The written answers are read, because the server gives no likelihoods: m at http://127")
+    assert "Only no echo is supported" in note and "take such a server (vLLM)" in note and note.endswith(".")
+
+
+def test_a_server_that_breaks_in_between_is_an_error_and_no_mixture(tmp_path):
+    with Rater("then broken") as (server, teacher), Store(tmp_path / "store.sqlite") as store:
+        with pytest.raises(StudyError, match="Only no echo is supported"):
+            rate_points(StoredTeacher(teacher, store), ["It is good", "It is bad"], 5)
+    assert all(body.get("echo") for body in server.seen), "no answer is written"
+
+
+def test_a_chat_is_read_by_its_text_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(ServedTeacher, "complete", lambda *_, **__: [Completion(" 3", "stop", None, None)])
+    with Store(tmp_path / "store.sqlite") as store:
+        chat = StoredTeacher(ServedTeacher("m", "http://127.0.0.1:9/v1"), store)
+        found, source, notes = rate_points(chat, ["It is good"], 5)
+    assert (source, notes) == ("text", []) and found.tolist() == [one_hot(3).tolist()]
 
 
 def test_likelihoods_are_those_of_the_model_by_the_plain_way():

@@ -23,7 +23,7 @@ def test_a_student_writes_the_same_texts_in_onnx_runtime(folder, tmp_path):
 
     before = written()
     assert len({tuple(text) for text in before}) > 1
-    size = export_apart(folder, tmp_path, int8=False)
+    size = export_apart(folder, tmp_path, False, 600)
     assert size > 4 * sum(weight.numel() for weight in model.parameters()) * 0.9
     compute_in_onnx_runtime(model, tmp_path)
     assert all(weight.numel() == 0 for weight in model.parameters())
@@ -32,7 +32,7 @@ def test_a_student_writes_the_same_texts_in_onnx_runtime(folder, tmp_path):
 
 def test_a_student_that_cannot_be_exported_says_so_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(StudyError, match="^a classifier is not exported; students that write are$"):
-        export_apart(trained_as(tmp_path / "student", "classifier"), tmp_path / "graphs", int8=False)
+        export_apart(trained_as(tmp_path / "student", "classifier"), tmp_path / "graphs", False, 600)
 
     def refuse(*args, **kwargs):
         raise RuntimeError("failed on component 'decode'") from ValueError("no such operator\nand a long tail")
@@ -41,5 +41,5 @@ def test_a_student_that_cannot_be_exported_says_so_in_one_line(tmp_path, monkeyp
     with pytest.raises(StudyError, match=r"^a t5 does not export to ONNX \(no such operator\)$"):
         export_onnx(STUDENT, tmp_path / "graphs")
     monkeypatch.setattr(onnx_runtime.sys, "executable", "/bin/false")
-    with pytest.raises(StudyError, match="^the export ended with 1$"):
-        export_apart(STUDENT, tmp_path / "graphs", int8=False)
+    with pytest.raises(StudyError, match="^its process ended with 1$"):
+        export_apart(STUDENT, tmp_path / "graphs", False, 600)

@@ -244,6 +244,27 @@ def test_rows_with_an_unusual_number_of_choices_are_named(tmp_path):
     assert not any("look at these" in line for line in check_table(tmp_path / "t.csv").lines), "two kinds, on purpose"
 
 
+def test_choices_with_commas_between_them_are_to_be_separated_otherwise(tmp_path):
+    rows = ["hat; dog", '"hat, dog"', "hat", '"[""hat, dog""]"']
+    (tmp_path / "t.csv").write_text("question,choices,answer\n" + "".join(
+        f"Which is worn? {number},{cell},hat\n" for number, cell in enumerate(rows)))
+    told = [line.rsplit(": ", 1)[1] for line in check_table(tmp_path / "t.csv").lines if "a list of one" in line]
+    other = "not in the copy; add the other choices"
+    assert told == ["not in the copy; separate the choices by | (a comma does not separate them)", other, other]
+    cell = "a list of one, or so"  # a text that names the fault is not the fault
+    (tmp_path / "u.csv").write_text(f'question,choices,answer\nWho?,a | b,"{cell}"\nWhy?,a | b,a\n')
+    assert any("not in the copy; write one of its choices" in line for line in check_table(tmp_path / "u.csv").lines)
+
+
+def test_one_row_and_one_choice_are_singular(tmp_path):
+    rows = ["a | b | c"] * 20 + ["a"]
+    (tmp_path / "t.csv").write_text("question,choices,answer\n" + "".join(
+        f"Which? {number},{cell},a\n" for number, cell in enumerate(rows)))
+    lines = [line.strip() for line in check_table(tmp_path / "t.csv").lines]
+    assert "look at these: 1 row has 1 choice, the others 3: row 20" in lines
+    assert any(line.startswith("1 faulty row (counted from 0") for line in lines)
+
+
 def test_every_broken_line_of_a_csv_is_listed(tmp_path):
     (tmp_path / "t.csv").write_text("question,answer\n" + "a,b,c\n" * 30)
     checked = check_table(tmp_path / "t.csv")

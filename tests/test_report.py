@@ -18,6 +18,7 @@ import pytest
 
 from kdutils.errors import StudyError
 from kdutils.report import index
+from kdutils.report.answer_html import look_html
 from kdutils.report.figures import (
     accuracy_by_method,
     interval_half_width,
@@ -28,6 +29,7 @@ from kdutils.report.figures import (
 from kdutils.report.notebook_pages import render_notebook
 from kdutils.report.safe_html import environment, make_visible, sanitise_output
 from kdutils.report.tables import show_table, table_html
+from tests.chromium import Chromium
 
 PNG = base64.b64encode(bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf"
@@ -425,7 +427,7 @@ def some_runs(root):
         make_run(root, "data/mini", code("1", stream("x")), kind="data", metrics={"rows": 300},
                  files=["questions.parquet"], labels={"dataset": "mini"}),
         make_run(root, "students/a b#1%20ü", markdown("# Train\n\n## Part"), kind="students",
-                 metrics={"loss": 2.5, "accuracy": {"mean": 0.6123}, "text": "no"}, files=["c u#rves.csv", "model.bin"],
+                 metrics={"loss": 2.5, "best_dev_accuracy": 0.6123, "text": "no"}, files=["c u#rves.csv", "model.bin"],
                  labels={"method": "multitask", "seeds": [0, 1]}, parameters={"alpha": 0.25}),
         make_run(root, "students/failed", code("1", error("row 3: field 'answer' is empty"))),
         make_run(root, "students/killed", code("1"), papermill={"exception": True}),
@@ -441,7 +443,7 @@ def some_runs(root):
 
 ANSWER = {
     "statements": [{"question": "Does explaining help?", "verdict": "No benefit shown.", "text": "Both 61.2 % right.",
-                    "sure": ["Not sure: 3 seeds."]},
+                    "sure": ["Not sure: 3 seeds."], "more": "LAS +0.3 & more."},
                    {"question": "Several?", "verdict": "It depends.", "text": "a", "sure": ["s: one.", "t: two."]}],
     "figure": "A figure of differences", "limits": ["Other data: it is about mini."],
     "example": {"question": "What flies?", "choices": ["bee", "cow"], "answer": "bee", "note": "Drawn at random.",
@@ -458,22 +460,53 @@ def test_the_answer_is_the_first_thing_on_the_index_and_the_rest_is_folded(tmp_p
                                                        "names": [("<b>mine", "Answers & more.")]}))
     assert_harmless(page)
     words = " ".join(" ".join(page.words).split())
-    order = ["Does explaining help? No benefit shown.", "Not sure: 3 seeds.",
+    order = ["Does explaining help? No benefit shown.", "Not sure: 3 seeds.", "Details LAS +0.3 & more.",
              "How sure, for each student s: one. t: two.", "What the names mean", "<b>mine : Answers & more.",
              "What flies? (a) bee (b) cow. Right answer: bee .",
-             "teacher – A bee flies. –", "multitask ✗ cow A cow flies. ✗ false",
+             "teacher explains bee A bee flies. –", "multitask ✗ cow A cow flies. ✗ false",
              "Drawn at random.", "What this experiment cannot say Other data: it is about mini.", "multitask 61.2 %",
              "Multitask leads by 4 points.", "Data (1 done)", "Students (1 done, 2 failed, 1 stopped, 1 waiting)"]
     places = [words.index(text) for text in order]
     assert places == sorted(places) and "not shown any more" not in words
     picture, = page.named("img")
     assert picture == {"src": f"data:image/png;base64,{PNG}", "alt": "A figure of differences"}
-    assert [value.get("open") is not None for value in page.named("details")[:4]] == [False] * 4
+    assert [value.get("open") is not None for value in page.named("details")[:5]] == [False] * 5
     assert sum("open" in value for value in page.named("details")) == 1  # the kind with failed runs
     assert {value.get("class") for value in page.named("td")} >= {"wrong"}
     assert all(value["scope"] == "col" for value in page.named("th"))
     first = next(value for tag, value in page.tags if tag == "a")
     assert first["href"] == "#content" and "content" in page.ids
+
+
+def look_page(folder, figure="f.png", about='A "<b>figure'):
+    """Return the page of a notebook that shows the statements of ANSWER with a figure, as notebook 31 does."""
+    (folder / "f.png").write_bytes(base64.b64decode(PNG))
+    html = str(look_html(ANSWER["statements"][:1], folder / figure, about))
+    write_notebook(folder / "n.ipynb", markdown("# Compare\n\n## The answer"), code("1", shown(text__html=html)))
+    return render_notebook(folder / "n.ipynb", folder / "n.html")
+
+
+def test_the_answer_on_the_page_of_a_notebook_has_its_figure_and_its_details(tmp_path):
+    page = read_page(look_page(tmp_path))
+    assert_harmless(page)
+    assert page.named("img") == [{"src": f"data:image/png;base64,{PNG}", "alt": 'A "<b>figure'}]
+    assert "Details" in page.text and "LAS +0.3 & more." in page.text and "filled dot" in page.text
+    for missing in ({"about": ""}, {"figure": "none.png"}):
+        page = read_page(look_page(tmp_path, **missing))
+        assert not page.named("img") and "filled dot" not in page.text and "Both 61.2\u00a0% right." in page.text
+
+
+def test_the_figure_is_beside_the_answer_and_below_it_on_a_phone(tmp_path):
+    places = """JSON.stringify([".look > div", ".look > figure"].map(one => {
+        const box = document.querySelector(one).getBoundingClientRect()
+        return [box.left, box.right, box.top, box.bottom]}))"""
+    with Chromium(look_page(tmp_path).as_uri(), tmp_path / "browser") as browser:
+        for width in (1280, 390):
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1,
+                         mobile=False)
+            text, figure = json.loads(browser.value(places))
+            beside, below = figure[0] >= text[1], figure[2] >= text[3]
+            assert (beside, below) == (width == 1280, width == 390) and figure[1] <= width, (text, figure)
 
 
 @pytest.mark.parametrize("broken", [
@@ -509,13 +542,32 @@ def test_the_index_leads_to_everything(tmp_path):
     assert "the kernel was stopped or killed" in words
     assert "Multitask leads by 4 points." in words and "multitask 61.2 % 58.0 % to 64.0 % 5 20.0 %" in words
     assert "label_only 55.0 % – 1 –" in words
-    assert "accuracy mean 0.612" in words and "3 min 20 s" in words and "alpha 0.25" in words and "0, 1" in words
+    assert "61.2 % right on dev" in words and "3 min 20 s" in words and "alpha 0.25" in words and "0, 1" in words
     linked = {unquote(link) for link in page.links}
     assert {"data/mini/questions.parquet", "students/a b#1%20ü/c u#rves.csv", "data/mini/run.json",
             "data/mini/metrics.json", "data/mini/notebook.ipynb"} <= linked
     assert "students/a b#1%20ü/model.bin" not in linked
     for target in [path, *tmp_path.rglob("report.html")]:
         assert_links_resolve(target)
+
+
+@pytest.mark.parametrize(("kind", "metrics", "said"), [
+    ("data", {"questions": {"train": 320, "test": 200}, "left_out": {"dev: left out by the limit": 152}},
+     "320 train, 200 test questions"),
+    ("explanations", {"texts": 568, "unusable": 12, "notes": {"eligible words": 7866}}, "568 texts, 12 unusable"),
+    ("explanations", {"texts": 568, "unusable": 0}, "568 texts"),
+    ("students", {"best_dev_accuracy": 1.0, "tasks": {"predict": 1.0}}, "100.0 % right on dev"),
+    ("evaluations", {"accuracy": {"mean": 0.0, "chance": None}, "calibration_error": 0.1}, "accuracy 0.0 %"),
+    ("human_study", {"detectable_vda": 0.692, "plan": {"raters": 8, "texts": 32, "method_per_position_spread": 0}},
+     "8 raters, 32 texts"),
+    ("human_study", {"ratings": 64, "raters": {"kept": 7, "excluded": 1}, "simulated": True},
+     "SIMULATED 64 ratings, 7 raters kept"),
+    ("comparison", {"tests": []}, "–"), ("students", {"best_dev_accuracy": "<b>"}, "–"),
+    ("data", {"questions": 3}, "–")])
+def test_the_list_of_runs_says_in_words_what_is_worth_saying(tmp_path, kind, metrics, said):
+    runs = [make_run(tmp_path, "one", code("1"), kind=kind, metrics=metrics)]
+    words = " ".join(" ".join(read_page(index.write_index(tmp_path, runs, {"name": "mini"})).words).split())
+    assert f"3 min 20 s {said} notebook" in words
 
 
 def assert_links_resolve(path):

@@ -136,16 +136,33 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
         "rationale", "rationale", "revision"]
 
 
-def test_each_text_of_a_teacher_is_a_row_once(toy):
+def test_only_equal_texts_of_a_teacher_share_a_row(toy):
     found = keep_toy(toy)
     rows = document.teacher_rows(found["teachers"])
     assert rows == [
-        {"dataset": "mini", "teacher": "a", "stage": "rationale", "texts": "1,200", "unusable": "3", "words": "17.3",
+        {"dataset": "mini", "teacher": "a", "explanations": "few_shot, critique_revision", "stage": "rationale",
+         "texts": "1,200", "unusable": "3", "words": "17.3",
          "answer named": "25.0 %", "contradicted": "12.5 %", "repeated": "0.0 %", "unfinished": "100.0 %"},
-        {"dataset": "mini", "teacher": "a", "stage": "revision", "texts": "1,200", "unusable": "3", "words": "1,234.6",
+        {"dataset": "mini", "teacher": "a", "explanations": "few_shot", "stage": "revision",
+         "texts": "1,200", "unusable": "3", "words": "1,234.6",
          "answer named": "25.0 %", "contradicted": "–", "repeated": "0.0 %", "unfinished": "100.0 %"}]
     starred = document.teacher_rows(found["teachers"], found["fooled_teachers"])
-    assert [list(row)[6:8] for row in starred] == 2 * [["answer named *", "contradicted"]]
+    assert [list(row)[7:9] for row in starred] == 2 * [["answer named *", "contradicted"]]
+    sampled = [TEACHER, {**TEACHER, "prompting": "samples-2", "written tokens": 9}]
+    assert [row["explanations"] for row in document.teacher_rows(sampled)] == ["few_shot", "samples-2"]
+
+
+def test_soft_labels_are_kept_and_shown_with_their_accuracy(toy):
+    folder = next(toy.folder / job.folder for job in toy.jobs if job.kind == "explanations")
+    metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
+    labels = {"dataset": "mini", "teacher": "a", "prompting": "critique_revision"}
+    soft = [{"split": "train", "accuracy": 0.875}, {"split": "test", "accuracy": 0.5}]
+    write_run(folder, {**metrics, "labels": labels, "soft_labels": soft}, **about)
+    found = keep_toy(toy)["teachers"]
+    assert [row.get("accuracy") for row in found] == [None, [["train", 0.875], ["test", 0.5]], None]
+    rows = document.teacher_rows(found)
+    assert [(row["explanations"], row["right"]) for row in rows] == [
+        ("few_shot", "–"), ("critique_revision", "train 87.5 %, test 50.0 %"), ("few_shot", "–")]
 
 
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy, capsys):
@@ -307,10 +324,11 @@ Explanations of the students (`kdutils.evaluation` defines the measures):
 
 Explanations of the teachers, as their page judges them (shares are of the usable texts):
 
-| dataset | teacher | stage | texts | unusable | words | answer named * | contradicted | repeated | unfinished |
-|---|---|---|--:|--:|--:|--:|--:|--:|--:|
-| mini | a | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
-| mini | a | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
+| dataset | teacher | explanations | stage | texts | unusable | words | answer named * | \
+contradicted | repeated | unfinished |
+|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|
+| mini | a | few_shot, critique_revision | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
+| mini | a | few_shot | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
 
 A star marks a measure by which a text that is nobody's own reason (`kdutils.fake_texts`) is at least as good as the
 teacher's.
@@ -347,7 +365,7 @@ def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_
 
 | who | answer | explanation |
 |---|---|---|
-| teacher a | – | A pear\\|grows. |
+| teacher a | explains pear | A pear\\|grows. |
 | multitask | ✗ piano | &lt;!-- /result --> 1 < 2 |
 
 
@@ -501,6 +519,7 @@ def stray_numbers(text):
     text = document.MARKED.sub(" ", text)
     text = re.sub(r"^```.*?^```|`[^`]*`|<!--.*?-->|\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|\]\([^)]*\)", " ", text,
                   flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^\d+\. ", "", text, flags=re.MULTILINE)  # of a step
     text = re.sub(r"\b95 % (bootstrap |t-)?intervals?", " ", text)  # of every interval; not measured
     measured = [match[0] for match in re.finditer(rf"(?<![\w-])(\d[\d.,]*|{WORDS})\s+({UNITS})(?!\w)", text,
                                                   flags=re.IGNORECASE)]
@@ -519,6 +538,7 @@ def stray_numbers(text):
     ("T5, all-MiniLM-L6-v2, bf16, `12 %`, a 95 % interval, {{ x | fixed(2) }} %", []),
     ("```\n7 minutes\n```\n<!-- result: mini.jobs -->41<!-- /result --> jobs in two or three examples", []),
     ("Two commands: one file and two or three worked examples", []),
+    ("1. Run it.\n2. It takes 7 minutes.\n3.5 of them\nin 2. Then", ["7 minutes", "3.5", "2"]),
 ])
 def test_the_rule_tells_results_from_other_numbers(text, found):
     assert stray_numbers(text) == found

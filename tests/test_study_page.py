@@ -69,6 +69,7 @@ def test_the_page_links_all_that_raters_get_and_not_the_key(finished):
     assert "return_to</code> is empty" in words and "the same id always gets the same" in " ".join(words.split())
     assert {"human_ratings/problems.csv", "human_ratings/raters.csv"} <= set(found)
     assert re.search("&lt;b&gt;unfinished</td>\\s*<td[^>]*>3</td>\\s*<td[^>]*>12</td>", words), "counts of problems"
+    assert re.search('<a class="skip" href="#content".*<main id="content" tabindex="-1">', words, flags=re.DOTALL)
     assert "<b>tiny" not in words and "&lt;b&gt;tiny" in words and "<script" not in words
     write_index(folder, runs, EXPERIMENT)
     assert "human_study.html" in links(folder / "index.html")

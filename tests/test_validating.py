@@ -13,7 +13,8 @@ def ratings(count=200, seed=0):
     method = np.where(np.arange(count) % 2, "a", "b")
     words = rng.integers(5, 40, count)
     return pd.DataFrame({
-        "rater": [f"r{i % 20}" for i in range(count)], "method": method, "words": words,
+        "rater": [f"r{i % 20}" for i in range(count)], "text": [f"t{i}" for i in range(count)], "method": method,
+        "words": words,
         "copied": (method == "a") + rng.normal(0, 0.01, count), "characters": 7,
         "quality": words / 10 + 2 * (method == "a") + rng.normal(0, 0.2, count)})
 
@@ -30,6 +31,19 @@ def test_a_measure_that_only_tells_methods_apart_has_nothing_within_them():
     row = table.loc[("copied", "within methods")]
     assert row["low"] < 0 < row["high"]
     assert "characters" not in table.index.get_level_values(0), "it never varies"
+
+
+def test_a_measure_of_a_few_texts_that_many_raters_read_is_no_finding():
+    """Raters share the value of a text: with random values, intervals over raters alone exclude 0 far too often."""
+    generator, found = np.random.default_rng(0), 0
+    for _ in range(20):
+        quality, words = generator.normal(size=(2, 12))
+        table = pd.DataFrame([{"rater": f"r{rater}", "text": f"t{text}", "method": "a", "words": words[text],
+                               "quality": quality[text] + generator.normal(0, 0.5)}
+                              for rater in range(8) for text in range(12)])
+        row = metric_validity(table, "quality").iloc[0]
+        found += row["low"] > 0 or row["high"] < 0
+    assert found <= 5  # of 20 at the level of 5 %, with the optimism of a bootstrap of 12 texts
 
 
 def test_texts_get_their_measures_and_the_teacher_is_not_its_own_reference(tmp_path):

@@ -2,10 +2,11 @@
 
     python -m kdutils.benchmarks.proxies
 
-First table: Spearman's correlation of each measure with people's ratings of a student's explanations, with a bootstrap
-interval over raters (arXiv 2504.16056; CommonsenseQA; only answers that were right were rated). Second table: texts
-that LLaMA-2-13B wrote for the right answer and for a wrong one, both judged by the right answer. A proxy of any use
-separates them: `apart` is the probability that it ranks a random pair rightly, ties counted half (0.5 is chance).
+First table: Spearman's correlation of each measure with people's ratings of a student's explanations, with the wider of
+the bootstrap intervals over raters and over texts (arXiv 2504.16056; CommonsenseQA; only answers that were right were
+rated). Second table: texts that LLaMA-2-13B wrote for the right answer and for a wrong one, both judged by the right
+answer. A proxy of any use separates them: `apart` is the probability that it ranks a random pair rightly, ties counted
+half (0.5 is chance).
 """
 
 import argparse

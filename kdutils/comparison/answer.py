@@ -28,8 +28,9 @@ _say = partial(say, "answer")
 def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.02,
                measures: pd.DataFrame | None = None, teachers: pd.DataFrame | None = None,
                fakes: pd.DataFrame | None = None, missing: Sequence[str | dict] = ()) -> list[dict[str, Any]]:
-    """Return one dict per statement: question, verdict, text, sure (sentences: how sure it is, and on what it rests).
+    """Return one dict per statement: question, verdict, text, sure (how sure it is, and on what it rests), more.
 
+    `text` is a sentence, `sure` has one text per student, and `more` what is read on demand ("" if there is nothing).
     See summary.summarise for the arguments. The statements: does explaining help, does it matter what the explanations
     say, are they true and useful, and what the contrasts show that the experiment wrote out itself; and first, whether
     evaluations are missing and whether students failed to learn. If all students failed, nothing follows.
@@ -47,7 +48,7 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
         judged = [judge(place, margin, shares, fakes) for place in learned]
         if judged:
             said.append(_combined(question, judged))
-    return said + _written_out(learned)
+    return [{"more": "", **one} for one in said + _written_out(learned)]
 
 
 def _written_out(places):
@@ -168,7 +169,7 @@ def _combined(question, judged):
         one = judged[0]
         sure = [sentence for sentence in [_say(f"{question}_sure", one=one)] if sentence]
         return {"question": _say("question", key=question), "verdict": _say("verdict", question=question, one=one),
-                "text": _say(question, one=one), "sure": sure}
+                "text": _say(question, one=one), "sure": sure, "more": _say(f"{question}_more", one=one)}
     groups = {}
     for one in judged:
         groups.setdefault(_say("verdict", question=question, one={**one, "differing": []}), []).append(one["place"])
@@ -176,7 +177,8 @@ def _combined(question, judged):
     verdict = next(iter(groups)) if len(groups) == 1 else "It depends."
     return {"question": _say("question", key=question), "verdict": verdict,
             "text": _say("several", groups=groups, count=len(judged)),
-            "sure": [f"{one['place']}: {_say(question, one=one)} {_say(f'{question}_sure', one=one)}".strip()
+            "sure": [" ".join(filter(None, (f"{one['place']}: {_say(question, one=one)}",
+                                            _say(f"{question}_sure", one=one), _say(f"{question}_more", one=one))))
                      for one in judged]}
 
 

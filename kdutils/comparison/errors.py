@@ -1,6 +1,7 @@
 """Where distilled students err: differences to label_only by group of questions, and by the teacher's rationale.
 
-runs_table reads the runs and defines a cell.
+runs_table reads the runs and defines a cell. A student that is tested on another data set than it learnt (a transfer)
+is compared with the label_only student that is tested there, too.
 """
 
 import pandas as pd
@@ -18,16 +19,16 @@ from kdutils.stats.groups import correct_p_values
 def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
     """Return accuracy minus that of label_only per method and group of questions, in percentage points, not tested.
 
-    Columns: dataset, student, name (of the cell), questions with (what the
-    questions have in common), questions (their number), difference. Controls are left out.
+    Columns: dataset, student, tested_on, name (of the cell), questions with (what the questions have in common),
+    questions (their number), difference. Controls are left out.
     """
-    rows = []
+    heads, rows = ["dataset", "student", "tested_on", "name"], []
     for baseline, part in _with_baseline(predictions):
         for cell, group in part.groupby(CELL, sort=False):
             differences = accuracy_by_question_group(group, baseline, inputs[cell][0], _flags(inputs, cell))
-            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(differences, how="cross"))
+            rows.append(add_names(group)[heads].head(1).merge(differences, how="cross"))
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
-        columns=["dataset", "student", "name", "questions with", "questions", "difference"])
+        columns=[*heads, "questions with", "questions", "difference"])
     return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
 
 
@@ -41,27 +42,35 @@ def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().rename_axis(None, axis=1)
 
 
-def won_and_lost_of_lowest(predictions: pd.DataFrame, inputs: Inputs, count: int,
-                           seed: int) -> list[tuple[str, pd.DataFrame]]:
-    """Return [(caption, won_and_lost)] of the distilled method with the lowest accuracy, per data set and student.
+def won_and_lost_per_cell(predictions: pd.DataFrame, inputs: Inputs, count: int,
+                          seed: int) -> list[tuple[str, pd.DataFrame]]:
+    """Return [(caption, won_and_lost)] of every distilled method that loses a question to label_only.
 
-    `count` questions that it wins against label_only and as many that it loses are drawn with `seed`.
+    Per data set, student and data set of the test, the method of the lowest accuracy is first. `count` questions that
+    it wins and as many that it loses are drawn with `seed`. Controls are left out.
     """
     captioned = []
     for baseline, part in _with_baseline(predictions):
-        level = part.groupby(CELL, sort=False)["correct"].mean()
-        group = part[(part[CELL] == list(level.idxmin())).all(axis=1)]
-        head = add_names(group).iloc[0]
-        table = won_and_lost(group, baseline, inputs[level.idxmin()][0], count, seed)
-        table = table.rename(columns={"first says": f"{head['name']} says", "second says": f"{BASELINE} says"})
-        captioned.append((f"{head['name']} against {BASELINE}: {head['dataset']}, {head['student']}", table))
+        cells = dict(list(part.groupby(CELL, sort=False)))
+        for cell in sorted(cells, key=lambda cell: cells[cell]["correct"].mean()):
+            head = add_names(cells[cell]).iloc[0]
+            table = won_and_lost(cells[cell], baseline, *inputs[cell], count, seed)
+            if (table["verdict"] == "lost").any():
+                where = f"{head['dataset']}, {head['student']}{tested_elsewhere(head['dataset'], head['tested_on'])}"
+                captioned.append((f"{head['name']} against {BASELINE}: {where}", table.rename(columns={
+                    "first says": f"{head['name']} says", "second says": f"{BASELINE} says"})))
     return captioned
 
 
+def tested_elsewhere(dataset: str, tested_on: str) -> str:
+    """Return what a caption adds for a student that was tested on another data set than it learnt, else ""."""
+    return f", tested on {tested_on}" if tested_on != dataset else ""
+
+
 def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of distilled students) per data set, student and protocol with both."""
-    protocol = ["protocol"] if "protocol" in predictions else []
-    for _, group in in_domain(predictions).groupby(["dataset", "student", *protocol], sort=False):
+    """Yield (predictions of label_only, those of distilled students) of one data set, student, protocol and test."""
+    keys = ["dataset", "student", "tested_on", *(["protocol"] if "protocol" in predictions else [])]
+    for _, group in predictions.groupby(keys, sort=False):
         baseline = group["kind"] == BASELINE
         distilled = group[~baseline & (group["control_of"] == "")]
         if baseline.any() and len(distilled):
@@ -71,11 +80,13 @@ def _with_baseline(predictions):
 def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
     """Return rationale_effects of every distilled method against label_only, with q over all of them.
 
-    Columns: dataset, student, name (of the cell), those of rationale_effects (effects in percentage points), and q
-    (Benjamini and Hochberg). Controls are left out, and groups in which no question is.
+    Columns: dataset, student, name (of the cell), those of rationale_effects (effects in percentage points), and q,
+    the p value corrected over all m tests: with p₁ ≤ … ≤ pₘ, qᵢ = min over j ≥ i of m · pⱼ / j, at most 1 (Benjamini
+    and Hochberg 1995, "Controlling the false discovery rate"). Left out are controls, groups in which no question is,
+    and transfers, whose test questions no teacher explained.
     """
     rows = []
-    for baseline, part in _with_baseline(predictions):
+    for baseline, part in _with_baseline(in_domain(predictions)):
         for cell, group in part.groupby(CELL, sort=False):
             found = rationale_effects(group, baseline, _flags(inputs, cell))
             rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))

@@ -204,7 +204,7 @@ def mean_costs(costs: pd.DataFrame) -> pd.DataFrame:
 
 def running_cost_table(running: pd.DataFrame, accuracies: pd.DataFrame, measures: pd.DataFrame,
                        measure: str = "") -> pd.DataFrame:
-    """Return what students cost to run beside how good they are: a row per cell and form of the weights.
+    """Return what students cost to run beside how good they are: a row per cell and form of the weights, best first.
 
     `running`: see runs_table.read_running_costs. The first row of a cell also has its accuracy over all seeds and
     questions, and the measure of its explanations that is called `measure` (if it is "": the share of true statements
@@ -214,17 +214,20 @@ def running_cost_table(running: pd.DataFrame, accuracies: pd.DataFrame, measures
     """
     chosen = measure or ("true_share" if (measures["measure"] == "true_share").any() else choose_measure(measures))
     quality = measures[measures["measure"] == chosen].groupby(CELL)["value"].mean().rename(chosen or "explanations")
-    means = accuracies[[*CELL, "mean"]].rename(columns={"mean": "accuracy over seeds"})
-    table = in_domain(running).assign(MB=running["bytes"] / 1e6, parameters=running["parameters"] / 1e6)
-    table = table.merge(means, on=CELL, how="left")
+    table = in_domain(running).merge(accuracies[[*CELL, "mean"]], on=CELL, how="left")
     table = table.merge(quality.reset_index(), on=CELL, how="left")
-    table.loc[table["weights"] != "float32", ["accuracy over seeds", quality.name]] = None
-    names = {"parameters": "million parameters", "accuracy": "accuracy measured", "gained": "newly right",
-             "lost": "newly wrong", "peak_memory_mib": "peak MiB", "answer_ms": "ms per answer",
-             "explanation_ms": "ms per explanation"}
-    order = ["weights", "accuracy over seeds", quality.name, "million parameters", "MB", *(names[key] for key in (
-        "peak_memory_mib", "answer_ms", "explanation_ms", "accuracy", "gained", "lost"))]
-    return table.rename(columns=names)[[*CELL, *order]]
+    table = table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    shown = pd.DataFrame({
+        "weights": table["weights"], "accuracy over seeds, %": (100 * table["mean"]).round(1),
+        quality.name: pd.to_numeric(table[quality.name]).round(2),
+        "million parameters": (table["parameters"] / 1e6).round(2),
+        "MB": (table["bytes"] / 1e6).round(1), "peak MiB": table["peak_memory_mib"].round(),
+        "of which libraries": table["libraries_mib"].round(), "ms per answer": table["answer_ms"].round(1),
+        "ms per explanation": pd.to_numeric(table["explanation_ms"]).round(1),
+        "accuracy measured, %": (100 * table["accuracy"]).round(1),
+        "newly right": table["gained"], "newly wrong": table["lost"]})
+    shown.loc[table["weights"] != "float32", ["accuracy over seeds, %", quality.name]] = None
+    return pd.concat([table[CELL], shown], axis=1)
 
 
 def unequal_training(costs: pd.DataFrame) -> str:

@@ -4,8 +4,9 @@ A table needs a question and an answer per row; all other columns are optional. 
 case and with any separators. How answers are written is decided by all rows together, so one faulty row does not change
 how the others are read.
 
-- choices: a list (of JSON or Python, or items separated by ``|``, line ends or ``;``), one text with letters such as
-  ``(a) red (b) blue``, a mapping with the key ``text`` (as on the Hub), or one column per choice (``A``, ``option1``).
+- choices: a list (of JSON or Python, or items separated by ``|``, line ends or ``;``, but not by commas), one text with
+  letters such as ``(a) red (b) blue``, a mapping with the key ``text`` (as on the Hub), or one column per choice
+  (``A``, ``option1``).
 - answer: the text of a choice, its letter, its number (from 0 or from 1), its label or the name of its column.
   Without choices it is free text or a number, or a truth value, and then the two truth values are the choices.
 """

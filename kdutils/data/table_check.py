@@ -29,6 +29,7 @@ REMEDIES = {
     "is none of train, dev, test": "not in the copy; write train, dev or test",
     "": "not in the copy; correct the row",
 }
+COMMAS = "not in the copy; separate the choices by | (a comma does not separate them)"
 NEARLY_ALL = 0.9  # of the rows
 SHEETS = (".csv", ".tsv", ".txt", *WORKBOOKS)
 CLEANED = ".cleaned.jsonl"  # ends the name of a cleaned copy
@@ -51,11 +52,11 @@ def check_table(path: Path, unlabelled: bool = False) -> Checked:
     try:
         read = examine_questions("table", str(path.parent), {SPLIT_COLUMN: path.name}, unlabelled=unlabelled)
     except FaultyRows as error:  # rows that are no rows: without them nothing can be said of the columns
-        return Checked([f"{path}: {len(error.faults)} rows cannot be read (rows are counted from 0)",
+        return Checked([f"{path}: {_counted(len(error.faults), 'row')} cannot be read (rows are counted from 0)",
                         *(f"  row {fault.row}: {fault.text}" for fault in error.faults)], True, "")
     [(_, records)] = read.records.values()
     names = list(dict.fromkeys(name for record in records for name in record))
-    lines = [f"{path}: {len(records):,} rows", *(f"  {line}" for line in describe(read.own, names))]
+    lines = [f"{path}: {_counted(len(records), 'row')}", *(f"  {line}" for line in describe(read.own, names))]
     if read.own.answers == "unclear":
         lines.append(f"  the answers are {ANSWERS['unclear']} choice: write letters or texts in their place")
     lines += _uneven(read) + _faults(read)
@@ -126,8 +127,8 @@ def _uneven(read):
     usual = max(rows, key=lambda count: len(rows[count]), default=0)
     if len(rows.get(usual, [])) < NEARLY_ALL * sum(map(len, rows.values())):
         return []
-    return [f"  look at these: {len(some):,} {'rows have' if some[1:] else 'row has'} {count or 'no'} choices, "
-            f"the others {usual or 'none'}: "
+    return [f"  look at these: {_counted(len(some), 'row')} {'have' if some[1:] else 'has'} "
+            f"{_counted(count, 'choice') if count else 'no choices'}, the others {usual or 'none'}: "
             f"row {', '.join(map(str, some[:10]))}{' …' if len(some) > 10 else ''}"
             for count, some in sorted(rows.items()) if count != usual]
 
@@ -137,13 +138,18 @@ def _faults(read):
     if not read.faults:
         return []
     rows = sorted(read.faults, key=lambda fault: fault.row)
-    [(source, _)] = read.records.values()
+    [(source, records)] = read.records.values()
     sheet = "; a spreadsheet shows row 0 in line 2" if Path(source).suffix.lower() in SHEETS else ""
-    return [f"{len({fault.row for fault in rows}):,} faulty rows (counted from 0, without the header{sheet}):",
-            *(f"  row {fault.row}: {fault.text}: {_remedy(fault.text)}" for fault in rows)]
+    found = _counted(len({fault.row for fault in rows}), "faulty row")
+    return [f"{found} (counted from 0, without the header{sheet}):",
+            *(f"  row {one.row}: {one.text}: {_remedy(one.text, records[one.row], read.own)}" for one in rows)]
 
 
-def _remedy(text):
+def _remedy(text, record, own):
+    """Return what to do about the fault that `text` names, of one row of a table that is read as `own` says."""
+    cell = str(record.get(own.columns["choices"][0])).strip() if own.choices == "list" else ""
+    if text.startswith("field 'choices': a list of one") and "," in cell and cell[0] not in "[{":
+        return COMMAS
     return next(remedy for part, remedy in REMEDIES.items() if part in text)
 
 
@@ -159,5 +165,9 @@ def _sizes(frame, read):
     """Return the number of questions in words, by split if the table has a column for it."""
     sizes = ", ".join(f"{split} {count:,}" for split in SPLITS if (count := int((frame["split"] == split).sum())))
     gaps = int((frame["answer"] == "").sum())
-    text = f"{len(frame):,} questions" + f" ({sizes})" * bool(read.own.columns["split"])
+    text = _counted(len(frame), "question") + f" ({sizes})" * bool(read.own.columns["split"])
     return text + (f", {gaps:,} of them without an answer" if gaps else "")
+
+
+def _counted(count, noun):
+    return f"{count:,} {noun}{'s' * (count != 1)}"

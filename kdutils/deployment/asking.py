@@ -17,8 +17,10 @@ from kdutils.data.own_tables import understand
 from kdutils.data.questions import check_questions, format_choices
 from kdutils.data.readers import to_question
 from kdutils.data.records import read_records
+from kdutils.data.tables import read_table
 from kdutils.errors import StudyError
 from kdutils.hub import hide_progress, model_context
+from kdutils.runs import project_path, read_json
 from kdutils.student.methods import Method, asked_as
 from kdutils.student.models import model_kind
 
@@ -49,10 +51,18 @@ def load_to_ask(name: str, folder: Path | str) -> LoadedStudent:
     return LoadedStudent(name, Path(folder), asked_as(folder), *load_trained(folder))
 
 
-def make_question(record: Mapping[str, Any], where: str = "the question") -> dict:
-    """Return a question to ask, a record of tables.QUESTIONS, from a dict with `question` and, if any, `choices`.
+def reads_passages(folder: Path | str) -> bool:
+    """Return whether a question that the student in `folder` was trained on, at least one, has a context."""
+    given = read_json(Path(folder).parent / "run.json")["parameters"]
+    questions = read_table(project_path(given["questions"]), "questions")
+    return bool((questions.loc[questions["split"] == "train", "context"] != "").any())
 
-    `choices`: a list, or a text with | between them, as in a table of one's own. `where` names it in a StudyError.
+
+def make_question(record: Mapping[str, Any], where: str = "the question") -> dict:
+    """Return a question to ask, a record of tables.QUESTIONS, from a dict with `question` and what it has besides.
+
+    That is `choices`, a list, or a text with | between them, as in a table of one's own, and `context`, a passage,
+    which becomes one line as in training. `where` names the question in a StudyError.
     """
     given = {"choices": "", **{key: value for key, value in record.items() if value is not None},
              "id": where, "answer": NOTHING}
@@ -60,7 +70,8 @@ def make_question(record: Mapping[str, Any], where: str = "the question") -> dic
         raise StudyError(f"{where}: no question in it; give a text under 'question'")
     own = understand([given], where)
     item = to_question(replace(READERS["table"], normalise=own.question_of, columns=own.used), given, where)
-    item = {"human_explanations": [], **item, "split": "test", "answer": next(iter(item["choices"]), NOTHING)}
+    item = {"human_explanations": [], **item, "context": " ".join(item["context"].split()), "split": "test",
+            "answer": next(iter(item["choices"]), NOTHING)}
     check_questions(pd.DataFrame([item]), where)
     return item
 
@@ -68,7 +79,7 @@ def make_question(record: Mapping[str, Any], where: str = "the question") -> dic
 def read_asked(path: Path | str) -> Iterator[dict]:
     """Yield the questions of a file: a table with the column `question`, or a text (.txt) with one per line.
 
-    A line is ``question | choice | choice``, or a JSON object with `question` and `choices`.
+    A line is ``question | choice | choice``, or a JSON object. Table and object may have `choices` and `context`, too.
     """
     if Path(path).suffix.lower() == ".txt":
         try:
@@ -101,10 +112,11 @@ def read_lines(lines: Iterable[str], where: str) -> Iterator[dict]:
 def ask(student: LoadedStudent, item: dict, max_explanation_tokens: int = 64, marked: int = MARKED) -> dict:
     """Return what a student says to a question (of make_question), as plain values:
 
-    - student; question; choices; answer; explanation ("" where it learnt none); generated: the text with the answer;
+    - student; question; context; choices; answer; explanation ("" where it learnt none); generated: the text
+      with the answer;
     - probabilities: of each choice, by its likelihood, together 1; `likeliest` is the best one;
-    - text, words: the question with its choices, and the `marked` words that drive the answer most, each with
-      word, score, start and end in `text`, the strongest first;
+    - text, words: context, question and choices on one line each, and the `marked` words that drive the answer most,
+      each with word, score, start and end in `text`, the strongest first;
     - seconds: for answer, explanation and probabilities, without the words; note: what is missing and why, or "".
     """
     from kdutils.student.predicting import predict_questions
@@ -121,10 +133,11 @@ def ask(student: LoadedStudent, item: dict, max_explanation_tokens: int = 64, ma
     words, note = _driving_words(student, item, record, marked)
     best = probabilities.index(max(probabilities)) if probabilities else None
     note = note if item["choices"] else "; ".join(filter(None, ["asked without choices", note]))
-    return {"student": student.name, "question": item["question"], "choices": list(item["choices"]),
-            "answer": record["predicted"], "explanation": record["explanation"], "generated": record["generated"],
-            "probabilities": probabilities, "likeliest": "" if best is None else item["choices"][best],
-            "text": _shown_text(item), "words": words, "seconds": round(seconds, 4), "note": note}
+    return {"student": student.name, "question": item["question"], "context": item.get("context") or "",
+            "choices": list(item["choices"]), "answer": record["predicted"], "explanation": record["explanation"],
+            "generated": record["generated"], "probabilities": probabilities,
+            "likeliest": "" if best is None else item["choices"][best], "text": "\n".join(_shown_lines(item)),
+            "words": words, "seconds": round(seconds, 4), "note": note}
 
 
 def _softmax(scores):
@@ -132,8 +145,9 @@ def _softmax(scores):
     return [share / sum(shares) for share in shares]
 
 
-def _shown_text(item):
-    return item["question"] + (f"\n{format_choices(item['choices'])}" if item["choices"] else "")
+def _shown_lines(item):
+    """Return context, question and choices as a student reads them, without their names; what is empty is left out."""
+    return [line for line in (item.get("context"), item["question"], format_choices(item["choices"])) if line]
 
 
 def _driving_words(student, item, record, marked):
@@ -162,11 +176,13 @@ def _driving_words(student, item, record, marked):
 
 def _in_text(scored, source, item):
     """Return [(word, score, start, end)] with places in the text that is shown, of places in the source."""
-    listed, text = format_choices(item["choices"]), _shown_text(item)
-    behind = source.rfind(listed) if listed else len(source)
-    ahead = source.rfind(item["question"], 0, behind)
+    lines, places = _shown_lines(item), []
+    first, begin = len(source), len("\n".join(lines)) + 1
+    for line in reversed(lines):  # from the end, as in eligible_spans: an earlier line may repeat a later one
+        first, begin = source.rfind(line, 0, first), begin - len(line) - 1
+        places.append((first, begin))
     found = []
     for word, score, start, end in scored:
-        first = start - behind + text.rfind(listed) if listed and start >= behind else start - ahead
-        found.append((word, score, first, first + end - start))
+        first, begin = next(place for place in places if place[0] <= start)
+        found.append((word, score, start - first + begin, end - first + begin))
     return found

@@ -16,6 +16,7 @@ import yaml
 from kdutils.data.datasets import READERS
 from kdutils.data.questions import LETTERS
 from kdutils.data.tables import read_table
+from kdutils.deployment.asking import reads_passages
 from kdutils.errors import StudyError, masked
 from kdutils.evaluation.accuracy import cell_accuracy
 from kdutils.evaluation.settings import TRUTH
@@ -65,14 +66,15 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
     licences = [("base model", _licence(given["model"])), *([("teacher", _teacher_licence(explained))] if explained
                                                             else []), ("data", _data_licence(data))]
     own = all(text.startswith("MIT") for _, text in licences)
-    results = _results(measured, about["seed"])
+    results, passages = _results(measured, about["seed"]), reads_passages(folder)
     rows, machine = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
         parameters=parameters, explains=asks.explanation is not None, teacher=bool(explained),
-        facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind),
-        format_note=_format_note(asks, kind), split=item["split"], example=_example(item, record, asks, kind),
-        results=results, starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
+        facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind, passages),
+        format_note=_format_note(asks, kind, passages), passages=passages, split=item["split"],
+        example=_example(item, record, asks, kind), results=results,
+        starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
         costs=rows, machine=machine, limits=_known_limits(measured, asks, given),
         licences=licences, citation=_citation(),
         sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
@@ -106,7 +108,8 @@ def _parameters_of(table):
 
 def _example(item, record, asks, kind):
     """Return a question as the student reads it, and what it wrote."""
-    source = item["question"] if kind == "classifier" else asks.source(item, asks.answer)
+    source = "\n".join(filter(None, [item["question"], item.get("context")])) if kind == "classifier" else \
+        asks.source(item, asks.answer)
     written = record["generated"]
     if record["explanation"] and not asks.one_text:
         written = f"[{asks.answer}] {written}\n[{asks.explanation}] {record['explanation']}"
@@ -281,12 +284,13 @@ def _facts(given, data, teacher, seed):
     return rows + ([("revision of the data", data["revision"])] if data.get("revision") else [])
 
 
-def _formats(asks, kind):
-    """Return [(what for, the text that the student reads)]."""
+def _formats(asks, kind, passages):
+    """Return [(what for, the text that the student reads)]; `passages`: it can read a passage."""
     if kind == "classifier":
-        return [("A pair of texts for each choice; the choice with the highest score is the answer",
-                 "QUESTION\nCHOICE")]
-    item = {"question": "QUESTION", "choices": ["FIRST CHOICE", "SECOND CHOICE", "…"]}
+        pair = "A pair of texts for each choice" + " (the first has question and passage, one line each)" * passages
+        return [(f"{pair}; the choice with the highest score is the answer",
+                 "QUESTION\n" + "PASSAGE\n" * passages + "CHOICE")]
+    item = {"context": "PASSAGE" * passages, "question": "QUESTION", "choices": ["FIRST CHOICE", "SECOND CHOICE", "…"]}
     texts = {"To ask for the answer": asks.answer}
     if asks.one_text:
         texts = {"To ask for explanation and answer" if asks.explains_first else "To ask for answer and explanation":
@@ -296,15 +300,16 @@ def _formats(asks, kind):
     return [(name, format_source(item, tag, place=asks.tag)) for name, tag in texts.items()]
 
 
-def _format_note(asks, kind):
+def _format_note(asks, kind, passages):
     if kind == "classifier":
         return ""
     says = asks.says("ANSWER")
     written = f"EXPLANATION {says}" if asks.explains_first else f"{says} Explanation: EXPLANATION" if asks.one_text \
         else says
+    without = ", and one without a passage has no line `Context:`" * passages
     behind = " A line break follows, and then the model writes." if kind == "causal" else ""
     return (f"Choices are lettered from (a) to at most ({LETTERS[-1]}); a question without choices has no line "
-            f"`Choices:`.{behind} The model answers with `{written}`. Decode greedily (`do_sample=False`).")
+            f"`Choices:`{without}.{behind} The model answers with `{written}`. Decode greedily (`do_sample=False`).")
 
 
 def _known_limits(measured, asks, given):

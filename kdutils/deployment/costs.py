@@ -1,13 +1,14 @@
 """What a student costs to run: size, memory and time, with float32 and int8 weights, in PyTorch and in ONNX Runtime.
 
-A student answers some questions one by one, in a process of its own and on one CPU thread, as in an app that serves one
-person. The int8 weights are those of torch's dynamic quantisation: the linear layers have 8-bit weights, and their
-inputs are rounded to 8 bits as they come; embeddings stay in float32. ONNX Runtime has its own dynamic quantisation of
-the same layers (kdutils.deployment.onnx_runtime). Time and memory depend on the machine.
+A student answers some questions one by one, on one CPU thread, as in an app that serves one person. Each form of its
+weights has a process of its own. The int8 weights are those of torch's dynamic quantisation: the linear layers have
+8-bit weights, and their inputs are rounded to 8 bits as they come; embeddings stay in float32. ONNX Runtime has its own
+dynamic quantisation of the same layers (kdutils.deployment.onnx_runtime). Time and memory depend on the machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -18,7 +19,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,8 @@ import pandas as pd
 
 from kdutils.data.answers import MARKER, is_right, parse_answer
 from kdutils.data.tables import read_table, write_table
-from kdutils.deployment.onnx_runtime import compute_in_onnx_runtime, export_apart
-from kdutils.errors import StudyError, first_line, masked
+from kdutils.deployment.onnx_runtime import compute_in_onnx_runtime, export_apart, last_line
+from kdutils.errors import StudyError, first_line
 from kdutils.hub import device
 from kdutils.runs import PROJECT
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 FORMS = ("float32", "int8", "float32 on the GPU")  # in PyTorch
 ONNX_FORMS = {"float32, ONNX Runtime": False, "int8, ONNX Runtime": True}  # form -> whether it is quantised
 TIMED = 16  # questions that are answered and explained one by one
+WARM = 3  # of them before, without counting
 LONG = 1800  # seconds after which a measurement is given up
 MIB = 2 ** 20
 
@@ -50,10 +51,11 @@ def running_costs(folder: Path | str, questions: pd.DataFrame, max_explanation_t
     which export the student first) with
 
     - parameters; bytes: size of the weights on disk, or of the graphs with them;
-    - peak_memory_mib: the most memory of the process while the student answers one question at a time, and
-      libraries_mib: what Python and its libraries take of it before a model is loaded (on a GPU: its own peak, and 0);
-    - answer_ms, explanation_ms: median milliseconds until the answer, and until the explanation, of one of the first
-      TIMED questions is written (of one text with both: until it is complete; None without explanations);
+    - peak_memory_mib: the most memory of the process while the student, once loaded, answers one question at a time,
+      and libraries_mib: what Python and its libraries take of it (on a GPU: its own peak, and 0);
+    - answer_ms, explanation_ms: median milliseconds of processor time (on a GPU of the clock) until the answer, and
+      until the explanation, of one of the first TIMED questions is written (of one text with both: until it is
+      complete; None without explanations);
     - questions: how many were answered; accuracy (0 to 1); and how many answers are right that were wrong with float32
       weights (`gained`), and wrong that were right (`lost`).
 
@@ -61,22 +63,27 @@ def running_costs(folder: Path | str, questions: pd.DataFrame, max_explanation_t
     """
     if count < 1:
         raise StudyError(f"running costs: {count} questions; give at least 1")
-    forms = FORMS if device() == "cuda" else FORMS[:2]
+    records, notes = [], []
     with tempfile.TemporaryDirectory() as scratch:
         write_table(questions.head(count), Path(scratch) / "questions.parquet", "questions")
         given = {"folder": str(Path(folder).resolve()), "questions": f"{scratch}/questions.parquet",
-                 "max_explanation_tokens": max_explanation_tokens}
-        lines = _measured({**given, "forms": forms}, timeout)
-        lines += _measured({**given, "forms": [*ONNX_FORMS]}, timeout) if onnx_runtime else []
-    reasons = {line["weights"]: line["failed"] for line in lines if "failed" in line}
-    records = [line for line in lines if "failed" not in line]
-    return _compared(records), [f"{form}: not measured: {reason}" for form, reason in reasons.items()]
+                 "max_explanation_tokens": max_explanation_tokens, "graphs": ""}
+        for form in [*FORMS[:3 if device() == "cuda" else 2], *(ONNX_FORMS if onnx_runtime else [])]:
+            try:
+                if form in ONNX_FORMS:
+                    given["graphs"] = str(Path(scratch) / form)
+                    size = export_apart(given["folder"], given["graphs"], ONNX_FORMS[form], timeout)
+                record = _measured({**given, "form": form}, timeout)
+                records.append(record | ({"bytes": size} if form in ONNX_FORMS else {}))
+            except StudyError as error:
+                notes.append(f"{form}: not measured: {error}")
+    return _compared(records), notes
 
 
-def cost_record(folder: Path, items: list[dict], form: str, max_explanation_tokens: int, libraries: float) -> dict:
+def cost_record(folder: Path, items: list[dict], form: str, max_explanation_tokens: int, graphs: str = "") -> dict:
     """Return the record of one form of the weights (see running_costs), measured in this process.
 
-    `libraries`: memory of the process before a model was loaded, in MiB. `right` of the record says of each of `items`
+    `graphs`: the folder of export_onnx, for a form in ONNX Runtime. `right` of the record says of each of `items`
     whether it was answered correctly.
     """
     from kdutils.student.methods import asked_as
@@ -84,28 +91,38 @@ def cost_record(folder: Path, items: list[dict], form: str, max_explanation_toke
 
     on_gpu = form == FORMS[2]
     clock = time.perf_counter if on_gpu else time.thread_time  # without the time that other programs take
+    _import_architecture(folder)
+    libraries = _memory()
     model, tokenizer = load_trained(folder, place="cuda" if on_gpu else "cpu")
     parameters = sum(weight.numel() for weight in model.parameters())
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    with tempfile.TemporaryDirectory() as graphs:
-        if form == "int8":
-            model = quantize(model)
-            size = _saved_size(model)
-        elif form in ONNX_FORMS:
-            size = export_apart(folder, graphs, ONNX_FORMS[form])
-            compute_in_onnx_runtime(model, graphs)
-        gc.collect()
-        ask, explain = _tasks(model, tokenizer, asked_as(folder), items, max_explanation_tokens)
-        ask(items[:1])  # the first pass also allocates memory and chooses kernels
-        with _peak_memory(on_gpu) as peak:
-            of_answers, of_texts = _seconds(ask, items[:TIMED], clock), _seconds(explain, items[:TIMED], clock)
-        one_by_one = [[item] for item in items] if form in ONNX_FORMS else [items]  # its graphs hold one text
-        answers = [answer for asked in one_by_one for answer in ask(asked)]
+    if form == "int8":
+        model = quantize(model)
+        size = _saved_size(model)
+    elif graphs:
+        compute_in_onnx_runtime(model, graphs)
+    gc.collect()
+    ask, explain = _tasks(model, tokenizer, asked_as(folder), items, max_explanation_tokens)
+    for task in filter(None, (ask, explain)):
+        _seconds(task, items[:WARM], clock)  # the first passes also allocate memory and choose kernels
+    with _peak_memory(on_gpu) as peak:
+        of_answers, of_texts = _seconds(ask, items[:TIMED], clock), _seconds(explain, items[:TIMED], clock)
+    one_by_one = [[item] for item in items] if graphs else [items]  # graphs hold one text
+    answers = [answer for asked in one_by_one for answer in ask(asked)]
     right = [is_right(answer, item["answer"], item["choices"]) for answer, item in zip(answers, items, strict=True)]
     return {"weights": form, "parameters": parameters, "bytes": size, "peak_memory_mib": round(peak[0], 1),
             "libraries_mib": 0.0 if on_gpu else round(libraries, 1), "answer_ms": _median_ms(of_answers),
             "explanation_ms": _median_ms(of_texts), "questions": len(items), "accuracy": sum(right) / len(right),
             "right": right}
+
+
+def _import_architecture(folder):
+    """Import the code of a student's architecture without its weights: it counts as libraries."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"), contextlib.suppress(ValueError, OSError):  # load_trained says what is wrong
+        AutoModel.from_config(AutoConfig.from_pretrained(folder))
 
 
 def quantize(model: PreTrainedModel) -> PreTrainedModel:
@@ -164,7 +181,7 @@ def _memory():
     return psutil.Process().memory_info().rss / MIB
 
 
-@contextmanager
+@contextlib.contextmanager
 def _peak_memory(on_gpu: bool) -> Iterator[list[float]]:
     """Yield a list whose one entry is, after the block, the most memory in use during it, in MiB."""
     import torch
@@ -199,21 +216,16 @@ def _saved_size(model: torch.nn.Module) -> int:
 
 
 def _measured(given, timeout):
-    """Return what a process of its own printed of each form; a form that it did not reach has failed."""
+    """Return what a process of its own measured of one form; StudyError with the reason if it did not."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with subprocess.Popen([sys.executable, "-m", "kdutils.deployment.costs"], stdin=subprocess.PIPE, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=PROJECT) as process:
-        try:
-            printed, errors = process.communicate(json.dumps(given), timeout=timeout)
-            told = errors.strip().splitlines()
-            problem = masked(told[-1][:300]) if told else f"its process ended with {process.returncode}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            printed, _ = process.communicate()
-            problem = f"all takes more than {timeout:.0f} s; lower timed_questions"
-    lines = [json.loads(line) for line in printed.splitlines() if line.startswith('{"')]
-    reached = {line["weights"] for line in lines}
-    return lines + [{"weights": form, "failed": problem} for form in given["forms"] if form not in reached]
+    try:
+        ended = subprocess.run([sys.executable, "-m", "kdutils.deployment.costs"], input=json.dumps(given), text=True,
+                               capture_output=True, env=environment, cwd=PROJECT, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise StudyError(f"it takes more than {timeout:.0f} s; lower timed_questions") from error
+    if ended.returncode:
+        raise StudyError(last_line(ended))
+    return json.loads(ended.stdout.strip().splitlines()[-1])
 
 
 def _compared(records):
@@ -227,26 +239,26 @@ def _compared(records):
     return records
 
 
-def main() -> None:
-    """Read what to measure as JSON from the standard input; print one record per form of the weights, a line each."""
+def main() -> int:
+    """Read what to measure as JSON from the standard input, and print its record; return the exit code."""
     import torch
 
     import kdutils.student.predicting  # noqa: F401 (its memory counts as that of the libraries)
 
     given = json.load(sys.stdin)
-    if set(given["forms"]) & set(ONNX_FORMS):
+    if given["graphs"]:
         from transformers.exporters import OnnxExporter, runners  # noqa: F401 (likewise)
     torch.set_num_threads(1)
     items = read_table(given["questions"], "questions").to_dict("records")
-    libraries = _memory()
-    for form in given["forms"]:
-        gc.collect()
-        try:
-            record = cost_record(Path(given["folder"]), items, form, given["max_explanation_tokens"], libraries)
-        except StudyError as error:
-            record = {"weights": form, "failed": str(error)}
-        print(json.dumps(record), flush=True)
+    try:
+        record = cost_record(Path(given["folder"]), items, given["form"], given["max_explanation_tokens"],
+                             given["graphs"])
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(record))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

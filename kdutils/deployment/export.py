@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdutils.data.tables import read_table
+from kdutils.deployment.asking import reads_passages
 from kdutils.deployment.card import environment, model_card, runs_of_student
 from kdutils.errors import StudyError
 from kdutils.hub import exists, hide_progress
@@ -70,17 +71,18 @@ def _texts(folder, title, evaluations, model, tokenizer):
     record = predict_questions(model, tokenizer, asks, items[:1], most)[0]
     card = model_card(folder, title, sum(weight.numel() for weight in model.parameters()), model_kind(model), measured,
                       items[0], record)
-    return card, _script(model, tokenizer, asks, items, most)
+    return card, _script(model, tokenizer, asks, items, most, reads_passages(folder))
 
 
-def _script(model, tokenizer, asks: Method, items, max_explanation_tokens):
-    """Return the example script, with the limits that the evaluation has for `items`."""
+def _script(model, tokenizer, asks: Method, items, max_explanation_tokens, passages):
+    """Return the example script, with the limits that the evaluation has for `items`; `passages`: it can read them."""
     from kdutils.student.predicting import answer_tokens
 
     kind = model_kind(model)
     tokens = 0 if kind == "classifier" else answer_tokens(tokenizer, asks, items)
     return environment().get_template("example.py.j2").render(
-        kind=kind, auto_class=AUTO_CLASSES[kind], source=_source_code(asks, kind), explains_first=asks.explains_first,
+        kind=kind, passages=passages, auto_class=AUTO_CLASSES[kind], source=_source_code(asks, kind),
+        explains_first=asks.explains_first,
         drops_end=kind == "causal" and tokenizer("text")["input_ids"][-1:] == [end_token(tokenizer)], tag=asks.answer,
         explanation_tag="" if asks.one_text or asks.explanation is None else asks.explanation,
         answer_tokens=tokens + (max_explanation_tokens if asks.one_text else 0),

@@ -88,6 +88,8 @@ def compute_in_onnx_runtime(model: PreTrainedModel, graphs: Path | str) -> None:
         return runner(**{name: value for name, value in given.items() if name in runner.metadata.kwargs})
 
     def forward(**given):
+        if given.get("past_key_values") is None:
+            raise StudyError(f"a {config.model_type} keeps no cache that a graph can read")
         begun = given["past_key_values"].get_seq_length() > 0
         if causal and not begun:
             heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
@@ -103,17 +105,26 @@ def compute_in_onnx_runtime(model: PreTrainedModel, graphs: Path | str) -> None:
         encoder.forward = functools.wraps(encoder.forward)(lambda **given: compute(parts["encoder"]["model"], given))
 
 
-def export_apart(folder: Path | str, target: Path | str, int8: bool) -> int:
+def export_apart(folder: Path | str, target: Path | str, int8: bool, timeout: float) -> int:
     """Run export_onnx in a process of its own, whose memory is not that of a student that runs; return bytes written.
 
-    Raises StudyError with the reason if the export fails.
+    Raises StudyError with the reason if the export fails, or takes more than `timeout` seconds.
     """
     command = [sys.executable, "-m", "kdutils.deployment.onnx_runtime", str(folder), str(target)]
-    ended = subprocess.run([*command, *(["int8"] if int8 else [])], cwd=PROJECT, text=True, capture_output=True)
+    try:
+        ended = subprocess.run([*command, *(["int8"] if int8 else [])], cwd=PROJECT, text=True, capture_output=True,
+                               timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise StudyError(f"the export takes more than {timeout:.0f} s") from error
     if ended.returncode:
-        said = ended.stderr.strip().splitlines()
-        raise StudyError(masked(said[-1][:300]) if said else f"the export ended with {ended.returncode}")
+        raise StudyError(last_line(ended))
     return sum(path.stat().st_size for path in Path(target).rglob("*.onnx*"))
+
+
+def last_line(ended: subprocess.CompletedProcess) -> str:
+    """Return the last line that a process wrote to its standard error, or with what code it ended."""
+    said = ended.stderr.strip().splitlines()
+    return masked(said[-1])[:300] if said else f"its process ended with {ended.returncode}"
 
 
 def main(arguments: list[str]) -> int:

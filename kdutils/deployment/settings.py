@@ -14,6 +14,7 @@ class AskAStudent(Settings):
     experiment: str = Field("example", description="a finished experiment, or example for the student that ships")
     cells: Texts = Field([], description="cells to ask first, empty for the best one on dev")
     question: str = Field("Which of these is a garment and has pockets?", description="first question")
+    context: str = Field("", description="passage that it is about, empty for none")
     choices: Texts = Field(["costume", "tiger", "carp", "overall", "coat"],
                            description="its choices, empty for a free answer")
     max_explanation_tokens: Count = Field(64, description="maximum number of tokens of an explanation")

@@ -47,11 +47,14 @@ def accuracy_of_seeds(predictions: pd.DataFrame, questions: pd.DataFrame) -> dic
 
     accuracy: right answers. exact: texts equal to the target text. unread: texts in which no answer was found.
     no_choice: answers that are not among the choices, unread ones included; 0 for free text. A student with many of
-    them can be worse than blind guessing. If some questions have a free-text answer that is no number: exact_match and
-    f1 of these questions, as the authors of SQuAD define them (data.answers), the mean over questions.
+    them can be worse than blind guessing. exact_match and f1, only if some free-text answers in `questions` are no
+    numbers: means over all questions without choices, as the authors of SQuAD define them (Rajpurkar et al. 2016,
+    section 6.1; data.answers). Answers such as 1979 count there too.
     """
     short = {item["id"]: [item["answer"], *item.get("other_answers", ())] for item in questions.to_dict("records")
-             if not len(item["choices"]) and parse_number(item.get("answer", "0")) is None}
+             if not len(item["choices"]) and "answer" in item}
+    if all(parse_number(answer) is not None for answer, *_ in short.values()):
+        short = {}  # arithmetic
     choices = dict(zip(questions["id"], map(set, questions["choices"]), strict=True))
     outside = pd.Series([bool(choices[key]) and answer not in choices[key] for key, answer
                          in zip(predictions["id"], predictions["predicted"], strict=True)], index=predictions.index)

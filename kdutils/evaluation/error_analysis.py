@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from kdutils.data.answers import is_right
+from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import LETTERS, full_question
 from kdutils.data.tables import learnt_stage
 from kdutils.data.texts import argues_for, count_words, names_answer
@@ -54,7 +55,10 @@ QUESTION_WORDS = ("who", "what", "where", "when", "why", "how", "which")
 FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name it"),
          "argues_otherwise": ("rationale argues for another choice", ""),
          "cut": ("rationale was cut off or ran on", ""),
+         "wholly_true": ("rationale is wholly true", "rationale is not wholly true"),
          "teacher_errs": ("teacher gives a wrong answer", "")}  # column of rationale_flags: group with, group without
+
+RATIONALE = "teacher's rationale"
 
 
 def question_type(question: str) -> str:
@@ -67,26 +71,47 @@ def question_type(question: str) -> str:
     return found[1] if found else "yes or no" if question.rstrip().endswith("?") else "other"
 
 
-def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """Return what can be seen of each question's rationale: a row per question with a text, by id.
+def learnt_samples(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, dict]:
+    """Return {question id: the first row of tables.learnt_stage that students learn from}, without other questions.
 
-    The text is the first usable sample of tables.learnt_stage. Columns: the keys of FLAGS, bool (see texts.names_answer
-    and texts.argues_for; ``teacher_errs`` is a teacher that was not given the answer and gave a wrong one), and
-    ``words``, their number.
+    Students learn from usable texts for the right answer (student.methods.explained_of), so a text for another answer,
+    of a teacher that was not given the right one, is left out.
+    """
+    answers, found = dict(zip(questions["id"], questions["answer"], strict=True)), {}
+    for row in _usable(explanations):
+        if row["id"] in answers and row["answer"] == answers[row["id"]]:
+            found.setdefault(row["id"], row)
+    return found
+
+
+def _usable(explanations):
+    learnt = learnt_stage(explanations)
+    return learnt[learnt["text"].notna()].to_dict("records")
+
+
+def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return what can be seen of each question's rationale: a row per question with a usable text, by id.
+
+    Columns, as floats: the keys of FLAGS (1 or 0) and ``words``, the number of words. ``teacher_errs`` is about the
+    answer of the first usable sample: a teacher that was not given the right one gave another. The others are about the
+    text that students learn first (learnt_samples), and NaN where they learn none: see texts.names_answer,
+    texts.argues_for and mini_world.truth_of. ``wholly_true`` is also NaN where no fact is stated that can be checked,
+    as for all questions that are not of the embedded world.
     """
     items, rows = {item["id"]: item for item in questions.to_dict("records")}, {}
-    learnt = learnt_stage(explanations)
-    for row in learnt[learnt["text"].notna()].drop_duplicates("id").to_dict("records"):
+    for row in _usable(explanations):
         item = items.get(row["id"])
-        if item is None:
-            continue
-        text, answer, choices = row["text"], item["answer"], list(item["choices"])
-        rows[row["id"]] = {"names_answer": names_answer(text, answer),
-                           "argues_otherwise": bool(choices) and argues_for(text, answer, choices) is False,
-                           "cut": any(change.startswith(("cut_at", "unfinished")) for change in row["changes"]),
-                           "teacher_errs": not is_right(row["answer"], answer, choices), "words": count_words(text)}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*FLAGS, "words"])
-    return table.astype(dict.fromkeys(FLAGS, bool))
+        if item and row["id"] not in rows:
+            rows[row["id"]] = {"teacher_errs": not is_right(row["answer"], item["answer"], list(item["choices"]))}
+    for key, row in learnt_samples(explanations, questions).items():
+        item, text = items[key], row["text"]
+        answer, choices = item["answer"], list(item["choices"])
+        rows[key] |= {"names_answer": names_answer(text, answer),
+                      "argues_otherwise": bool(choices) and argues_for(text, answer, choices) is False,
+                      "cut": any(change.startswith(("cut_at", "unfinished")) for change in row["changes"]),
+                      "wholly_true": (truth_of(text, item["question"], answer) or {}).get("wholly_true"),
+                      "words": count_words(text)}
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[*FLAGS, "words"]).astype(float)
 
 
 def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame,
@@ -108,11 +133,10 @@ def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questi
                         in zip(asked["choices"], asked["answer"], strict=True)], index=asked.index)
     if (places >= 0).any() and asked["choices"].map(len).max() > 2:
         groups |= {f"right choice at ({LETTERS[place]})": places == place for place in sorted(set(places) - {-1})}
-    known = asked["id"].isin(flags.index)
     for name, (those_with, those_without) in FLAGS.items():
-        flag = asked["id"].map(flags[name]).fillna(False).astype(bool)
-        groups |= {those_with: flag, **({those_without: known & ~flag} if those_without else {})}
-    groups["no rationale"] = ~known
+        flag = asked["id"].map(flags[name])
+        groups |= {those_with: flag == 1, **({those_without: flag == 0} if those_without else {})}
+    groups["no rationale"] = asked["id"].map(flags["words"]).isna()
     table = pd.DataFrame([{"questions with": group, "questions": int(chosen.sum()),
                            **{name: float(accuracy[name][asked.loc[chosen, "id"]].mean()) for name in accuracy}}
                           for group, chosen in groups.items() if chosen.any()])
@@ -122,21 +146,28 @@ def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questi
 def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     """Test whether the difference between two methods depends on what can be seen of the teacher's rationale.
 
-    Per question, the difference is the share of seeds of `first` that are right minus that of `second`. Its mean over
-    the questions with a flag is compared with its mean over those without it (Welch's t test; a question is one
-    observation, and the seeds are taken as given). Long rationales are those of more words than the median. Columns:
-    rationale (the group), with and without (numbers of questions), effect, low, high (95 %; shares), p; a group of
-    fewer than two questions, or without any variation, has no p. A low p shows that both go together, not why.
+    Per question, the difference is the share of seeds of `first` that are right minus that of `second`. Its mean m1
+    over the n1 questions with a flag is compared with its mean m2 over the n2 without it; a question is one
+    observation, and the seeds are taken as given. With the variances s1² and s2², Welch's t test (Welch 1947, "The
+    generalization of 'Student's' problem when several different population variances are involved") is ::
+
+        t = (m1 − m2) / sqrt(s1²/n1 + s2²/n2)
+        df = (s1²/n1 + s2²/n2)² / ((s1²/n1)² / (n1 − 1) + (s2²/n2)² / (n2 − 1))    (Welch–Satterthwaite)
+
+    Long rationales are those of more words than the median. Questions for which a flag is not known are not in its
+    test. Columns: rationale (the group), with and without (numbers of questions), effect, low, high (95 %; shares), p;
+    a group of fewer than two questions, or without any variation, has no p. A low p shows that both go together, not
+    why.
     """
     accuracy = _accuracy_per_question(first, second).dropna()
     accuracy = accuracy[accuracy.index.isin(flags.index)]
     gain, of = accuracy["first"] - accuracy["second"], flags.loc[accuracy.index]
     tested = {FLAGS[name][0]: of[name] for name in FLAGS}
-    if len(of):
-        tested[f"rationale has more than {of['words'].median():.0f} words"] = of["words"] > of["words"].median()
+    if (known := of["words"].dropna()).size:
+        tested[f"rationale has more than {known.median():.0f} words"] = known.gt(known.median()).reindex(of.index)
     rows = []
     for name, flag in tested.items():
-        having, lacking = gain[flag].to_numpy(), gain[~flag].to_numpy()
+        having, lacking = gain[flag == 1].to_numpy(), gain[flag == 0].to_numpy()
         row = {"rationale": name, "with": len(having), "without": len(lacking)}
         if len(having) and len(lacking):
             row["effect"] = having.mean() - lacking.mean()
@@ -154,14 +185,14 @@ def _accuracy_per_question(first, second):
                          for name, table in (("first", first), ("second", second))})
 
 
-def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame, count: int,
-                 seed: int) -> pd.DataFrame:
+def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFrame, explanations: pd.DataFrame,
+                 count: int, seed: int) -> pd.DataFrame:
     """Return up to `count` questions on which `first` has the higher share of right seeds, and as many with the lower.
 
-    The questions are drawn with `seed`. Columns: verdict (won or lost), question, choices, answer, first says,
-    second says.
+    The questions are drawn with `seed`. Columns: verdict (won or lost), question, choices, answer, teacher's rationale
+    (the one that students learn, see learnt_samples, or a dash), first says, second says.
     """
-    both = _accuracy_per_question(first, second).dropna()
+    both, samples = _accuracy_per_question(first, second).dropna(), learnt_samples(explanations, questions)
     items, rows = questions.set_index("id"), []
     for verdict, keys in (("won", both.index[both["first"] > both["second"]]),
                           ("lost", both.index[both["first"] < both["second"]])):
@@ -170,5 +201,7 @@ def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFr
             said = {name: ", ".join(sorted(set(table.loc[table["id"] == key, "predicted"].map(lambda a: a or "–"))))
                     for name, table in (("first says", first), ("second says", second))}
             rows.append({"verdict": verdict, "question": full_question(items.loc[key]),
-                         "choices": items.at[key, "choices"], "answer": items.at[key, "answer"], **said})
-    return pd.DataFrame(rows, columns=["verdict", "question", "choices", "answer", "first says", "second says"])
+                         "choices": items.at[key, "choices"], "answer": items.at[key, "answer"],
+                         RATIONALE: samples.get(key, {"text": "–"})["text"], **said})
+    return pd.DataFrame(rows, columns=["verdict", "question", "choices", "answer", RATIONALE, "first says",
+                                       "second says"])

@@ -89,19 +89,20 @@ def metric_validity(measured: pd.DataFrame, rating: str, seed: int = 0) -> pd.Da
     """Return the Spearman correlation of each measure with `rating`, over all ratings and within methods.
 
     Within methods, the mean of the method is subtracted from both. A measure that differs only between methods has no
-    correlation there. Columns: measure, scope, ratings, correlation, low, high (95 % bootstrap interval over raters).
-    A measure without a correlation, because it does not vary, has no row.
+    correlation there. Columns: measure, scope, ratings, correlation, low, high (95 %, the wider of the bootstrap
+    intervals over raters and over texts). A measure without a correlation, because it does not vary, has no row.
     """
     rows = []
     for name in measures_of(measured):
-        table = measured[["rater", "method", rating, name]].dropna()
+        table = measured[["rater", "text", "method", rating, name]].dropna()
         table = table.assign(**{column: table[column].astype(float) for column in (name, rating)})
         # Rounded, so that equal values give 0 and not the last bit of a mean.
         inside = table.assign(**{column: (table[column] - table.groupby("method")[column].transform("mean")).round(9)
                                  for column in (name, rating)})
         for scope, values in (("all", table), ("within methods", inside)):
             try:
-                found = rank_correlation(values, name, rating, cluster="rater", resamples=RESAMPLES, seed=seed)
+                found = rank_correlation(values, name, rating, cluster=["rater", "text"], resamples=RESAMPLES,
+                                         seed=seed)
             except StudyError:  # constant or too few values
                 continue
             rows.append({"measure": name, "scope": scope, "ratings": len(table), "correlation": found.value,

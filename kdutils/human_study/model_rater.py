@@ -2,6 +2,10 @@
 
 Each text is rated for each statement several times: with the scale in both directions and, if another method explained
 the same question, beside that text in both orders. A score is the mean over these askings, in points.
+
+The score of one asking is the expected point, s = Σ_k k · p(k), with p of teacher.points.rate_points. This is the
+scoring function of G-Eval (Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section
+2). Unlike there, the model writes no steps of evaluation first.
 """
 
 import json
@@ -63,7 +67,9 @@ def _prompt(row, other, place, statement, scale):
 def expected_points(askings: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
     """Return `askings` with a column score: the expected point, where 5 is always strong agreement.
 
-    `probabilities`: [askings, points]; a row of NaN gives NaN.
+    s = Σ_k k · p(k) on the rising scale, the scoring function of G-Eval (Liu et al. 2023, section 2). On the falling
+    scale, where point k means 6 − k, it is Σ_k (6 − k) · p(k) = 6 − s. `probabilities`: p, [askings, points], of
+    teacher.points.rate_points; a row of NaN gives NaN.
     """
     score = probabilities @ np.arange(1, probabilities.shape[1] + 1)
     falling = (askings["scale"] == "falling").to_numpy()
@@ -71,7 +77,10 @@ def expected_points(askings: pd.DataFrame, probabilities: np.ndarray) -> pd.Data
 
 
 def score_texts(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean score of each text: columns text, each item, and quality, the mean without truth."""
+    """Return the mean score of each text: columns text, each item, and quality, the mean of the items without truth.
+
+    An item's score is the mean of expected_points over its askings that have a point.
+    """
     table = scored.pivot_table(index="text", columns="item", values="score", aggfunc="mean")
     own = [name for name in table if name not in TRUTH]
     return table.assign(quality=table[own].mean(axis=1)).reset_index().rename_axis(columns=None)
@@ -112,17 +121,18 @@ def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequenc
                         seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (table of AGREEMENT, sentences) of the model with each rating by a person.
 
-    spearman: of the ratings with the model's scores, with a bootstrap interval over raters. alpha: Krippendorff's
-    ordinal alpha of person and model, whose scores are rounded to points (interval alpha for quality).
+    spearman: of the ratings with the model's scores, with the wider of the bootstrap intervals over raters and over
+    texts (all raters of a text share the model's one score, so an interval over raters alone is too narrow). alpha:
+    Krippendorff's ordinal alpha of person and model, whose scores are rounded to points (interval alpha for quality).
     """
     both = wide.merge(scores, on="text", suffixes=("", "_model"))
     if not len(both):
         return pd.DataFrame(columns=AGREEMENT), ["Agreement needs texts that people have rated too; there is none."]
     rows, reasons = [], {"Spearman's correlation": {}, "Krippendorff's alpha": {}}
     for name in [name for name in rated if f"{name}_model" in both]:
-        table = both[["rater", name, f"{name}_model"]].dropna()
+        table = both[["rater", "text", name, f"{name}_model"]].dropna()
         rho, reasons["Spearman's correlation"][name] = attempt(
-            rank_correlation, table, name, f"{name}_model", cluster="rater", resamples=RESAMPLES, seed=seed)
+            rank_correlation, table, name, f"{name}_model", cluster=["rater", "text"], resamples=RESAMPLES, seed=seed)
         pair = table[[name, f"{name}_model"]]
         alpha, reasons["Krippendorff's alpha"][name] = attempt(
             agreement.krippendorff_alpha, pair if name == "quality" else pair.round(),

@@ -1,6 +1,8 @@
 """The answer at one look (comparison.answer), as it is shown by notebook 31 and by the start page of an experiment."""
 
+import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,14 +16,29 @@ COLUMNS = {"who": "student", "answer": "answer", "explanation": "explanation", "
 NARROW = 4.5  # inches: a figure beside sentences, and readable on a phone
 
 
-def statements_html(statements: Sequence[Mapping[str, Any]]) -> Markup:
-    """Return the statements of comparison.answer.statements as HTML; every text is escaped."""
-    return Markup(_macros().statements(statements))
+def look_html(statements: Sequence[Mapping[str, Any]], figure: Path | str, about: str) -> Markup:
+    """Return the statements of comparison.answer.statements as HTML, with the picture in the file `figure` beside them.
+
+    `about`: the alternative text of the figure; without one there is no figure. Every text is escaped.
+    """
+    return Markup(_macros().look(_macros().statements(statements), picture(figure) if about else "", about))
+
+
+def picture(path: Path | str) -> str:
+    """Return a PNG file as an address that holds all of it, "" where there is none."""
+    path = Path(path)
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
+
+
+def example_rows(example: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of comparison.answer.example; one without an answer, the teacher's, says what it explains."""
+    return [{**row, "answer": f"explains {example['answer']}"} if row.get("answer") == "–" else row
+            for row in example["rows"]]
 
 
 def example_html(example: Mapping[str, Any]) -> Markup:
     """Return what comparison.answer.example found as HTML: a question and a table of answers and explanations."""
-    rows = pd.DataFrame(example["rows"])
+    rows = pd.DataFrame(example_rows(example))
     rows = rows[[name for name in COLUMNS if name in rows]].rename(columns=COLUMNS)
     return Markup(_macros().example(example, Markup(table_html(rows))))
 

@@ -35,7 +35,7 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def marked_html(answer: Mapping[str, Any]) -> str:
-    """Return the HTML of the question and its choices with the driving words marked; every text is escaped."""
+    """Return the HTML of passage, question and choices with the driving words marked; every text is escaped."""
     text = mark_words(answer, "<mark>", "</mark>", html.escape).replace("\n", "<br>")
     note = f"<br><small>{html.escape(answer['note'])}</small>" if answer["note"] else ""
     return f"<p><b>{html.escape(answer['student'])}</b>: {text}{note}</p>"
@@ -60,7 +60,7 @@ def answer_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def mark_words(record: Mapping[str, Any], before: str, after: str, escape: Callable[[str], str] = str) -> str:
-    """Return question and choices with `before` and `after` around each driving word; all other text is escaped."""
+    """Return the text of an answer with `before` and `after` around each driving word; all other text is escaped."""
     text, shown, done = record["text"], "", 0
     for place in sorted(record["words"], key=lambda place: place["start"]):
         if place["start"] < done:  # a part of a word that is marked already

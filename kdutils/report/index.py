@@ -7,7 +7,6 @@
 dict with name, about, needs, command, planned (sentences: what the runs will be able to show) and names (meanings).
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from kdutils.errors import StudyError
 from kdutils.report import notebook_pages, safe_html, study_page
-from kdutils.report.answer_html import FIGURE, example_html
+from kdutils.report.answer_html import FIGURE, example_html, picture
 from kdutils.report.notebook_pages import find_error, read_notebook, render_notebook
 from kdutils.report.safe_html import TEMPLATES, environment, link_to, write_page
 from kdutils.report.tables import duration
@@ -25,7 +24,17 @@ KINDS = ("data", "labels", "teachers", "explanations", "report", "students", "ev
          "comparison")
 LABELS = ("dataset", "teacher", "prompting", "method", "student", "seeds")
 TABLES = (".parquet", ".csv", ".tsv")
-KEY_METRICS = 4
+KEY_METRICS = {  # kind of run -> {place of a metric: its words in the list of runs}
+    "data": {"questions.train": "{} train", "questions.dev": "{} dev", "questions.test": "{} test questions"},
+    "labels": {"asked": "{} asked", "answered by the teacher": "{} answered by the teacher"},
+    "teachers": {"best_dev_accuracy": "{} right on dev"},
+    "explanations": {"texts": "{} texts", "unusable": "{} unusable"},
+    "report": {"texts": "{} texts"},
+    "students": {"best_dev_accuracy": "{} right on dev"},
+    "evaluations": {"accuracy.mean": "accuracy {}", "accuracy.chance": "chance {}"},
+    "human_study": {"plan.raters": "{} raters", "plan.texts": "{} texts", "ratings": "{} ratings",
+                    "raters.kept": "{} raters kept"},
+}
 PAGE, NOTEBOOK, PAGES = "report.html", "notebook.ipynb", "pages.json"
 
 
@@ -126,7 +135,7 @@ def _view(run, page):
         "state": state, "error": error, "problems": problems, "links": links, "metrics": metrics,
         "page": dict(links).get("page", ""), "time": duration(seconds) if _is_number(seconds) else "",
         "tables": [(name, link_to(folder / name, page)) for name in _tables(manifest, folder)],
-        "scalars": _scalars(metrics),
+        "told": _key_metrics(run["kind"], metrics),
         "labels": {name: _word(value) for name, value in (run.get("labels") or {}).items()},
         "parameters": {name: _word(value) for name, value in (run.get("parameters") or {}).items()},
     }
@@ -155,14 +164,16 @@ def _tables(manifest, folder):
             and (folder / name).resolve().is_relative_to(inside) and (folder / name).is_file()]
 
 
-def _scalars(metrics):
-    """Return the first KEY_METRICS numbers among the metrics as (name, text): accuracies first, means before others."""
-    flat = {}
-    for name, value in metrics.items():
-        nested = value.items() if isinstance(value, dict) else [("", value)]
-        flat.update({f"{name} {key}".strip(): item for key, item in nested})
-    numbers = [(name, _number(value)) for name, value in flat.items() if _is_number(value)]
-    return sorted(numbers, key=lambda item: ("accuracy" not in item[0], "mean" not in item[0]))[:KEY_METRICS]
+def _key_metrics(kind, metrics):
+    """Return the KEY_METRICS of a run as text: floats are shares; a count of 0 is not worth a word."""
+    told = []
+    for place, words in KEY_METRICS.get(kind, {}).items():
+        value = metrics
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if _is_number(value) and (value or isinstance(value, float)):
+            told.append(words.format(_percent(value) if isinstance(value, float) else value))
+    return ", ".join(told)
 
 
 def _answer(view, folder):
@@ -176,12 +187,13 @@ def _answer(view, folder):
     rows.sort(key=lambda row: -row["mean"] if _is_number(row.get("mean")) else 1)
     about = metrics.get("answer") if isinstance(metrics.get("answer"), dict) else {}  # not in older runs
     statements = [{**{key: _word(one.get(key)) for key in ("question", "verdict", "text")},
-                   "sure": _words(one.get("sure"))} for one in _dicts(about.get("statements"))]
+                   "sure": _words(one.get("sure")), "more": _word(one["more"]) if one.get("more") else ""}
+                  for one in _dicts(about.get("statements"))]
     if not summary and not rows and not statements:
         return None
     return {"statements": statements, "limits": _words(about.get("limits")), "example": _example(about.get("example")),
             "sentences": [_word(sentence) for sentence in summary], "rows": [_accuracy_row(row) for row in rows],
-            "figure": _picture(Path(folder) / FIGURE) if about.get("figure") else "",
+            "figure": picture(Path(folder) / FIGURE) if about.get("figure") else "",
             "figure_text": _word(about.get("figure")), "page": view["page"]}
 
 
@@ -201,11 +213,6 @@ def _example(value):
     rows = [{key: _word(item) for key, item in row.items()} for row in rows]
     return example_html({key: _word(value.get(key)) for key in ("question", "answer", "note")}
                         | {"choices": _words(value.get("choices")), "rows": rows})
-
-
-def _picture(path):
-    """Return a PNG file as an address that holds all of it, "" where there is none."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def _accuracy_row(row):
@@ -245,10 +252,6 @@ def _word(value):
 def _is_number(value):
     """Return whether `value` is a number that can be shown: not a bool, NaN or infinite, and below 1e15."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _number(value):
-    return str(value) if isinstance(value, int) else f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.3g}"
 
 
 def _percent(value):

@@ -27,16 +27,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 TEXT_TAGS = {"p", "br", "wbr", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "a", "img", "ul", "ol", "li", "dl", "dt", "dd",
              "strong", "b", "em", "i", "u", "s", "del", "mark", "small", "sub", "sup", "code", "pre", "kbd", "samp",
-             "blockquote", "div", "span", "bdi", "abbr", "details", "summary",
+             "blockquote", "div", "span", "bdi", "abbr", "details", "summary", "figure", "figcaption",
              "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "th", "td"}
-PAGE_TAGS = TEXT_TAGS | {"header", "nav", "main", "section", "figure", "figcaption"}
+PAGE_TAGS = TEXT_TAGS | {"header", "nav", "main", "section"}
 TEXT_ATTRIBUTES = {
     "a": {"href", "title"}, "img": {"src", "alt", "title", "width", "height"}, "abbr": {"title"},
     "th": {"colspan", "rowspan", "scope", "style"}, "td": {"colspan", "rowspan", "style"}, "ol": {"start"},
 }
 PAGE_ATTRIBUTES = TEXT_ATTRIBUTES | {"*": {"id", "class", "aria-label", "tabindex"}, "details": {"open"}}
 TABLE_CLASSES = {"table": {"dataframe", "wide"}, "th": {"number", "text"}, "td": {"number", "text", "right", "wrong"},
-                 "div": {"statement", "scroll", "example"}}
+                 "div": {"look", "statement", "scroll", "example"}}
 
 _LINK = re.compile(r"https?://|#|[\w.%-][^:\\]*$", re.IGNORECASE)
 _IMAGE = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=\s]*$")

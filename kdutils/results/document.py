@@ -20,6 +20,7 @@ import jinja2
 
 from kdutils.errors import StudyError
 from kdutils.experiments.loading import experiment_names
+from kdutils.report.answer_html import example_rows
 from kdutils.report.tables import duration
 from kdutils.results.keeping import FIGURE, read_kept
 from kdutils.runs import PROJECT, write_text
@@ -170,19 +171,35 @@ def star_reasons(fooled: Mapping[str, str]) -> list[str]:
 
 
 def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str, str]]:
-    """Return the rows of the table of the teachers' texts, each text of a teacher once.
+    """Return the rows of the table of the teachers' texts; promptings with the same texts share a row.
 
-    The names of `fooled` measures end with a star.
+    The names of `fooled` measures end with a star. `right`: accuracy per split of the teacher's most probable choice,
+    only if some rows are of soft labels that were kept with it.
     """
     found = {}
-    for row in teachers:  # a rationale that is revised afterwards is the one of few_shot
-        names = {name: row[name] for name in ("dataset", "teacher", "stage")}
+    for row in teachers:  # a rationale that is revised afterwards is the one of few_shot, in all of its values
+        found.setdefault(str({**row, "prompting": ""}), []).append(row)
+    soft, rows = any("accuracy" in row for row in teachers), []
+    for same in found.values():
+        row, promptings = same[0], ", ".join(one["prompting"] for one in same)
         shares = {f"{name} *" if name in fooled else name: percent(row[name])
                   for name in ("answer named", "contradicted", "repeated", "unfinished")}
-        counts = {name: fixed(row[name]) for name in ("texts", "unusable")}
-        found.setdefault(tuple(names.values()), {**names, **counts,
-                                                 "words": fixed(row["words"], 1), **shares})
-    return list(found.values())
+        right = ", ".join(f"{split} {percent(share)}" for split, share in row.get("accuracy", ()))
+        rows.append({"dataset": row["dataset"], "teacher": row["teacher"], PARTS["prompting"]: promptings,
+                     "stage": row["stage"], **{name: fixed(row[name]) for name in ("texts", "unusable")},
+                     "words": fixed(row["words"], 1), **shares, **({"right": right or "–"} if soft else {})})
+    return rows
+
+
+def running_rows(running: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of what students cost to run (keeping.running_summary)."""
+    several = len({(row["dataset"], row["student"]) for row in running}) > 1
+    return [{**({"data set": row["dataset"], "student": row["student"]} if several else {}), "weights": row["weights"],
+             "million parameters": fixed(row["parameters"] / 1e6, 2), "MB": fixed(row["bytes"] / 1e6, 1),
+             "peak, MiB": fixed(row["peak_memory_mib"]), "libraries, MiB": fixed(row["libraries_mib"]),
+             "ms per answer": fixed(row["answer_ms"], 1), "ms per explanation": fixed(row["explanation_ms"], 1),
+             "change of accuracy": "–" if row["weights"] == "float32" or row["change"] is None
+             else f"{fixed(100 * row['change'], 1)} points"} for row in running]
 
 
 def worked_example(example: Mapping[str, Any] | None) -> str:
@@ -193,8 +210,8 @@ def worked_example(example: Mapping[str, Any] | None) -> str:
     if not example:
         return ""
     choices = f" ({', '.join(example['choices'])})" if example["choices"] else ""
-    kinds = {(row["answer"][0], row.get("true", "–")): row for row in reversed(example["rows"])}
-    chosen = sorted(kinds.values(), key=lambda row: "–✓✗".index(row["answer"][0]))
+    kinds = {(row["answer"][0], row.get("true", "–")): row for row in reversed(example_rows(example))}
+    chosen = sorted(kinds.values(), key=lambda row: "✓✗".find(row["answer"][0]))  # the teacher first
     rows = [{"who": one["who"], "answer": one["answer"], "explanation": " ".join(one["explanation"].split()),
              **({"what it says": one.get("true", "–")} if any("true" in row for row in chosen) else {})}
             for one in chosen]
@@ -224,4 +241,5 @@ def _values(cells):
 
 FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
            "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "star_reasons": star_reasons,
-           "teacher_rows": teacher_rows, "same_in_all": same_in_all, "worked_example": worked_example}
+           "teacher_rows": teacher_rows, "running_rows": running_rows, "same_in_all": same_in_all,
+           "worked_example": worked_example}

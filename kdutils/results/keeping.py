@@ -6,8 +6,9 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
   about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
-  transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the
-  sentences of the report) and example (comparison.answer.example; none for a run of an earlier version),
+  teachers (teacher.quality.text_table; of soft labels also their accuracy per split), transfers, contrasts, fooled
+  (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the sentences of the report) and
+  example (comparison.answer.example; none for a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -25,7 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kdutils.comparison.runs_table import CELL, cell_of, cost_table, read_fakes, read_measures
+from kdutils.comparison.runs_table import (
+    CELL,
+    cell_of,
+    cost_table,
+    in_domain,
+    read_fakes,
+    read_measures,
+    read_running_costs,
+)
 from kdutils.comparison.tables import MEASURES, fooled, mean_costs, measure_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE, FIGURE = "results.json", "accuracy.png"
+RUNNING = ("parameters", "bytes", "peak_memory_mib", "libraries_mib", "answer_ms", "explanation_ms")
 CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
             "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "test")
 
@@ -142,14 +152,41 @@ def _results_of(experiment):
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
         "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
-        "teachers": [row for report in reports for row in report["cleaned"]],
+        "teachers": _teachers(reports, [read_json(folder / "metrics.json") for folder in folders["explanations"]]),
         "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
                             for name, why in of_data.items()},
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
         "fooled": fooled(read_measures(evaluated), read_fakes(evaluated),
                          pd.DataFrame(compared["tests"], columns=CONTRAST)),
+        "running": running_summary(read_running_costs(evaluated)),
         "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
+
+
+def _teachers(reports, explained):
+    """Return the rows of the cleaned texts of `reports`; those of soft labels with `accuracy`, [(split, share), …]."""
+    right = {tuple(sorted(metrics["labels"].items())): [(row["split"], row["accuracy"])
+                                                        for row in metrics["soft_labels"]]
+             for metrics in explained if "soft_labels" in metrics}
+    rows = [row for report in reports for row in report["cleaned"]]
+    labels = [tuple((name, row[name]) for name in ("dataset", "prompting", "teacher")) for row in rows]
+    return [{**row, "accuracy": right[key]} if key in right else row for row, key in zip(rows, labels, strict=True)]
+
+
+def running_summary(costs: pd.DataFrame) -> list[dict]:
+    """Return what each student on each data set costs to run: a record per form of the weights, over its cells.
+
+    `costs`: comparison.runs_table.read_running_costs. Medians of RUNNING; `change`: mean change of the accuracy from
+    float32 (-1 to 1, None where there is nothing to compare with); `cells`: how many were measured.
+    """
+    costs = costs.assign(change=(pd.to_numeric(costs["gained"]) - pd.to_numeric(costs["lost"])) / costs["questions"])
+    found = []
+    for (dataset, student, weights), rows in in_domain(costs).groupby(["dataset", "student", "weights"], sort=False):
+        values = {name: float(pd.to_numeric(rows[name]).median()) for name in RUNNING}
+        values |= {"change": float(rows["change"].mean())}
+        found.append({"dataset": dataset, "student": student, "weights": weights, "cells": len(rows),
+                      **{name: None if value != value else round(value, 4) for name, value in values.items()}})
+    return found
 
 
 def _distinct(values):

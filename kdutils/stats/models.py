@@ -46,27 +46,31 @@ class MixedModel:
 
 
 def rank_correlation(table: pd.DataFrame, first: str, second: str, method: str = "spearman",
-                     cluster: str | None = None, within: str | None = None, resamples: int = 2000,
+                     cluster: str | list[str] | None = None, within: str | None = None, resamples: int = 2000,
                      confidence: float = 0.95, seed: int = 0) -> Estimate:
     """Return Spearman's rho or Kendall's tau-b of two columns, from -1 to 1, with a bootstrap interval.
 
-    `cluster`: rows of a cluster are resampled together (see bootstrap_interval). `within`: the result is the mean over
-    groups of the correlation inside each group, weighted by rows - 1. Groups where a column does not vary are left out;
-    groups are resampled, and n counts the groups that were used. Raises StudyError where no correlation is defined.
+    `cluster`: rows of a cluster are resampled together (see bootstrap_interval). With several columns, the interval
+    goes from the lowest to the highest end of the intervals over each of them: where all raters of a text share one
+    value of a measure, an interval over raters alone is too narrow. n is that of the fewest clusters. `within`: the
+    result is the mean over groups of the correlation inside each group, weighted by rows - 1. Groups where a column
+    does not vary are left out; groups are resampled, and n counts the groups that were used. Raises StudyError where no
+    correlation is defined.
     """
     checked_choice("method", method, ("spearman", "kendall"))
-    if cluster is not None and within is not None and cluster != within:
+    clusters = column_list(cluster or [])
+    if clusters and within is not None and clusters != [within]:
         raise StudyError("a correlation within groups resamples those groups: give cluster or within, not both")
-    data, codes = checked_table(table, [first, second], [name for name in dict.fromkeys((cluster, within)) if name])
+    data, codes = checked_table(table, [first, second], [*dict.fromkeys([*clusters, *([within] if within else [])])])
     values = data[[first, second]].to_numpy(float)
     if within is None:
         value = _correlation(values, method)
         if np.isnan(value):
             raise StudyError(f"{first!r} or {second!r} does not vary: their correlation is undefined")
-        draws = bootstrap(lambda rows: _correlation(values[rows], method), len(values), codes.get(cluster),
-                           resamples, seed)
-        size = len(values) if cluster is None else int(codes[cluster].max()) + 1
-        return Estimate(value, *percentiles(draws, confidence), size)
+        ends = [percentiles(bootstrap(lambda rows: _correlation(values[rows], method), len(values), codes.get(name),
+                                      resamples, seed), confidence) for name in clusters or [None]]
+        size = min((int(codes[name].max()) + 1 for name in clusters), default=len(values))
+        return Estimate(value, min(low for low, _ in ends), max(high for _, high in ends), size)
     groups = [values[codes[within] == code] for code in range(codes[within].max() + 1)]
     inside = np.array([(_correlation(rows, method), len(rows) - 1) for rows in groups])
     inside = inside[~np.isnan(inside[:, 0])]

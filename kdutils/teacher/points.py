@@ -1,5 +1,10 @@
-"""A teacher as rater: how probable it finds each point of a scale as the continuation of a prompt."""
+"""A teacher as rater: how probable it finds each point of a scale as the continuation of a prompt.
 
+With these probabilities, human_study.model_rater computes an expected point, the scoring function of G-Eval (Liu et al.
+2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section 2).
+"""
+
+import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -8,6 +13,8 @@ import numpy as np
 
 from kdutils.errors import StudyError
 from kdutils.teacher.completion import Decoding
+from kdutils.teacher.served import ServedTeacher
+from kdutils.teacher.soft_labels import choice_probabilities
 
 if TYPE_CHECKING:
     from kdutils.teacher.hf import HfTeacher
@@ -20,19 +27,36 @@ Progress = Callable[[int, int], None]
 
 
 def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
-                progress: Progress | None = None) -> tuple[np.ndarray, str]:
-    """Return (probabilities of the points 1 to `points`, [prompts, points], how they were found).
+                progress: Progress | None = None) -> tuple[np.ndarray, str, list[str]]:
+    """Return (probabilities p of the points 1 to `points`, [prompts, points], how they were found, notes).
 
-    "likelihood": a model on this machine gives the probability of each number as its next token; each row sums to 1.
-    "text": a server writes an answer, and its first number has probability 1; a row without one is NaN.
+    "likelihood": p(k) = exp(log p of " k" behind the prompt) / Σ_j exp(log p of " j"), so each row sums to 1. A model
+    on this machine gives it, and without `chat` a server that returns log p of a given text.
+    "text": any other server writes an answer, and its first number has probability 1; a row without one is NaN. A
+    note says why a server without `chat` did not score the first prompt. Raises StudyError if it fails later.
     """
     from kdutils.teacher.hf import HfTeacher
 
-    if isinstance(teacher.teacher, HfTeacher):
-        return next_word_probabilities(teacher.teacher, prompts, [str(point + 1) for point in range(points)],
-                                       progress), "likelihood"
+    notes, model, words = [], teacher.teacher, [str(point) for point in range(1, points + 1)]
+    if isinstance(model, HfTeacher):
+        return next_word_probabilities(model, prompts, words, progress), "likelihood", notes
+    if isinstance(model, ServedTeacher) and not model.chat:
+        try:
+            _served_probabilities(teacher, prompts[:1], words)
+        except StudyError as error:
+            notes = [f"The written answers are read, because the server gives no likelihoods: {error}."]
+        else:
+            return _served_probabilities(teacher, prompts, words, progress), "likelihood", notes
     texts = [one.text for one in teacher.complete(prompts, Decoding(NEW_TOKENS, ("\n",)), progress)]
-    return np.array([point_of_text(text, points) for text in texts]).reshape(-1, points), "text"
+    return np.array([point_of_text(text, points) for text in texts]).reshape(-1, points), "text", notes
+
+
+def _served_probabilities(teacher, prompts, words, progress=None):
+    """Return the probabilities, [prompts, words], that a server gives to each of `words` behind each prompt."""
+    asked = [(prompt, f" {word}") for prompt in prompts for word in words]
+    done = teacher.score([prompt for prompt, _ in asked], [text for _, text in asked], progress)
+    log_p = np.array([sum(json.loads(one.text)) for one in done]).reshape(-1, len(words))
+    return np.array([choice_probabilities(row) for row in log_p]).reshape(-1, len(words))
 
 
 def point_of_text(text: str, points: int) -> list[float]:

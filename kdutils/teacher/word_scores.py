@@ -18,6 +18,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ SETTINGS = {
 }
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
+LIME_WIDTH = 25  # of the kernel for distances from 0 to 100, the default for texts of the authors of LIME
 PUBLISHED_SHARE = 0.68  # see answer_share
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
@@ -83,22 +85,26 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     `progress`: a file for one line of progress. `begins`: per question the character of its target at which the
     explained part begins. The target is then the beginning of a text, without an end token, and a source is cut to the
     length that the model can read, as when a student is asked. Only then the model may be causal. `loaded`: the model
-    of `settings` as load_model returns it, if it is in memory already.
+    of `settings` as load_model returns it for any attribution but `random`, if it is in memory already.
 
     `text` holds the words in input order, joined by one space. `raw` holds every eligible word as JSON,
     ``[[word, score, start, end], …]``, in characters of the source. `answer` is the answer that was explained, so that
     no student learns from the explanation of an own prediction that is wrong. ``attrs["notes"]`` has counts,
-    ``attrs["completeness_errors"]`` {id: error} for integrated gradients, ``attrs["seconds"]`` the time taken. Raises
-    StudyError for an unknown setting, an unsuitable model or tokenizer, a source that is too long, and scores that are
-    not finite.
+    ``attrs["completeness_errors"]`` {id: error} for integrated gradients, ``attrs["seconds"]`` the time taken, without
+    that of loading the model and libraries. Raises StudyError for an unknown setting, an unsuitable model or tokenizer,
+    a source that is too long, and scores that are not finite.
     """
-    settings, items, started = _checked(settings), questions.to_dict("records"), time.perf_counter()
+    settings, items = _checked(settings), questions.to_dict("records")
     sources, targets = list(sources), list(targets)
     if not len(items) == len(sources) == len(targets) > 0:
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
     model, tokenizer, context = loaded or load_model(settings, causal=begins is not None)
+    if settings["attribution"] in ("integrated_gradients", *PERTURBATIONS):
+        for library in ("captum.attr", "sklearn.linear_model", "sklearn.svm"):  # captum imports the last two for lime
+            import_module(library)
+    started = time.perf_counter()
     encoded = _causal_sources(tokenizer, sources) if _is_causal(model) else with_places(tokenizer, sources)
     if begins is None:
         _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))
@@ -250,13 +256,10 @@ def _load_weights(found, shape, settings):
 
     kind = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
     set_seed(settings["seed"])
-    options = {"dtype": torch.float32}
-    if settings["attribution"] == "attention_rollout":
-        options["attn_implementation"] = "eager"  # the others do not return their weights
     if settings["random_weights"]:
-        model = kind.from_config(shape, **options)
+        model = kind.from_config(shape, dtype=torch.float32)
     else:
-        model = load_weights(kind, found, config=shape, **options)
+        model = load_weights(kind, found, config=shape, dtype=torch.float32)
     model.generation_config.max_length = None
     return model.to(device()).eval().requires_grad_(False)
 
@@ -559,20 +562,16 @@ def perturbation_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor
     - `occlusion`: v(N) − v(N without i) (Zeiler and Fergus 2014; Li, Monroe and Jurafsky 2016);
     - `shapley_sampling`: the mean over random orders of the words of v(those before i, and i) − v(those before i), an
       estimate of the Shapley value (Castro et al. 2009; Strumbelj and Kononenko 2010);
-    - `lime`: the weight of i in a ridge regression of v(A) on the words in A, over random A, each word being in it with
-      probability 1/2 (Ribeiro et al. 2016). All A have the same weight.
+    - `lime`: the weight of i in a regression of v(A) on the words in A, over random A (Ribeiro et al. 2016): `_lime`.
 
     The second and the third evaluate the model about settings["evaluations"] times per row. They are drawn from
     settings["seed"], alike for each row. `parts`: see token_scores.
     """
     import torch
-    from captum._utils.models.linear_model import SkLearnRidge
-    from captum.attr import FeatureAblation, Lime, ShapleyValueSampling
+    from captum.attr import FeatureAblation, ShapleyValueSampling
 
     scores, embed = torch.zeros(batch["source"].shape), model.get_input_embeddings()
-    kinds = {"occlusion": FeatureAblation, "shapley_sampling": ShapleyValueSampling, "lime": partial(
-        Lime, interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=lambda *_, **__: 1.0)}
-    method = kinds[settings["attribution"]](partial(mean_log_p, model))
+    kinds = {"occlusion": FeatureAblation, "shapley_sampling": ShapleyValueSampling}
     for row, words in enumerate(parts):
         source = batch["source"][row:row + 1, :len(words)]
         words = torch.tensor([words], device=source.device)
@@ -587,11 +586,40 @@ def perturbation_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor
         at_once = max(1, settings["token_budget"] // (source.shape[1] + batch["target"].shape[1]))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(settings["seed"])
-            found = method.attribute(
+            method = (kinds | {"lime": partial(_lime, count)})[settings["attribution"]]
+            found = method(partial(mean_log_p, model)).attribute(
                 embed(source), baselines=baseline, additional_forward_args=given, perturbations_per_eval=at_once,
                 feature_mask=torch.where(words < 0, count, words).unsqueeze(-1), **more)
         scores[row, :len(words[0])] = found[0, :, 0].abs().cpu() * (words[0] >= 0).cpu()
     return scores
+
+
+def _lime(count, value):
+    """Return captum's Lime for `count` words and `value` with the samples and weights of the authors' code for texts.
+
+    The w that minimise Σ_A π(A) (v(A) − w_0 − Σ_{i in A} w_i)² + Σ_i w_i² (Ribeiro et al. 2016, equations 1 and 2, with
+    the ridge penalty of the code), with π(A) = exp(−D(A)² / 2σ²) and σ = LIME_WIDTH. D(A) = 100 (1 − √(|A| / |N|)) is
+    100 times the cosine distance of the binary vectors of A and of N, all words. The first A is N. From each other one,
+    1 to |N| words are removed, each number with the same probability.
+
+    The code (marcotcr/lime, lime_text.py and lime_base.py) explains a probability, removes a repeated word everywhere
+    and keeps at most 10 words. Here it is a mean log p, each place of a word is one, and all are kept.
+    """
+    import torch
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr import Lime
+
+    def draws(inputs, num_interp_features, **_):  # of which the last may be the tokens that stay
+        yield torch.ones(1, num_interp_features, device=inputs.device)
+        while True:
+            there = torch.ones(1, num_interp_features, device=inputs.device)
+            there[0, torch.randperm(count)[:torch.randint(1, count + 1, ())]] = 0
+            yield there
+
+    def weight(inputs, perturbed, there, **_):
+        return torch.exp(-(100 * (1 - there[0, :count].mean().sqrt())) ** 2 / (2 * LIME_WIDTH ** 2))
+
+    return Lime(value, SkLearnRidge(alpha=1.0), weight, draws)
 
 
 def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
@@ -603,9 +631,12 @@ def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]")
     """
     import torch
 
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the others do not return their weights
     with torch.no_grad():
         out = model(input_ids=batch["source"], attention_mask=batch["mask"], decoder_input_ids=batch["decoder"],
                     output_attentions=True, use_cache=False)
+    model.set_attn_implementation(usual)
     cross = torch.stack(out.cross_attentions).mean((0, 2)) * batch["counted"].unsqueeze(-1)
     weights = cross.sum(1, keepdim=True) / batch["counted"].sum(-1)[:, None, None]
     return (weights @ rollout(out.encoder_attentions)).squeeze(1)

@@ -1,4 +1,10 @@
-"""Explanations by a data set's own annotators."""
+"""Explanations by a data set's own annotators.
+
+Only the first text of a question is taught. The others are read as references of evaluation (text_metrics,
+truth_proxies) and not taught. Of ECQA the free text (taskB) is taught, and the facts (taskA_pos for the right answer,
+taskA_neg against the wrong ones) are not. No text by people is taught as a counterfactual: those of taskA_neg say why
+the wrong answers are wrong, and a counterfactual argues for one of them.
+"""
 
 import pandas as pd
 
