@@ -445,14 +445,15 @@ def run_experiment(options: argparse.Namespace) -> int:
         _retry(experiment, options)
         say_costs(experiment, [job for job in experiment.jobs
                                if not (experiment.folder / job.folder / "metrics.json").is_file()])
-        code = 0
+        code, failed = 0, []
         for folders in list(made_first(experiment, {*again, *invalidate_damaged(experiment)})):
             if code != INTERRUPTED:
                 code = run_snakemake(experiment, options, *(f"{folder}/metrics.json" for folder in folders),
-                                     changed=again)
+                                     changed=again, failed=failed)
                 again.difference_update(folders)
+                failed += [folder for folder in folders if not (experiment.folder / folder / "metrics.json").is_file()]
         if code != INTERRUPTED:
-            code = run_snakemake(experiment, options, changed=again)
+            code = run_snakemake(experiment, options, changed=again, failed=failed)
         if code == 1:
             slurm.say_ended(experiment.folder)
             unfinish_downstream(experiment)

@@ -198,8 +198,11 @@ def test_a_kernel_that_dies_is_a_failure_and_takes_the_old_comparison_with_it(fi
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     code[-1]["source"] = ["import os, signal\n", "os.kill(os.getpid(), signal.SIGKILL)"]
     path.write_text(json.dumps(notebook))
+    other = folder / "outputs/tiny/report/metrics.json"
+    other.unlink()
     done = run("run", "tiny", "--cores", "2")
     assert done.returncode == 1 and done.stdout.count("FAILED evaluations/") == 2, done.stdout + done.stderr
+    assert other.is_file(), "what does not need the failed runs was not made"
     assert not (folder / "outputs/tiny/comparison/metrics.json").exists()
     page = (folder / "outputs/tiny/index.html").read_text()
     assert "DeadKernelError" in page and "above chance" not in page

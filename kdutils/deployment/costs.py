@@ -122,7 +122,7 @@ def _import_architecture(folder):
     from transformers import AutoConfig, AutoModel
 
     with torch.device("meta"), contextlib.suppress(ValueError, OSError):  # load_trained says what is wrong
-        AutoModel.from_config(AutoConfig.from_pretrained(folder))
+        AutoModel.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def quantize(model: PreTrainedModel) -> PreTrainedModel:

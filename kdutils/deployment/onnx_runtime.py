@@ -80,7 +80,8 @@ def compute_in_onnx_runtime(model: PreTrainedModel, graphs: Path | str) -> None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     for weight in model.parameters():
         weight.data = weight.data.new_empty(0)
-    parts = {path.name: ExportedModel.from_pretrained(path, device="cpu", session_options=options).runners
+    parts = {path.name: ExportedModel.from_pretrained(path, device="cpu", session_options=options,
+                                                      trust_remote_code=False).runners
              for path in Path(graphs).iterdir()}
     config, causal = model.config, model_kind(model) == "causal"
 

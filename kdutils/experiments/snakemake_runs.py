@@ -24,16 +24,19 @@ MARK = "KDUTILS_OUTPUT"  # in the environment of every process of an experiment:
 
 
 def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, finished_only: int = 0,
-                  changed: Collection[str] = ()) -> int:
+                  changed: Collection[str] = (), failed: Collection[str] = ()) -> int:
     """Run Snakemake with its output in snakemake.log, showing which runs finish and fail; return the exit code.
 
     `options`: those of the command `run`. `targets`: files to make, all by default. `finished_only`: 1 for a comparison
-    of what is finished. `changed`: folders of finished runs that run again.
+    of what is finished. `changed`: folders of finished runs that run again. `failed`: folders of runs that have failed
+    before in this call; they, and what needs them, are left out.
     """
     environment = environment_of(experiment)
     if any((experiment.folder / ".snakemake" / "locks").glob("*")):
         subprocess.run(snakemake_command(experiment, options, "--unlock"), env=environment, capture_output=True)
-    command = snakemake_command(experiment, options, targets=targets, finished_only=finished_only)
+    left_out = [f"{folder}/metrics.json" for folder in failed]
+    command = snakemake_command(experiment, options, *(["--omit-from", *left_out] if left_out else []),
+                                targets=targets, finished_only=finished_only)
     with open(experiment.folder / "snakemake.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -51,7 +54,7 @@ def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, fin
     for job in experiment.jobs:  # those that are finished were masked when they were sealed
         if not (experiment.folder / job.folder / "metrics.json").is_file():
             mask_run(experiment.folder / job.folder)
-    return 0 if process.returncode == 0 else 1
+    return 1 if process.returncode or failed else 0
 
 
 def snakemake_command(experiment: Experiment, options: Namespace, *more: str, targets: tuple[str, ...] = (),
