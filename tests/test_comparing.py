@@ -716,7 +716,8 @@ def test_errors_are_counted_against_label_only(study):
     means = own[own["answer"] == "ant"].groupby("method")["correct"].mean()
     assert named.loc["rationale names the answer", "difference"] == pytest.approx(
         100 * (means["multitask"] - means["label_only"]))
-    assert "multitask (few_shot)" in errors.spread_methods(kinds)
+    spread = errors.spread_methods(kinds.assign(difference=-0.04))
+    assert "multitask (few_shot)" in spread and spread.iloc[0, 1].startswith("+0.0 (")
     captioned = errors.won_and_lost_per_cell(predictions, inputs, 3, 0)
     caption, lost = captioned[0]
     assert caption == "counterfactual (few_shot) against label_only: small, tiny"
@@ -794,16 +795,17 @@ def test_costs_count_students_that_were_trained_to_the_end(study):
     assert tables.unequal_training(changed) == "effective_batch of small, tiny"
 
 
-@pytest.mark.parametrize("label", ["a", "multitask (critique_revision)"])
-def test_the_title_of_a_narrow_figure_is_inside_it(label):
+@pytest.mark.parametrize("label", ["a", "multitask (critique_revision)", "token_rationale (integrated_gradients)"])
+def test_the_texts_of_a_narrow_figure_are_inside_it(label):
     import matplotlib.pyplot as plt
 
     rows = pd.DataFrame({"group": "mini-t5 on mini (label_only: 87.2 % right)", "label": [label], "difference": [2.0],
                          "low": [1.0], "high": [3.0], "significant": [True]})
-    figure = difference_intervals(rows, "points", width=5.4)
+    figure = difference_intervals(rows, "← fewer right answers     more →\n(percentage points)", width=5.4)
     figure.draw_without_rendering()
-    title = figure.axes[0]._left_title.get_window_extent()
-    assert title.x0 >= 0 and title.x1 <= figure.bbox.x1
+    for text in (figure.axes[0]._left_title, figure.axes[0].xaxis.label):
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1
     plt.close("all")
 
 

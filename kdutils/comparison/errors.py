@@ -34,7 +34,7 @@ def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.Data
 
 def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
     """Return difference_to_baseline with one column per method: points, and the number of questions in brackets."""
-    texts = [f"{points:+.1f} ({count})".replace("-", "−")
+    texts = [f"{round(points, 1) + 0.0:+.1f} ({count})".replace("-", "−")  # no −0.0
              for points, count in zip(differences["difference"], differences["questions"], strict=True)]
     order = list(differences["questions with"].unique())
     table = differences.assign(text=texts).pivot(index="questions with", columns="name", values="text")

@@ -291,8 +291,11 @@ def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "", widt
         axis.grid(False, axis="y")
         axis.set_title(group, x=0)
     axes[-1, 0].set_xlabel(xlabel)
-    if width < 8:  # there is room for a title if it begins where the labels do
+    if width < 8:  # a title has room where the labels begin, and the label of the axis further left
         figure.draw_without_rendering()
+        below, frame = axes[-1, 0].xaxis.label, axes[-1, 0].get_window_extent()
+        beyond = max(0, below.get_window_extent().x1 + 4 - figure.bbox.x1)
+        below.set_x(0.5 - beyond / frame.width)
         for axis in axes[:, 0]:
             left = min(label.get_window_extent().x0 for label in axis.get_yticklabels())
             axis.set_title(axis.get_title(loc="left"), x=axis.transAxes.inverted().transform((left, 0))[0])
