@@ -19,6 +19,7 @@ NOT_IMPORTED = {  # declared dependencies that no code here imports: what uses t
     "bitsandbytes": "transformers, for 4-bit teachers", "tensorboard": "the Trainer, for its logs",
     "jupyterlab": "people, to open the notebooks", "gguf": "transformers, to read GGUF files",
     "snakemake": "the command line, in a process of its own", "onnx": "transformers, to export students",
+    "scikit-learn": "captum, for LIME",
     "onnxscript": "transformers, to export students"}
 
 
