@@ -16,6 +16,7 @@ usage: ./run_all.sh [EXPERIMENT] [--cores N] [--dry-run] [--tiny] [--force] [--r
        ./run_all.sh --list      the experiments, what each needs and how long it took
        ./run_all.sh --test      every test
        ./run_all.sh --bench teacher|training|causal [--smoke]   how fast, against the plain way, in one run
+       ./run_all.sh --bench rater [--smoke]   does a small model rate published texts as people did
        ./run_all.sh --keep EXPERIMENT|bench/NAME [--note TEXT]   keep its tables and figure in outputs/results
        ./run_all.sh --ask EXPERIMENT [--cell NAME] [--from FILE] [--json]   ask a trained student
        ./run_all.sh --export EXPERIMENT [--cell NAME] --to FOLDER   take a student away: weights, card, example
@@ -118,7 +119,11 @@ case "${1:-}" in
         install_extras smollm2-cqa-part  # the benchmark trains the same model
         exec "$PYTHON" -m kdutils.benchmarks.causal "${@:3}"
         ;;
-      *) echo "error: --bench needs a name: teacher, training or causal" >&2; exit 2 ;;
+      rater)
+        install_extras smollm2-teacher  # the benchmark asks the same model
+        exec "$PYTHON" -m kdutils.benchmarks.rater "${@:3}"
+        ;;
+      *) echo "error: --bench needs a name: teacher, training, causal or rater" >&2; exit 2 ;;
     esac
     ;;
   *) set_up; install_extras "$@"; exec "$PYTHON" -m kdutils run "$@" ;;

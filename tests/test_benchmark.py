@@ -4,14 +4,17 @@ import importlib.util
 import signal
 from collections import Counter
 
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdutils.benchmarks import causal, training
+from kdutils.benchmarks import causal, rater, training
 from kdutils.benchmarks.processes import Bench, OutOfMemory
 from kdutils.benchmarks.training import block_widths, multiplications, new_model, padded_to, show_row
 from kdutils.errors import StudyError
+from kdutils.human_study.ratings import read_ratings
 from kdutils.runs import read_json
 from kdutils.student.models import load_student
 from kdutils.student.rows import TokenRow
@@ -181,3 +184,26 @@ def test_a_compiled_step_is_that_of_our_trainer(monkeypatch):
     cell = causal.Cell("multitask", "all", "float32")
     one, other = (causal.time_steps(way, cell, table, explained, settings) for way in causal.COMPILED)
     assert one["loss"] == pytest.approx(other["loss"]) and len(compiled) == 1
+
+
+# A model as rater
+
+def test_the_rater_names_the_published_file_that_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("KDUTILS_DATA", str(tmp_path))
+    with pytest.raises(StudyError, match=r"revised_explanation_sample.parquet: no such file; KDUTILS_DATA must name"):
+        rater.rate_published(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_rater_keeps_the_correlation_of_its_scores_with_peoples_ratings(monkeypatch, tmp_path, real_data):
+    monkeypatch.setenv("KDUTILS_DATA", str(real_data))
+    monkeypatch.setattr("sys.argv", ["rater", "--smoke", "--threads", "1", "--output", str(tmp_path)])
+    rater.main()
+    found, scores = read_json(tmp_path / "results.json"), pd.read_csv(tmp_path / "scores.csv").set_index("text")
+    assert found["smoke"] and found["texts"] == len(scores) <= rater.FEW
+    people = read_ratings(real_data / "human_study" / rater.RATINGS).ratings
+    people = people[(people["construct"] == "plausibility") & people["text"].isin(scores.index)]
+    rho = spearmanr(people["score"], scores.loc[people["text"], "plausibility"]).statistic
+    (row,) = [row for row in found["agreement"] if row["construct"] == "plausibility"]
+    assert row["spearman"] == pytest.approx(rho) and row["ratings"] == len(people) > 2
+    assert found["prompts"] == len(scores) * 6 * 2

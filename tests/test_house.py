@@ -27,7 +27,8 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
                     "deployment"},
     "results": {"comparison", "experiments", "report"},
     "__main__": {"data", "deployment", "experiments", "report", "results", "teacher"},
-    "benchmarks": {"data", "evaluation", "hub", "human_study", "mini", "report", "stats", "student", "teacher"},
+    "benchmarks": {"data", "evaluation", "experiments", "hub", "human_study", "mini", "report", "stats", "student",
+                   "teacher"},
 }
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same
     ("evaluation.settings", "student.settings"): "a simulator is trained as a student is",

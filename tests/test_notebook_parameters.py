@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdutils.errors import StudyErrors
-from kdutils.experiments.execution import _run_notebook
+from kdutils.experiments.execution import run_notebook
 from kdutils.experiments.grid import Job
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
@@ -83,7 +83,7 @@ def test_the_values_that_users_tried(notebook, changes, line, tmp_path):
 def test_executed_by_papermill_the_line_is_the_reason_and_misspelt_parameters_are_named(tmp_path):
     job = Job("students", "students/x", "12_train_multitask", {"epoch": 3, "epochs": "many", "seeds": [],
                                                                "output": str(tmp_path / "run")})
-    reason = _run_notebook(job, tmp_path)
+    reason = run_notebook(job, tmp_path)
     assert reason.startswith("StudyErrors: 12_train_multitask: parameter 'epoch': unknown; known are model, ")
     assert reason.endswith("12_train_multitask: parameter 'epochs': 'many' is not of type float; 12_train_multitask: "
                            "parameter 'seeds': [] is empty")

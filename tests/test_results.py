@@ -467,14 +467,22 @@ FOUND = {
                  "growth": [{"over": "questions", "at": 96, "plain": 3.0, "ours": 2.0}]},
     "causal": {"versions": {**VERSIONS, "trl": "1.16.0"},
                "settings": {"model": "m", "questions_per_step": 16, "trl_length": 512, "plain_rows": 8},
-               "steps": [causal_row(plain_peak_mib=None), causal_row(goal=2.0)]}}
+               "steps": [causal_row(plain_peak_mib=None), causal_row(goal=2.0)]},
+    "rater": {"model": "m", "read_from": "likelihood", "texts": 271, "prompts": 3252, "lacking": ["No place."],
+              "conclusion": "This rater does not track people (Spearman -0.02).",
+              "agreement": [{"construct": "quality", "spearman": -0.021, "low": -0.11, "high": 0.07, "alpha": None,
+                             "alpha_low": None, "alpha_high": None, "ratings": 1350}],
+              "bias": [{"check": "scale", "value": -1.204, "low": -1.3, "high": -1.1, "n": 271}]}}
 LINES = {"teacher": ["| m | 16 | 700 | 2.00 | 9.00 | 4.5 | 4.0 |", "| m | 16 | 700 | 2.00 | 9.00 | 4.5 | – |",
                      "0.5 at 1, 1.5 at 3.", "1 to 3 runs", "100.0 % or more of the texts are equal"],
          "training": ["| 1M | combined | revised | – | 3.00 | – | 4.0 | 2.00 | 2.50 | out of memory | 2,946 |",
                       "48 questions per step", "1.5 times at 96."],
          "causal": ["| LoRA | bf16 | 2.00 | 2.00 | 2.00 | 1.50 | – | – | 1.48 | 81.5 % | 3,000 | out of memory |",
                     "(version 1.16.0, with packing", "| 1.50 | 2.0 | – | 1.48 |", "16 questions per step",
-                    "up to 512 tokens, plain takes 8 rows", "its goal is 80.0 %."]}
+                    "up to 512 tokens, plain takes 8 rows", "its goal is 80.0 %."],
+         "rater": ["| quality | −0.02 | −0.11 to 0.07 | – | – to – | 1,350 |",
+                   "| scale | −1.20 | −1.30 to −1.10 | 271 |",
+                   "271 published explanations", "3,252 prompts", "(Spearman −0.02).", "No place."]}
 
 
 @pytest.mark.parametrize("name", FOUND)

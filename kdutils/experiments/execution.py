@@ -92,7 +92,7 @@ def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
     for name in ("error.txt", INPUTS):
         (target / name).unlink(missing_ok=True)
     inputs = inputs_of(job)  # as they are when it starts
-    reason = _run_notebook(job, target)
+    reason = run_notebook(job, target)
     if not reason:
         try:
             write_inputs(inputs, target)
@@ -106,7 +106,7 @@ def execute(root: Path | str, folder: str, finished_only: bool = False) -> bool:
     return False
 
 
-def _run_notebook(job, target):
+def run_notebook(job: Job, target: Path) -> str:
     """Execute the notebook of `job` into the folder `target`; return why it did not run to its end, "" where it did."""
     from papermill import execute_notebook
     from papermill.iorw import read_yaml_file
