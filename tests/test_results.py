@@ -165,6 +165,18 @@ def test_soft_labels_are_kept_and_shown_with_their_accuracy(toy):
         ("few_shot", "–"), ("critique_revision", "train 87.5 %, test 50.0 %"), ("few_shot", "–")]
 
 
+def test_the_questions_without_a_text_are_kept_with_the_last_stage_of_a_run(toy):
+    folder = next(toy.folder / job.folder for job in toy.jobs if job.kind == "explanations")
+    metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
+    labels = {"dataset": "mini", "teacher": "a", "prompting": "few_shot"}
+    write_run(folder, {**metrics, "labels": labels, "without_rationale": 1234}, **about)
+    found = keep_toy(toy)["teachers"]
+    assert [row.get("without") for row in found] == [None, None, 1234]
+    rows = document.teacher_rows([{"without": 7, **TEACHER}, {**TEACHER, "prompting": "b"}, found[2]])
+    assert [(row["explanations"], row["questions without"]) for row in rows] == [
+        ("few_shot, b", "7"), ("few_shot", "1,234")]
+
+
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy, capsys):
     assert main(["keep", "toy", "--note", "Another program ran."]) == 0
     assert "transformers 5.0. Another program ran." in document.results_text(keeping.read_kept()).replace("\n", " ")

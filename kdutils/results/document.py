@@ -173,13 +173,15 @@ def star_reasons(fooled: Mapping[str, str]) -> list[str]:
 def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str, str]]:
     """Return the rows of the table of the teachers' texts; promptings with the same texts share a row.
 
-    The names of `fooled` measures end with a star. `right`: accuracy per split of the teacher's most probable choice,
-    only if some rows are of soft labels that were kept with it.
+    The names of `fooled` measures end with a star. `right`: accuracy per split of the teacher's most probable choice.
+    `questions without`: those without a text that students learn from. Both only if some rows were kept with it.
     """
     found = {}
     for row in teachers:  # a rationale that is revised afterwards is the one of few_shot, in all of its values
-        found.setdefault(str({**row, "prompting": ""}), []).append(row)
-    soft, rows = any("accuracy" in row for row in teachers), []
+        same = {name: value for name, value in row.items() if name not in ("prompting", "without")}
+        found.setdefault(str(same), []).append(row)
+    soft, lacking = (any(name in row for row in teachers) for name in ("accuracy", "without"))
+    rows = []
     for same in found.values():
         row, promptings = same[0], ", ".join(one["prompting"] for one in same)
         shares = {f"{name} *" if name in fooled else name: percent(row[name])
@@ -187,6 +189,8 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
         right = ", ".join(f"{split} {percent(share)}" for split, share in row.get("accuracy", ()))
         rows.append({"dataset": row["dataset"], "teacher": row["teacher"], PARTS["prompting"]: promptings,
                      "stage": row["stage"], **{name: fixed(row[name]) for name in ("texts", "unusable")},
+                     **({"questions without": fixed(next((one["without"] for one in same if "without" in one), None))}
+                        if lacking else {}),
                      "words": fixed(row["words"], 1), **shares, **({"right": right or "–"} if soft else {})})
     return rows
 

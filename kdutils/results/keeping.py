@@ -6,9 +6,10 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
   about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
-  teachers (teacher.quality.text_table; of soft labels also their accuracy per split), transfers, contrasts, fooled
-  (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the sentences of the report) and
-  example (comparison.answer.example; none for a run of an earlier version),
+  teachers (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are
+  without a text to learn from), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
+  (teacher.quality.read_fooled), summary (the sentences of the report) and example (comparison.answer.example; none for
+  a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -164,13 +165,22 @@ def _results_of(experiment):
 
 
 def _teachers(reports, explained):
-    """Return the rows of the cleaned texts of `reports`; those of soft labels with `accuracy`, [(split, share), …]."""
-    right = {tuple(sorted(metrics["labels"].items())): [(row["split"], row["accuracy"])
-                                                        for row in metrics["soft_labels"]]
-             for metrics in explained if "soft_labels" in metrics}
+    """Return the rows of the cleaned texts of `reports`; the last of a run with what only its metrics have.
+
+    accuracy: of soft labels, [(split, share), …]. without: the number of questions without a text to learn from.
+    """
+    of_runs = {}
+    for metrics in explained:
+        own = of_runs.setdefault(tuple(sorted(metrics.get("labels", {}).items())), {})
+        if "soft_labels" in metrics:
+            own["accuracy"] = [(row["split"], row["accuracy"]) for row in metrics["soft_labels"]]
+        if "without_rationale" in metrics:
+            own["without"] = metrics["without_rationale"]
     rows = [row for report in reports for row in report["cleaned"]]
     labels = [tuple((name, row[name]) for name in ("dataset", "prompting", "teacher")) for row in rows]
-    return [{**row, "accuracy": right[key]} if key in right else row for row, key in zip(rows, labels, strict=True)]
+    last = {key: place for place, key in enumerate(labels)}
+    return [{**row, **(of_runs.get(key, {}) if last[key] == place else {})}
+            for place, (row, key) in enumerate(zip(rows, labels, strict=True))]
 
 
 def running_summary(costs: pd.DataFrame) -> list[dict]:

@@ -222,8 +222,9 @@ def _mean(numbers):
 def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return (raw, cleaned, costs) of several explaining runs, each with the labels of the run in the first columns.
 
-    `raw` and `cleaned` are raw_table and text_table. `costs` has one row per run: texts, seconds, and tokens read and
-    written, where they are known. Raises StudyError for no folder, and for a folder without a finished run or texts.
+    `raw` and `cleaned` are raw_table and text_table. `costs` has one row per run: texts, seconds, tokens read and
+    written, and the questions without a text to learn from, where they are known. Raises StudyError for no folder, and
+    for a folder without a finished run or texts.
     """
     raw, cleaned, costs = [], [], []
     if not (folders := list(folders)):
@@ -237,7 +238,9 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
         cleaned.append(pd.DataFrame(metrics["quality"]).assign(**labels))
         tokens = {name: cleaned[-1][name].sum(min_count=1) for name in ("prompt tokens", "written tokens")
                   if name in cleaned[-1]}
-        costs.append({**labels, "texts": metrics["texts"], "seconds": about["laps"].get("explain"), **tokens})
+        without = {"questions without": metrics["without_rationale"]} if "without_rationale" in metrics else {}
+        costs.append({**labels, "texts": metrics["texts"], "seconds": about["laps"].get("explain"), **tokens,
+                      **without})
     front = ["dataset", "teacher", "prompting", "stage"]
     whole = [pd.concat(tables, ignore_index=True) for tables in (raw, cleaned)]
     return *(table[front + [name for name in table if name not in front]] for table in whole), pd.DataFrame(costs)
