@@ -5,7 +5,7 @@ import yaml
 
 from kdutils.__main__ import main
 from kdutils.errors import StudyError, StudyErrors
-from kdutils.experiments.grid import FOLDER
+from kdutils.experiments.grid import FOLDER, make_jobs
 from kdutils.experiments.loading import experiment_names, load_experiment
 from kdutils.experiments.planned import MOST_LISTED, job_lines, name_meanings
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
@@ -423,10 +423,14 @@ def test_what_follows_two_dashes_goes_to_snakemake(capsys):
     assert "no-such-option" in capsys.readouterr().err
 
 
+def test_without_limits_all_questions_are_read():
+    every = {**MINI, "datasets": {"mini": {}, "few": {"reader": "mini", "limits": {"test": 5}}}}
+    found = [job.parameters["limits"] for job in make_jobs("mini", every) if job.kind == "data"]
+    assert found == [{}, {"test": 5}]
+
+
 def test_the_grid_is_complete_and_in_order():
     settings = {**MINI, "seeds": [0, 1, 2, 3, 4], "seeds_per_job": 2}
-    from kdutils.experiments.grid import make_jobs
-
     jobs = list(make_jobs("mini", settings))
     seen = set()
     for job in jobs:
@@ -500,8 +504,6 @@ def test_a_control_gets_the_rationales_of_another_data_set_and_has_no_cell_there
 
 
 def test_a_student_learns_by_the_methods_that_it_names_alone():
-    from kdutils.experiments.grid import make_jobs
-
     students = {**MINI["students"], "chooser": {"model": "kdutils/mini/student", "methods": ["label_only"]}}
     trained = [job for job in make_jobs("mini", {**MINI, "students": students}) if job.kind == "students"]
     assert [job.labels["method"] for job in trained if job.labels["student"] == "chooser"] == ["label_only"]
@@ -562,8 +564,6 @@ def test_tiny_takes_students_and_teachers_that_name_no_model(tmp_path):
 
 
 def test_teachers_are_measured_by_the_models_of_the_evaluation_unless_the_report_names_others():
-    from kdutils.experiments.grid import make_jobs
-
     own = {**MINI, "evaluation": {"encoder": "an/encoder", "nli": "a/judge"}, "report": {"nli": "another/judge"}}
     report = next(job for job in make_jobs("mine", own) if job.kind == "report")
     assert (report.parameters["encoder"], report.parameters["nli"]) == ("an/encoder", "another/judge")

@@ -260,7 +260,7 @@ def _jobs(name, settings):
     root = f"outputs/{name}"
     cells, explained = [], {}
     tables = {dataset: Job("data", f"data/{dataset}", DATA, {
-        "dataset": dataset, **parameters_of(values, "datasets"),
+        "dataset": dataset, "limits": {}, **parameters_of(values, "datasets"),  # all questions, if it sets no limits
         **({"unlabelled": True} if is_unlabelled(values) else {}), "output": f"{root}/data/{dataset}"},
         (), {"dataset": dataset}) for dataset, values in settings["datasets"].items()}
     yield from tables.values()

@@ -125,7 +125,10 @@ def _explained(experiment, training, questions, texts):
     if all(table is not None for table in tables):
         return explained_of(tables[0], questions, *tables[1:]) if tables else {}
     given = {**SETTINGS[makers[paths[0]].notebook].defaults(), **makers[paths[0]].parameters}
-    length = given["k"] if "k" in given else given.get("max_revision_tokens", given["max_new_tokens"]) // 2
+    if "k" in given:  # words; where the dev split chooses their number, the longest
+        length = max(given["choose_k"] if given["choose_on"] else [given["k"]])
+    else:
+        length = given.get("max_revision_tokens", given["max_new_tokens"]) // 2
     text = " ".join(["because"] * length)
     return {item["id"]: Explained(text, {choice: text for choice in item["choices"] if choice != item["answer"]},
                                   soft={choice: 1 / len(item["choices"]) for choice in item["choices"]})
