@@ -7,7 +7,9 @@ quantised file (Q4_1, say) keeps the precision that it has: its weights are thos
 
 import contextlib
 import importlib.util
+import re
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,6 +17,10 @@ from tempfile import mkdtemp
 from kdutils.errors import StudyError, first_line
 from kdutils.packages import install_command, package_folder, pinned
 from kdutils.runs import cache_folder, file_stamp, is_complete, mark_complete, project_path, sha256
+
+# Tensors that llama.cpp computed for positions, no weights. The library computes its own: without the scaling of
+# Llama 3.1, which rope_freqs holds.
+_COMPUTED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
 
 
 def gguf_file(name: str) -> Path | None:
@@ -34,7 +40,8 @@ def gguf_file(name: str) -> Path | None:
 def convert_gguf(path: Path) -> Path:
     """Return the folder with the converted model of a GGUF file; the first call converts, whole or not at all.
 
-    Raises StudyError if the package gguf is missing, the file cannot be read, or a tensor of the model is not in it.
+    Raises StudyError if the package gguf is missing, the file cannot be read, or its tensors are not those of the
+    model: one is missing, of another size, or not known to the model.
     """
     from filelock import FileLock
 
@@ -66,6 +73,12 @@ def check_gguf(path: Path) -> None:
             raise StudyError(f"{path}: cannot be read as GGUF (it does not begin with GGUF); fetch it again")
 
 
+def some(names: Sequence[str]) -> str:
+    """Return the first two of `names` and the number of the others, for a message."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(first_line(name, 80) for name in names[:2]) + more
+
+
 @cache
 def _digest(path, size, changed):
     return sha256(path)
@@ -89,11 +102,12 @@ def _convert(path, folder):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32,
                                                            trust_remote_code=False, output_loading_info=True)
+        unknown = _unknown_tensors(path, model)
     except Exception as error:  # a broken file may raise any type
         raise StudyError(f"{path}: cannot be read as GGUF ({first_line(error)}); fetch it again") from error
-    lacking = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"])})
-    if lacking:
-        raise StudyError(f"{path}: its tensors are not those of the model: {', '.join(lacking[:5])}")
+    faults = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"]), *unknown})
+    if faults:
+        raise StudyError(f"{path}: its tensors are not those of the model: {some(faults)}")
     config = model.config
     with contextlib.suppress(AttributeError):
         del config.quantization_config  # the weights are whole numbers no longer
@@ -102,3 +116,19 @@ def _convert(path, folder):
     plain.generation_config = model.generation_config
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _unknown_tensors(path, model):
+    """Return the names of the tensors in a GGUF file that have no place in the model and were left out silently."""
+    from gguf import GGUFReader
+    from transformers import modeling_gguf_pytorch_utils as library
+    from transformers.integrations.gguf import is_gguf_arch_supported
+
+    reader = GGUFReader(path)
+    architecture = library.read_field(reader, "general.architecture")[0]
+    if is_gguf_arch_supported(architecture):  # the library's newer way of reading: unexpected_keys has them
+        return []
+    processor = library.TENSOR_PROCESSORS.get(architecture, library.TensorProcessor)()
+    known = library.get_gguf_hf_weights_map(model, processor)
+    return [name for name in (tensor.name for tensor in reader.tensors) if not _COMPUTED.fullmatch(name)
+            and not {name, name.removesuffix(".weight")} & known.keys()]  # those of experts are known without .weight

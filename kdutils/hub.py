@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdutils.errors import StudyError, first_line
-from kdutils.gguf import convert_gguf, gguf_file
+from kdutils.gguf import convert_gguf, gguf_file, some
 from kdutils.packages import install_advice, package_folder
 from kdutils.runs import project_path
 
@@ -351,7 +351,7 @@ def _weight_files(folder):
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise StudyError(f"{folder}: cannot be loaded ({INDEX} names files that are not there: "
-                         f"{_some(missing)}); {ADVICE}")
+                         f"{some(missing)}); {ADVICE}")
     return [folder / name for name in files]
 
 
@@ -449,13 +449,7 @@ def _check_tensors(model, info, name, new):
 
 def _listed(*groups):
     """Return the groups (words, names) that have names, as one text."""
-    return "; ".join(f"{words}: {_some(names)}" for words, names in groups if names)
-
-
-def _some(names):
-    """Return the first two names and the number of the others."""
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(first_line(name, 80) for name in names[:2]) + more
+    return "; ".join(f"{words}: {some(names)}" for words, names in groups if names)
 
 
 def _advice(keys):

@@ -75,43 +75,91 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "di
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_parameter_of_every_shipped_job_arrives_with_its_type(name, tiny, tmp_path, monkeypatch):
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
-    cells, notebooks = {}, set()
-    for job in load_experiment(name, tiny).jobs:  # one job of each kind of cell: what differs are names of folders
-        cells.setdefault((job.notebook, json.dumps({key: value for key, value in job.parameters.items()
-                                                    if key in ("backend", "kind") or not isinstance(value, (str, list))
-                                                    and key != "labels"}, sort_keys=True)), job)
-    for job in cells.values():
+    jobs = load_experiment(name, tiny).jobs
+    for job in jobs:
         known, seen = SETTINGS[job.notebook].types(), arrived(job, tmp_path)
         for key, value in job.parameters.items():
             assert type(seen[key]) is TYPES[known[key]], (job.folder, key, seen[key])
             assert same(seen[key], value), (job.folder, key)
-        notebooks.add(job.notebook)
-    assert {"01_look_at_the_data", "21_evaluate_student", "31_compare_methods"} <= notebooks
+    assert {"01_look_at_the_data", "21_evaluate_student", "31_compare_methods"} <= {job.notebook for job in jobs}
 
 
 SIZES = {"limits", "epochs", "max_steps", "questions_per_step", "warmup_steps", "dev_evaluations", "token_budget",
          "max_new_tokens", "max_critique_tokens", "max_revision_tokens", "max_explanation_tokens", "seeds", "output",
          "questions", "explanations", "counterfactuals", "other_questions", "other_explanations", "experiment",
          "evaluations", "soft_labels", "students", "trainings", "explained", "plan", "timed_questions"}
-MODELS = {"model", "tokenizer", "encoder", "config", "random_weights", "backend", "base_url", "quantization",
-          "revision", "chat", "reader", "distilled_from"}
+MODELS = {"model", "tokenizer", "encoder", "nli", "random_weights", "backend", "base_url", "request", "quantization",
+          "revision", "chat_template", "distilled_from"}
+
+
+def by_cell(experiment, tiny=False):
+    """Return {cell: parameters} of the jobs of an experiment."""
+    return {(job.notebook, *map(str, {**job.labels, "seeds": ""}.items())): job.parameters
+            for job in load_experiment(experiment, tiny).jobs}
+
+
+def kept_by_tiny(parameters):
+    """Return what is neither size nor model: also of a simulator inside it, and of a shape the dropout."""
+    kept = {key: value for key, value in parameters.items() if key not in SIZES | MODELS | {"config", "simulator"}}
+    kept["dropout"] = {key: value for key, value in parameters.get("config", {}).items() if "dropout" in key}
+    return kept | ({"simulator": kept_by_tiny(parameters["simulator"])} if parameters.get("simulator") else {})
 
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_tiny_changes_sizes_and_models_alone(name):
-    def by_cell(tiny):
-        return {(job.notebook, *map(str, {**job.labels, "seeds": ""}.items())): job.parameters
-                for job in load_experiment(name, tiny).jobs}
-
-    whole, small = by_cell(False), by_cell(True)
+    whole, small = by_cell(name), by_cell(name, tiny=True)
     assert whole.keys() == small.keys()
     for cell, parameters in whole.items():
-        kept = parameters.keys() - SIZES - MODELS
-        assert {key: parameters[key] for key in kept} == {key: small[cell].get(key) for key in kept}
-        assert not small[cell].keys() - parameters.keys() - SIZES - MODELS
-        for key in ("epochs", "learning_rate"):  # of a reader of explanations, inside its dict
-            if key in parameters.get("reader", {}) and key not in SIZES:
-                assert parameters["reader"][key] == small[cell]["reader"][key]
+        assert kept_by_tiny(parameters) == kept_by_tiny(small[cell]), cell
+
+
+@pytest.fixture
+def with_everything(tmp_path):
+    """The file of an experiment that sets dropout, a simulator and a teacher on a server."""
+    simulator = {"model": "kdutils/mini/student", "epochs": 9.0, "learning_rate": 0.003, "checkpoint": "last",
+                 "config": {"dropout_rate": 0.4, "d_ff": 96}}
+    shapes = {"t5": {"model": "kdutils/mini/student", "config": {"dropout_rate": 0.2, "d_ff": 96}},
+              "llama": {"model": "kdutils/mini/teacher", "kind": "causal", "random_weights": True,
+                        "config": {"attention_dropout": 0.1, "num_hidden_layers": 3}, "lora": {"dropout": 0.3}},
+              "bert": {"kind": "classifier", "random_weights": True, "model": "", "tokenizer": "kdutils/mini/student",
+                       "methods": ["label_only"], "config": {"model_type": "bert", "hidden_dropout_prob": 0.05}}}
+    served = {"backend": "openai", "model": "x", "base_url": "http://localhost:1/v1", "chat": True, "thinking": "off",
+              "system": "Be brief.", "request": {"seed": 1}, "temperature": 0.7, "top_p": 0.9, "timeout": 5,
+              "chat_template": "pyproject.toml"}
+    return written(tmp_path / "everything.yaml", human_study=None, promptings={"few_shot": {}},
+                   teachers={"served": served}, methods={"label_only": {}, "multitask": {}}, students=shapes,
+                   evaluation={"simulator": simulator})
+
+
+def test_tiny_keeps_dropout_a_simulator_and_the_chat_of_a_served_teacher(with_everything):
+    whole, small = by_cell(with_everything), by_cell(with_everything, tiny=True)
+    kept = [kept_by_tiny(parameters) for parameters in whole.values()]
+    assert [kept_by_tiny(small[cell]) for cell in whole] == kept
+    told = json.dumps(kept)
+    for value in ('"dropout_rate": 0.4', '"learning_rate": 0.003', '"dropout_rate": 0.2', '"attention_dropout": 0.1',
+                  '"hidden_dropout_prob": 0.05', '"system": "Be brief."', '"thinking": "off"', '"chat": true'):
+        assert value in told, "the experiment sets it"
+    simulators = [one["simulator"] for one in small.values() if one.get("simulator")]
+    assert simulators and all(one["epochs"] == 1.0 and one["config"]["d_ff"] == 128 for one in simulators)
+    asked = next(one for cell, one in small.items() if cell[0] == "02_explain_few_shot")
+    assert not {"base_url", "request", "chat_template"} & asked.keys() and asked["backend"] == "hf"
+
+
+def test_the_tiny_models_take_what_is_kept(with_everything):
+    from kdutils.student.models import load_student
+    from kdutils.student.training import STUDENT_SETTINGS
+    from kdutils.teacher.hf import HfTeacher
+
+    small = by_cell(with_everything, tiny=True)
+    students = {one["labels"]["student"]: one for one in small.values() if "student" in one.get("labels", {})
+                and "learning_rate" in one}
+    loaded = {name: load_student(**{key: given[key] for key in STUDENT_SETTINGS if key in given})[0].config
+              for name, given in students.items()}
+    assert loaded["t5"].dropout_rate == 0.2 and loaded["llama"].attention_dropout == 0.1
+    assert loaded["bert"].hidden_dropout_prob == 0.05
+    asked = next(one for cell, one in small.items() if cell[0] == "02_explain_few_shot")
+    teacher = HfTeacher(asked["model"], chat=asked["chat"], thinking=asked["thinking"], system=asked["system"])
+    assert teacher.in_chat("Why?") == "Be brief.\n\nWhy?"
 
 
 def test_a_comparison_of_1440_cells_starts(copy_of_project):

@@ -3,6 +3,7 @@
 The files here are written with the package gguf from the embedded teacher, as llama.cpp lays them out.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -27,8 +28,8 @@ LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 
 
-def write_gguf(path, without=()):
-    """Write the embedded teacher as a GGUF file; `without`: tensors to leave out."""
+def write_gguf(path, without=(), extra=()):
+    """Write the embedded teacher as a GGUF file; `without`: tensors to leave out, `extra`: names of tensors to add."""
     from gguf import GGUFWriter
 
     config = json.loads((TEACHER / "config.json").read_text())
@@ -60,6 +61,8 @@ def write_gguf(path, without=()):
         *_, number, rest = ("", *name.removeprefix("model.layers.").split(".", 1))
         target = TENSORS.get(name) or f"blk.{number}.{LAYER[rest.removesuffix('.weight')]}.weight"
         writer.add_tensor(target, np.ascontiguousarray(tensor, dtype=np.float32))
+    for name in extra:
+        writer.add_tensor(name, np.ones(4, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -83,6 +86,7 @@ def test_a_converted_model_has_the_weights_and_writes_the_texts_of_the_model_tha
 
     where = Path(locate_model(str(file)))
     assert where.parent == cache and is_complete(where) and "converting tiny.gguf" in capsys.readouterr().out
+    assert where.name == f"tiny-{hashlib.sha256(file.read_bytes()).hexdigest()}"
     converted = AutoModelForCausalLM.from_pretrained(where)
     plain = AutoModelForCausalLM.from_pretrained(TEACHER)
     weights, wanted = converted.state_dict(), plain.state_dict()
@@ -128,6 +132,16 @@ def test_a_conversion_that_was_interrupted_is_made_again(file, cache, monkeypatc
 def test_a_tensor_that_the_file_lacks_is_named(name, tmp_path, cache):
     path = write_gguf(tmp_path / "broken.gguf", {name})
     with pytest.raises(StudyError, match=f"its tensors are not those of the model: {name}"):
+        locate_model(str(path))
+    assert not any(path.is_dir() for path in cache.iterdir())
+
+
+def test_a_tensor_that_the_model_does_not_take_is_named(tmp_path, cache):
+    """A layer too many, a bias that the model has no place for; what llama.cpp computed is no fault."""
+    path = write_gguf(tmp_path / "more.gguf", extra=("blk.7.attn_norm.weight", "blk.7.ffn_norm.weight",
+                                                     "blk.0.attn_v.bias", "rope_freqs.weight"))
+    with pytest.raises(StudyError, match=r"those of the model: blk\.0\.attn_v\.bias, blk\.7\.attn_norm\.weight and 1 "
+                                         r"more$"):
         locate_model(str(path))
     assert not any(path.is_dir() for path in cache.iterdir())
 

@@ -17,7 +17,7 @@ from kdutils.hub import model_context
 from kdutils.student import attention, fast_layers, predicting, sharing, trainer
 from kdutils.student.attention import attends_in_blocks
 from kdutils.student.chunks import cut_shared, packed, pad_shared
-from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
+from kdutils.student.collating import SEPARATOR, EpochRows, RowFormat, shared, tokenize_rows
 from kdutils.student.methods import Explained, apply_control, taught_method
 from kdutils.student.models import load_student
 from kdutils.student.predicting import generate, generate_each, score_choices
@@ -346,6 +346,27 @@ def test_scores_behind_a_forced_text_equal_a_plain_forward_pass_of_each_choice(n
                             for choice in ITEMS[number]["choices"]]
                 assert scores[number] == pytest.approx([total for total, _ in expected], rel=1e-9)
                 assert tokens[number] == [count for _, count in expected]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "separate"])
+@pytest.mark.parametrize("tag", ["before", "after"])
+def test_a_causal_model_reads_question_and_forced_text_once_for_all_choices(name, tag):
+    """By hand: what two choices begin with in common counts once, and the end of the text is only predicted then."""
+    (model, tokenizer), read, apart, once = sensitive(WRITERS[name]), [], 0, 0
+    asks, forced = taught_method("counterfactual", tag), ["It is.", "", "x", LONG]
+    score_choices(model, tokenizer, ITEMS, asks, forced)  # the first call tries the model out
+    for item, text in zip(ITEMS, forced, strict=True):
+        heads = asks.source(item, asks.answer) + SEPARATOR, f"{text} " if text else ""
+        rows = [tokenizer(heads[0], add_special_tokens=False)["input_ids"]
+                + tokenizer(heads[1] + asks.says(choice), add_special_tokens=False)["input_ids"]
+                for choice in item["choices"]]
+        apart += sum(len(row) + 1 for row in rows)  # with the end token
+        once += len({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
+    model.register_forward_pre_hook(lambda module, args, inputs: read.append(inputs["input_ids"].numel()),
+                                    with_kwargs=True)
+    score_choices(model, tokenizer, ITEMS, asks, forced, None, 1)  # a question at a time, so without padding
+    assert sum(read) == (apart if name == "separate" else once)
+    assert once < 0.5 * apart
 
 
 LONG = "It has wool and fur. " * 9

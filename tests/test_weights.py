@@ -350,6 +350,9 @@ ADAPTERS = {  # what is wrong -> (change of the folder, what is said)
                     "tensors not in its file: model.layers.0.self_attn.k_proj.lora_A"),
     "half of it": (lambda folder: rewrite(folder / "adapter_model.safetensors", without("layers.1.")),
                    "tensors not in its file: model.layers.1."),
+    "a layer too many": (lambda folder: rewrite(folder / "adapter_model.safetensors", lambda tensors: tensors | {
+        name.replace(".0.", ".7.", 1): tensor.clone() for name, tensor in tensors.items() if "0.mlp.up_proj" in name}),
+                         "tensors not known to the base: model.layers.7.mlp.up_proj.lora_A"),
     "another rank": (lambda folder: adapter_config(folder, r=2), "size mismatch"),
     "unknown type": (lambda folder: adapter_config(folder, peft_type="NOSUCH"), "NOSUCH"),
     "a whole model beside it": (lambda folder: shutil.copytree(VOCABULARY, folder, dirs_exist_ok=True),

@@ -18,6 +18,11 @@ ENCODER = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "n
            "num_attention_heads": 4}
 TRAINING = {"epochs": 1.0, "max_steps": 0, "questions_per_step": 16, "warmup_steps": 2, "dev_evaluations": 1,
             "token_budget": 4000}
+# The settings of dropout that the tiny model of each kind has.
+DROPOUT = {"seq2seq": {"dropout_rate"}, "causal": {"attention_dropout"},
+           "classifier": {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"}}
+# The chat template of the mini teacher, which has none: it goes on behind a prompt as it does without a chat.
+CHAT = r"{% for message in messages %}{{ message.content ~ ('' if loop.last else '\n\n') }}{% endfor %}"
 
 
 def make_tiny(settings: dict) -> dict:
@@ -47,8 +52,9 @@ def _teacher(entry):
         small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
     elif entry.get("backend", "hf") != "published":
         small |= {"backend": "hf", "model": str(causal_model()), "quantization": "none", "max_new_tokens": 12}
-        # Of the model that is replaced.
-        for key in ("base_url", "revision", "chat", "thinking", "system", "request", "chat_template"):
+        # Only a server takes an address and fields of a request, a folder has no revision, and a chat template is
+        # written for the tokens of the model that is replaced. `chat`, `thinking` and `system` hold for any model.
+        for key in ("base_url", "request", "revision", "chat_template"):
             small.pop(key, None)
     return small
 
@@ -65,13 +71,19 @@ def _prompting(entry):
 
 
 def _student(entry):
-    """Return a student's entry with a tiny shape of its family (key `kind`) and, if it is here, the real vocabulary."""
+    """Return a student's entry with a tiny shape of its family (key `kind`) and, if it is here, the real vocabulary.
+
+    Of `config`, which changes the shape of the real model, the dropout stays, where the tiny model has it.
+    """
     small = entry | {"random_weights": True} | {key: TRAINING[key] for key in TRAINING if key in entry}
-    if entry.get("kind") == "causal":
-        return small | {"model": str(causal_model()), "tokenizer": "", "config": {}}
-    if entry.get("kind") == "classifier":
-        return small | {"model": "", "tokenizer": _vocabulary(entry) or "kdutils/mini/student", "config": ENCODER}
-    return small | {"model": "kdutils/mini/student", "tokenizer": _vocabulary(entry), "config": SHAPE}
+    kind = entry.get("kind") or "seq2seq"
+    dropout = {key: value for key, value in entry.get("config", {}).items() if key in DROPOUT.get(kind, ())}
+    if kind == "causal":
+        return small | {"model": str(causal_model()), "tokenizer": "", "config": dropout}
+    if kind == "classifier":
+        return small | {"model": "", "tokenizer": _vocabulary(entry) or "kdutils/mini/student",
+                        "config": ENCODER | dropout}
+    return small | {"model": "kdutils/mini/student", "tokenizer": _vocabulary(entry), "config": SHAPE | dropout}
 
 
 def _vocabulary(entry):
@@ -87,7 +99,8 @@ def _vocabulary(entry):
 def causal_model() -> Path:
     """Return the folder of the mini teacher with room for long prompts, where what it writes is words and no sense.
 
-    Random weights would not do: they may write one full stop after the other, which leaves no usable text.
+    It has a chat template, for teachers with `chat`. Random weights would not do: they may write one full stop after
+    the other, which leaves no usable text.
     """
     found = find_model(str(PROJECT / "kdutils" / "mini" / "teacher"))
 
@@ -96,7 +109,7 @@ def causal_model() -> Path:
 
         return load_weights(AutoModelForCausalLM, found, config=read_config(found, max_position_embeddings=8192))
 
-    return _made("mini-teacher", found.name, load)
+    return _made("teacher", found.name, load, CHAT)
 
 
 def encoder_model() -> Path:
@@ -128,11 +141,13 @@ def nli_model() -> Path:
     return _made("nli", vocabulary, draw)
 
 
-def _made(name, vocabulary, make):
+def _made(name, vocabulary, make, chat_template=None):
     """Return the folder of a model that `make` makes once, with the tokenizer of the folder `vocabulary`."""
     folder = FOLDER / name
     if not is_complete(folder):
         make().save_pretrained(folder)
-        read_tokenizer(vocabulary).save_pretrained(folder)
+        tokenizer = read_tokenizer(vocabulary)
+        tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(folder)
         mark_complete(folder)
     return folder

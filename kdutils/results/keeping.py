@@ -3,8 +3,8 @@
 Everything comes from the files that the runs wrote (metrics.json, costs.json, run.json). ``results.json`` has
 
 - name, kind (experiment or benchmark), command, date (of the last run, UTC), commits (of the code that ran, see
-  runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together), note (what else has to be known
-  about this run, "" for nothing),
+  runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together, in all their pieces), note (what
+  else has to be known about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
   teachers (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are
   without a text to learn from), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
@@ -13,9 +13,9 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
-seconds of training, peak_memory_mib}), ``cost`` (comparison.tables.mean_costs) and ``measures`` of its explanations
-({measure: mean and sd over seeds}). A transfer is such a row without these. A contrast is a row of
-comparison.hypotheses.run_tests.
+seconds of training, peak_memory_mib and dev, [(step, accuracy on the dev split), …]}), ``cost``
+(comparison.tables.mean_costs) and ``measures`` of its explanations ({measure: mean and sd over seeds}). A transfer is
+such a row without these. A contrast is a row of comparison.hypotheses.run_tests.
 """
 
 import re
@@ -139,6 +139,7 @@ def _results_of(experiment):
     folders = {kind: [experiment.folder / job.folder for job in experiment.jobs if job.kind == kind]
                for kind in grid.KINDS}
     runs = [read_json(experiment.folder / job.folder / "run.json") for job in experiment.jobs]
+    seconds = sum(_seconds(experiment.folder / job.folder) for job in experiment.jobs)
     trained = [read_json(folder / "run.json") for folder in folders["students"]]
     evaluated = list(map(str, folders["evaluations"]))
     compared = read_json(folders["comparison"][0] / "metrics.json")
@@ -151,7 +152,7 @@ def _results_of(experiment):
         "command": experiment.command, "settings": settings, "date": max(ends).date().isoformat(),
         "commits": _distinct(run["git"] for run in sorted(runs, key=lambda run: run["started"])),
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
-        "jobs": len(runs), "seconds": round(sum(run["seconds"] for run in runs), 1), "split": ", ".join(sorted(splits)),
+        "jobs": len(runs), "seconds": round(seconds, 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
         "teachers": _teachers(reports, [read_json(folder / "metrics.json") for folder in folders["explanations"]]),
         "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
@@ -162,6 +163,12 @@ def _results_of(experiment):
                          pd.DataFrame(compared["tests"], columns=CONTRAST)),
         "running": running_summary(read_running_costs(evaluated)),
         "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
+
+
+def _seconds(folder):
+    """Return the seconds of a job; of a training that ran in pieces those of all of its seeds."""
+    costs = read_json(folder / "costs.json").values() if (folder / "costs.json").is_file() else ()
+    return max(read_json(folder / "run.json")["seconds"], sum(cost["seconds"] for cost in costs))
 
 
 def _teachers(reports, explained):
@@ -210,7 +217,7 @@ def _distinct(values):
 def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequence[Path]) -> list[dict]:
     """Return the accuracy `rows` of the report with the seeds, cost and measures of each cell."""
     costs, measures = cost_table(map(str, trainings)), read_measures(map(str, evaluations))
-    means, accuracies = mean_costs(costs), _accuracies(evaluations)
+    means, accuracies, curves = mean_costs(costs), _accuracies(evaluations), _curves(trainings)
     shown = [name for pattern in MEASURES.values() for name in measure_names(measures, pattern)]
     cells = []
     for row in rows:
@@ -220,6 +227,8 @@ def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequenc
         for cost in _of_cell(costs, row).to_dict("records"):
             seeds.setdefault(cost["seed"], {"accuracy": None}).update(
                 {key: cost[key] for key in ("seconds", "peak_memory_mib")})
+        for seed, curve in curves.get(tuple(row[key] for key in CELL), {}).items():
+            seeds[seed]["dev"] = curve
         cells.append({**row, "seeds": seeds, "measures": {name: spread[name] for name in shown if name in spread},
                       "cost": next(iter(all_of.drop(columns=[*CELL, "n_seeds"]).to_dict("records")), {})})
     return cells
@@ -231,11 +240,21 @@ def _of_cell(table, row):
 
 def _accuracies(evaluations):
     """Return {cell: {seed: accuracy}}."""
+    return _of_seeds(evaluations, lambda values: values["accuracy"])
+
+
+def _curves(trainings):
+    """Return {cell: {seed: [(step, accuracy on dev), …]}}."""
+    return _of_seeds(trainings, lambda values: [(point["step"], point["accuracy"]) for point in values["curve"]])
+
+
+def _of_seeds(folders, value):
+    """Return {cell: {seed: `value` of what the metrics of a run say about it}}."""
     found = {}
-    for metrics in (read_json(folder / "metrics.json") for folder in evaluations):
+    for metrics in (read_json(folder / "metrics.json") for folder in folders):
         cell = cell_of(metrics["labels"], {})
         own = found.setdefault(tuple(cell[key] for key in CELL), {})
-        own |= {int(seed): values["accuracy"] for seed, values in metrics["seeds"].items()}
+        own |= {int(seed): value(values) for seed, values in metrics["seeds"].items()}
     return found
 
 
