@@ -130,5 +130,11 @@ def _unknown_tensors(path, model):
         return []
     processor = library.TENSOR_PROCESSORS.get(architecture, library.TensorProcessor)()
     known = library.get_gguf_hf_weights_map(model, processor)
-    return [name for name in (tensor.name for tensor in reader.tensors) if not _COMPUTED.fullmatch(name)
-            and not {name, name.removesuffix(".weight")} & known.keys()]  # those of experts are known without .weight
+    return [tensor.name for tensor in reader.tensors if not _is_computed(tensor)
+            and not {tensor.name, tensor.name.removesuffix(".weight")} & known.keys()]  # experts: known without .weight
+
+
+def _is_computed(tensor):
+    """Say whether the model is the same without a tensor of llama.cpp; factors other than 1 scale its positions."""
+    return bool(_COMPUTED.fullmatch(tensor.name)) and not (tensor.name.startswith("rope_freqs")
+                                                           and (tensor.data != 1).any())

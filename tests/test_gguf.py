@@ -28,8 +28,8 @@ LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 
 
-def write_gguf(path, without=(), extra=()):
-    """Write the embedded teacher as a GGUF file; `without`: tensors to leave out, `extra`: names of tensors to add."""
+def write_gguf(path, without=(), extra=(), value=1):
+    """Write the embedded teacher as a GGUF file without some tensors, with `extra` ones of `value`."""
     from gguf import GGUFWriter
 
     config = json.loads((TEACHER / "config.json").read_text())
@@ -62,7 +62,7 @@ def write_gguf(path, without=(), extra=()):
         target = TENSORS.get(name) or f"blk.{number}.{LAYER[rest.removesuffix('.weight')]}.weight"
         writer.add_tensor(target, np.ascontiguousarray(tensor, dtype=np.float32))
     for name in extra:
-        writer.add_tensor(name, np.ones(4, dtype=np.float32))
+        writer.add_tensor(name, np.full(4, value, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -144,6 +144,13 @@ def test_a_tensor_that_the_model_does_not_take_is_named(tmp_path, cache):
                                          r"more$"):
         locate_model(str(path))
     assert not any(path.is_dir() for path in cache.iterdir())
+
+
+def test_scaled_positions_which_the_library_does_not_read_are_no_computed_tensor(tmp_path, cache):
+    """Files of Llama 3.1 and later hold such factors; without them the model reads long texts differently."""
+    path = write_gguf(tmp_path / "scaled.gguf", extra=["rope_freqs.weight"], value=8)
+    with pytest.raises(StudyError, match=r"those of the model: rope_freqs\.weight$"):
+        locate_model(str(path))
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"GGUF", lambda data: data[:5000],
