@@ -180,7 +180,7 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     assert said[TRUE]["more"].startswith(
         "Compared were 40 texts per student and seed (2 seeds). Of the teacher's explanations, 99.5 % are wholly true. "
         "Most texts of token_rationale (tokens) state nothing that can be checked. It is not shown that the "
-        "explanations help to foresee what a student answers more than the texts of a control do. LAS (how much")
+        "explanations help to predict what a student answers more than the texts of a control do. LAS (how much")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
     beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))

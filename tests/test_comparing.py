@@ -535,7 +535,7 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     said = summary.summarise(accuracies, world.tests(["las"]), runs)
     more = next(sentence for sentence in said if sentence.startswith("Exploratory, tiny on small"))
     assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons has q below 0\.05: multitask minus "
-                     r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. They are hypotheses for ", more)
+                     r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. It is a hypothesis for ", more)
     assert not [sentence for sentence in said if re.search(r"[a-z)]\.[A-Z]", sentence)]  # a space between sentences
     las = next(sentence for sentence in said if sentence.startswith("Do explanations help to predict"))
     assert "; its control +0.310; the intervals overlap, so a difference is not shown)" in las
