@@ -284,11 +284,14 @@ def test_contrasts_that_an_experiment_writes_out_are_on_the_start_page(tmp_path)
     world.add("multitask", right=(36, 35, 37)).add("standard", right=spread(19, 18, 17, rng=rng))
     said, _ = said_of(world, primary=["explaining", "multitask (few_shot) minus standard (few_shot)",
                                       "standard (few_shot) minus label_only"])
-    planned = said["What do the planned contrasts show?"]
-    assert planned["verdict"] == "1 of 2 show a difference."
+    planned = said["What do the other planned contrasts show?"]
+    assert planned["verdict"] == "A difference."
     assert re.fullmatch(r"multitask minus standard \(few_shot\) \+4\d\.\d points \(95 % interval \+\d.*, p < 0\.001"
-                        r"\); standard \(few_shot\) minus label_only −.* points \(95 % .*, p = .+\)\.", planned["text"])
-    assert "What do the planned contrasts show?" not in said_of(world)[0]
+                        r"\)\.", planned["text"])
+    explaining = " ".join(said["Does explaining help?"]["sure"])
+    assert "standard (few_shot) minus label_only −" in explaining, "told there, and not twice"
+    for primary in ([], ["explaining", "standard (few_shot) minus label_only"]):
+        assert "What do the other planned contrasts show?" not in said_of(world, primary=primary)[0]
 
 
 def test_an_interval_holds_no_impossible_difference_and_none_is_called_detectable(tmp_path):

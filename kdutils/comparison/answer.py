@@ -53,12 +53,15 @@ def statements(accuracies: pd.DataFrame, tests: pd.DataFrame, margin: float = 0.
 
 def _written_out(places):
     """Return the statement on the planned contrasts that answer none of the questions of every experiment."""
-    rows = [row for place in places for row in describe(place["tests"][place["tests"]["family"] == "primary"])
-            if row["question"] not in QUESTIONS]
+    rows = []
+    for place in places:
+        tests, told = place["tests"], {*_explaining_rows(place).index, *_content_rows(place).index}
+        own = tests[(tests["family"] == "primary") & ~tests["question"].isin(QUESTIONS) & ~tests.index.isin(told)]
+        rows += describe(own)
     if not rows:
         return []
     one_seed = max(row["n_seeds"] for row in rows) < 2
-    return [{"question": "What do the planned contrasts show?", "sure": [],
+    return [{"question": "What do the other planned contrasts show?", "sure": [],
              "verdict": _say("planned_verdict", rows=rows, one_seed=one_seed),
              "text": _say("planned", rows=rows, one_seed=one_seed, several=len(places) > 1)}]
 
@@ -84,22 +87,30 @@ def _controls(place):
     return {name for name, row in place["cells"].items() if row["control_of"]}
 
 
-def _explaining(place, margin, shares, fakes):
-    """Judge whether students that learn to explain answer better than those that learn answers alone."""
+def _explaining_rows(place):
+    """Return the contrasts of students that learn to explain with those that learn answers alone."""
     rows, cells = place["tests"], place["cells"]
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
     others = _controls(place) | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
-    rows = rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
-    return _judged(place, rows, margin)
+    return rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
+
+
+def _content_rows(place):
+    """Return the contrasts of students that learn from the right explanations with their controls."""
+    rows = place["tests"]
+    kinds = {name: row["kind"] for name, row in place["cells"].items()}
+    return rows[(rows["comparison"].eq("control") | rows["question"].eq("content"))
+                & ~rows["second"].map(kinds).isin(SAME_TEXTS)]
+
+
+def _explaining(place, margin, shares, fakes):
+    """Judge whether students that learn to explain answer better than those that learn answers alone."""
+    return _judged(place, _explaining_rows(place), margin)
 
 
 def _content(place, margin, shares, fakes):
     """Judge whether students that learn from the right explanations answer better than their controls."""
-    rows = place["tests"]
-    kinds = {name: row["kind"] for name, row in place["cells"].items()}
-    rows = rows[(rows["comparison"].eq("control") | rows["question"].eq("content"))
-                & ~rows["second"].map(kinds).isin(SAME_TEXTS)]
-    return _judged(place, rows, margin)
+    return _judged(place, _content_rows(place), margin)
 
 
 def _judged(place, rows, margin):
