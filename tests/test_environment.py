@@ -17,7 +17,7 @@ PINS = {canonicalize_name(name): version for name, version in PINS.items()}
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED = {  # declared dependencies that no code here imports: what uses them
     "bitsandbytes": "transformers, for 4-bit teachers", "tensorboard": "the Trainer, for its logs",
-    "jupyterlab": "people, to open the notebooks", "gguf": "transformers, to read GGUF files",
+    "jupyterlab": "people, to open the notebooks",
     "snakemake": "the command line, in a process of its own", "onnx": "transformers, to export students",
     "scikit-learn": "captum, for LIME",
     "onnxscript": "transformers, to export students"}
