@@ -64,9 +64,9 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # the notebook has a process of its own
     output = project_path(options.output)
     measured = rate_published(output, options.smoke)
-    about = read_json(output / "run.json")["machine"]
-    show_machine(about)
-    found = {"smoke": options.smoke, **conditions(about), **measured}
+    about = read_json(output / "run.json")  # of the notebook: the code and the machine that it ran with
+    show_machine(about["machine"])
+    found = {"smoke": options.smoke, **conditions(about["machine"]), "git": about["git"], **measured}
     for name, columns in (("agreement", AGREEMENT), ("bias", CHECKS)):
         print(f"\n{pd.DataFrame(found[name])[columns].to_string(index=False, float_format='%.3f')}")
     print(f"\n{found['conclusion']}\nthe executed notebook: {output / 'notebook.ipynb'}")
