@@ -33,10 +33,9 @@ KEPT = ("model", "read_from", "texts", "conclusion", "agreement", "bias", "lacki
 
 
 def rate_published(output: Path, smoke: bool = False) -> dict[str, Any]:
-    """Run the notebook into `output`; return its metrics KEPT with prompts (their number), people and seconds.
+    """Run the notebook into `output`; return its metrics KEPT, prompts (their number) and seconds.
 
-    people: the number of ratings that the scores are compared with. Raises StudyError where files are missing or the
-    notebook fails.
+    Raises StudyError where files are missing or the notebook fails.
     """
     folder = data_folder() / "human_study"
     for name in (TEXTS, RATINGS):
@@ -52,9 +51,8 @@ def rate_published(output: Path, smoke: bool = False) -> dict[str, Any]:
     if fault:
         raise StudyError(f"{NOTEBOOKS.name}/{AskAModelToRate.notebook}: {fault}; see {output / 'papermill.log'}")
     metrics = read_json(output / "metrics.json")
-    quality = [row["ratings"] for row in metrics["agreement"] if row["construct"] == "quality"]
-    return {**{key: metrics[key] for key in KEPT}, "people": sum(quality), "seconds": time.time() - started,
-            "prompts": len(pd.read_csv(output / "askings.csv"))}
+    return {**{key: metrics[key] for key in KEPT}, "prompts": len(pd.read_csv(output / "askings.csv")),
+            "seconds": time.time() - started}
 
 
 def main() -> None:
