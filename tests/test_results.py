@@ -14,6 +14,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import yaml
 from conftest import PROJECT
 
 from kdutils import runs
@@ -518,6 +519,14 @@ def test_a_kept_benchmark_replaces_what_an_earlier_version_printed(own_outputs, 
 def test_the_documents_are_as_the_kept_results_say():
     for path, text in document.documents().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run ./run_all.sh --write-results"
+
+
+def test_a_kept_experiment_is_the_one_that_is_shipped():
+    for name, result in keeping.read_kept().items():
+        if result["kind"] == "experiment":
+            shipped = yaml.safe_load((PROJECT / "notebooks" / "experiments" / f"{name}.yaml").read_text())
+            own = {key: value for key, value in shipped.items() if key not in ("about", "needs")}
+            assert runs.plain(own) == result["settings"], f"{name}: its file has changed; run it and keep it again"
 
 
 def test_what_is_kept_is_small_and_has_a_figure_and_a_commit():
