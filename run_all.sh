@@ -94,13 +94,10 @@ for word in "$@"; do
 done
 
 case "${1:-}" in
-  --list) set_up; exec "$PYTHON" -m kdutils list ;;
-  --check-data) set_up; exec "$PYTHON" -m kdutils check-data "${@:2}" ;;
-  --new) set_up; exec "$PYTHON" -m kdutils new "${@:2}" ;;
-  --keep) set_up; exec "$PYTHON" -m kdutils keep "${@:2}" ;;
-  --ask) set_up; exec "$PYTHON" -m kdutils ask "${@:2}" ;;
-  --export) set_up; exec "$PYTHON" -m kdutils export "${@:2}" ;;
-  --write-results) set_up; exec "$PYTHON" -m kdutils write-results ;;
+  --list|--check-data|--new|--keep|--ask|--export|--write-results)
+    set_up
+    exec "$PYTHON" -m kdutils "${1#--}" "${@:2}"
+    ;;
   --test)
     shift
     set_up

@@ -551,10 +551,15 @@ def _say_duration(experiment, jobs, cores, plans):
 def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "Plan"], list[str]]:
     """Print, per explaining job, how many completions the store has and what asking for the rest would cost.
 
+    Before that, what the students that will be trained can never write of their questions.
+
     Returns ({folder: what is printed} of those whose cost is known, the folders of jobs that would stop at a fault).
     """
     from kdutils.experiments.cost import cannot_ask, planned_cost
+    from kdutils.experiments.planned import vocabulary_lines
 
+    for line in vocabulary_lines(experiment, jobs):
+        print(line, flush=True)
     plans, faulty = {}, []
     for job in jobs:
         if job.kind not in ("explanations", "labels"):

@@ -355,10 +355,9 @@ def made_cases():
         yield from make()
 
 
-# A command, a check, a record, and simulations whose tests and corrections are compared one by one
-NOT_COMPARED = {"error_rates.main", "power.check_shares", "accuracy.CrossedTest", "error_rates.power_of_corrections",
-                "error_rates.tail_rates", "error_rates.bootstrap_errors",
-                "estimates.p_text"}
+# A command, a check, a record, and simulations whose tests are compared one by one
+NOT_COMPARED = {"error_rates.main", "power.check_shares", "accuracy.CrossedTest", "error_rates.tail_rates",
+                "error_rates.bootstrap_errors", "estimates.p_text"}
 
 
 def public_functions():

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,24 +20,24 @@ from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.report.figures import token_heat_map
 from kdutils.student.methods import explained_of, format_source
-from kdutils.teacher import word_scores
-from kdutils.teacher.choices import PERTURBATIONS
+from kdutils.teacher import choices, word_scores
+from kdutils.teacher.attributions import ATTRIBUTIONS, Attribution, rollout
 from kdutils.teacher.word_scores import (
-    ATTRIBUTIONS,
     SETTINGS,
     agreement,
     answer_share,
     attribute_words,
     best_words,
+    driving_words,
     eligible_spans,
     load_model,
     merge_words,
     random_scores,
-    rollout,
     token_scores,
     words_of,
 )
 
+PERTURBATIONS = ("occlusion", "shapley_sampling", "lime")  # attributions that leave words out and need no gradient
 KEYS = {"cow": "milk", "cat": "wood", "owl": "honey", "carp": "water"}
 SPECIAL = {0, 1}  # padding and end token of the tiny student
 
@@ -457,17 +458,17 @@ def test_completeness_errors_come_per_question(planted):
 
 def test_the_time_taken_is_without_loading_and_a_loaded_model_serves_all_attributions(planted, monkeypatch):
     """By a clock that only loading (100 s) and scoring a batch (7 s) move."""
-    now, given = [0.0], {name: getattr(word_scores, name) for name in ("load_model", "attention_scores")}
+    now, attention = [0.0], ATTRIBUTIONS["attention_rollout"]
 
-    def slower(name, seconds):
+    def slower(function, seconds):
         def called(*args, **kinds):
             now[0] += seconds
-            return given[name](*args, **kinds)
-        monkeypatch.setattr(word_scores, name, called)
+            return function(*args, **kinds)
+        return called
 
     monkeypatch.setattr(word_scores, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    slower("load_model", 100)
-    slower("attention_scores", 7)
+    monkeypatch.setattr(word_scores, "load_model", slower(word_scores.load_model, 100))
+    monkeypatch.setitem(ATTRIBUTIONS, "attention_rollout", replace(attention, scores=slower(attention.scores, 7)))
     few, loaded = (planted[0], planted[1].head(2)), load_model(SETTINGS | {"model": planted[0]})
     alone = {name: write(few, attribution=name, evaluations=8, steps=4) for name in ATTRIBUTIONS}
     assert {name: table.attrs["seconds"] for name, table in alone.items()} == {
@@ -500,6 +501,21 @@ def test_what_cannot_be_done_is_named(planted, tmp_path):
     (broken / "student.json").write_text("{}")
     with pytest.raises(StudyError, match="the teacher is incomplete"):
         write((str(broken), planted[1]))
+
+
+def test_a_new_attribution_is_one_entry(planted, monkeypatch):
+    """It gets what it takes, and its errors are told; here the last token of a word counts most."""
+    def place(model, batch, k, parts):
+        scores = torch.arange(batch["source"].shape[1]).float().expand(batch["source"].shape)
+        assert k == 2 and [max(words) for words in parts] == [5] * len(parts)
+        return scores, [0.5] * len(scores)
+
+    assert choices.ATTRIBUTIONS == tuple(ATTRIBUTIONS)
+    monkeypatch.setitem(ATTRIBUTIONS, "place", Attribution(place, ("k", "parts"), ("colorsys",), causal=False))
+    found = write(planted, planted[1].head(5), attribution="place", k=2)
+    assert found["text"].tolist() == [" ".join(one.rstrip("?").split()[-2:]) for one in planted[1]["question"][:5]]
+    assert found.attrs["notes"]["largest completeness error"] == 0.5
+    assert driving_words("kdutils/mini/teacher", planted[1].head(1), "place") == {}
 
 
 # What is reported

@@ -206,4 +206,5 @@ def test_the_rater_keeps_the_correlation_of_its_scores_with_peoples_ratings(monk
     rho = spearmanr(people["score"], scores.loc[people["text"], "plausibility"]).statistic
     (row,) = [row for row in found["agreement"] if row["construct"] == "plausibility"]
     assert row["spearman"] == pytest.approx(rho) and row["ratings"] == len(people) > 2
+    assert row["length"] == pytest.approx(spearmanr(people["score"], people["characters"]).statistic)
     assert found["prompts"] == len(scores) * 6 * 2

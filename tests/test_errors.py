@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
+from kdutils.data.datasets import nli_question
 from kdutils.data.mini_world import build_questions, true_rationale
 from kdutils.evaluation.error_analysis import (
     accuracy_by_question_group,
@@ -67,12 +68,64 @@ def test_differences_are_broken_down_by_kind():
     assert table.at["rationale names the answer", "difference"] == 1 and table.at["no rationale", "difference"] == -1
 
 
+def test_where_no_question_has_a_type_there_is_no_group_by_type():
+    flags = rationale_flags(explained({"1": "An x it is."}), QUESTIONS)
+    claims = QUESTIONS.assign(choices=[["true", "false"]] * 3, answer=["true", "false", "true"], question=[
+        "A cow is an animal who moos.", "Paris lies where the Nile ends.", "Cats walk."])
+    pairs = QUESTIONS.assign(question=[nli_question(text, "It rains when it pours.") for text in (
+        "A man who sings.", "A dog runs.", "Who knows?")])
+    for asked in (claims, pairs):
+        table = accuracy_by_question_group(said("x", "y", "q"), said("q", "y", "z"), asked, flags)
+        assert not table["questions with"].str.startswith("question word").any() and len(table) > 2
+    mixed = pairs.assign(question=[pairs.at[0, "question"], "Who sings?", "Is there rain when it pours?"])
+    table = accuracy_by_question_group(said("x", "y", "q"), said("q", "y", "z"), mixed, flags)
+    assert table["questions with"].tolist()[:2] == ["question word: who", "question word: yes or no"]
+
+
 @pytest.mark.parametrize(("question", "kind"), [
     ("Where would you find a seat?", "where"), ("If it rains, what gets wet?", "what"), ("Is water wet?", "yes or no"),
     ("WHO was it?", "who"), ("The whale is a fish.", "other"), ("A man needs somewhat more,", "other"), ("", "other"),
-    ("How and why does it rain?", "how"), ("何ですか?", "yes or no")])
+    ("How and why does it rain?", "how"), ("何ですか?", "yes or no"),
+    ("Is there snow on the peak when the village has summer?", "yes or no"), ("Isn't it he who sang?", "yes or no"),
+    ("does the river end where the town begins?", "yes or no"), ("“Can you say what it is?”", "yes or no"),
+    ("Ann has 3 pens when she starts. She buys 2. How many pens has Ann now?", "how"),
+    ("A baker, who sells bread, moved. Where did he go?", "where"), ("What U.S. state has a bayou?", "what"),
+    ("To whom did she write?", "who"), ("Whose coat is it?", "who"), ("Does the sun", "other"),
+    ("Isabel asked which road leads home?", "which"), ("The boat that he built could", "other")])
 def test_the_type_of_a_question_is_its_first_question_word(question, kind):
     assert question_type(question) == kind
+
+
+def test_a_question_that_begins_with_an_auxiliary_asks_for_yes_or_no_whatever_follows():
+    for verb in ("is are am was were do does did has have had can could will would should may might must".split()):
+        for word in ("who", "what", "where", "when", "why", "how", "which"):
+            for question in (f"{verb} it so {word} it rains?", f"{verb.capitalize()} they {word}? ", f"{verb} {word}?"):
+                assert question_type(question) == "yes or no", question
+            assert question_type(f"{word} {verb} it?") == word and question_type(f"{verb} it so {word} it") == word
+
+
+def test_a_claim_and_a_pair_of_sentences_have_no_type_whatever_their_words():
+    for word in ("who", "what", "where", "when", "why", "how", "which", "is"):
+        assert question_type(f"A bee is an insect {word} it flies.", ["true", "false"]) is None
+        assert question_type(nli_question(f"A man {word} sings.", f"{word} is it?")) is None
+        assert question_type(nli_question("A man sings.", f"{word} is it?"), ["yes", "no"]) is None
+    assert question_type("What is the relationship?") == "what", "somebody else's question"
+    assert question_type("Is a bee an insect?", ["True", "False"]) == "yes or no"
+    assert question_type("A bee is what?", ["true", "false"]) == "what"
+    assert question_type("A bee is what kind of", ["insect", "bird"]) == "what"
+
+
+@pytest.mark.parametrize("choices", [["yes", "no"], ["true", "false"], ["entailment", "neutral", "contradiction"]])
+def test_whether_an_answer_is_named_is_unknown_where_texts_use_its_word_anyway(choices):
+    asked = QUESTIONS.assign(choices=[choices] * 3, answer=[choices[1], choices[0], choices[1]])
+    told = explained({"1": "There is no neutral ferry, or is it true?", "2": "A yes.", "3": "Entailment."})
+    told["answer"] = list(asked["answer"])
+    flags = rationale_flags(told, asked)
+    assert flags["names_answer"].isna().all() and flags["words"].notna().all()
+    table = accuracy_by_question_group(said("x", "y", "q"), said("q", "y", "z"), asked, flags)["questions with"]
+    assert not table.str.contains("name").any()
+    effects = rationale_effects(said("x", "y", "q"), said("q", "y", "z"), flags).set_index("rationale")
+    assert effects.loc["rationale names the answer", ["with", "without"]].tolist() == [0, 0]
 
 
 def test_what_can_be_seen_of_a_rationale():

@@ -87,7 +87,7 @@ def test_every_parameter_of_every_shipped_job_arrives_with_its_type(name, tiny, 
 SIZES = {"limits", "epochs", "max_steps", "questions_per_step", "warmup_steps", "dev_evaluations", "token_budget",
          "max_new_tokens", "max_critique_tokens", "max_revision_tokens", "max_explanation_tokens", "seeds", "output",
          "questions", "explanations", "counterfactuals", "other_questions", "other_explanations", "experiment",
-         "evaluations", "soft_labels", "students", "trainings", "explained", "plan", "timed_questions"}
+         "evaluations", "soft_labels", "students", "trainings", "explained", "plan", "texts", "timed_questions"}
 MODELS = {"model", "tokenizer", "encoder", "nli", "random_weights", "backend", "base_url", "request", "quantization",
           "revision", "chat_template", "distilled_from"}
 

@@ -6,6 +6,7 @@ import yaml
 from kdutils.__main__ import main
 from kdutils.errors import StudyError, StudyErrors
 from kdutils.experiments.grid import FOLDER, make_jobs
+from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import experiment_names, load_experiment
 from kdutils.experiments.planned import MOST_LISTED, job_lines, name_meanings
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
@@ -44,7 +45,7 @@ BAD = {
     "unknown method": (changed("methods/magic", {}), "key 'methods.magic': unknown; known are label_only, "),
     "unknown prompting": (changed("promptings/guess", {}), "key 'promptings.guess': unknown"),
     "unknown parameter": (changed("training/epoch", 3), "has no such parameter; it has"),
-    "unknown parameter of a study": (changed("human_study/n_rater", 3), "methods, n_raters, promptings, raters_per"),
+    "unknown parameter of a study": (changed("human_study/n_rater", 3), "n_raters, promptings, rater, raters_per"),
     "parameter of one method": (changed("methods/standard/alpha", 0.5), "key 'methods.standard.alpha': 11_train"),
     "wrongly typed parameter": (changed("training/epochs", "ten"), "key 'training.epochs': 'ten' is not of type float"),
     "bool for a number": (changed("training/epochs", True), "key 'training.epochs': True is not of type float"),
@@ -134,6 +135,13 @@ BAD = {
     "method that writes nothing": (changed("human_study", {"methods": ["label_only"]}),
                                    "'label_only' writes no explanations"),
     "nothing to show": (changed("human_study/methods", ["token_rationale"]), "there is nothing to show"),
+    "rater that is no mapping": (changed("human_study/rater", "a/model"), "'human_study.rater': 'a/model' is not of"),
+    "unknown parameter of a rater": (changed("human_study/rater", {"top_k": 1}), "'human_study.rater.top_k': 25_ask"),
+    "rater's texts": (changed("human_study/rater", {"texts": "x"}), "'human_study.rater.texts': the study sets"),
+    "rater that is not there": (changed("human_study/rater/model", "./no"), "'human_study.rater.model': ./no: no su"),
+    "rater with an address alone": (changed("human_study/rater/base_url", "http://localhost:9/v1"),
+                                    "key 'human_study.rater.base_url': only a server has a base_url"),
+    "rater of a simulation": (changed("human_study/task", "simulation"), "'human_study.rater': a model can rate"),
     "shares that are none": (changed("human_study/expected", [0.5, 0.6]), "shares that add up to 1"),
     "effect of no method": (changed("human_ratings", {"simulated_effects": {"zzz": 1.0}}), "'zzz' is not shown to peo"),
     "no level": (changed("human_ratings", {"level": 0.0}),
@@ -290,6 +298,27 @@ def test_all_faults_that_need_no_grid_are_told_together_and_no_consequences(chan
     assert len(refused.value.lines) == len(says), refused.value.lines
     for one in says:
         assert sum(f"key '{one}" in line for line in refused.value.lines) == 1, (one, refused.value.lines)
+
+
+def test_a_rater_rates_the_texts_of_the_experiment_and_is_compared_with_what_people_sent_back(tmp_path):
+    path, chat = tmp_path / "rated.yaml", tmp_path / "chat.jinja"
+    (tmp_path / "back").mkdir()
+    chat.write_text("x")
+    served = {"backend": "openai", "model": "a/b:c", "base_url": "http://x.org/v1", "chat": True, "thinking": "on",
+              "request": {"top_k": 1}, "chat_template": str(chat)}
+    path.write_text(changed("human_study/rater", served))
+    given = load_experiment(path, ratings=[str(tmp_path / "back")]).jobs
+    job, = [job for job in given if job.notebook == "25_ask_a_model_to_rate"]
+    key = "outputs/rated/human_study/key"
+    assert (job.folder, job.needs) == ("model_ratings", ("human_study",)) and job.parameters == {
+        **served, "texts": f"{key}/texts.parquet", "plan": f"{key}/plan.parquet", "ratings": [str(tmp_path / "back")],
+        "output": "outputs/rated/model_ratings"}
+    assert chat in files_of(job)
+    small, = [job for job in load_experiment(path, tiny=True).jobs if job.folder == "model_ratings"]
+    assert (small.parameters["backend"], small.parameters["chat"]) == ("hf", True) and not {
+        "base_url", "request", "chat_template"} & set(small.parameters) and "max_new_tokens" not in small.parameters
+    path.write_text(changed("human_study/rater", None))
+    assert not [job for job in load_experiment(path).jobs if job.folder == "model_ratings"]
 
 
 @pytest.mark.parametrize("name", ["/models/Llama-3.1-8B-Instruct", "accounts/x/models/y", "./model", "~x/y", "a/b:c@d"])

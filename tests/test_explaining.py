@@ -5,8 +5,9 @@ import collections
 import pandas as pd
 import pytest
 
-from kdutils.data.tables import read_table, write_table
+from kdutils.data.tables import learnt_rows, read_table, write_table
 from kdutils.errors import StudyError
+from kdutils.student.methods import explained_of
 from kdutils.teacher import prompting
 from kdutils.teacher.completion import Completion, Decoding
 from kdutils.teacher.explaining import PROMPTED, decoding_of, explain, split_answer
@@ -242,7 +243,25 @@ def test_without_a_temperature_the_sample_is_no_part_of_the_key_in_the_store():
     ({"samples": 2}, "greedy decoding writes the same text each time; set a temperature above 0"),
     ({"samples": 2, "backend": "published", "temperature": 1.0},
      "there is one published text per question; set samples: 1"),
+    ({"samples": 2, "backend": "published", "published_teacher": "people"}, None),
+    ({"keep": "all"}, "a teacher that is told the right answer explains no other; set given_answer: false"),
+    ({"keep": "all", "given_answer": False}, None),
+    ({"keep": "all", "backend": "published", "published_teacher": "palm"}, None),
     ({"samples": 2, "temperature": 1.0}, None), ({}, None)])
 @pytest.mark.parametrize("model", [ExplainFewShot, ExplainCritiqueRevision])
 def test_samples_need_a_teacher_that_can_write_them(model, values, fault):
-    assert list(model(**values).conflicts()) == ([("samples", fault)] if fault else [])
+    assert list(model(**values).conflicts()) == ([(next(iter(values)), fault)] if fault else [])
+
+
+def test_texts_for_wrong_answers_are_learnt_only_if_the_experiment_keeps_all(table, tmp_path):
+    own = {**PARAMETERS, "given_answer": False}
+    wrong = next(choice for choice in table["choices"][0] if choice != table["answer"][0])
+    teacher = Scripted(lambda prompt: f" {wrong}. Because it is {wrong} that does it.")
+    for keep, learnt in (("right", table["answer"] == wrong), ("all", [True] * len(table))):
+        made = explain(table, "few_shot", {**own, "keep": keep}, teacher)
+        write_table(made, tmp_path / "e.parquet", "explanations")
+        stored = read_table(tmp_path / "e.parquet", "explanations")
+        assert stored["text"].notna().all() and set(stored["answer"]) == {wrong}
+        assert sorted(learnt_rows(stored, table)["id"]) == sorted(table.loc[learnt, "id"])
+        assert [one.rationale for one in explained_of(stored, table).values()] == [
+            text if kept else None for text, kept in zip(stored["text"], learnt, strict=True)]

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from kdutils.data.tables import read_table
+from kdutils.data.tables import read_split, read_table
 from kdutils.report.explanations import show_cleaning, show_examples, show_notes, show_quality, show_question
 from kdutils.runs import PROJECT, read_json
 from kdutils.teacher.choices import BACKENDS, PROMPTINGS
-from kdutils.teacher.explaining import PROMPTED, explain, read_split, write_explanations
+from kdutils.teacher.explaining import PROMPTED, explain, write_explanations
 from kdutils.teacher.prompting import FOLDER
 from kdutils.teacher.quality import explanation_metrics
 
@@ -68,7 +68,7 @@ def test_the_explanations_of_the_example_have_the_metrics_that_were_written(tmp_
     explanations = read_table(texts / "explanations.parquet", "explanations").astype({"round": "int64"})
     found = explanation_metrics(explanations, questions, given)
     written = read_json(texts / "metrics.json")
-    assert set(written) == {*found, "files", "agrees_with_gold", "without_rationale"}
+    assert set(written) == {*found, "files", "agrees_with_gold", "without_rationale", "train_questions"}
     for key in ("labels", "dataset", "backend", "texts", "unusable", "exactly_right"):
         assert found[key] == written[key], key
     stored = write_explanations(explanations, questions, tmp_path / "explanations.parquet")
@@ -80,11 +80,12 @@ def test_the_explanations_of_the_example_have_the_metrics_that_were_written(tmp_
 @pytest.mark.parametrize(("notebook", "stage"), [("02_explain_few_shot", "rationale"),
                                                  ("03_explain_critique_revision", "revision")])
 def test_the_questions_without_a_rationale_are_counted(notebook, stage):
-    """By hand, of five: b has a text for a wrong answer, d an unusable one. c is right once; nobody answered e."""
-    table = pd.DataFrame({"id": list("abcde"), "question": "?", "choices": [["x", "y"]] * 5, "answer": "x"})
+    """By hand, of the five of train: b has a text for a wrong answer, d an unusable one, e none. c is right once."""
+    table = pd.DataFrame({"id": list("abcdef"), "question": "?", "choices": [["x", "y"]] * 6, "answer": "x",
+                          "split": ["train"] * 5 + ["test"]})
     rows = [("a", "x", "It is x."), ("b", "y", "It is y."), ("c", "y", "It is y."), ("c", "x", "It is x."),
             ("d", "x", None)]
-    given = [("rationale", 0, *row) for row in ([(key, "x", "It is x.") for key in "abcde"] if stage == "revision"
+    given = [("rationale", 0, *row) for row in ([(key, "x", "It is x.") for key in "abcdef"] if stage == "revision"
                                                 else [])]
     stored = pd.DataFrame([*given, *((stage, int(stage == "revision"), *row) for row in rows)],
                           columns=["stage", "round", "id", "answer", "text"])
@@ -92,7 +93,8 @@ def test_the_questions_without_a_rationale_are_counted(notebook, stage):
     found = {"stored": stored, "table": table, "metrics": {}, "revised": pd.DataFrame(),
              "run": SimpleNamespace(finish=lambda metrics: metrics)}
     exec(compile(source, notebook, "exec"), found)
-    assert found["metrics"]["without_rationale"] == 3
+    assert found["metrics"] | {"revision_changes": 0} == {
+        "agrees_with_gold": 3 / 5, "without_rationale": 3, "train_questions": 5, "revision_changes": 0}
 
 
 def test_texts_of_a_teacher_are_shown_escaped(questions, monkeypatch):

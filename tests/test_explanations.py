@@ -49,6 +49,8 @@ def test_measures_of_a_text_by_itself():
     assert scores == {"words": 8, "repetition": 0.5, "names_answer": 1, "names_gold": 0, "distractors": 0,
                       "copied": pytest.approx(2 / 6)}
     assert own_scores("Not a horse, nor a cat.", "cow", "cow", "?", ["cow", "horse", "cat"])["distractors"] == 1
+    assert {own_scores("There is no ferry.", "no", "yes", "Is there one?", ["yes", "no"])[name]
+            for name in ("names_answer", "names_gold", "distractors")} == {None}, "no is an ordinary word"
     empty = own_scores("", "", "8", "How many?", [])
     assert empty == {"words": 0, "repetition": 0, "names_answer": 0, "names_gold": 0, "distractors": None, "copied": 0}
 
@@ -75,3 +77,6 @@ def test_the_summary_has_a_row_per_seed():
     summary = summarise_scores(scores, predictions).set_index("seed")
     assert summary["words"].tolist() == [1, 1] and summary["distinct_1"].tolist() == [1, 0.5]
     assert summary.at[0, "rouge_l_teacher"] == 1 and math.isnan(summary.at[1, "distinct_2"])
+    claims = questions.assign(choices=[["true", "false"]] * 2, answer="true")
+    scores = explanation_scores(predictions.assign(answer="true", predicted="false"), claims, {})
+    assert summarise_scores(scores, predictions)[["names_answer", "names_gold", "distractors"]].isna().all(axis=None)

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from kdutils.data.answers import format_answer
+from kdutils.data.datasets import NLI_LABELS
+from kdutils.data.tables import read_split
 from kdutils.errors import StudyError
 from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import format_source
 from kdutils.teacher import faithfulness
-from kdutils.teacher.explaining import read_split
 from kdutils.teacher.faithfulness import COLUMNS, choose, compare_choices, describe_choice
 from kdutils.teacher.quality import read_answer_shares
 from kdutils.teacher.settings import ExplainTokens
@@ -181,7 +182,8 @@ def test_the_notebook_uses_what_was_chosen_and_writes_it_down(tmp_path, capsys):
     assert shares["prompting"].tolist() == ["tokens"]
 
 
-def test_the_published_share_is_for_questions_with_choices():
-    assert published_share(pd.DataFrame({"choices": [["a", "b"], ["c", "d"]]})) == 0.68
-    assert published_share(pd.DataFrame({"choices": [[], []]})) is None
+def test_the_published_share_is_for_questions_with_choices_of_their_own():
+    for choices, share in (([["a", "b"], ["c", "d"]], 0.68), ([["a", "b"], ["a", "c"]], 0.68), ([[], []], None),
+                           ([["a", "b"], []], None), ([NLI_LABELS] * 2, None), ([["yes", "no"], ["no", "yes"]], None)):
+        assert published_share(pd.DataFrame({"choices": choices})) == share
     assert not len(read_answer_shares([]))

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from kdutils.comparison import hypotheses, runs_table, tables
+from kdutils.comparison import runs_table, tables
 from kdutils.evaluation.fake_measures import fake_measures
 from kdutils.evaluation.text_metrics import rouge_l
 from kdutils.fake_texts import FAKES, fake_explanations, fake_texts, fooled_by, fooled_stages
@@ -19,7 +19,7 @@ PREDICTIONS = pd.DataFrame([
      "correct": bool(i % 3), "explanation": f"Number {i} has a name."} for i in range(12)])
 
 
-NO_TESTS = pd.DataFrame(columns=hypotheses.COLUMNS)
+NO_CONTROLS = pd.DataFrame(columns=[*runs_table.CELL, "control_of"])
 
 
 def test_every_fake_is_what_its_name_says():
@@ -76,10 +76,10 @@ def test_a_measure_by_which_a_fake_is_as_good_as_students_gets_a_star():
                           for method in ("multitask", "standard")
                           for measure, value in (("las", 0.2), ("qbe", 0.1), ("words", 50))])
     measures = pd.DataFrame(rows)
-    marked = tables.fooled(measures, fakes, NO_TESTS)
+    marked = tables.fooled(measures, fakes, NO_CONTROLS)
     assert marked == {"las": "at least as good as a student: 'answer' in 1 of 2 cells"}
-    controls = NO_TESTS.reindex([0]).assign(dataset="d", student="s", comparison="control", first="multitask (p)",
-                                            second="standard (p)")
+    controls = pd.DataFrame([{**cell, "method": method, "control_of": control_of}
+                             for method, control_of in (("multitask", ""), ("standard", "multitask"))])
     assert tables.fooled(measures, fakes, controls) == {}, "only a control is beaten"
     shown = tables.explanation_table(measures, ["las", "qbe"], fakes, marked)
     assert shown["method"].tolist() == ["multitask", "standard", "fake: answer"]
@@ -87,7 +87,7 @@ def test_a_measure_by_which_a_fake_is_as_good_as_students_gets_a_star():
     two = pd.concat([fakes, fakes.assign(teacher="other", value=0.0)], ignore_index=True)
     names = runs_table.shorten(tables.explanation_table(measures, ["las"], two))["cell"].tolist()
     assert names == ["multitask (p)", "standard (p)", "fake: answer (t)", "fake: answer (other)"], "each by itself"
-    assert tables.fooled(measures, fakes.iloc[:0], NO_TESTS) == {} and list(runs_table.read_fakes([])) == [
+    assert tables.fooled(measures, fakes.iloc[:0], NO_CONTROLS) == {} and list(runs_table.read_fakes([])) == [
         *runs_table.CELL, "fake", "measure", "value"]
 
 
@@ -99,7 +99,7 @@ def test_a_fake_is_compared_with_the_students_whose_answers_and_references_it_ha
         {**cell, "method": "multitask", "prompting": prompting, "seed": 0, "fake": "question",
          "measure": "rouge_l_teacher", "value": pair[place]} for prompting, pair in values.items()])
         for place in (0, 1))
-    assert tables.fooled(measures.drop(columns="fake"), fakes.drop(columns="seed"), NO_TESTS) == {}
+    assert tables.fooled(measures.drop(columns="fake"), fakes.drop(columns="seed"), NO_CONTROLS) == {}
 
 
 def test_a_fake_also_beats_students_where_less_is_better():
@@ -110,7 +110,7 @@ def test_a_fake_also_beats_students_where_less_is_better():
     fakes = pd.DataFrame([{**cell, "fake": fake, "measure": name, "value": value} for fake, value
                           in (("empty", 0.0), ("other", 0.1), ("question", 0.3))
                           for name in ("argues_for_other", "words")])
-    assert tables.fooled(measures, fakes, NO_TESTS) == {
+    assert tables.fooled(measures, fakes, NO_CONTROLS) == {
         "argues_for_other": "at least as good as a student: 'empty' in 1 of 1 cell, 'other' in 1 of 1 cell"}
     own = {"argues_for_other": 0.2, "words": 4.0, "las": float("nan")}
     assert fooled_by(own, [*fakes.to_dict("records"), {"fake": "answer", "measure": "las", "value": 0.9}]) == {

@@ -29,7 +29,7 @@ WEIGHTS = {  # of PARAMETERS, worked out by hand
     "combined": {"predict": 0.18, "explain": 0.42, "factual": 0.16, "counterfactual": 0.24},
     "token_rationale": TOKENS, "shuffled": TWO, "random_tokens": TOKENS, "untagged": BOTH,
     "token_kl": TWO,
-    "soft_label": {"predict": 1.0}, "soft_multitask": TWO,
+    "soft_label": {"predict": 1.0}, "soft_multitask": TWO, "soft_shuffled": TWO,
 }
 DECODER = {"counterfactual_style": "decoder"}
 CASES = [(method, {}) for method in METHODS]

@@ -96,6 +96,20 @@ def test_of_several_samples_the_usable_and_right_ones_are_learnt_each_once():
     assert found["a"].rationales == ("It flows.", "It pours.") and found["b"].rationales == ()
 
 
+@pytest.mark.parametrize(("answer", "item", "right"), [
+    ("(b) water", ITEM, True), ("(c) water", ITEM, False),
+    ("Water", ITEM, True), ("the water.", ITEM, True), ("(a)", ITEM, False),
+    ("waters", ITEM, False), ("", ITEM, False),
+    ("8.0", {**ITEM, "choices": [], "answer": "8"}, True), ("$8", {**ITEM, "choices": [], "answer": "8"}, True),
+    ("9", {**ITEM, "choices": [], "answer": "8"}, False),
+    ("Broncos", {**ITEM, "choices": [], "answer": "Denver Broncos", "other_answers": ["The Broncos"]}, True),
+    ("Broncos", {**ITEM, "choices": [], "answer": "Denver Broncos", "other_answers": []}, False)])
+def test_a_teachers_answer_is_right_where_a_students_would_be(answer, item, right):
+    """By hand; the spellings of answers that chat models write: letters, brackets, articles, other numbers."""
+    row = {"id": "a", "stage": "rationale", "round": 0, "answer": answer, "text": "It flows."}
+    assert bool(explained_of(pd.DataFrame([row]), pd.DataFrame([{**item, "id": "a"}]))["a"].rationale) == right
+
+
 def test_rows_of_a_counterfactual_in_both_styles():
     factual = ("factual", f"[factual] {SOURCE}", "It flows. So the answer is water.", "")
     asked, sun, sand = f"[counterfactual] {SOURCE}", "So the answer is the sun.", "So the answer is sand."

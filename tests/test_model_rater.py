@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kdutils.human_study.forms import write_study
 from kdutils.human_study.plan import draw_plan
 from kdutils.human_study.ratings import describe_origin, mark_of, one_row_per_rating, read_ratings
 from kdutils.human_study.simulated_raters import simulate_raters
+from kdutils.stats.agreement import krippendorff_alpha
 from kdutils.teacher.completion import Completion
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.points import next_word_probabilities, point_of_text, rate_points
@@ -102,17 +104,56 @@ def test_agreement_with_people_is_that_of_scipy_and_a_rater_that_does_not_track_
         assert value == pytest.approx(spearmanr(both[name], both[f"{name}_model"]).statistic), name
     assert not said and model_rater.describe_rater(table, "quality").startswith("This rater tracks people")
     ranks, said = model_rater.rank_methods(right, wide, "quality")
-    assert said == ["The model ranks the 2 methods as people do."] and ranks["rank_people"].tolist() == [1, 2]
+    assert said == ["The model ranks the 2 methods as people do; a ranking by chance is as people's in 1 of 2 cases."]
+    assert ranks["rank_people"].tolist() == [1, 2]
     wrong = right.assign(**{name: 6 - right[name] for name in [*ITEMS, "quality"]})
     table, _ = model_rater.compare_with_people(wrong, wide, ["quality"])
     assert table["spearman"][0] < 0 and "does not track people" in model_rater.describe_rater(table, "quality")
     _, said = model_rater.rank_methods(wrong, wide, "quality")
-    assert said == ["The model ranks the 2 methods otherwise than people."]
+    assert said[0].startswith("The model ranks the 2 methods otherwise than people; ")
     same = right.assign(**{name: 3.0 for name in [*ITEMS, "quality"]})
     table, said = model_rater.compare_with_people(same, wide, ["quality"])
     assert said and "not known" in model_rater.describe_rater(table, "quality")
     nobody, said = model_rater.compare_with_people(right, wide.iloc[:0], ["quality"])
     assert not len(nobody) and len(said) == 1 and "not known" in model_rater.describe_rater(nobody, "quality")
+
+
+def test_a_rater_that_follows_people_no_closer_than_length_does_is_called_that():
+    draw = np.random.default_rng(4)
+    length, noise = draw.permutation(60) + 20, draw.normal(size=(3, 60))
+    wide = pd.DataFrame({"rater": np.arange(60) % 20, "text": np.arange(60), "method": "m", "characters": length,
+                         "quality": length / 20 + noise[0]})
+    for sign, what in ((1, "length"), (-1, "shortness")):
+        people = wide.assign(quality=sign * wide["quality"])
+        model = pd.DataFrame({"text": wide["text"], "quality": sign * length / 20 + 2 * noise[1]})
+        table, said = model_rater.compare_with_people(model, people, ["quality"])
+        row = table.iloc[0]
+        assert row["length"] == pytest.approx(spearmanr(people["quality"], length).statistic) and not said
+        assert row["length_low"] < row["length"] < row["length_high"] and 0 < row["low"]
+        verdict = model_rater.describe_rater(table, "quality")
+        assert verdict.startswith("This rater is no better than a count of characters: its scores rise with people's")
+        assert f"no more than the {what} of a text does (Spearman {abs(row['length']):.2f})" in verdict
+    better = model.assign(quality=people["quality"] + noise[2] / 9)
+    verdict = model_rater.describe_rater(model_rater.compare_with_people(better, people, ["quality"])[0], "quality")
+    assert verdict.startswith("This rater tracks people") and "and more than the shortness of a text does" in verdict
+    same = people.assign(characters=9)
+    table, (said,) = model_rater.compare_with_people(better, same, ["quality"])
+    assert "The correlation of length with ratings of quality is left out" in said
+    assert model_rater.describe_rater(table, "quality").endswith(").") and np.isnan(table["length"][0])
+
+
+def test_the_interval_of_alpha_is_the_wider_of_those_over_raters_and_texts():
+    draw = np.random.default_rng(5)
+    of_text, of_rater = draw.normal(size=12), draw.normal(size=8)
+    wide = pd.DataFrame([{"rater": rater, "text": text, "characters": text, "quality": of_text[text] + of_rater[rater]}
+                         for rater in range(8) for text in range(12)])
+    model = pd.DataFrame({"text": range(12), "quality": of_text})
+    row = model_rater.compare_with_people(model, wide, ["quality"])[0].iloc[0]
+    pair = wide[["quality"]].assign(model=of_text[wide["text"]])
+    ends = [krippendorff_alpha(pair, "interval", clusters=[wide[one]]) for one in ("rater", "text")]
+    assert (row["alpha_low"], row["alpha_high"]) == (min(one.low for one in ends), max(one.high for one in ends))
+    alone = krippendorff_alpha(pair, "interval")
+    assert row["alpha"] == alone.value and row["alpha_high"] - row["alpha_low"] > alone.high - alone.low
 
 
 def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
@@ -184,7 +225,8 @@ class Rates(BaseHTTPRequestHandler):
         reply = self.server.reply(body)
         self.send_response(200 if reply else 400)
         self.end_headers()
-        self.wfile.write(json.dumps(reply or {"error": {"message": "Only no echo is supported"}}).encode())
+        refused = ", no chat_template_kwargs" * ("chat_template_kwargs" in body and self.server.way == "no switch")
+        self.wfile.write(json.dumps(reply or {"error": {"message": f"Only no echo is supported{refused}"}}).encode())
 
     def log_message(self, *_):
         """A test needs no log."""
@@ -219,12 +261,95 @@ def test_a_server_that_breaks_in_between_is_an_error_and_no_mixture(tmp_path):
     assert all(body.get("echo") for body in server.seen), "no answer is written"
 
 
-def test_a_chat_is_read_by_its_text_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(ServedTeacher, "complete", lambda *_, **__: [Completion(" 3", "stop", None, None)])
-    with Store(tmp_path / "store.sqlite") as store:
-        chat = StoredTeacher(ServedTeacher("m", "http://127.0.0.1:9/v1"), store)
-        found, source, notes = rate_points(chat, ["It is good"], 5)
-    assert (source, notes) == ("text", []) and found.tolist() == [one_hot(3).tolist()]
+class Chat(Rater):
+    """A chat server: the first token of an answer has the probabilities FIRST, and the answer is "I say 2".
+
+    `way`: "plain" leaves the log p out, "no log p" refuses to give them, "no switch" refuses to switch the thinking,
+    "thinks" thinks first, up to the limit of tokens, if that is low.
+    """
+
+    FIRST = {"good": {"4": 0.3, " 4": 0.1, "5": 0.2, "7": 0.1, "Well": 0.3}, "bad": {"1": 0.006, "3": 0.003, "I": 0.9},
+             "odd": {"I": 1.0}}
+    ANSWER = "I say 2"
+
+    def reply(self, body):
+        asked, few = body["messages"][-1]["content"], body["max_tokens"] < 100
+        if self.way == "no switch" and "chat_template_kwargs" in body or self.way == "no log p" and "logprobs" in body:
+            return None
+        thinks = self.way == "thinks"
+        first = {"<think>": 0.9999, "4": 0.0001} if thinks else self.FIRST[asked.split()[-1]]
+        content = "<think> 1 or 3?" + ("" if few else f"</think>{self.ANSWER}") if thinks else self.ANSWER
+        top = [{"token": token, "logprob": float(np.log(share)), "bytes": None} for token, share in first.items()]
+        shown = {"content": [{**top[0], "top_logprobs": top}]} if body.get("logprobs") and self.way != "plain" else None
+        return {"choices": [{"message": {"content": content}, "logprobs": shown,
+                             "finish_reason": "length" if few and thinks else "stop"}],
+                "usage": {"prompt_tokens": 9, "completion_tokens": body["max_tokens"] if thinks and few else 3}}
+
+
+def ask_chat(tmp_path, way, prompts, thinking="off"):
+    """Return (what rate_points returns, the bodies of the requests) of a chat server."""
+    with Chat(way) as (server, teacher), Store(tmp_path / "store.sqlite") as store:
+        chat = ServedTeacher("m", teacher.base_url, retries=0, thinking=thinking)
+        return rate_points(StoredTeacher(chat, store), prompts, 5), server.seen
+
+
+def test_a_chat_is_read_by_the_points_among_its_probable_first_tokens(tmp_path):
+    prompts = ["It is good", "It is bad", "It is good"]
+    (found, source, notes), seen = ask_chat(tmp_path, "", prompts)
+    assert source == "likelihood" and found[0] == pytest.approx([0, 0, 0, 0.4 / 0.6, 0.2 / 0.6])
+    assert found[2].tolist() == found[0].tolist()
+    assert found[1].tolist() == one_hot(2).tolist() and notes == [
+        "Of 1 of 3 prompts the written answers are read, because no point is among their most probable first tokens."]
+    assert [(body["messages"][0]["content"], body["max_tokens"], body.get("top_logprobs")) for body in seen] == [
+        ("It is good", 1, 20), ("It is bad", 1, 20), ("It is bad", 8, None)], "each is asked for once"
+    assert all(body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False} for body in seen)
+    again, seen = ask_chat(tmp_path / "again", "", ["It is good"])
+    assert len(seen) == 1 and again[2] == []
+
+
+@pytest.mark.parametrize(("way", "word", "said"), [
+    ("plain", "good", "no point is among the 20 most probable first tokens that the server gives."),
+    ("", "odd", "no point is among the 20 most probable first tokens that the server gives."),
+    ("no log p", "good", "the server gives no likelihoods: m at http://127.*Only no echo is supported.*")])
+def test_a_chat_without_log_p_of_points_is_read_by_its_text(tmp_path, way, word, said):
+    (found, source, notes), seen = ask_chat(tmp_path, way, [f"It is {word}", "It is bad"])
+    assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
+    assert len(notes) == 1 and re.fullmatch(f"The written answers are read, because {said}", notes[0])
+    assert [body["max_tokens"] for body in seen] == [1, 8, 8]
+
+
+def test_a_chat_that_thinks_gets_room_for_it_and_its_first_tokens_are_no_points(tmp_path):
+    prompts = ["It is good", "It is bad"]
+    (found, source, notes), seen = ask_chat(tmp_path, "thinks", prompts)
+    assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
+    assert notes[0].startswith("The written answers are read, because no point is among the 20") and notes[1:] == [
+        "The model thinks in spite of `thinking: off`: 2 of 2 answers were asked for again, with 2048 tokens."]
+    assert sorted(body["max_tokens"] for body in seen) == [1, 8, 8, 2048, 2048]
+    (found, source, notes), seen = ask_chat(tmp_path / "on", "thinks", prompts, "on")
+    assert (source, notes) == ("text", []) and found.tolist() == [one_hot(2).tolist()] * 2
+    assert [body["max_tokens"] for body in seen] == [2048, 2048] and seen[0]["chat_template_kwargs"]["thinking"]
+    (found, _, notes), seen = ask_chat(tmp_path / "auto", "thinks", prompts, "auto")
+    assert [body["max_tokens"] for body in seen] == [1, 2048, 2048] and "chat_template_kwargs" not in seen[0]
+    assert found.tolist() == [one_hot(2).tolist()] * 2 and len(notes) == 1
+
+
+def test_a_server_that_cannot_switch_the_thinking_is_an_error_that_says_what_to_set(tmp_path):
+    with pytest.raises(StudyError, match="set thinking: auto, which leaves this field out"):
+        ask_chat(tmp_path, "no switch", ["It is good"])
+    assert ask_chat(tmp_path / "auto", "no switch", ["It is good"], "auto")[0][1] == "likelihood"
+
+
+def test_a_local_model_that_thinks_first_is_read_by_its_text(tmp_path, monkeypatch):
+    opened = tmp_path / "opened.jinja"
+    opened.write_text("{{ messages[0]['content'] }}\n<think>\n")
+    monkeypatch.setattr(HfTeacher, "complete", lambda *_, **__: [Completion("3", "stop", 9, 9, "Hm")])
+    for thinking, template in (("on", "{{ messages[0]['content'] }}"), ("off", opened.read_text())):
+        (tmp_path / "chat.jinja").write_text(template)
+        model = HfTeacher("kdutils/mini/teacher", chat=True, thinking=thinking,
+                          chat_template=str(tmp_path / "chat.jinja"))
+        with Store(tmp_path / f"{thinking}.sqlite") as store:
+            found, source, _ = rate_points(StoredTeacher(model, store), ["It is good"], 5)
+        assert source == "text" and found.tolist() == [one_hot(3).tolist()], thinking
 
 
 def test_likelihoods_are_those_of_the_model_by_the_plain_way():

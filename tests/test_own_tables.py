@@ -424,6 +424,26 @@ def test_an_experiment_learns_from_the_labels(tmp_path, own_outputs):
     assert texts.seconds == pytest.approx(answers.seconds * (second - first) / first), "the rest is written by then"
 
 
+def test_what_a_vocabulary_cannot_write_is_said_before_a_teacher_is_asked(tmp_path, own_outputs, real_data, capsys):
+    """By hand: one question has an answer in Chinese, which T5's vocabulary lacks."""
+    rows = plain_rows(100)
+    rows[3] = {**rows[3], "choices": ["水", "red"], "answer": "水"}
+    new_experiment("braces", write_rows(tmp_path, rows), model="kdutils/mini/teacher")
+    prompt = tmp_path / "braces-prompts" / "few_shot.txt"
+    prompt.write_text(re.sub("<write here.*>", "It is the next number.", prompt.read_text()))
+    prompt = tmp_path / "braces-prompts" / "few_shot.txt"
+    prompt.write_text(re.sub("<write here.*>", "It is the next number.", prompt.read_text()))
+    settings = yaml.safe_load((tmp_path / "braces.yaml").read_text())
+    settings["students"] = {"t5": {"model": "google-t5/t5-small"}, "mini": {"model": "kdutils/mini/student"}}
+    (tmp_path / "braces.yaml").write_text(yaml.safe_dump(settings))
+    experiment = load_experiment(tmp_path / "braces.yaml")
+    say_costs(experiment, experiment.jobs)
+    said = capsys.readouterr().out
+    assert said.count("t5-small: 1 of 100 questions have an answer that this vocabulary cannot write, such as '水'; "
+                      "they count as wrong.") == 1
+    assert "mini/student:" not in said and said.index("t5-small") < said.index("completions are in the store")
+
+
 def test_labels_need_one_teacher_who_can_answer(tmp_path, own_outputs):
     new_experiment("twice", half_labelled(tmp_path), model="kdutils/mini/teacher", unlabelled=True)
     settings = yaml.safe_load((tmp_path / "twice.yaml").read_text())

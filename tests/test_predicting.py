@@ -24,7 +24,6 @@ from kdutils.student.probes import probe_answers
 
 MODELS = ("t5", "bert", "llama", "gpt2")
 SOURCES = ["What?", "[predict] Question: What has fur and wings?", "What?", "a b c d e f g h"]
-PREFIXES = ["It is", "", "A cow has fur and", "It is"]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -37,26 +36,22 @@ def model(request):
     return model.double(), tokenizer
 
 
-def one_by_one(model, tokenizer, source, prefix, new_tokens):
+def one_by_one(model, tokenizer, source, new_tokens):
     """The library's plain call on a single text: no padding anywhere."""
-    forced = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
     if model_kind(model) == "causal":
-        prompt = tokenizer(source + SEPARATOR, add_special_tokens=False)["input_ids"] + forced
+        prompt = tokenizer(source + SEPARATOR, add_special_tokens=False)["input_ids"]
         out = model.generate(input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)).long(),
                              do_sample=False, max_new_tokens=new_tokens)[0][len(prompt):]
     else:
-        start = torch.tensor([[model.config.decoder_start_token_id, *forced]])
-        out = model.generate(**tokenizer(source, return_tensors="pt"), decoder_input_ids=start, do_sample=False,
-                             max_new_tokens=new_tokens)[0][len(start[0]):]
+        out = model.generate(**tokenizer(source, return_tensors="pt"), do_sample=False,
+                             max_new_tokens=new_tokens)[0][1:]
     return tokenizer.decode(out, skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("prefixes", [None, PREFIXES])
-def test_generation_equals_the_library_run_on_each_text_alone(model, prefixes):
+def test_generation_equals_the_library_run_on_each_text_alone(model):
     for budget in (60, 4096):
-        written = generate(*model, SOURCES, 10, budget, prefixes)
-        for source, prefix, text in zip(SOURCES, prefixes or [""] * 4, written, strict=True):
-            assert text == one_by_one(*model, source, prefix, 10)
+        written = generate(*model, SOURCES, 10, budget)
+        assert written == [one_by_one(*model, source, 10) for source in SOURCES]
     assert len(set(written)) > 1
     assert generate(*model, [], 5) == []
 
@@ -180,9 +175,9 @@ def test_a_counterfactual_student_follows_the_rationale_it_is_given(style):
     assert dev_accuracy(tokenizer, items, "counterfactual")(model) == 1.0
     pairs = [(item, wrong, text) for item in items for wrong, text in explained[item["id"]].counterfactuals.items()]
     sources = [format_source(item, "counterfactual", text if style == "encoder" else "") for item, _, text in pairs]
+    if style == "encoder":
+        assert generate(model, tokenizer, sources, 12) == [format_conclusion(wrong) for _, wrong, _ in pairs]
     prefixes = [text for *_, text in pairs] if style == "decoder" else None
-    written = generate(model, tokenizer, sources, 12, prefixes=prefixes)
-    assert written == [format_conclusion(wrong) for _, wrong, _ in pairs]
     scores, _ = score_choices(model, tokenizer, [item for item, *_ in pairs], "counterfactual", prefixes, sources)
     assert all(max(found) == found[item["choices"].index(wrong)]
                for found, (item, wrong, _) in zip(scores, pairs, strict=True))

@@ -750,6 +750,10 @@ def test_what_people_wrote_is_a_teacher_wherever_a_data_set_has_it():
     assert frame["raw"].tolist() == ["  Because of\nthe rain. ", "", "It is <b>wet</b>."]
     assert frame["text"].tolist() == ["Because of the rain.", None, "It is <b>wet</b>."]
     assert frame["problem"].tolist() == ["", "not published", ""]
+    twice = published_explanations(table, "any", "people", "few_shot", samples=2)
+    assert twice["id"].tolist() == [*table["id"]] * 2 and twice["sample"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert twice["text"].tolist() == ["Because of the rain.", None, "It is <b>wet</b>.", "Another one.", None, None]
+    assert twice[:3].equals(frame)
 
 
 def test_people_explained_nothing_or_not_this(small):

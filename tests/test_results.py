@@ -42,7 +42,7 @@ def cell(method, mean, **more):
     explained = method != "label_only"
     return {"dataset": "mini", "teacher": "llama" if explained else "-", "prompting": "few_shot" if explained else "-",
             "student": "t5", "method": method, "tested_on": "mini", "kind": method,
-            "name": f"{method} (few_shot)" if explained else method, "mean": mean, "low": mean - 0.1,
+            "control_of": "", "name": f"{method} (few_shot)" if explained else method, "mean": mean, "low": mean - 0.1,
             "high": mean + 0.1, "sd": 0.05, "likelihood": 0.75, "per_token": 0.7, "exact": mean,
             "calibration_error": 0.1, "no_choice": 0.125, "chance": 0.2, "n_seeds": 2, "n_failed": 0, "n_questions": 10,
             **more}
@@ -73,11 +73,13 @@ def metrics_of(job):
         rows = [cell("multitask", 0.85), cell("label_only", 0.6)]
         return {"answer": {"example": EXAMPLE},
                 "accuracy": rows, "transfer": [], "missing": [], "summary": ["multitask is better.", "p < 0.05 | so"],
-                "tests": [{**CONTRAST, "sentence": "long", "mcnemar": [0.5]}]}
+                "tests": [{**CONTRAST, "mcnemar": [0.5]}]}
     if job.kind == "report":
         return {"fooled": {"mini": {"answer named": "'answer' has 1.000"}},
                 "cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
                             {**TEACHER, "stage": "revision", "words": 1234.56, "contradicted": None}]}
+    if job.kind == "errors":
+        return {"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}], "more": 1}
     return {"about": job.kind}
 
 
@@ -135,7 +137,8 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
     assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
-    assert found["example"] == EXAMPLE and found["fooled"] == {}
+    assert found["example"] == EXAMPLE and found["fooled"] == {} and found["attributions"] == []
+    assert found["errors"] == [{"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}]}]
     assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
     assert found["teachers"][0] == TEACHER and [row["stage"] for row in found["teachers"]] == [
         "rationale", "rationale", "revision"]
@@ -170,16 +173,47 @@ def test_soft_labels_are_kept_and_shown_with_their_accuracy(toy):
         ("few_shot", "–"), ("critique_revision", "train 87.5 %, test 50.0 %"), ("few_shot", "–")]
 
 
+def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(toy):
+    """By hand: of three attributions, the mean agreement of each with the other two."""
+    folder = next(toy.folder / job.folder for job in toy.jobs if job.kind == "explanations")
+    metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
+    pairs = [("lime", "random", 0.5, 0.25), ("lime", "occlusion", 0.25, 0.5), ("random", "occlusion", None, 0.0)]
+    costs = [{"attribution": name, "any answer word": share, "all of it": 0.0, "seconds per question": seconds}
+             for name, share, seconds in (("lime", 0.75, 1.5), ("random", 0.25, 0.0004), ("occlusion", 0.5, 0.25))]
+    write_run(folder, {
+        **metrics, "labels": {"dataset": "mini", "teacher": "a", "prompting": "words"}, "faithfulness": [],
+        "choice": {"choose_on": "dev", "attribution": "lime", "k": 3}, "published_share": 0.68, "costs": costs,
+        "agreement": [dict(zip(("first", "second", "spearman", "jaccard"), pair, strict=True)) for pair in pairs]
+    }, **about)
+    found = keep_toy(toy)["attributions"]
+    assert document.chosen_words(found) == ["words (mini) took 3 words by lime"]
+    assert [list(row.values()) for row in document.attribution_rows(found)] == [
+        ["lime", "1.500", "75.0 %", "68.0 %", "0.38", "0.38"], ["random", "0.000", "25.0 %", "68.0 %", "0.50", "0.12"],
+        ["occlusion", "0.250", "50.0 %", "68.0 %", "0.25", "0.25"]]
+    assert document.attribution_rows([{**found[0], "costs": costs[:1]}]) == []
+    text = document.results_text(keeping.read_kept())
+    assert "| lime | 1.500 |" in text and "words (mini) took 3 words by lime." in text
+
+
+def test_the_best_on_dev_is_the_cell_whose_students_are_and_needs_all_curves():
+    cells = [{"prompting": name, "seeds": {str(seed): {"dev": curve} for seed, curve in enumerate(curves)}}
+             for name, curves in (("a", [[[1, 0.5], [2, 0.25]], [[1, 0.25], [2, 0.5]]]),
+                                  ("b", [[[1, 0.5], [2, 0.75]], [[1, 0.25], [2, 0.25]]]))]
+    assert document.best_on_dev(cells)["prompting"] == "a" and document.best_on_dev(cells)["dev"] == 0.5
+    assert document.best_on_dev([*cells, {"prompting": "c", "seeds": {"0": {"accuracy": 1}}}]) is None
+    assert document.best_on_dev([]) is None
+
+
 def test_the_questions_without_a_text_are_kept_with_the_last_stage_of_a_run(toy):
     folder = next(toy.folder / job.folder for job in toy.jobs if job.kind == "explanations")
     metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
     labels = {"dataset": "mini", "teacher": "a", "prompting": "few_shot"}
-    write_run(folder, {**metrics, "labels": labels, "without_rationale": 1234}, **about)
+    write_run(folder, {**metrics, "labels": labels, "without_rationale": 1234, "train_questions": 2000}, **about)
     found = keep_toy(toy)["teachers"]
-    assert [row.get("without") for row in found] == [None, None, 1234]
-    rows = document.teacher_rows([{"without": 7, **TEACHER}, {**TEACHER, "prompting": "b"}, found[2]])
+    assert [row.get("without") for row in found] == [None, None, [1234, 2000]]
+    rows = document.teacher_rows([{"without": [7, 9], **TEACHER}, {**TEACHER, "prompting": "b"}, found[2]])
     assert [(row["explanations"], row["questions without"]) for row in rows] == [
-        ("few_shot, b", "7"), ("few_shot", "1,234")]
+        ("few_shot, b", "7 of 9"), ("few_shot", "1,234 of 2,000")]
 
 
 def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(toy, capsys):
@@ -355,6 +389,10 @@ From the report:
 - multitask is better.
 - p < 0.05 | so
 
+From the page on errors:
+
+- It depends.
+
 """
     assert "No results are kept of not-run." in text
 
@@ -487,8 +525,9 @@ FOUND = {
                "steps": [causal_row(plain_peak_mib=None), causal_row(goal=2.0)]},
     "rater": {"model": "m", "read_from": "likelihood", "texts": 271, "prompts": 3252, "lacking": ["No place."],
               "conclusion": "This rater does not track people (Spearman -0.02).",
-              "agreement": [{"construct": "quality", "spearman": -0.021, "low": -0.11, "high": 0.07, "alpha": None,
-                             "alpha_low": None, "alpha_high": None, "ratings": 1350}],
+              "agreement": [{"construct": "quality", "spearman": -0.021, "low": -0.11, "high": 0.07, "length": 0.25,
+                             "length_low": 0.2, "length_high": 0.3, "alpha": None, "alpha_low": None,
+                             "alpha_high": None, "ratings": 1350}],
               "bias": [{"check": "scale", "value": -1.204, "low": -1.3, "high": -1.1, "n": 271}]}}
 LINES = {"teacher": ["| m | 16 | 700 | 2.00 | 9.00 | 4.5 | 4.0 |", "| m | 16 | 700 | 2.00 | 9.00 | 4.5 | – |",
                      "0.5 at 1, 1.5 at 3.", "1 to 3 runs", "100.0 % or more of the texts are equal"],
@@ -497,7 +536,7 @@ LINES = {"teacher": ["| m | 16 | 700 | 2.00 | 9.00 | 4.5 | 4.0 |", "| m | 16 | 7
          "causal": ["| LoRA | bf16 | 2.00 | 2.00 | 2.00 | 1.50 | – | – | 1.48 | 81.5 % | 3,000 | out of memory |",
                     "(version 1.16.0, with packing", "| 1.50 | 2.0 | – | 1.48 |", "16 questions per step",
                     "up to 512 tokens, plain takes 8 rows", "its goal is 80.0 %."],
-         "rater": ["| quality | −0.02 | −0.11 to 0.07 | – | – to – | 1,350 |",
+         "rater": ["| quality | −0.02 | −0.11 to 0.07 | 0.25 | 0.20 to 0.30 | – | – to – | 1,350 |",
                    "| scale | −1.20 | −1.30 to −1.10 | 271 |",
                    "271 published explanations", "3,252 prompts", "(Spearman −0.02).", "No place."]}
 

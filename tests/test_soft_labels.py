@@ -2,7 +2,10 @@
 
 import json
 import math
+import runpy
+import shutil
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -11,22 +14,27 @@ import pytest
 import torch
 import yaml
 
+from kdutils.comparison import answer, contrasts, runs_table
 from kdutils.comparison.runs_table import UNEXPLAINED
 from kdutils.data.mini_world import build_questions
 from kdutils.data.tables import read_table, write_table
+from kdutils.deployment.card import model_card
 from kdutils.errors import StudyError, StudyErrors
 from kdutils.evaluation.truth_proxies import teacher_proxies
+from kdutils.experiments import schema
 from kdutils.experiments.grid import make_jobs
 from kdutils.experiments.planned import planned_contrasts
 from kdutils.experiments.schema import check_settings
 from kdutils.experiments.yaml_file import FOLDER
+from kdutils.runs import PROJECT, read_json, write_json
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
 from kdutils.student.loss import add_places
-from kdutils.student.methods import METHODS, Explained, explained_of, rows_of, task_weights
+from kdutils.student.methods import METHODS, Explained, Method, apply_control, explained_of, rows_of, task_weights
 from kdutils.student.models import load_student
 from kdutils.student.rows import counted_tokens
 from kdutils.student.training import Recipe, train_student
+from kdutils.teacher.choices import PROMPTINGS
 from kdutils.teacher.explaining import explain, plan, soft_labels, write_explanations
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.prompting import each_choice, few_shot_prompts
@@ -41,6 +49,7 @@ from tests.test_comparing import World
 from tests.test_loss import SHAPES, assert_as_by_hand, exact
 
 TEACHER, STUDENT = "kdutils/mini/teacher", "kdutils/mini/student"
+EXAMPLE = PROJECT / "kdutils" / "mini" / "example" / "students"
 ITEM = {"id": "1", "split": "train", "question": "What is wet?", "choices": ["the sun", "water", "sand"],
         "answer": "water"}
 SOFT = {"the sun": 0.25, "water": 0.625, "sand": 0.125}
@@ -59,7 +68,7 @@ def test_probabilities_are_a_softmax_at_a_temperature():
     assert choice_probabilities([-2000.0, -2001.0]) == pytest.approx([math.e / (1 + math.e), 1 / (1 + math.e)])
     assert choice_probabilities([-3.0, -math.inf]) == [1, 0]
     for bad in ([math.nan, -1], [-math.inf, -math.inf], []):
-        with pytest.raises(StudyError, match="gives the choices no probabilities"):
+        with pytest.raises(StudyError, match="the choices have no probabilities"):
             choice_probabilities(bad)
 
 
@@ -243,6 +252,31 @@ def test_every_choice_is_a_row_with_its_weight():
     assert task_weights("soft_multitask", {"alpha": 0.3}) == {"predict": 0.3, "explain": 0.7}
 
 
+def test_the_control_learns_its_own_soft_labels_and_the_other_explanation():
+    """By hand: of two questions each gets the explanation of the other one; a third of another split has none."""
+    items = [ITEM, {**ITEM, "id": "2", "question": "What is dry?", "answer": "sand"},
+             {**ITEM, "id": "3", "split": "dev"}]
+    given = {"1": Explained("It flows.", {"sand": "It trickles."}, ("It pours.",), SOFT),
+             "2": Explained("It is dust.", soft={"the sun": 0.5, "water": 0.0, "sand": 0.5}), "3": Explained(soft=SOFT)}
+    read = apply_control("soft_shuffled", {}, items, given, 0)
+    source, other = (f"Question: What is {which}?\nChoices: (a) the sun (b) water (c) sand" for which in ("wet", "dry"))
+
+    def rows(item):
+        return [(row.source, row.target, row.weight)
+                for row in rows_of("soft_shuffled", {"hard": 0.5}, item, read[item["id"]])]
+
+    assert rows(items[0]) == [
+        *((f"[predict] {source}", f"The answer is {choice}.", share)
+          for choice, share in (("the sun", 0.125), ("water", 0.8125), ("sand", 0.0625))),
+        (f"[explain] {source}", "It is dust.", 1.0)]
+    assert rows(items[1]) == [
+        (f"[predict] {other}", "The answer is the sun.", 0.25), (f"[predict] {other}", "The answer is sand.", 0.75),
+        (f"[explain] {other}", "It flows.", 1.0), (f"[explain] {other}", "It pours.", 1.0)]
+    assert read["3"] == given["3"] and given["1"].rationale == "It flows."
+    assert METHODS["soft_shuffled"].control_of == "soft_multitask"
+    assert task_weights("soft_shuffled", {"alpha": 0.3}) == {"predict": 0.3, "explain": 0.7}
+
+
 @pytest.mark.parametrize(("item", "soft", "said"), [
     ({**ITEM, "choices": []}, SOFT, "question '1' has no choices, so it has no soft labels"),
     (ITEM, {}, "question '1': no soft labels; ask the teacher with the prompting soft_labels"),
@@ -350,31 +384,64 @@ def test_soft_labels_go_to_the_methods_that_read_them():
     jobs = {job.folder: job for job in make_jobs("mine", MINI)}
     explained = "outputs/mine/explanations/mini/mini-llama"
     below = "mini/mini-llama/{}/{}/mini-t5/seeds-0-1-2-3-4"
-    soft, both, multitask = (jobs[f"students/{below.format(*names)}"] for names in (
-        ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"), ("few_shot", "multitask")))
-    assert soft.parameters["explanations"] == both.parameters["soft_labels"] == \
-        f"{explained}/soft_labels/explanations.parquet"
+    soft, gold, both, control, multitask = (jobs[f"students/{below.format(*names)}"] for names in (
+        ("soft_labels", "soft_label"), ("soft_labels", "soft_label_gold"), ("few_shot", "soft_multitask"),
+        ("few_shot", "soft_shuffled"), ("few_shot", "multitask")))
+    assert soft.parameters["explanations"] == gold.parameters["explanations"] == both.parameters["soft_labels"] == \
+        control.parameters["soft_labels"] == f"{explained}/soft_labels/explanations.parquet"
     assert both.parameters["explanations"] == multitask.parameters["explanations"] == \
-        f"{explained}/few_shot/explanations.parquet"
+        control.parameters["explanations"] == f"{explained}/few_shot/explanations.parquet"
+    assert (control.notebook, gold.notebook) == ("26_train_soft_shuffled", "19_train_soft_label")
+    assert "hard" not in soft.parameters and gold.parameters["hard"] == 0.5
     assert "explanations/mini/mini-llama/soft_labels" in both.needs and "soft_labels" not in multitask.parameters
-    assert {"soft_label", "label_only", "multitask", "soft_multitask"} == {
+    assert {"soft_label", "soft_label_gold", "label_only", "multitask", "soft_multitask", "soft_shuffled"} == {
         job.labels["method"] for job in jobs.values() if job.kind == "students"}
     evaluated = [jobs[f"evaluations/{below.format(*names)}"].parameters for names in (
         ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"))]
     assert [one["explanations"] for one in evaluated] == ["", f"{explained}/few_shot/explanations.parquet"]
-    names = {(first[4], second[4]) for _, first, second in planned_contrasts(MINI)}
+    planned = planned_contrasts(MINI)
+    assert [first[4] for question, first, _ in planned if question == "content"] == ["soft_multitask"]
+    names = {(first[4], second[4]) for _, first, second in planned}
     assert names == {("multitask", "label_only"), ("soft_label", "label_only"), ("multitask", "soft_label"),
-                     ("soft_multitask", "soft_label")}
+                     ("soft_multitask", "soft_label"), ("soft_multitask", "soft_shuffled")}
 
 
 def test_a_student_of_soft_labels_is_no_student_that_explains(tmp_path):
-    assert {name for name, method in METHODS.items() if method.explanation is None} == set(UNEXPLAINED)
+    assert set(UNEXPLAINED) == {"label_only", "soft_label"}
     world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False)
     world.add("soft_label", right=(34, 35, 36), explains=False)
     said = said_of(world)[0][HELP]
     assert said["verdict"] == "Cannot be said." and said["text"].startswith("No explaining student was trained")
     both = said_of(world.add("multitask", right=(36, 35, 37)))[0][HELP]
     assert "multitask (few_shot)" in both["text"] and "soft_label" not in both["text"]
+
+
+def test_a_new_method_is_one_entry_for_experiments_comparisons_and_cards(tmp_path, monkeypatch):
+    """It reads something new beside, and students do not learn to explain by it."""
+    monkeypatch.setitem(PROMPTINGS, "hints", replace(PROMPTINGS["soft_labels"], gives="hints"))
+    monkeypatch.setitem(METHODS, "dummy", Method(
+        "12_train_multitask", METHODS["label_only"].tasks, "predict", beside={"soft_labels": "hints"}, learns="hints",
+        papers=("Nobody 2026, Dummies",)))
+    monkeypatch.setattr(schema, "notebook_fault", lambda *given: "")  # see tests/test_experiments.py
+    mine = {**MINI, "methods": {"label_only": {}, "dummy": {}}, "comparison": {}}
+    check_settings({**mine, "promptings": {"few_shot": {}, "hints": {}}}, "mine.yaml")
+    with pytest.raises(StudyErrors) as error:
+        check_settings(mine, "mine.yaml")
+    assert str(error.value) == ("mine.yaml: key 'methods.dummy': it needs hints; ask teacher 'mini-llama' with the "
+                                "prompting hints, too, or say with `promptings` on which texts to train")
+    unexplained = runpy.run_path(runs_table.__file__)["UNEXPLAINED"]
+    assert unexplained == (*UNEXPLAINED, "dummy")
+    for room in (answer, contrasts):
+        monkeypatch.setattr(room, "UNEXPLAINED", unexplained)
+    said = said_of(World(tmp_path).add("label_only", right=(20, 21, 19), explains=False).add(
+        "dummy", right=(34, 35, 36), explains=False))[0][HELP]
+    assert said["text"].startswith("No explaining student was trained")
+    shutil.copytree(EXAMPLE, tmp_path / "taught")
+    student = tmp_path / "taught" / "seed-0"
+    write_json(student / "student.json", {**read_json(student / "student.json"), "method": "dummy"})
+    written = {"generated": "The answer is water.", "explanation": ""}
+    card = model_card(student, "t", 1, "seq2seq", [], {**ITEM, "split": "test"}, written)
+    assert "answers questions.\nIt learnt from hints.\n" in card and "\n- Nobody 2026, Dummies\n" in card
 
 
 def asked(**soft_labels):
@@ -390,13 +457,15 @@ CHAT = {"mini-llama": {"backend": "openai", "model": "m", "base_url": "http://lo
     ({**WITHOUT, "methods": {"soft_multitask": {}}}, "key 'methods.soft_multitask': it needs soft labels; ask teacher "
                                                      "'mini-llama' with the prompting soft_labels, too"),
     (asked(splits=["train"]), "without the split dev in `splits` the method 'soft_label' has nothing to learn from"),
+    ({"datasets": {"mini": {"limits": {"train": 1}}}},
+     "1, but the method 'soft_shuffled' takes the rationale of another question; set 2 or more"),
     (asked(temperature=0.5), "nothing is sampled; set temperature: 0"),
     (asked(choice_temperature=0.0), "key 'promptings.soft_labels.choice_temperature': "),
     ({"teachers": CHAT}, "set chat: false or backend: hf"),
     ({"teachers": {"mini-llama": {"backend": "published"}}}, "published files hold no probabilities"),
     ({"methods": {"label_only": {}, "soft_label": {"layout": "published"}}, "comparison": {}},
      "key 'methods.soft_label.layout': "),
-], ids=["no prompting", "none beside", "no dev", "sampling", "zero", "chat", "published", "layout"])
+], ids=["no prompting", "none beside", "no dev", "one question", "sampling", "zero", "chat", "published", "layout"])
 def test_what_cannot_work_is_told_before_anything_runs(keys, said):
     with pytest.raises(StudyErrors) as error:
         check_settings({**MINI, **keys}, "mine.yaml")

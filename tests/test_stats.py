@@ -15,7 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.stats.accuracy import mcnemar, paired_bootstrap
 from kdutils.stats.agreement import cronbach_alpha, intraclass_correlation, krippendorff_alpha
 from kdutils.stats.calibration import calibration_bins, expected_calibration_error
-from kdutils.stats.error_rates import bootstrap_errors, error_rates, power_of_corrections, tail_rates
+from kdutils.stats.error_rates import bootstrap_errors, error_rates, tail_rates
 from kdutils.stats.groups import (
     bootstrap_interval,
     correct_p_values,
@@ -678,6 +678,27 @@ def test_krippendorff_by_hand_and_by_fleiss():
     assert abs(krippendorff_alpha(np.random.default_rng(1).integers(1, 6, (2000, 3)), resamples=20).value) < .04
 
 
+def test_the_interval_of_krippendorff_over_clusters_is_that_of_whole_clusters_drawn_by_hand():
+    texts, raters = ["c", "a", "b", "a", "b", "c", "a", "x", "x"], list("pqrspqrst")
+    ratings = np.array([[1, 2], [5, 4], [3, 3], [4, 4], [2, 3], [1, 1], [5, 5], [2, NONE], [3, 5]])
+    ends = []
+    for labels, names in ((texts, "cabx"), (raters, "pqrst")):  # in their order of appearance
+        generator, draws = np.random.default_rng(3), []
+        for _ in range(60):
+            chosen = [names[place] for place in generator.integers(0, len(names), len(names))]
+            rows = [row for name in chosen for row in range(9) if labels[row] == name]
+            draws.append(krippendorff_alpha(ratings[rows], resamples=1).value)
+        ends.append(np.percentile(draws, [2.5, 97.5]))
+        alone = krippendorff_alpha(ratings, resamples=60, seed=3, clusters=[labels])
+        assert [alone.low, alone.high] == pytest.approx(ends[-1]) and alone.n == len(names)
+    both = krippendorff_alpha(ratings, resamples=60, seed=3, clusters=[texts, raters])
+    assert [both.low, both.high] == pytest.approx([min(ends[0][0], ends[1][0]), max(ends[0][1], ends[1][1])])
+    assert both.n == 4 and both.value == krippendorff_alpha(ratings).value
+    assert krippendorff_alpha(ratings, clusters=[range(9)]).low == krippendorff_alpha(ratings).low
+    with pytest.raises(StudyError, match="1 of 8 rows have no 0"):
+        krippendorff_alpha(ratings, clusters=[[None, *texts[1:]]])
+
+
 def test_intraclass_correlations_of_shrout_and_fleiss():
     table = intraclass_correlation(SHROUT_FLEISS).set_index("kind")
     assert table["value"].round(2).to_dict() == {"ICC1": .17, "ICC1k": .44, "ICC2": .29, "ICC2k": .62, "ICC3": .71,
@@ -902,14 +923,6 @@ def test_a_planned_family_of_equal_methods_errs_in_at_most_6_percent_of_experime
 
 def test_a_large_difference_is_found_by_the_planned_family():
     assert error_rates(5, 300, [0.01] * 5, 40, difference=0.25)["power"] > 0.9
-
-
-def test_few_planned_contrasts_and_shares_of_false_findings_find_more_than_holm_over_all_pairs():
-    """A small form of ``python -m kdutils.stats.error_rates corrections``: what finds more by definition does."""
-    rows = power_of_corrections(3, 150, 0.01, 15, [0, 0.1, 0.3])
-    assert [row["pairs"] for row in rows] == pytest.approx([0.556 * 540, 0.444 * 540], rel=0.1)  # two uniform draws
-    assert all(row["every_bh"] >= row["every_holm"] for row in rows)
-    assert rows[1]["planned_holm"] > rows[1]["every_holm"] and rows[1]["every_holm"] > rows[0]["every_holm"]
 
 
 def test_p_of_equal_methods_is_uniform():

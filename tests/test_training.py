@@ -115,11 +115,6 @@ def test_every_method_can_be_trained_with_the_vocabulary_of_t5(train, tmp_path, 
     assert record["steps"] == 1 and "failed" not in record and is_complete(tmp_path / "seed-0")
 
 
-def test_layers_computed_twice_to_save_memory_give_the_same_weights(undisturbed, train, tmp_path):
-    train(tmp_path / "less", gradient_checkpointing=True)
-    assert same(weights(tmp_path / "less"), weights(undisturbed[0]))
-
-
 @pytest.mark.parametrize("student", [STUDENT, {"model": "", "tokenizer": STUDENT["model"], "random_weights": True,
                                                "config": LLAMA}], ids=["t5", "llama"])
 def test_products_in_bf16_train_weights_in_float32(train, tmp_path, student, explained, questions):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kdutils.data.texts import argues_for, denies_answer, split_sentences
+from kdutils.data.datasets import NLI_LABELS, TRUE_FALSE, YES_NO
+from kdutils.data.texts import argues_for, denies_answer, names_answer, naming_score, split_sentences
 from kdutils.errors import StudyError
 from kdutils.evaluation import truth_proxies
 from kdutils.evaluation.truth_proxies import proxy_scores
@@ -27,6 +28,57 @@ def test_yes_and_no_are_denied_by_the_stated_answer_alone():
     assert denies_answer("No, it sank.", "yes", ["yes", "no"]) and not denies_answer("Yes.", "yes", ["yes", "no"])
     assert not denies_answer("It is not yes that he said.", "yes", ["yes", "no"])
     assert denies_answer("So the answer is false.", "true", ["true", "false"])
+
+
+@pytest.mark.parametrize(("text", "verdict"), [
+    ("It is not true that cats fly.", "false"), ("It's not true, cats walk.", "false"), ("False. Cats walk.", "false"),
+    ("This isn’t true because cats walk.", "false"), ("That is untrue.", "false"), ("Not true - cats walk.", "false"),
+    ("The claim that cats fly is false.", "false"), ("Cats have no wings, so the claim is not true.", "false"),
+    ("No, that is never true.", "false"), ("This is a false statement.", "false"), ("The answer is not true.", "false"),
+    ("It is true that cats jump. However, it is false that they fly.", "false"),
+    ("The statement that it is true is false.", "false"), ("It is false that it is true.", "false"),
+    ("It is true that the claim is false.", "false"), ("It is true that it is not true that cats fly.", "false"),
+    ("This is false and can be looked up.", "false"), ("because its not true", "false"),
+    ("I think that my claim is definitely false due to its wording.", "false"), ("I know this is true", "true"),
+    ("It is true that it is not a fish.", "true"), ("It is true that they cannot fly.", "true"), ("TRUE", "true"),
+    ("True, whales breathe air.", "true"), ("It is not false that whales breathe.", "true"), ("This is true.", "true"),
+    ("They breathe air, and therefore it is true.", "true"), ("It is not untrue.", "true"),
+    ("It is not true that cats fly. So the answer is true.", "true"), ("The answer is true, not false.", "true"),
+    ("It is true that cats jump, but they do not fly.", None), ("It is true. It is false.", None),
+    ("True friends help.", None), ("False teeth are worn.", None), ("It is true love.", None), ("", None),
+    ("Is it true that cats fly?", None), ("If it is true that cats fly, they have wings.", None),
+    ("The web says this is true.", None), ("True and false are words.", None),
+    ("There is no true reason.", None), ("It is not always true.", None), ("Cats walk.", None)])
+def test_true_and_false_are_read_where_they_judge_the_claim(text, verdict):
+    for answer in TRUE_FALSE:
+        expected = None if verdict is None else verdict == answer
+        assert argues_for(text, answer, TRUE_FALSE) is expected
+        assert argues_for(text, answer.capitalize(), ["False", "True"]) is expected, "in any case and order"
+        assert denies_answer(text, answer, TRUE_FALSE) is (expected is False)
+
+
+def test_every_denial_of_a_verdict_turns_it_round():
+    texts = ("It is {}true that {}.", "This is {}true because {}.", "So the statement is {}true, and {}.")
+    for text in texts:
+        for claim in ("cats fly", "it is not a fish", "no true fish is false", "whales never breathe"):
+            for denial, verdict in (("", "true"), ("not ", "false"), ("never ", "false"), ("un", "false"),
+                                    ("not un", "true"), ("really ", "true"), ("not actually ", "false")):
+                assert argues_for(text.format(denial, claim), verdict, TRUE_FALSE) is True, (text, denial, claim)
+
+
+@pytest.mark.parametrize("choices", [YES_NO, TRUE_FALSE, NLI_LABELS, ("Yes", "No"), ("true", "false", "unknown"),
+                                     ("是", "否")])
+def test_a_mention_of_a_word_that_texts_use_anyway_is_no_evidence(choices):
+    for answer in choices:
+        assert naming_score(f"There is {answer} ferry.", answer, choices) is None
+        assert names_answer(f"There is {answer} ferry.", answer), "which says what is written, and no more"
+    assert naming_score("There is no ferry.", "no") is None, "of a question without choices, too"
+
+
+def test_a_mention_of_any_other_answer_is_evidence():
+    for choices in (CHOICES, ["no", "bus", "train"], ["true north", "false north"], []):
+        assert naming_score("Take the bus.", "bus", choices) == 1 and naming_score("Walk.", "bus", choices) == 0
+    assert naming_score("", "", []) == 0
 
 
 def test_what_states_another_answer_argues_for_it():

@@ -11,8 +11,8 @@ number of questions per optimiser step.
 - plain: the library's Trainer, rows padded to the longest of their batch, sources and padding with the label -100.
 - ours: StudyTrainer as train_student runs it. The rows of a question share its tokens (rows.SharedRows).
 
-In place of all this, ``--compile`` measures ours with and without torch.compile (the parameter ``compile`` of the
-training notebooks), and ``--profile`` says on what a step of ours spends its time.
+In place of all this, ``--compile`` measures ours with and without torch.compile, and ``--profile`` says on what a step
+of ours spends its time.
 
 The length of packed sequences and the number of rows of a batch are tried out first. The fastest ones are taken. Each
 measurement has its own process, in alternating order. A round trains on its own questions: one step that is not timed,
@@ -42,7 +42,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, decimals, exit_code, now, show_machine, unevaluated
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib, pooled
 from kdutils.benchmarks.training import load_questions
 from kdutils.errors import StudyError
@@ -199,9 +199,7 @@ def arguments_of(folder: Path | str, questions: int, steps: int, precision: str)
     """Return the arguments of our trainer for `steps` steps, without evaluations and checkpoints."""
     from kdutils.student.trainer import training_arguments
 
-    arguments = training_arguments(folder, 0, 1, questions, 5e-5, 0, steps, 1, precision)
-    arguments.eval_strategy = arguments.save_strategy = "no"
-    arguments.load_best_model_at_end = False
+    arguments = unevaluated(training_arguments(folder, 0, 1, questions, 5e-5, 0, steps, 1, precision))
     arguments.logging_first_step, arguments.logging_steps = True, 10**6  # later losses are not needed
     return arguments
 
@@ -363,7 +361,7 @@ def measure_compile(smoke: bool = False, threads: int = 0) -> list[dict]:
         speed = [at_once / statistics.median(found[way]["seconds"]) for way in COMPILED]
         rows.append({"precision": precision, "ours": speed[0], "compiled": speed[1], "ratio": speed[1] / speed[0],
                      **{f"first_{way}": found[way]["first"] for way in COMPILED}})
-        print(f"| {precision} | {' | '.join(_number(value) for value in list(rows[-1].values())[1:])} |", flush=True)
+        print(f"| {precision} | {' | '.join(decimals(value) for value in list(rows[-1].values())[1:])} |", flush=True)
     return rows
 
 
@@ -510,8 +508,8 @@ def show_row(cell: Cell, rounds: list[dict[str, dict]], questions: int) -> dict:
            **{f"{way}_{name}": found[way].get(name) for way in WAYS
               for name in ("seconds", "peak_mib", "loss", "target_tokens")},
            "products_seconds": found["products"]["seconds"], "multiplications": counts}
-    cells = [*cell, *(_number(speed[way]) for way in WAYS), _number(ratios["trl"]), f"≥ {goal:g}" if goal else "–",
-             _number(ratios["plain"]), _number(less), "–" if share is None else f"{share:.0%}", f"≥ {SPEED_GOAL:.0%}",
+    cells = [*cell, *(decimals(speed[way]) for way in WAYS), decimals(ratios["trl"]), f"≥ {goal:g}" if goal else "–",
+             decimals(ratios["plain"]), decimals(less), "–" if share is None else f"{share:.0%}", f"≥ {SPEED_GOAL:.0%}",
              *(found[way]["peak_mib"] or "out of memory" for way in WAYS)]
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return row
@@ -527,10 +525,6 @@ def matrix_share(rounds: list[dict[str, dict]]) -> float | None:
         reached = counts["shared"] / statistics.median(one["ours"]["seconds"])
         shares.append(reached / (counts["run"] / alone))
     return statistics.median(shares)
-
-
-def _number(value):
-    return "–" if value is None else f"{value:.2f}"
 
 
 def main(words: list[str] | None = None) -> int:

@@ -1,14 +1,17 @@
-"""What all benchmarks share: their command line, the machine and its clock, and figures for a file."""
+"""What all benchmarks share: their command line, the machine and its clock, numbers of tables, training arguments."""
 
 import argparse
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from kdutils.errors import StudyError
 from kdutils.runs import git_revision, versions
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 def command_line(name: str, about: str, smoke: str = "a tiny model, one step each: does it run",
@@ -57,14 +60,13 @@ def now() -> float:
     return time.perf_counter()
 
 
-def pyplot() -> ModuleType:
-    """Return matplotlib.pyplot with the style of the study, for figures that go to a file."""
-    import matplotlib
+def decimals(number: float | None) -> str:
+    """Return a number of a table with two decimals, "–" for none."""
+    return "–" if number is None else f"{number:.2f}"
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    from kdutils.report.figures import STYLE
-
-    plt.style.use(STYLE)
-    return plt
+def unevaluated(arguments: "TrainingArguments") -> "TrainingArguments":
+    """Return the arguments of our trainer with evaluations and checkpoints switched off."""
+    arguments.eval_strategy = arguments.save_strategy = "no"
+    arguments.load_best_model_at_end = False
+    return arguments

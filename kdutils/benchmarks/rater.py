@@ -3,7 +3,8 @@
     ./run_all.sh --bench rater
 
 It executes notebook 25_ask_a_model_to_rate with all texts of the study that were published and all its ratings, and
-keeps what the notebook found: whether the scores of the model rise with people's ratings, and what else moves them.
+keeps what the notebook found: whether the scores of the model rise with people's ratings, whether more than the length
+of a text does (`length` of each row of `agreement`), and what else moves them.
 Another model is asked with the notebook itself.
 """
 

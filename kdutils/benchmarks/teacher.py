@@ -23,8 +23,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, pyplot, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, show_machine
 from kdutils.errors import StudyError
+from kdutils.report import figures
 from kdutils.runs import machine, project_path, write_json
 from kdutils.teacher.completion import Decoding
 from kdutils.teacher.hf import HfTeacher
@@ -182,8 +183,7 @@ def _show_row(label, found, goal=None):
 
 def draw(curve: list[dict], path: Path, new: int) -> None:
     """Draw the ratio over the number of shots, a line per model, to a PNG."""
-    plt = pyplot()
-    figure, axis = plt.subplots(figsize=(6, 3.4))
+    figure, axis = figures.pyplot().subplots(figsize=(6, 3.4))
     for place, label in enumerate(dict.fromkeys(row["model"] for row in curve)):
         rows = [row for row in curve if row["model"] == label]
         axis.plot([row["shots"] for row in rows], [row["ratio"] for row in rows], marker="o",
@@ -194,8 +194,7 @@ def draw(curve: list[dict], path: Path, new: int) -> None:
     axis.set_ylabel("ratio of texts per second")
     axis.set_title(f"Shared prefix computed once, {new} new tokens")
     axis.legend()
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    figures.save(figure, path)
 
 
 def main() -> None:

@@ -31,9 +31,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.benchmarks.machine import command_line, conditions, exit_code, now, pyplot, show_machine
+from kdutils.benchmarks.machine import command_line, conditions, decimals, exit_code, now, show_machine, unevaluated
 from kdutils.benchmarks.processes import Bench, StepTimes, peak_mib
 from kdutils.errors import StudyError
+from kdutils.report import figures
 from kdutils.runs import machine, project_path, write_json
 from kdutils.student.methods import METHODS, explained_of, format_source
 
@@ -241,9 +242,8 @@ def time_steps(way: str, method: str, table: "pd.DataFrame", explained: "dict[st
                               block_widths(rows, LIMITS[method] if lengthen == 1 else 10**6), questions_per_step,
                               steps + 1, 0, [watch.callback])
     else:
-        arguments = training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps + 1, 1)
-        arguments.eval_strategy = arguments.save_strategy = "no"
-        arguments.load_best_model_at_end = False
+        arguments = unevaluated(
+            training_arguments(tempfile.mkdtemp(), 0, 1, questions_per_step, 5e-5, 0, steps + 1, 1))
         study = StudyTrainer(
             model=model, args=arguments, train_dataset=rows, weights=list(weights.values()), tasks=list(weights),
             token_budget=budget, dev_rows=rows[:1], dev_accuracy=None, start=0, pad=0, callbacks=[watch.callback])
@@ -419,21 +419,16 @@ def show_row(kind: str, size: str, method: str, revised: bool, found: dict[str, 
            "ratio": speed["ours"] / speed["plain"] if all(speed.values()) else None,
            **{f"{way}_per_second": speed[way] for way in WAYS},
            **{f"{way}_{name}": found[way][name] for way in WAYS for name in ("seconds", "peak_mib")}}
-    cells = [size, method, "revised" if revised else "unrevised", *(_number(speed[way]) for way in WAYS),
-             _number(row["ratio"]), f"≥ {goal:g}" if goal else "–", *map(_number, less),
+    cells = [size, method, "revised" if revised else "unrevised", *(decimals(speed[way]) for way in WAYS),
+             decimals(row["ratio"]), f"≥ {goal:g}" if goal else "–", *map(decimals, less),
              *(found[way]["peak_mib"] or "out of memory" for way in WAYS)]
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return row
 
 
-def _number(value):
-    return "–" if value is None else f"{value:.2f}"
-
-
 def draw(points: list[dict], path: Path, questions_per_step: int) -> None:
     """Draw seconds over the length of the targets and over the number of questions, a line per method, to a PNG."""
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    figure, axes = figures.pyplot().subplots(1, 2, figsize=(9, 3.4))
     for axis, over, title in zip(axes, ("target tokens", "questions"), (
             f"A step of {questions_per_step} questions", "A run of one epoch with its evaluation"), strict=True):
         rows = [point for point in points if point["over"] == over]
@@ -442,8 +437,7 @@ def draw(points: list[dict], path: Path, questions_per_step: int) -> None:
         axis.set(xlabel={"target tokens": "target tokens per question", "questions": "training questions"}[over],
                  ylabel="seconds", title=title, xlim=(0, None), ylim=(0, None))
         axis.legend()
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    figures.save(figure, path)
 
 
 def main(words: list[str] | None = None) -> int:

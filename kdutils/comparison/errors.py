@@ -6,6 +6,7 @@ is compared with the label_only student that is tested there, too.
 
 import pandas as pd
 
+from kdutils.comparison.hypotheses import LEVEL
 from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain
 from kdutils.evaluation.error_analysis import (
     accuracy_by_question_group,
@@ -101,12 +102,12 @@ def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataF
     return table[columns]
 
 
-def effect_sentences(effects: pd.DataFrame, level: float = 0.05) -> list[str]:
+def effect_sentences(effects: pd.DataFrame) -> list[str]:
     """Return what effects_of_rationales shows, as sentences."""
     tested = effects.dropna(subset="p")
     if tested.empty:
         return ["No test was possible: every group of rationales has too few questions, or no difference between them."]
-    found = tested[tested["q"] < level].sort_values("p")
+    found = tested[tested["q"] < LEVEL].sort_values("p")
     if found.empty:
         return [f"None of {len(tested)} tests shows that the gain over {BASELINE} depends on what can be seen of the "
                 f"rationale (smallest q {tested['q'].min():.2g})."]

@@ -25,7 +25,6 @@ from kdutils.comparison.runs_table import BASELINE, CELL, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.stats.accuracy import (
-    bootstrap_difference,
     crossed_difference,
     crossed_test,
     difference_to_chance,
@@ -36,8 +35,7 @@ from kdutils.stats.groups import correct_p_values, mean_difference
 
 LEVEL = 0.05
 COLUMNS = ["family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
-           "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "bootstrap_low",
-           "bootstrap_high", "mcnemar", "test"]
+           "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "mcnemar", "test"]
 COMPARISONS = ("primary", "label_only", "control", "methods", "revision", "protocol", "chance")  # as in the tables
 
 
@@ -95,9 +93,8 @@ def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.Data
     plausibility it is p. p_equivalent, of primary contrasts: corrected p of a true difference of `margin` or more.
     detectable: the difference that the test would have found with probability 0.8, given these seeds and questions; NaN
     where it is more than 1. Intervals of accuracy and LAS end at -1 and 1, beyond which no difference lies.
-    bootstrap_low, bootstrap_high: bootstrap over seeds and questions, which is too narrow for few seeds. mcnemar:
-    mid-p, not corrected, of each seed that both cells have. A comparison without variation has no p. Raises StudyError
-    if two cells have different questions.
+    mcnemar: mid-p, not corrected, of each seed that both cells have. A comparison without variation has no p. Raises
+    StudyError if two cells have different questions.
     """
     matrices = {cell: group for cell, group in in_domain(predictions).groupby(CELL, sort=False)}
     names = add_names(predictions.drop_duplicates(CELL)).set_index(CELL)["name"].to_dict()
@@ -173,7 +170,6 @@ def _accuracy_row(first, second, level, margin):
         raise StudyError("two students of one data set answered different questions and cannot be compared: evaluate "
                          "both on the same questions")
     other = correct_matrix(second)
-    _, low, high = bootstrap_difference(matrix, other, resamples=1000)
     seeds = [sorted(table["seed"].unique()) for table in (first, second)]
     shared = [(matrix[seeds[0].index(seed)], other[seeds[1].index(seed)]) for seed in seeds[0] if seed in seeds[1]]
     test = crossed_test(matrix, other)
@@ -181,7 +177,7 @@ def _accuracy_row(first, second, level, margin):
     limits = {"detectable": found if found <= 1 else np.nan}
     limits |= {"p_equivalent": test.p_equivalent(margin)} if test and margin else {}
     return {**_possible(_difference_row(matrix, other, 1 - level)), **limits, "n_questions": matrix.shape[1],
-            "bootstrap_low": low, "bootstrap_high": high, "mcnemar": [mcnemar(*both).p for both in shared]}
+            "mcnemar": [mcnemar(*both).p for both in shared]}
 
 
 def _measure_row(scores, measures, measure, first, second):

@@ -14,13 +14,14 @@ from kdutils.data.tables import read_explanations, read_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import MEASURES as OVERLAPS
 from kdutils.runs import project_path, read_csv, read_json
+from kdutils.student.methods import METHODS
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
 PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error", "exact_match",
            "f1"]
 Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
 BASELINE = "label_only"  # the method without explanations, with which all others are compared
-UNEXPLAINED = (BASELINE, "soft_label")  # the methods by which no student learns to explain
+UNEXPLAINED = tuple(name for name, method in METHODS.items() if method.explanation is None)
 
 
 def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), missing: Iterable[str | dict] = (),

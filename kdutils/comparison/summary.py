@@ -28,11 +28,6 @@ def _say(statement, **facts):
     return say("summary", statement, **facts)
 
 
-def sentences(tests: pd.DataFrame) -> list[str]:
-    """Return one sentence per row of hypotheses.run_tests, in its order."""
-    return [_say("comparison", row=row) for row in describe(tests)]
-
-
 def tables_of_tests(tests: pd.DataFrame, margin: float = 0.02) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield (caption, table) per data set, student and comparison; differences of accuracy are in percentage points.
 
@@ -76,7 +71,7 @@ def figure_rows(tests: pd.DataFrame) -> pd.DataFrame:
 def summarise(accuracies: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, missing: Sequence[str | dict] = (),
               published: pd.DataFrame | None = None, margin: float = 0.02, measures: pd.DataFrame | None = None,
               teachers: pd.DataFrame | None = None, fakes: pd.DataFrame | None = None) -> list[str]:
-    """Return at most MOST sentences, the most important first; `sentences` and the tables have all tests.
+    """Return at most MOST sentences, the most important first; the tables have all tests.
 
     `accuracies`: tables.accuracy_table. `tests`, `margin`: hypotheses.run_tests. `runs` and `missing`: see
     runs_table.read_evaluations. `published`: published_accuracies.published_table. `measures`:
@@ -300,11 +295,9 @@ def _cautions(tests, runs, missing):
 def describe(tests: pd.DataFrame) -> list[dict]:
     """Return the tests as dicts with numbers as texts and with the decisions that the template needs."""
     return [{**row, "place": student_label(row["dataset"], row["student"]), "label": _label(row),
-             "text_measure": "" if row["measure"] in ("accuracy", "exact") else row["measure"],
              "significant": differs, "equivalent": same, "higher": row["difference"] > 0,
              "tested": row["low"] == row["low"],
              "one_seed": row["n_seeds"] < 2 and row["second"] not in ("chance", "0"),
-             "n_questions": int(row["n_questions"]) if row["n_questions"] == row["n_questions"] else None,
              "value": _number(row, "difference", " points"),
              "p_corrected_text": p_text(row["p_corrected"], "q" if row["family"] == "exploratory" else "p"),
              "interval": "–" if row["low"] != row["low"] else f"{_number(row, 'low')} to {_number(row, 'high')}"}

@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kdutils.comparison.hypotheses import with_control
-from kdutils.comparison.runs_table import BASELINE, CELL, PER_RUN, Inputs, add_names, in_domain
+from kdutils.comparison.runs_table import CELL, PER_RUN, Inputs, add_names, in_domain
 from kdutils.evaluation.accuracy import correct_matrix, same_answers
 from kdutils.evaluation.settings import OWN, PROXIES, TRUTH
 from kdutils.fake_texts import FAKE, FAKES, as_good, starred
@@ -126,19 +125,18 @@ def measure_names(measures: pd.DataFrame, pattern: str) -> list[str]:
     return [name for name in measures["measure"].unique() if re.fullmatch(pattern, name)]
 
 
-def fooled(measures: pd.DataFrame, fakes: pd.DataFrame, tests: pd.DataFrame) -> dict[str, str]:
+def fooled(measures: pd.DataFrame, fakes: pd.DataFrame, accuracies: pd.DataFrame) -> dict[str, str]:
     """Return {measure: why it is no evidence of good explanations}: those by which a fake is as good as a real student.
 
-    `measures`, `fakes`: see runs_table. `tests`: hypotheses.run_tests; they say which cells are controls, and these are
-    no real students. A fake is compared with the cell whose answers it gives and whose references it has: its mean with
-    the mean of the cell (fake_texts.as_good).
+    `measures`, `fakes`: see runs_table. `accuracies`: accuracy_table; its column control_of says which cells are
+    controls, and these are no real students. A fake is compared with the cell whose answers it gives and whose
+    references it has: its mean with the mean of the cell (fake_texts.as_good).
     """
     if measures.empty or fakes.empty:
         return {}
-    controls = set(with_control(tests)[["dataset", "student", "second"]].itertuples(index=False, name=None))
-    own = add_names(in_domain(measures))
-    real = [place not in controls for place in zip(own["dataset"], own["student"], own["name"], strict=True)]
-    cells = own[real].groupby([*CELL, "measure"], sort=False)["value"].mean().reset_index()
+    cells = in_domain(measures).groupby([*CELL, "measure"], sort=False)["value"].mean().reset_index()
+    controls = accuracies[accuracies["control_of"] != ""].set_index(CELL).index
+    cells = cells[~cells.set_index(CELL).index.isin(controls)]
     means = fakes.groupby([*CELL, "measure", "fake"], sort=False)["value"].mean().reset_index()
     both, reasons = cells.merge(means, on=[*CELL, "measure"], suffixes=("", "_fake")), {}
     for measure, part in both.groupby("measure", sort=False):
@@ -239,20 +237,6 @@ def unequal_training(costs: pd.DataFrame) -> str:
     same = costs.groupby(["dataset", "student", "protocol"])[["effective_batch", "questions", "epochs"]].nunique()
     return "; ".join(f"{column} of {', '.join(cell[:2])}"
                      for cell, row in same.iterrows() for column in same if row[column] > 1)
-
-
-def controls_table(accuracies: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per method with a control: the mean accuracies of method, control and label_only (shares)."""
-    own = in_domain(accuracies)
-    means = own.set_index(["dataset", "student", "name"])["mean"]
-    pairs = with_control(tests)[["dataset", "student", "first", "second"]]
-    table = pairs.rename(columns={"first": "method", "second": "control"}).reset_index(drop=True)
-    for column in ("method", "control"):
-        keys = zip(table["dataset"], table["student"], table[column], strict=True)
-        table[f"accuracy of {column}"] = [means[key] for key in keys]
-    baselines = own[own["kind"] == BASELINE].drop_duplicates(["dataset", "student"])
-    return table.merge(baselines[["dataset", "student", "mean"]].rename(columns={"mean": f"accuracy of {BASELINE}"}),
-                       on=["dataset", "student"], how="left")
 
 
 # --- transfer

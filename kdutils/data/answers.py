@@ -55,9 +55,6 @@ def mask_answers(text: str, answers: Iterable[str], mask: str) -> str:
     return text
 
 
-# Reading an answer back
-
-
 # Read back
 
 def parse_answer(text: str, choices: Sequence[str] = ()) -> tuple[str, str]:

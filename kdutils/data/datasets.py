@@ -99,11 +99,8 @@ def _choices(row):
 
 def _cqa(row):
     choices = _choices(row)
-    item = {"id": _text(row, "id"), "question": _text(row, "question"), "choices": list(dict.fromkeys(choices)),
-            "answer": _text(row, "answer"), "human_explanations": _texts([row.get("abstractive_explanation")])}
-    if len(item["choices"]) < len(choices):  # true of 146 questions of CommonsenseQA 1.11
-        item["note"] = "a choice named twice, kept once"
-    return item
+    return _chosen({"id": _text(row, "id"), "question": _text(row, "question"), "answer": _text(row, "answer"),
+                    "human_explanations": _texts([row.get("abstractive_explanation")])}, choices)
 
 
 def _esnli(row):
@@ -248,7 +245,7 @@ def _lettered(choices):
 def _chosen(item, choices):
     """Return a question with its choices; one that is named twice is kept once, and this is noted."""
     item["choices"] = list(dict.fromkeys(choices))
-    if len(item["choices"]) < len(choices):
+    if len(item["choices"]) < len(choices):  # true of 146 questions of CommonsenseQA 1.11
         item["note"] = "a choice named twice, kept once"
     return item
 

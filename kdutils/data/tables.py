@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kdutils.data.answers import answered_right
 from kdutils.errors import StudyError, first_line, shown
 from kdutils.runs import atomic_write, project_path
 
@@ -46,6 +47,7 @@ EXPLANATIONS = pa.schema(
         ("prompt_tokens", pa.int64()),  # null if unknown
         ("completion_tokens", pa.int64()),  # null if unknown
         ("probability", pa.float64()),  # of `answer`, for the stage choice alone; else null
+        ("any_answer", pa.bool_()),  # whether students learn the text even if its answer is wrong (keep: all)
     ]
 )
 
@@ -70,7 +72,7 @@ NULLABLE = {"text", "prompt_tokens", "completion_tokens", "probability"}
 CHOICE = "choice"  # the stage of soft labels: a row per choice, which `text` repeats, with the teacher's probability
 # Columns that tables of earlier versions lack, and the function that makes their empty value.
 ADDED = {"questions": {"context": str, "other_answers": list},
-         "explanations": {"sample": int, "probability": type(None)}, "predictions": {}}
+         "explanations": {"sample": int, "probability": type(None), "any_answer": bool}, "predictions": {}}
 LARGEST = 4 * 2 ** 30  # bytes of a file; rows or unpacked bytes that a Parquet file declares
 
 
@@ -106,12 +108,14 @@ def fill_columns(frame: pd.DataFrame, name: str = "questions") -> pd.DataFrame:
     return frame.assign(**empty) if empty else frame
 
 
-def read_split(path: Path | str, split: str) -> pd.DataFrame:
-    """Return the questions of `split` in the table at `path`; StudyError if there is none."""
-    table = read_table(path, "questions")
-    if split not in set(table["split"]):
-        raise StudyError(f"{path}: no question of the split {split!r}; give this split questions in notebook 01")
-    return table[table["split"] == split].reset_index(drop=True)
+def read_split(path: Path | str, splits: list[str]) -> pd.DataFrame:
+    """Return the questions of `splits` in the table at `path`, relative to the project; StudyError if there is none."""
+    table = read_table(project_path(path), "questions")
+    table = table[table["split"].isin(splits)].reset_index(drop=True)
+    if table.empty:
+        raise StudyError(f"{path}: no question of the split {' or '.join(map(repr, splits))}; give this split "
+                         "questions in notebook 01")
+    return table
 
 
 def read_explanations(path: Path | str) -> pd.DataFrame:
@@ -132,6 +136,20 @@ def learnt_stage(explanations: pd.DataFrame) -> pd.DataFrame:
     if "round" in last and len(last):
         last = last[last["round"] == last.groupby("id")["round"].transform("max")]
     return last
+
+
+def learnt_rows(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of learnt_stage that students learn from: usable texts on `questions` for a right answer.
+
+    A teacher that found the answers itself gave wrong ones, too. Their texts are left out (as in Fine-tune-CoT, Ho et
+    al. 2023, section 3, and SCoTD, Li et al. 2023, section 2), except those with ``any_answer``. Answers are compared
+    as those of students are: answers.answered_right.
+    """
+    items = {item["id"]: item for item in questions.to_dict("records")}
+    stage = fill_columns(learnt_stage(explanations), "explanations")
+    usable = stage[stage["text"].notna() & stage["id"].isin(list(items))]
+    kept = [row.any_answer or answered_right(row.answer, items[row.id]) for row in usable.itertuples()]
+    return usable[pd.Series(kept, usable.index, dtype=bool)]
 
 
 def read_parquet(path: Path | str) -> pd.DataFrame:

@@ -212,6 +212,18 @@ def names_answer(text: str, answer: str) -> bool:
     return bool(answer) and next(_mentions(compose(text), answer), None) is not None
 
 
+def naming_score(text: str, answer: str, choices: Sequence[str] = ()) -> float | None:
+    """Return names_answer as a measure of an explanation, 1.0 or 0.0; None where a mention shows nothing.
+
+    "There is no ferry" does not name the answer no. Mentions show nothing where yes and no, true and false, or the
+    labels of natural language inference are among the `choices` or, without choices, where `answer` is one of them.
+    """
+    names = {fold(name) for name in (choices if len(choices) else [answer])}
+    if any(known <= names or names <= known for known in (*_ORDINARY, _LABELS)):
+        return None
+    return float(names_answer(text, answer))
+
+
 def replace_mentions(text: str, answer: str, gap: str) -> str:
     """Return `text` with every mention of `answer` replaced by `gap`."""
     if not text.isascii():
@@ -227,6 +239,9 @@ _STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
                     r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
                     re.IGNORECASE)
 _YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
+_TRUE_FALSE = {"true", "false"}
+_ORDINARY = (*_YES_NO, _TRUE_FALSE)  # choices that are also ordinary words: these are not searched inside a text
+_LABELS = {"entailment", "neutral", "contradiction"}  # datasets.NLI_LABELS; texts say "contradicts" or "follows"
 _SENTENCE_ENDS = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
 
 
@@ -236,6 +251,15 @@ _DENIED_BEFORE = re.compile(r"(?:n[\'’]t|\b(?:not|never|nor|neither|cannot|rat
 _JUDGED = re.compile(rf"[\"\'”’)]{{0,2}} (?:is|are|was|were|can?|could|would|should)(?P<no>{_NOT})?(?: be)?"
                      rf"(?P<not>{_NOT})? (?:(?P<wrong>wrong|incorrect)|(?:the |a )?(?:right|correct|best))\b",
                      re.IGNORECASE)
+_VERDICT = re.compile(  # "It is not true that", "The claim that … is false.", "That isn't a true claim.", "False."
+    rf"(?:(?:it|this|that|(?:the|this|that|my) (?:claim|statement|sentence)(?: that [^.;]+?)?)(?: is| was|[\'’]?s)"
+    rf"(?P<no>{_NOT}| never)?(?: (?:absolutely|actually|clearly|definitely|indeed|really))?(?: an?)?|(?P<not>not)?) ?"
+    r"(?P<word>true|untrue|false)(?: (?:claim|statement|sentence))?"
+    r"(?: that |(?=[.,;:!)…]| [-–—]|$| (?:and(?! false)|as|because|due|since)\b))", re.IGNORECASE)
+_LEAD = re.compile(r"\W*(?:(?:and )?(?:so|thus|hence|therefore|however|but|in fact|actually|indeed),? |(?:no|yes), )?"
+                   r"(?:because )?(?:I (?:know|think) (?:that )?)?", re.IGNORECASE)
+_SO = re.compile(r"[,;] (?=(?:and )?(?:so|thus|hence|therefore)\b)", re.IGNORECASE)
+_CONCEDED = re.compile(r"\b(?:but|however|yet|though|although|while|whereas)\b", re.IGNORECASE)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -246,14 +270,15 @@ def split_sentences(text: str) -> list[str]:
 def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
     """Say whether `text` argues for `answer`, None if the text does not show it.
 
-    Decided by, in this order: the last answer that the text states ("the answer is …", or a yes or no as first word);
-    the one choice that its first sentence names, if that sentence has no word of contrast; the one choice that the
-    text names. Choices yes and no are not searched inside the text, because both are ordinary words. Words that state
-    an answer are known in English, Chinese and Japanese, words of contrast also in Thai.
+    Decided by, in this order: the last answer that the text states ("the answer is …", a yes or no as first word, or,
+    for the choices true and false, "it is not true that …", see _verdict); the one choice that its first sentence
+    names, if that sentence has no word of contrast; the one choice that the text names. Yes and no, true and false are
+    not searched inside the text, because they are ordinary words. Words that state an answer are known in English,
+    Chinese and Japanese (verdicts in English alone), words of contrast also in Thai.
     """
     if (stated := _states(text, answer, choices)) is not None:
         return stated
-    if {fold(choice) for choice in choices} in _YES_NO:
+    if {fold(choice) for choice in choices} in _ORDINARY:
         return None
     first = _SENTENCE_ENDS.split(text, maxsplit=1)[0]
     for part in ([] if _CONTRAST.search(first) else [first]) + [text]:
@@ -266,12 +291,14 @@ def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
 def _states(text, answer, choices):
     """Say whether the choice that a text states last is `answer`, None if it states none.
 
-    A text states a choice by "the answer is …", and yes or no also as its first word.
+    A text states a choice by "the answer is …", yes or no also as its first word, true or false also by a verdict.
     """
     stated = [name for pair in _STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
+    names = {fold(choice) for choice in choices}
+    if names == _TRUE_FALSE and (verdict := _verdict(stated[-1] if stated else text)):
+        return verdict == fold(answer)
     if stated:
         return _choice_in(stated[-1], choices) == answer
-    names = {fold(choice) for choice in choices}
     if names not in _YES_NO:
         return None
     longest = "|".join(sorted(names, key=len, reverse=True))
@@ -279,16 +306,38 @@ def _states(text, answer, choices):
     return first[1] == fold(answer) if first else None
 
 
+def _verdict(text):
+    """Return what an English text says about a claim, "true" or "false", or None.
+
+    Read are the beginnings of sentences and what follows ", so", as in "Cats have no wings, so the claim is false".
+    What follows "it is true that" is taken for the claim, so its own "not" does not count; a verdict in it does: "It is
+    true that it is not true" says false. A true before a "but" or "however" may only concede something, and is left
+    out. None if no verdict is left, or two that differ.
+    """
+    found, parts = set(), [part for sentence in split_sentences(text) for part in _SO.split(sentence)]
+    conceding = max((number for number, part in enumerate(parts) if _CONCEDED.search(part)), default=-1)
+    for number, part in enumerate(parts):
+        place, verdict = _LEAD.match(part).end(), None
+        while judged := _VERDICT.match(part, place):
+            true = (judged["word"].casefold() == "true") != bool(judged["no"] or judged["not"])
+            place, verdict = judged.end(), true if verdict is None else true == verdict
+        if verdict is False:
+            found.add("false")
+        elif verdict and conceding <= number and not _CONCEDED.search(part, place):
+            found.add("true")
+    return found.pop() if len(found) == 1 else None
+
+
 def denies_answer(text: str, answer: str, choices: Sequence[str]) -> bool:
     """Say whether `text` contradicts `answer` in words: it states another answer, or says that `answer` is not it.
 
-    The last answer that the text states ("the answer is …", or a yes or no as first word) is another choice, or nothing
-    is stated and every mention of `answer` is denied: "not `answer`", "instead of `answer`", "`answer` is wrong". The
-    words of denial are English. A text that never mentions the answer does not deny it.
+    The last answer that the text states (see argues_for) is another choice, or nothing is stated and every mention of
+    `answer` is denied: "not `answer`", "instead of `answer`", "`answer` is wrong". The words of denial are English. A
+    text that never mentions the answer does not deny it.
     """
     if (stated := _states(text, answer, choices)) is not None:
         return not stated
-    if {fold(choice) for choice in choices} in _YES_NO:
+    if {fold(choice) for choice in choices} in _ORDINARY:
         return False
     text, places = compose(text), find_mentions(text, answer)
     return bool(places) and all(_denied(text, start, end) for start, end in places)

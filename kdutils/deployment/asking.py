@@ -23,6 +23,7 @@ from kdutils.hub import hide_progress, model_context
 from kdutils.runs import project_path, read_json
 from kdutils.student.methods import Method, asked_as
 from kdutils.student.models import model_kind
+from kdutils.teacher.soft_labels import choice_probabilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -129,7 +130,7 @@ def ask(student: LoadedStudent, item: dict, max_explanation_tokens: int = 64, ma
     record = predict_questions(student.model, student.tokenizer, student.method, [item], max_explanation_tokens,
                                **limit)[0]
     seconds = time.perf_counter() - begun
-    probabilities = _softmax(record["scores"])
+    probabilities = choice_probabilities(record["scores"]) if item["choices"] else []
     words, note = _driving_words(student, item, record, marked)
     best = probabilities.index(max(probabilities)) if probabilities else None
     note = note if item["choices"] else "; ".join(filter(None, ["asked without choices", note]))
@@ -138,11 +139,6 @@ def ask(student: LoadedStudent, item: dict, max_explanation_tokens: int = 64, ma
             "generated": record["generated"], "probabilities": probabilities,
             "likeliest": "" if best is None else item["choices"][best], "text": "\n".join(_shown_lines(item)),
             "words": words, "seconds": round(seconds, 4), "note": note}
-
-
-def _softmax(scores):
-    shares = [math.exp(score - max(scores)) for score in scores]
-    return [share / sum(shares) for share in shares]
 
 
 def _shown_lines(item):

@@ -36,13 +36,6 @@ EMBEDDED = "kdutils/mini/"  # models that were made for this project
 MEASURES = {  # of explanations, from 0 to 1: what the card calls them
     "true_share": "share of its statements that are true", "wholly_true": "explanations without a false statement",
     "names_answer": "explanations that name its answer", "rouge_l_teacher": "ROUGE-L to the teacher's explanation"}
-SOURCES = {  # method: what it comes from, besides arXiv 2504.16056
-    "multitask": "Hsieh et al. 2023, Distilling Step-by-Step", "shuffled": "Hsieh et al. 2023, Distilling Step-by-Step",
-    "counterfactual": "Wang et al. 2023, SCOTT", "untagged": "Wang et al. 2023, SCOTT",
-    "combined": "Hsieh et al. 2023, Distilling Step-by-Step; Wang et al. 2023, SCOTT",
-    "token_rationale": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586",
-    "random_tokens": "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586",
-    "token_kl": "Hinton et al. 2015, Distilling the Knowledge; Hsieh et al. 2023, Distilling Step-by-Step"}
 
 
 class Measured(NamedTuple):
@@ -70,15 +63,14 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
     rows, machine = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
-        parameters=parameters, explains=asks.explanation is not None, teacher=bool(explained),
+        parameters=parameters, explains=asks.explanation is not None, learns=asks.learns,
         facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind, passages),
         format_note=_format_note(asks, kind, passages), passages=passages, split=item["split"],
         example=_example(item, record, asks, kind), results=results,
         starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
         costs=rows, machine=machine, limits=_known_limits(measured, asks, given),
         licences=licences, citation=_citation(),
-        sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056",
-                 *filter(None, [SOURCES.get(about["method"])])])
+        sources=["Hendriks et al., Honey, I Shrunk the Language Model, arXiv 2504.16056", *asks.papers])
     return masked(card)
 
 

@@ -1,16 +1,17 @@
 """Where students err: confused choices, the likeliest choice, and questions on which two methods differ."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from kdutils.data.answers import is_right
+from kdutils.data.answers import answered_right
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import LETTERS, full_question
-from kdutils.data.tables import learnt_stage
-from kdutils.data.texts import argues_for, count_words, names_answer
+from kdutils.data.tables import learnt_rows, learnt_stage
+from kdutils.data.texts import CLOSERS, LAYOUT, argues_for, count_words, naming_score, split_sentences
 
 
 def by_likelihood(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
@@ -52,6 +53,9 @@ def confusion(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFram
 
 
 QUESTION_WORDS = ("who", "what", "where", "when", "why", "how", "which")
+_QUESTION_WORD = re.compile(rf"\b({'|'.join(QUESTION_WORDS)})(?:m|se)?\b")  # also whom and whose
+_AUXILIARY = re.compile(r"\W*(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)"
+                        r"(?:n?['’]t)?\b")
 FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name it"),
          "argues_otherwise": ("rationale argues for another choice", ""),
          "cut": ("rationale was cut off or ran on", ""),
@@ -61,27 +65,32 @@ FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name
 RATIONALE = "teacher's rationale"
 
 
-def question_type(question: str) -> str:
-    """Return the first question word of an English question; ``yes or no`` or ``other`` if it has none.
+def question_type(question: str, choices: Sequence[str] = ()) -> str | None:
+    """Return the question word of an English question, ``yes or no`` or ``other``; None for texts without a type.
 
-    A question without a question word that ends with a question mark asks for yes or no; any other text is a claim or
-    a sentence to complete.
+    A question that begins with an auxiliary verb asks for yes or no, whatever words follow. Otherwise the type is the
+    first question word of the last sentence that has one, because a story before the question may have a "who" or
+    "when". A text without question words asks for yes or no if it ends with a question mark; else it is a sentence to
+    complete (``other``). A claim to be judged true or false has no type. Nor have premise and hypothesis: their
+    question is the same for all and was added by this project (texts.LAYOUT).
     """
-    found = re.search(rf"\b({'|'.join(QUESTION_WORDS)})\b", question.lower())
-    return found[1] if found else "yes or no" if question.rstrip().endswith("?") else "other"
+    text = question.strip()
+    asks, laid_out = text.rstrip(CLOSERS).endswith("?"), text.startswith(LAYOUT[0]) and text.endswith(LAYOUT[-1])
+    if laid_out or not asks and set(map(str.lower, choices)) == {"true", "false"}:
+        return None
+    text = text.lower()
+    if asks and _AUXILIARY.match(text):
+        return "yes or no"
+    for sentence in reversed(split_sentences(text)):
+        if found := _QUESTION_WORD.search(sentence):
+            return found[1]
+    return "yes or no" if asks else "other"
 
 
 def learnt_samples(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, dict]:
-    """Return {question id: the first row of tables.learnt_stage that students learn from}, without other questions.
-
-    Students learn from usable texts for the right answer (student.methods.explained_of), so a text for another answer,
-    of a teacher that was not given the right one, is left out.
-    """
-    answers, found = dict(zip(questions["id"], questions["answer"], strict=True)), {}
-    for row in _usable(explanations):
-        if row["id"] in answers and row["answer"] == answers[row["id"]]:
-            found.setdefault(row["id"], row)
-    return found
+    """Return {question id: the first of its rows in tables.learnt_rows}, without questions that have none."""
+    rows = learnt_rows(explanations, questions).drop_duplicates("id")
+    return {row["id"]: row for row in rows.to_dict("records")}
 
 
 def _usable(explanations):
@@ -94,19 +103,20 @@ def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.D
 
     Columns, as floats: the keys of FLAGS (1 or 0) and ``words``, the number of words. ``teacher_errs`` is about the
     answer of the first usable sample: a teacher that was not given the right one gave another. The others are about the
-    text that students learn first (learnt_samples), and NaN where they learn none: see texts.names_answer,
-    texts.argues_for and mini_world.truth_of. ``wholly_true`` is also NaN where no fact is stated that can be checked,
-    as for all questions that are not of the embedded world.
+    teacher's rationale of the question (learnt_samples), and NaN where there is none: see texts.naming_score,
+    texts.argues_for and mini_world.truth_of. ``names_answer`` is also NaN where a mention of the answer shows nothing,
+    as of yes or no, and ``wholly_true`` where no fact is stated that can be checked, as for all questions that are not
+    of the embedded world.
     """
     items, rows = {item["id"]: item for item in questions.to_dict("records")}, {}
     for row in _usable(explanations):
         item = items.get(row["id"])
         if item and row["id"] not in rows:
-            rows[row["id"]] = {"teacher_errs": not is_right(row["answer"], item["answer"], list(item["choices"]))}
+            rows[row["id"]] = {"teacher_errs": not answered_right(row["answer"], item)}
     for key, row in learnt_samples(explanations, questions).items():
         item, text = items[key], row["text"]
         answer, choices = item["answer"], list(item["choices"])
-        rows[key] |= {"names_answer": names_answer(text, answer),
+        rows[key] |= {"names_answer": naming_score(text, answer, choices),
                       "argues_otherwise": bool(choices) and argues_for(text, answer, choices) is False,
                       "cut": any(change.startswith(("cut_at", "unfinished")) for change in row["changes"]),
                       "wholly_true": (truth_of(text, item["question"], answer) or {}).get("wholly_true"),
@@ -124,7 +134,8 @@ def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questi
     """
     accuracy = _accuracy_per_question(first, second)
     asked = questions[questions["id"].isin(accuracy.dropna().index)]
-    words, kinds = asked["question"].map(count_words), asked["question"].map(question_type)
+    words, kinds = asked["question"].map(count_words), pd.Series(
+        map(question_type, asked["question"], asked["choices"]), index=asked.index, dtype=object)
     groups = {f"question word: {kind}": kinds == kind for kind in (*QUESTION_WORDS, "yes or no", "other")} \
         if kinds.nunique() > 1 else {}
     groups |= {f"question of at most {words.median():.0f} words": words <= words.median(),
@@ -190,7 +201,7 @@ def won_and_lost(first: pd.DataFrame, second: pd.DataFrame, questions: pd.DataFr
     """Return up to `count` questions on which `first` has the higher share of right seeds, and as many with the lower.
 
     The questions are drawn with `seed`. Columns: verdict (won or lost), question, choices, answer, teacher's rationale
-    (the one that students learn, see learnt_samples, or a dash), first says, second says.
+    (of this question, see learnt_samples, or a dash), first says, second says.
     """
     both, samples = _accuracy_per_question(first, second).dropna(), learnt_samples(explanations, questions)
     items, rows = questions.set_index("id"), []

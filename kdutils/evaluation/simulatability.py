@@ -44,6 +44,7 @@ from kdutils.data.answers import mask_answers
 from kdutils.data.questions import full_question
 from kdutils.data.texts import find_mentions, lower_words
 from kdutils.errors import StudyError
+from kdutils.evaluation.truth_proxies import sentence_vectors
 from kdutils.stats.agreement import krippendorff_alpha
 
 FOLDS = 5
@@ -132,11 +133,13 @@ def _cross_fit(simulator, predictions, items, seed):
 
 def logit_simulator(encoder: str = "") -> Simulator:
     """Return a simulator that fits a conditional logit per form, with cosines where an `encoder` is named."""
-    embed = _embedder(encoder) if encoder else None
+    @cache
+    def embed(text):
+        return sentence_vectors([text], encoder)[text]
 
     @cache  # a record is seen in every fold
     def features(question, choices, text):
-        return choice_features(question, choices, text, embed)
+        return choice_features(question, choices, text, embed if encoder else None)
 
     def simulate(taught, asked, seed):
         target = np.array([one["choices"].index(one["answer"]) for one in taught])
@@ -218,21 +221,3 @@ def _padded(tables):
     for row, table in enumerate(tables):
         x[row, :len(table)], there[row, :len(table)] = table, True
     return x, there
-
-
-def _embedder(name):
-    """Return a function from a text to a unit vector: the mean of the encoder's last hidden states, normalised."""
-    import torch
-
-    from kdutils.evaluation.encoders import encoder_limit, load_encoder
-
-    model, tokenizer = load_encoder(name)
-
-    @cache
-    def embed(text):
-        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=encoder_limit(model))
-        with torch.no_grad():
-            vector = model(**inputs).last_hidden_state[0].mean(dim=0).double().numpy()
-        return vector / (np.linalg.norm(vector) or 1.0)
-
-    return embed

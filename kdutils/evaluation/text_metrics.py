@@ -21,9 +21,10 @@ Measures of the text alone:
 ``repetition``
     The share of its three-word sequences that occurred in it before; 0 for shorter texts.
 ``names_answer``, ``names_gold``
-    1 where the text names the predicted answer, or the right one.
+    1 where the text names the predicted answer, or the right one; None where a mention shows nothing, as of yes and no
+    (texts.naming_score).
 ``distractors``
-    The share of the other choices that it names; None without choices.
+    The share of the other choices that it names; None without choices and where a mention shows nothing.
 ``copied``
     The share of its three-word sequences that occur in the question or its context.
 
@@ -57,7 +58,7 @@ from kdutils.data.texts import (
     first_words,
     is_unspaced,
     lower_words,
-    names_answer,
+    naming_score,
     space_characters,
     word_triples,
 )
@@ -118,13 +119,13 @@ def score_notes(scores: pd.DataFrame) -> list[str]:
 
 def own_scores(text: str, predicted: str, gold: str, question: str, choices: list[str]) -> dict[str, float | None]:
     """Return the measures of OWN for one text."""
-    others = [choice for choice in choices if choice != predicted]
+    others = [naming_score(text, choice, choices) for choice in choices if choice != predicted]
     sequences, asked = word_triples(text), set(word_triples(question))
     return {
         "words": count_words(text),
         "repetition": 1 - len(set(sequences)) / len(sequences) if sequences else 0.0,
-        "names_answer": float(names_answer(text, predicted)), "names_gold": float(names_answer(text, gold)),
-        "distractors": float(np.mean([names_answer(text, choice) for choice in others])) if others else None,
+        "names_answer": naming_score(text, predicted, choices), "names_gold": naming_score(text, gold, choices),
+        "distractors": float(np.mean(others)) if others and None not in others else None,
         "copied": float(np.mean([sequence in asked for sequence in sequences])) if sequences else 0.0,
     }
 

@@ -6,7 +6,7 @@ A job is one notebook with its parameters. Its folder below ``outputs/<experimen
 ``explanations/<data set>/<teacher>/<prompting>``, ``report``,
 ``students/<data set>/<teacher>/<prompting>/<method>/<student>/seeds-<…>``, the same below ``evaluations/`` and, where
 the key `transfer` names other data sets to test on, below ``transfers/<other data set>/``; ``human_study`` and
-``human_ratings`` (with a key `human_study`), and ``comparison``.
+``human_ratings`` (with a key `human_study`), ``model_ratings`` (with its key `rater`), and ``comparison``.
 
 Every teacher is asked with every prompting, and every student learns by every method from the explanations of every
 teacher and prompting. The keys `promptings` (of a teacher or method) and `methods` (of a student) restrict this.
@@ -31,6 +31,7 @@ from kdutils.experiments.steps import (
     EVALUATION,
     LABELS,
     PEOPLE,
+    RATER,
     RATINGS,
     REPORT,
     SETTINGS,
@@ -47,7 +48,7 @@ OUTPUTS = PROJECT / "outputs"
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
 GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},
              "methods": {"promptings", "as", "rationales_of", "protocol"}, "students": {"methods"},
-             "human_study": {"methods", "promptings"}}
+             "human_study": {"methods", "promptings", "rater"}}
 # What one job may use, told to a cluster: name: (smallest, default). 0 minutes: the default of the cluster.
 RESOURCES = {"memory_mb": (100, 8000), "minutes": (1, 0), "gpus": (0, 0)}
 # {parameter of a training: the prompting} of all tables that a method reads beside its explanations.
@@ -412,7 +413,7 @@ def _transfer(root, settings, train, evaluate, data):
 
 
 def _people_jobs(root, settings, evaluations):
-    """Yield the jobs that make a human study and analyse its ratings (simulated ones until there are any)."""
+    """Yield the jobs that make a human study, analyse its ratings (simulated until there are any) and ask a model."""
     entry = settings["human_study"]
     shown = [job for job in evaluations if all(
         job.labels[label] in entry.get(key, [job.labels[label]])
@@ -426,6 +427,12 @@ def _people_jobs(root, settings, evaluations):
     yield Job("human_study", "human_ratings", RATINGS, {
         **settings.get("human_ratings", {}), "plan": f"{root}/human_study/key/plan.parquet",
         "output": f"{root}/human_ratings"}, ("human_study",))
+    if "rater" in entry:
+        yield Job("human_study", "model_ratings", RATER, {
+            **entry["rater"], "plan": f"{root}/human_study/key/plan.parquet",
+            "texts": f"{root}/human_study/key/texts.parquet",
+            "ratings": settings.get("human_ratings", {}).get("ratings", []), "output": f"{root}/model_ratings"},
+            ("human_study",))
 
 
 # What is finished

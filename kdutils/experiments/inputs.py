@@ -223,7 +223,7 @@ def files_of(job: Job) -> list[Path]:
                                      given.get("published_folder") or data, bool(given.get("published_folder")))
     elif job.kind in ("explanations", "labels"):
         files += _prompt_files(job)
-        files += [project_path(given["chat_template"])] if given.get("chat_template") else []
+    files += [project_path(given["chat_template"])] if given.get("chat_template") else []
     for path in given.get("ratings", []):
         files += _below(project_path(path))
     return sorted({path for path in files if path.is_file()})

@@ -1,10 +1,11 @@
 """What an experiment will do and be able to show, before anything is paid: jobs, contrasts, differences they find."""
 
+import contextlib
 from collections import Counter
 
 from kdutils.comparison.contrasts import primary_contrasts
 from kdutils.comparison.runs_table import CELL, student_label
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, short
 from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import Experiment, Job, base_of, cells_of, method_of, parameters_of, protocol_of
 from kdutils.experiments.steps import COMPARISON, SETTINGS
@@ -82,3 +83,28 @@ def power_lines(experiment: Experiment) -> list[str]:
         sizes.setdefault((size, contrasts), []).append(student_label(dataset, student))
     return [before_any_run(names, len(settings["seeds"]), size, contrasts)
             for (size, contrasts), names in sizes.items()]
+
+
+def vocabulary_lines(experiment: Experiment, jobs: list[Job]) -> list[str]:
+    """Return what the students that `jobs` train can never write of their questions (collating.gap_lines).
+
+    A sentence stands once per data set and vocabulary. Nothing is downloaded: what is not on this machine is left out,
+    and the training says it. Texts of teachers are not known yet.
+    """
+    from kdutils.experiments.trials import check_model, recipe_of
+    from kdutils.student.collating import gap_lines, student_gaps
+
+    found = {}
+    for job in jobs:
+        if job.kind != "students":
+            continue
+        with contextlib.suppress(StudyError):  # of questions or a model that may come later: the job stops at it
+            recipe = recipe_of(job)
+            vocabulary = recipe.student["tokenizer"] or recipe.student["model"]
+            key = (job.labels["dataset"], vocabulary, recipe.student["kind"])
+            if key not in found:
+                check_model(vocabulary, needs_weights=False)
+                questions = planned_questions(experiment, job, download=False)
+                found[key] = gap_lines(student_gaps(recipe.student, recipe.method, questions))
+    return [f"{dataset}, {short(vocabulary)}: {line}" for (dataset, vocabulary, _), lines in found.items()
+            for line in lines]

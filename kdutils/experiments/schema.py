@@ -36,10 +36,21 @@ from kdutils.experiments.grid import (
     trained_with,
 )
 from kdutils.experiments.inputs import config_type_fault, file_faults, notebook_fault, path_fault
-from kdutils.experiments.steps import COMPARISON, DATA, ERRORS, EVALUATION, PEOPLE, RATINGS, REPORT, SETTINGS, TUNING
+from kdutils.experiments.steps import (
+    COMPARISON,
+    DATA,
+    ERRORS,
+    EVALUATION,
+    PEOPLE,
+    RATER,
+    RATINGS,
+    REPORT,
+    SETTINGS,
+    TUNING,
+)
 from kdutils.packages import EXTRAS
 from kdutils.settings import MAX_SEED, Inside, Seed, Settings, Text, faults_of, plain_faults, unique
-from kdutils.student.methods import METHODS
+from kdutils.student.methods import METHODS, exchange_rationales
 from kdutils.student.protocols import LAYOUTS, PROTOCOLS, protocol_parameters, texts_of
 from kdutils.student.settings import LmReader
 from kdutils.teacher.choices import PROMPTINGS
@@ -184,6 +195,8 @@ def _grid_faults(settings) -> Iterator[Fault]:
     for name, entry in settings["teachers"].items():
         if not isinstance(entry.get("finetune", {}), dict):
             yield f"teachers.{name}.finetune", f"{quoted(entry['finetune'])} is not of type dict"
+    if not isinstance(rater := settings.get("human_study", {}).get("rater", {}), dict):
+        yield "human_study.rater", f"{quoted(rater)} is not of type dict"
     if datasets := list(settings["datasets"]):
         yield from _name_faults("transfer", settings.get("transfer", datasets), datasets, "data sets")
     for name, entry in settings["methods"].items():
@@ -265,6 +278,8 @@ def _parameter_faults(settings) -> Iterator[Fault]:
                            ("human_study", [PEOPLE]), ("human_ratings", [RATINGS]), ("errors", [ERRORS]),
                            ("comparison", [COMPARISON])):
         yield from _entry_faults(key, parameters_of(settings.get(key, {}), key), list(notebooks), known=METHODS)
+    if isinstance(rater := settings.get("human_study", {}).get("rater", {}), dict):
+        yield from _entry_faults("human_study.rater", rater, [RATER], rater.get("backend") == "openai")
 
 
 def _known(settings, key) -> dict[str, str]:
@@ -436,10 +451,9 @@ def _cell_faults(settings) -> Iterator[Fault]:
             yield key, f"no teacher has explanations for it; ask one with a prompting such as {', '.join(teaching)}"
         for teacher, base in ((teacher, base) for teacher in teachers for base in known.beside.values()):
             if not prompting_like(settings, teacher, base):
-                what = {"counterfactual": "explanations of wrong answers", "soft_labels": "soft labels"}[base]
-                yield key, f"it needs {what}; ask teacher '{teacher}' with the prompting {base}, too, or say with " \
-                           "`promptings` on which texts to train"
-        if base_of(settings, "methods", method) == "shuffled" and "rationales_of" not in settings["methods"][method]:
+                yield key, f"it needs {PROMPTINGS[base].gives}; ask teacher '{teacher}' with the prompting {base}, " \
+                           "too, or say with `promptings` on which texts to train"
+        if known.control is exchange_rationales and "rationales_of" not in settings["methods"][method]:
             for name, entry in settings["datasets"].items():
                 for split in ("train", "dev"):
                     if entry.get("limits", {}).get(split) == 1:
@@ -526,6 +540,9 @@ def _people_faults(settings) -> Iterator[Fault]:
     if silent:
         yield "human_study.methods", f"'{silent[0]}' writes no explanations; name the methods to compare"
     yield from ((f"human_study.{key}", what) for key, what in given.conflicts())
+    yield from _conflicts("human_study.rater", RATER, entry.get("rater", {}))
+    if "rater" in entry and given.task != "rating":
+        yield "human_study.rater", f"a model can rate, and the task of this study is {given.task}; set task: rating"
     limits = [dataset.get("limits", {}).get(settings.get("evaluation", {}).get("split", "test"), -1)
               for dataset in settings["datasets"].values()]
     fault = size_fault(given.task, len(compared), given.n_raters, given.texts_per_method, given.raters_per_text,

@@ -15,7 +15,7 @@ NOTEBOOKS = PROJECT / "notebooks"
 DATA, EVALUATION, COMPARISON = LookAtTheData.notebook, EvaluateStudent.notebook, CompareMethods.notebook
 ERRORS = AnalyseErrors.notebook
 REPORT, PEOPLE, RATINGS = teacher.JudgeExplanations.notebook, MakeHumanStudy.notebook, AnalyseHumanStudy.notebook
-LABELS = teacher.LabelQuestions.notebook
+LABELS, RATER = teacher.LabelQuestions.notebook, AskAModelToRate.notebook
 TUNING = student.TrainLabelOnly.notebook  # of a teacher that the study fine-tunes
 
 SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
@@ -24,6 +24,6 @@ SETTINGS: dict[str, type[Settings]] = {model.notebook: model for model in (
     teacher.LabelQuestions, teacher.ExplainSoftLabels, student.TrainLabelOnly,
     student.TrainStandard, student.TrainMultitask, student.TrainCounterfactual, student.TrainCombined,
     student.TrainTokenRationale, student.TrainShuffled, student.TrainRandomTokens, student.TrainUntagged,
-    student.TrainSoftLabel, student.TrainSoftMultitask, student.TrainTokenKl,
+    student.TrainSoftLabel, student.TrainSoftMultitask, student.TrainSoftShuffled, student.TrainTokenKl,
     EvaluateStudent, MakeHumanStudy, AnalyseHumanStudy, AskAModelToRate, CompareMethods, AnalyseErrors, AskAStudent,
     MakeMiniModels)}

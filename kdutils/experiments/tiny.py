@@ -38,6 +38,8 @@ def make_tiny(settings: dict) -> dict:
     small["evaluation"] = {**settings.get("evaluation", {}), "max_explanation_tokens": 16, "timed_questions": 4}
     if small["evaluation"].get("simulator"):
         small["evaluation"]["simulator"] = {**_student(small["evaluation"]["simulator"]), **TRAINING}
+    if "rater" in settings.get("human_study", {}):
+        small["human_study"] = {**settings["human_study"], "rater": _asked(settings["human_study"]["rater"])}
     for key in ("evaluation", "report", "human_ratings"):
         models = {"encoder": encoder_model, "nli": nli_model}
         tiny = {name: str(make()) for name, make in models.items() if small.get(key, {}).get(name)}
@@ -51,12 +53,17 @@ def _teacher(entry):
     if "finetune" in entry:
         small["finetune"] = {**_student(entry["finetune"]), **TRAINING}
     elif entry.get("backend", "hf") != "published":
-        small |= {"backend": "hf", "model": str(causal_model()), "quantization": "none", "max_new_tokens": 12}
-        # Only a server takes an address and fields of a request, a folder has no revision, and a chat template is
-        # written for the tokens of the model that is replaced. `chat`, `thinking` and `system` hold for any model.
-        for key in ("base_url", "request", "revision", "chat_template"):
-            small.pop(key, None)
+        small = _asked(small) | {"max_new_tokens": 12}
     return small
+
+
+def _asked(entry):
+    """Return an entry that says how a model is asked, of the mini teacher."""
+    # Only a server takes an address and fields of a request, a folder has no revision, and a chat template is written
+    # for the tokens of the model that is replaced. `chat`, `thinking` and `system` hold for any model.
+    small = {key: value for key, value in entry.items() if key not in ("base_url", "request", "revision",
+                                                                       "chat_template")}
+    return small | {"backend": "hf", "model": str(causal_model()), "quantization": "none"}
 
 
 def _method(entry, students):

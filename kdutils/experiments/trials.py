@@ -63,12 +63,13 @@ def speed_key(notebook: str, given: Mapping,
 
 def student_key(training: Job) -> str:
     """Return the models and settings of a training, as text: trainings for which they are equal need one trial."""
-    recipe = _recipe(training)
+    recipe = recipe_of(training)
     settings = {name: value for name, value in recipe.training.items() if name not in ANY_AMOUNT | ANY_SPEED}
     return json.dumps([recipe.student, recipe.parameters.get("distilled_from", ""), settings], sort_keys=True)
 
 
-def _recipe(training) -> Recipe:
+def recipe_of(training: Job) -> Recipe:
+    """Return how the students of the job `training` learn."""
     settings = SETTINGS[training.notebook]
     given = {**settings.defaults(), **training.parameters}
     method = next(name for name, entry in METHODS.items() if entry.notebook == training.notebook)
@@ -86,20 +87,20 @@ def try_student(experiment: Experiment, trainings: list[Job],
     """
     from kdutils.student.timing import Cell, time_student
 
-    student, cells, texts = _recipe(trainings[0]).student, {}, {}
+    student, cells, texts = recipe_of(trainings[0]).student, {}, {}
     untrained = {job.parameters["output"]: job.parameters["model"] for job in experiment.jobs if job.kind == "students"}
-    _check_model(student["model"], not student["random_weights"])
-    _check_model(student["tokenizer"], False)
+    check_model(student["model"], not student["random_weights"])
+    check_model(student["tokenizer"], False)
     keys = [speed_key(job.notebook, job.parameters) for job in trainings]
     for key, job in zip(keys, trainings, strict=True):
         if key not in cells:
             questions = planned_questions(experiment, job, download=False)
             train = questions[questions["split"] == "train"]
             some = train.sample(min(SAMPLE, len(train)), random_state=0).reset_index(drop=True)
-            recipe = _recipe(job)
+            recipe = recipe_of(job)
             if name := recipe.parameters.get("distilled_from"):  # of a student that is not trained yet, its model
                 teacher = untrained.get(str(Path(name).parent), name)
-                _check_model(teacher)
+                check_model(teacher)
                 recipe = replace(recipe, parameters={**recipe.parameters, "distilled_from": teacher})
             cells[key] = Cell(recipe, some.to_dict("records"), _explained(experiment, job, some, texts))
     of_student = (job.parameters for job in experiment.jobs if job.parameters.get("students")
@@ -161,7 +162,7 @@ def try_teacher(experiment: Experiment, job: Job, cost: Plan, clock: Callable[[]
     given = asking_parameters(job)
     if given["backend"] != "hf":
         raise StudyError("a server writes them")
-    _check_model(given["model"], revision=given["revision"])
+    check_model(given["model"], revision=given["revision"])
     questions = planned_questions(experiment, job, download=False)
     some = questions[questions["split"].isin(given["splits"])].head(EXPLAINED).reset_index(drop=True)
     print(f"timing a few completions of {given['model']}", flush=True)
@@ -173,7 +174,7 @@ def try_teacher(experiment: Experiment, job: Job, cost: Plan, clock: Callable[[]
         return (clock() - begun) / (teacher.asked * cost.new_tokens / cost.to_ask)
 
 
-def _check_model(name, needs_weights=True, revision=""):
+def check_model(name: str, needs_weights: bool = True, revision: str = "") -> None:
     """Raise StudyError if a model is not on this machine, or too large to be tried in a minute."""
     import psutil
     from transformers.utils import cached_file

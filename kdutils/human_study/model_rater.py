@@ -10,6 +10,7 @@ scoring function of G-Eval (Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4
 
 import json
 from collections.abc import Sequence
+from math import factorial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from kdutils.human_study.analysis import RESAMPLES, attempt, left_out
 from kdutils.human_study.design import SCALE, TEXT_COLUMNS, TRUTH, Study
 from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.plan import private_folder, study_texts
+from kdutils.human_study.published_texts import METHOD, join_rated_texts
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.runs import write_text
 from kdutils.stats import agreement, groups
@@ -28,9 +30,9 @@ from kdutils.stats.models import rank_correlation
 
 SCALES, PLACES = ("rising", "falling"), ("alone", "first", "second")
 CHECKS = ["check", "value", "low", "high", "n"]
-AGREEMENT = ["construct", "spearman", "low", "high", "alpha", "alpha_low", "alpha_high", "ratings"]
+AGREEMENT = ["construct", "spearman", "low", "high", "length", "length_low", "length_high", "alpha", "alpha_low",
+             "alpha_high", "ratings"]
 RANKS = ["method", "people", "model", "rank_people", "rank_model", "texts"]
-PUBLISHED_METHOD = "MT+CF:Rev"  # the only one of the four rated models whose texts were published
 
 
 def rating_prompts(texts: pd.DataFrame, items: dict[str, str]) -> pd.DataFrame:
@@ -121,25 +123,29 @@ def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequenc
                         seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (table of AGREEMENT, sentences) of the model with each rating by a person.
 
-    spearman: of the ratings with the model's scores, with the wider of the bootstrap intervals over raters and over
-    texts (all raters of a text share the model's one score, so an interval over raters alone is too narrow). alpha:
-    Krippendorff's ordinal alpha of person and model, whose scores are rounded to points (interval alpha for quality).
+    spearman: of the ratings with the model's scores. length: of the ratings with the characters of a text, the baseline
+    of a rater that sees nothing else. alpha: Krippendorff's ordinal alpha of person and model, whose scores are rounded
+    to points (interval alpha for quality). low and high: the wider of the bootstrap intervals over raters and over
+    texts (all raters of a text share the model's one score, so an interval over raters alone is too narrow).
     """
     both = wide.merge(scores, on="text", suffixes=("", "_model"))
     if not len(both):
         return pd.DataFrame(columns=AGREEMENT), ["Agreement needs texts that people have rated too; there is none."]
-    rows, reasons = [], {"Spearman's correlation": {}, "Krippendorff's alpha": {}}
+    rows = []
+    reasons = {"Spearman's correlation": {}, "The correlation of length with ratings": {}, "Krippendorff's alpha": {}}
     for name in [name for name in rated if f"{name}_model" in both]:
-        table = both[["rater", "text", name, f"{name}_model"]].dropna()
-        rho, reasons["Spearman's correlation"][name] = attempt(
-            rank_correlation, table, name, f"{name}_model", cluster=["rater", "text"], resamples=RESAMPLES, seed=seed)
-        pair = table[[name, f"{name}_model"]]
-        alpha, reasons["Krippendorff's alpha"][name] = attempt(
-            agreement.krippendorff_alpha, pair if name == "quality" else pair.round(),
-            "interval" if name == "quality" else "ordinal", RESAMPLES, seed=seed)
-        nothing = [np.nan] * 3
-        rows.append([name, *([rho.value, rho.low, rho.high] if rho else nothing),
-                     *([alpha.value, alpha.low, alpha.high] if alpha else nothing), len(table)])
+        table = both[["rater", "text", "characters", name, f"{name}_model"]].dropna()
+        pair, clusters = table[[name, f"{name}_model"]], ["rater", "text"]
+        drawn = {"resamples": RESAMPLES, "seed": seed}
+        tried = [attempt(rank_correlation, table, name, f"{name}_model", cluster=clusters, **drawn),
+                 attempt(rank_correlation, table, name, "characters", cluster=clusters, **drawn),
+                 attempt(agreement.krippendorff_alpha, pair if name == "quality" else pair.round(),
+                         "interval" if name == "quality" else "ordinal", clusters=[table[one] for one in clusters],
+                         **drawn)]
+        for what, (_, reason) in zip(reasons, tried, strict=True):
+            reasons[what][name] = reason
+        found = [[one.value, one.low, one.high] if one else [np.nan] * 3 for one, _ in tried]
+        rows.append([name, *(value for three in found for value in three), len(table)])
     return pd.DataFrame(rows, columns=AGREEMENT), [one for what, why in reasons.items() for one in left_out(what, why)]
 
 
@@ -154,18 +160,28 @@ def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple
         return table, ["A ranking needs rated texts of two methods or more; there is "
                        f"{'one' if len(table) else 'none'}."]
     same = table["rank_people"].equals(table["rank_model"])
-    return table, [f"The model ranks the {len(table)} methods {'as people do' if same else 'otherwise than people'}."]
+    return table, [f"The model ranks the {len(table)} methods {'as people do' if same else 'otherwise than people'}; a "
+                   f"ranking by chance is as people's in 1 of {factorial(len(table))} cases."]
 
 
 def describe_rater(table: pd.DataFrame, rating: str) -> str:
-    """Return the sentence that says whether the model tracks people; `table`: compare_with_people."""
+    """Return the sentence that says whether the model tracks people; `table`: compare_with_people.
+
+    It does if the interval of Spearman's correlation is above 0 and the value above that of length alone.
+    """
     row = table[table["construct"] == rating]
     if not len(row) or not np.isfinite(row["spearman"].iloc[0]):
         return "Whether this rater tracks people is not known: no text has ratings by people that can be compared."
-    value, low, high = row[["spearman", "low", "high"]].iloc[0]
+    value, low, high, length = row[["spearman", "low", "high", "length"]].iloc[0]
     interval = f"Spearman {value:.2f}, 95 % interval {low:.2f} to {high:.2f}"
-    return f"This rater tracks people: its scores rise with their ratings of {rating} ({interval})." if low > 0 else \
-        f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
+    if low <= 0:
+        return f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
+    rises = f"its scores rise with people's ratings of {rating} ({interval})"
+    than = f"the {'length' if length > 0 else 'shortness'} of a text does (Spearman {abs(length):.2f})"
+    if value <= abs(length):
+        return f"This rater is no better than a count of characters: {rises}, but no more than {than}. Do not use it " \
+               "in their place."
+    return f"This rater tracks people: {rises}{f', and more than {than}' if np.isfinite(length) else ''}."
 
 
 # Texts and files
@@ -194,38 +210,21 @@ def published_texts(ratings: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     """Return the texts, columns TEXT_COLUMNS, of those published ratings whose texts were published.
 
     `ratings`: ratings.read_ratings of the published table. `path`: revised_explanation_sample of Hendriks et al.
-    (2025). The rated texts are numbered in the order of that file, and only right answers were rated; so the texts are
-    the rows whose lengths fit in this order. A text with more than one fitting row is left out. Raises StudyError if
-    the file is another one.
+    (2025). A text is found as join_rated_texts says. Raises StudyError if the file is another one.
     """
     table = read_parquet(path)
     missing = {"input_predict", "answers_preds", "answers_labels", "rationales_preds"} - set(table)
     if missing:
         raise StudyError(f"{path}: column '{min(missing)}' is missing; the texts are those of "
                          "revised_explanation_sample")
-    rated = ratings[ratings["method"] == PUBLISHED_METHOD].drop_duplicates("text")
-    rated = rated.assign(number=rated["question"].astype(int)).sort_values("number")
-    right = table[table["answers_preds"].str.strip() == table["answers_labels"].str.strip()].to_dict("records")
-    lengths, wanted = [len(row["rationales_preds"] or "") for row in right], rated["characters"].astype(int).tolist()
-    first, last = _fit_in_order(wanted, lengths), _fit_in_order(wanted[::-1], lengths[::-1])
-    if first is None or last is None:
-        raise StudyError(f"{path}: these are not the texts that were rated: their lengths do not fit")
-    last = [len(lengths) - 1 - place for place in last[::-1]]
-    return pd.DataFrame([_published_text(text, right[place]) for text, place, other in zip(
-        rated["text"], first, last, strict=True) if place == other], columns=TEXT_COLUMNS)
-
-
-def _fit_in_order(wanted, lengths):
-    """Return the earliest places at which `wanted` occurs in `lengths` in its order, None if it does not."""
-    places, place = [], 0
-    for length in wanted:
-        while place < len(lengths) and lengths[place] != length:
-            place += 1
-        if place == len(lengths):
-            return None
-        places.append(place)
-        place += 1
-    return places
+    written = pd.DataFrame({"explanation": table["rationales_preds"].fillna(""),
+                            "correct": table["answers_preds"].str.strip() == table["answers_labels"].str.strip()})
+    try:
+        places = join_rated_texts(ratings, written)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
+    return pd.DataFrame([_published_text(text, table.iloc[place]) for text, place in places.items()],
+                        columns=TEXT_COLUMNS)
 
 
 def _published_text(text, row):
@@ -234,7 +233,7 @@ def _published_text(text, row):
     for mark in marks:
         choices = choices.replace(mark, "\n")
     answer = row["answers_preds"].strip().removeprefix("The answer is ")
-    return {"text": text, "question": text.partition("/")[2], "dataset": "cqa", "method": PUBLISHED_METHOD,
+    return {"text": text, "question": text.partition("/")[2], "dataset": "cqa", "method": METHOD,
             "student_seed": 0, "correct": True, "choices": [one.strip() for one in choices.split("\n") if one.strip()],
             "asked": asked, "answer": answer, "gold": answer, "explanation": row["rationales_preds"]}
 

@@ -17,8 +17,8 @@ STUDENT = "revised"  # the student of evaluation.published_students that wrote t
 def join_rated_texts(wide: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, int]:
     """Return {text of the ratings: row of `predictions`} of the rated texts that can only be one prediction.
 
-    `wide`: ratings.one_row_per_rating of the published ratings. `predictions`: those of STUDENT, in published order.
-    Raises StudyError if there are no ratings of METHOD, or if no assignment keeps order and lengths.
+    `wide`: the published ratings, of ratings.read_ratings or one_row_per_rating. `predictions`: those of STUDENT, in
+    published order. Raises StudyError if there are no ratings of METHOD, or if no assignment keeps order and lengths.
     """
     rated = wide[wide["method"] == METHOD].drop_duplicates("text")
     rated = rated.assign(number=rated["question"].astype(int)).sort_values("number")
@@ -39,7 +39,8 @@ def _places(lengths, written):
         while at < len(written) and written[at] != length:
             at += 1
         if at == len(written):
-            raise StudyError("the lengths of the rated texts do not fit the predictions; give the files of one version")
+            raise StudyError("these are not the texts that were rated: their lengths do not fit the predictions; give "
+                             "the files of one version")
         places.append(at)
         at += 1
     return places

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field
 
 from kdutils.errors import short
 from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, NAME, NAME_RULE, TASKS
-from kdutils.settings import Count, Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
+from kdutils.settings import Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
+from kdutils.teacher.settings import Ask
 
 
 class MakeHumanStudy(Settings):
@@ -72,34 +73,23 @@ class AnalyseHumanStudy(Settings):
     output: str = of_grid("outputs/explore/23_analyse_human_study", "folder of this run")
 
 
-class AskAModelToRate(Settings):
+class AskAModelToRate(Ask):
     """Which model rates which texts, and which ratings by people it is compared with."""
 
     notebook: ClassVar[str] = "25_ask_a_model_to_rate"
-    texts: str = Field("kdutils/mini/example/human_study/key/texts.parquet",
-                       description="texts of a study, or the published ones")
-    plan: str = Field("kdutils/mini/example/human_study/key/plan.parquet",
-                      description="plan of that study, empty for published ratings")
-    ratings: Annotated[list[Annotated[str, Field(min_length=1)]], PathOf("any"), AfterValidator(unique)] = Field(
-        [], description="files and folders with ratings by people, empty compares with nobody")
-    backend: Literal["hf", "openai"] = Field("hf", description="hf: a model of transformers, openai: a server")
-    model: ModelName = Field("kdutils/mini/teacher",
-                             description="folder or Hub id, or the name of the model on a server")
-    revision: str = Field("", description="branch, tag or commit of a Hub id")
-    quantization: Literal["none", "int8", "nf4"] = Field("none", description="none, int8 or nf4; backend hf only")
-    token_budget: Count = Field(8192, description="tokens of a batch; backend hf only")
-    chat: bool = Field(False, description="wrap each prompt in the chat template of the model")
-    base_url: str = Field("", description="address of the server, empty means OPENAI_BASE_URL; backend openai only")
-    requests: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="requests in flight; backend openai only")
-    timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
+    texts: str = of_grid("kdutils/mini/example/human_study/key/texts.parquet",
+                         "texts of a study, or the published ones")
+    plan: str = of_grid("kdutils/mini/example/human_study/key/plan.parquet",
+                        "plan of that study, empty for published ratings")
+    ratings: Annotated[list[Annotated[str, Field(min_length=1)]], PathOf("any"), AfterValidator(unique)] = of_grid(
+        [], "files and folders with ratings by people, empty compares with nobody")
+    thinking: Literal["auto", "on", "off"] = Field(
+        "off", description="whether the model thinks first, auto leaves it to the model; with chat only")
     most_texts: Annotated[int, Field(ge=2, le=100_000)] = Field(32, description="number of texts to rate at most")
     seed: Seed = Field(0, description="draws the texts and resamples intervals")
     output: str = of_grid("outputs/explore/25_ask_a_model_to_rate", "folder of this run")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if not self.model:
-            yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
-        if self.backend == "hf" and self.base_url:
-            yield "base_url", "only a server has a base_url; set backend: openai"
+        yield from super().conflicts()
         if not self.plan and not self.ratings:
             yield "ratings", "published texts are found by their ratings; name the file, or give the plan of a study"

@@ -18,6 +18,8 @@ from kdutils.errors import StudyError
 from kdutils.report.tables import LONG_TEXT
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -49,7 +51,7 @@ def show(figure: Figure, alt: str) -> None:
 def save(figure: Figure, file: Path | BinaryIO) -> None:
     """Write `figure` as PNG to a path or an open file, and close it; equal figures give equal bytes."""
     figure.savefig(file, format="png", metadata={"Software": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float]) -> Figure:
@@ -65,8 +67,8 @@ def accuracy_by_method(table: pd.DataFrame, chance: float | Mapping[str, float])
     groups = [sorted(rows.groupby(["method", "prompting"], sort=False, dropna=False),
                      key=lambda group: -group[1]["accuracy"].fillna(0).mean()) for _, rows in panels]
     heights = [0.36 * len(group) + 0.8 for group in groups]
-    figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, figsize=(8, sum(heights) + 0.4),
-                                      height_ratios=heights)
+    figure, axes = pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, figsize=(8, sum(heights) + 0.4),
+                                     height_ratios=heights)
     for axis, ((dataset, student), _), group in zip(axes[:, 0], panels, groups, strict=True):
         for row, (_, runs) in enumerate(group):
             _draw_seeds(axis, row, runs["accuracy"].dropna().astype(float).to_list())
@@ -127,7 +129,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     """
     _check(table, ("seed", "step", "dev_accuracy", "dev_loss"))
     tasks = [name for name in table.columns if str(name).startswith("loss_")]
-    figure, axes = _pyplot().subplots(1, 3 if tasks else 2, figsize=(9 if tasks else 8, 3.3))
+    figure, axes = pyplot().subplots(1, 3 if tasks else 2, figsize=(9 if tasks else 8, 3.3))
     for axis, column, title in zip(axes, ("dev_accuracy", "dev_loss"), ("dev accuracy", "dev loss"), strict=False):
         _draw_curves(axis, table, [column], by_seed=True)
         axis.set_title(title)
@@ -165,7 +167,7 @@ def length_histogram(series: Mapping[str, Iterable[float]], unit: str) -> Figure
     if not any(len(lengths) for lengths in values.values()):
         raise StudyError("a histogram of lengths needs at least one length")
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=30)
-    figure, axis = _pyplot().subplots(figsize=(8, 3.4))
+    figure, axis = pyplot().subplots(figsize=(8, 3.4))
     for place, (name, lengths) in enumerate(values.items()):
         about = f"n = {len(lengths)}" + (f", median {np.median(lengths):.3g}" if len(lengths) else "")
         axis.hist(lengths, bins=bins, histtype="step", linewidth=1.8, color=f"C{place % COLORS}",
@@ -185,7 +187,7 @@ def reliability_diagram(bins: pd.DataFrame, error: float) -> Figure:
     from scipy.stats import binomtest
 
     _check(bins, ["probability", "accuracy", "n"])
-    figure, axis = _pyplot().subplots(figsize=(5, 4.2))
+    figure, axis = pyplot().subplots(figsize=(5, 4.2))
     spans = [binomtest(round(share * count), int(count)).proportion_ci(method="wilson")
              for share, count in zip(bins["accuracy"], bins["n"], strict=True)]
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect calibration")
@@ -229,7 +231,7 @@ def token_heat_map(words: Sequence[Sequence[str]], scores: Sequence[Sequence[flo
     """
     if not words or [len(row) for row in words] != [len(row) for row in scores] or len(labels) != len(words):
         raise StudyError("a heat map of words needs as many scores as words in every row, and one label per row")
-    figure = _pyplot().figure(figsize=(8, 1), layout="none")
+    figure = pyplot().figure(figsize=(8, 1), layout="none")
     renderer, placed, y = figure.canvas.get_renderer(), [], 0.42 if title else 0.14  # inches from the top
     for row, values, label in zip(words, scores, labels, strict=True):
         highest, x, y = max([*values, 0]) or 1, 0.15, y + 0.06
@@ -275,8 +277,8 @@ def difference_intervals(table: pd.DataFrame, xlabel: str, title: str = "", widt
     _check(table, ("group", "label", "difference", "low", "high", "significant"))
     panels = list(table.groupby("group", sort=False))
     heights = [0.27 * len(rows) + 0.55 for _, rows in panels]
-    figure, axes = _pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights,
-                                      figsize=(width, sum(heights) + 0.7))
+    figure, axes = pyplot().subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights,
+                                     figsize=(width, sum(heights) + 0.7))
     for axis, (group, rows) in zip(axes[:, 0], panels, strict=True):
         axis.axvline(0, color=GRAY, linewidth=1)
         for place, row in enumerate(rows.to_dict("records")):
@@ -336,19 +338,19 @@ def accuracy_against_measure(table: pd.DataFrame, xlabel: str,
     return figure
 
 
-def heat_map(table: pd.DataFrame, label: str, low: float | None = None, high: float | None = None) -> Figure:
+def heat_map(table: pd.DataFrame, label: str) -> Figure:
     """Return a heat map of a frame of numbers with the number in every cell; a missing one is a dash on white.
 
     Rows are labelled with the index, columns with the column names (data sets tested on). `label` names the scale, from
-    `low` to `high` or, without them, from the smallest to the largest number.
+    the smallest to the largest number.
     """
     import numpy as np
 
     values = table.to_numpy(dtype=float)
     if not np.isfinite(values).any():
         raise StudyError("a heat map needs at least one number")
-    low, high = (np.nanmin(values) if low is None else low), (np.nanmax(values) if high is None else high)
-    figure, axis = _pyplot().subplots(figsize=(8, 0.42 * len(table) + 1.5))
+    low, high = np.nanmin(values), np.nanmax(values)
+    figure, axis = pyplot().subplots(figsize=(8, 0.42 * len(table) + 1.5))
     image = axis.imshow(values, cmap="Blues", vmin=low, vmax=high if high > low else low + 1e-9, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = np.isfinite(value) and value - low > 0.6 * (high - low)
@@ -366,7 +368,7 @@ def _grid_of_panels(count, most, height, extra=0.0, **shared):
     """Return (figure, axes) of `count` panels of `height` inches, at most `most` of them side by side."""
     across = min(most, count)
     down = math.ceil(count / across)
-    figure, axes = _pyplot().subplots(down, across, squeeze=False, figsize=(8, down * height + extra), **shared)
+    figure, axes = pyplot().subplots(down, across, squeeze=False, figsize=(8, down * height + extra), **shared)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, axes
@@ -380,7 +382,7 @@ def _check(table, columns):
         raise StudyError("a figure needs at least one row; the table is empty")
 
 
-def _pyplot():
+def pyplot() -> ModuleType:
     """Return pyplot with the style of the study; the import takes a second, so it waits until a figure is drawn."""
     import matplotlib.pyplot as plt
 

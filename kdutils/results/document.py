@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +32,7 @@ EARLIER = {  # benchmark -> the commit whose code printed earlier/<benchmark>.md
     "bench-teacher": ("5b73640", "2026-11-23"), "bench-training": ("25f3908", "2026-11-23")}
 SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json has all that the report has
     "wholly_true": 3, "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
+SHORT_ANSWERS = {"exact_match": "exact match", "f1": "F1"}  # only of cells with short free-text answers
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
          "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
 WIDTH = 120  # characters of a line of RESULTS.md
@@ -141,9 +143,12 @@ def table(rows: Rows) -> str:
 
 def accuracy_rows(cells: Rows) -> list[dict[str, str]]:
     """Return the rows of the table of accuracies, in the order of `cells`; transfers have no cost."""
+    shown = {key for cell in cells for key in SHORT_ANSWERS if cell.get(key) is not None}
+
     def row(cell):
         interval = "–" if cell["low"] is None else f"{fixed(100 * cell['low'], 1)} to {percent(cell['high'])}"
         texts = {"accuracy": percent(cell["mean"]), "95 % interval": interval,
+                 **{title: percent(cell[key]) for key, title in SHORT_ANSWERS.items() if key in shown},
                  "by likelihood": percent(cell["likelihood"]), "no choice": percent(cell["no_choice"])}
         if "cost" in cell:
             texts |= {"training, s": fixed(cell["cost"].get("seconds")),
@@ -174,7 +179,8 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
     """Return the rows of the table of the teachers' texts; promptings with the same texts share a row.
 
     The names of `fooled` measures end with a star. `right`: accuracy per split of the teacher's most probable choice.
-    `questions without`: those without a text that students learn from. Both only if some rows were kept with it.
+    `questions without`: train questions without a text that students learn from. Both only if some rows were kept with
+    it.
     """
     found = {}
     for row in teachers:  # a rationale that is revised afterwards is the one of few_shot, in all of its values
@@ -189,10 +195,51 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
         right = ", ".join(f"{split} {percent(share)}" for split, share in row.get("accuracy", ()))
         rows.append({"dataset": row["dataset"], "teacher": row["teacher"], PARTS["prompting"]: promptings,
                      "stage": row["stage"], **{name: fixed(row[name]) for name in ("texts", "unusable")},
-                     **({"questions without": fixed(next((one["without"] for one in same if "without" in one), None))}
+                     **({"questions without": next((_without(one["without"]) for one in same if "without" in one), "–")}
                         if lacking else {}),
                      "words": fixed(row["words"], 1), **shares, **({"right": right or "–"} if soft else {})})
     return rows
+
+
+def _without(kept):
+    """Return a number of questions as text, with that of all; a result of an earlier version was kept without that."""
+    return " of ".join(map(fixed, kept)) if isinstance(kept, list) else fixed(kept)
+
+
+def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of attributions, from the run that compared the most of them; [] for fewer than two.
+
+    ``with the others``: means over the other attributions of word_scores.agreement. ``published``: the share to compare
+    with that of words of the answer (arXiv 2409.12586).
+    """
+    most = max(attributions, key=lambda run: len(run["costs"]), default={"costs": []})
+    rows = []
+    for row in most["costs"]:
+        pairs = [pair for pair in most["agreement"] if row["attribution"] in (pair["first"], pair["second"])]
+        found = {name: [pair[name] for pair in pairs if pair[name] is not None] for name in ("spearman", "jaccard")}
+        means = {name: fmean(values) if values else None for name, values in found.items()}
+        rows.append({"attribution": row["attribution"], "seconds per question": fixed(row["seconds per question"], 3),
+                     "words of the answer": percent(row["any answer word"]), "published": percent(
+                         most["published_share"]), "Spearman with the others": fixed(means["spearman"], 2),
+                     "Jaccard with the others": fixed(means["jaccard"], 2)})
+    return rows if rows[1:] else []
+
+
+def chosen_words(attributions: Rows) -> list[str]:
+    """Return what each run that had a choice of attributions or numbers of words took."""
+    return [f"{run['prompting']} ({run['dataset']}) took {run['choice']['k']} words by {run['choice']['attribution']}"
+            for run in attributions if run["choice"]["choose_on"] == "dev"]
+
+
+def best_on_dev(cells: Rows) -> dict[str, Any] | None:
+    """Return the cell with the highest mean dev accuracy, under ``dev``; None where a seed has none kept.
+
+    A seed's is the highest of its training, because its student is the one of that step.
+    """
+    known = cells and all(seed.get("dev") for cell in cells for seed in cell["seeds"].values())
+    means = [{**cell, "dev": fmean(max(share for _, share in seed["dev"]) for seed in cell["seeds"].values())}
+             for cell in cells if known]
+    return max(means, key=lambda cell: cell["dev"], default=None)
 
 
 def running_rows(running: Rows) -> list[dict[str, str]]:
@@ -246,4 +293,5 @@ def _values(cells):
 FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duration, "commit": commit, "machine": machine,
            "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "star_reasons": star_reasons,
            "teacher_rows": teacher_rows, "running_rows": running_rows, "same_in_all": same_in_all,
-           "worked_example": worked_example}
+           "worked_example": worked_example, "attribution_rows": attribution_rows,
+           "chosen_words": chosen_words, "best_on_dev": best_on_dev}

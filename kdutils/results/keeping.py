@@ -7,7 +7,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   else has to be known about this run, "" for nothing),
 - of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
   teachers (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are
-  without a text to learn from), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
+  without a text to learn from), attributions (of each run of notebook 05: choice, costs, agreement, published_share),
+  errors (of notebook 32: summary, effects), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
   (teacher.quality.read_fooled), summary (the sentences of the report) and example (comparison.answer.example; none for
   a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 FILE, FIGURE = "results.json", "accuracy.png"
 RUNNING = ("parameters", "bytes", "peak_memory_mib", "libraries_mib", "answer_ms", "explanation_ms")
+ATTRIBUTION = ("choice", "costs", "agreement", "published_share")
 CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
             "high", "p", "p_corrected", "p_equivalent", "detectable", "n_seeds", "n_questions", "test")
 
@@ -146,7 +148,8 @@ def _results_of(experiment):
     ends = [datetime.fromisoformat(run["started"]) + timedelta(seconds=run["seconds"]) for run in runs]
     splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
     settings = {key: value for key, value in experiment.settings.items() if key not in ("about", "needs")}
-    reports = [read_json(folder / "metrics.json") for folder in folders["report"]]
+    reports, explained = ([read_json(folder / "metrics.json") for folder in folders[kind]]
+                          for kind in ("report", "explanations"))
     return {
         "name": experiment.name, "kind": "experiment", "about": experiment.settings["about"],
         "command": experiment.command, "settings": settings, "date": max(ends).date().isoformat(),
@@ -154,13 +157,16 @@ def _results_of(experiment):
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
         "jobs": len(runs), "seconds": round(seconds, 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
-        "teachers": _teachers(reports, [read_json(folder / "metrics.json") for folder in folders["explanations"]]),
+        "teachers": _teachers(reports, explained),
+        "attributions": [{**metrics["labels"], **{key: metrics[key] for key in ATTRIBUTION}}
+                         for metrics in explained if "faithfulness" in metrics],
+        "errors": [{key: read_json(folder / "metrics.json")[key] for key in ("summary", "effects")}
+                   for folder in folders["errors"]],
         "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
                             for name, why in of_data.items()},
         "transfers": compared["transfer"],
         "contrasts": [{key: row[key] for key in CONTRAST if key in row} for row in compared["tests"]],
-        "fooled": fooled(read_measures(evaluated), read_fakes(evaluated),
-                         pd.DataFrame(compared["tests"], columns=CONTRAST)),
+        "fooled": fooled(read_measures(evaluated), read_fakes(evaluated), pd.DataFrame(compared["accuracy"])),
         "running": running_summary(read_running_costs(evaluated)),
         "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
 
@@ -174,7 +180,7 @@ def _seconds(folder):
 def _teachers(reports, explained):
     """Return the rows of the cleaned texts of `reports`; the last of a run with what only its metrics have.
 
-    accuracy: of soft labels, [(split, share), …]. without: the number of questions without a text to learn from.
+    accuracy: of soft labels, [(split, share), …]. without: [train questions without a text to learn from, all].
     """
     of_runs = {}
     for metrics in explained:
@@ -182,7 +188,7 @@ def _teachers(reports, explained):
         if "soft_labels" in metrics:
             own["accuracy"] = [(row["split"], row["accuracy"]) for row in metrics["soft_labels"]]
         if "without_rationale" in metrics:
-            own["without"] = metrics["without_rationale"]
+            own["without"] = [metrics["without_rationale"], metrics["train_questions"]]
     rows = [row for report in reports for row in report["cleaned"]]
     labels = [tuple((name, row[name]) for name in ("dataset", "prompting", "teacher")) for row in rows]
     last = {key: place for place, key in enumerate(labels)}

@@ -1,5 +1,7 @@
 """Agreement of raters and consistency of a scale; a matrix has one row per rated item and one column per rater."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -7,24 +9,27 @@ from scipy import stats
 
 from kdutils.errors import StudyError
 from kdutils.stats.estimates import Estimate, bootstrap, percentiles
-from kdutils.stats.inputs import checked_choice, checked_floats
+from kdutils.stats.inputs import checked_choice, checked_floats, checked_table
 
 
 def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: int = 1000, confidence: float = 0.95,
-                       seed: int = 0) -> Estimate:
+                       seed: int = 0, clusters: Sequence[ArrayLike] = ()) -> Estimate:
     """Return Krippendorff's alpha of a matrix (units, raters), NaN where a rating is missing; 1 is full agreement.
 
     alpha = 1 - D_observed / D_expected = 1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck, with the coincidences
     o_ck = Σ_units n_uc (n_uk - [c = k]) / (m_u - 1) over the units with m_u ≥ 2 ratings, n_c their marginals, and
     δ² by `level`: "nominal" [c ≠ k], "interval" (c - k)², "ordinal" (Σ_{g=c..k} n_g - (n_c + n_k)/2)². Source:
-    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Interval: percentile bootstrap over units. Raises
-    StudyError for fewer than two units with two ratings, and where all ratings are equal.
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Interval: percentile bootstrap over units.
+    `clusters`: lists of labels, one label per unit; units of one label are resampled together. With several lists, the
+    interval goes from the lowest to the highest end of the intervals over each of them, and n is that of the fewest
+    clusters. Raises StudyError for fewer than two units with two ratings, and where all ratings are equal.
     """
     checked_choice("level", level, ("nominal", "ordinal", "interval"))
     ratings = checked_floats(ratings, "ratings")
     if ratings.ndim != 2 or np.isinf(ratings).any():
         raise StudyError("ratings must be a matrix of numbers (units by raters) with NaN for a missing rating")
-    ratings = ratings[(~np.isnan(ratings)).sum(axis=1) >= 2]
+    used = (~np.isnan(ratings)).sum(axis=1) >= 2
+    ratings = ratings[used]
     if len(ratings) < 2:
         raise StudyError(f"{len(ratings)} units have two ratings or more: agreement needs at least two such units")
     categories = np.unique(ratings[~np.isnan(ratings)])
@@ -45,8 +50,12 @@ def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: in
         expected = totals @ distances @ totals
         return np.nan if expected == 0 else 1 - (totals.sum() - 1) * np.sum(coincidences * distances) / expected
 
-    draws = bootstrap(alpha, len(counts), None, resamples, seed)
-    return Estimate(float(alpha(np.arange(len(counts)))), *percentiles(draws, confidence), len(counts))
+    labels = pd.DataFrame(dict(enumerate(clusters)))
+    codes = list(checked_table(labels[used], [], labels)[1].values()) if len(clusters) else []
+    ends = [percentiles(bootstrap(alpha, len(counts), one, resamples, seed), confidence) for one in codes or [None]]
+    size = min((int(one.max()) + 1 for one in codes), default=len(counts))
+    return Estimate(float(alpha(np.arange(len(counts)))), min(low for low, _ in ends), max(high for _, high in ends),
+                    size)
 
 
 def intraclass_correlation(ratings: ArrayLike, confidence: float = 0.95) -> pd.DataFrame:

@@ -1,20 +1,16 @@
 """What the test of accuracies finds and how often it errs, by simulation: ``python -m kdutils.stats.error_rates``.
 
-A simulated experiment has several methods on the same questions (power.simulate_answers). Five tables, one per name:
+A simulated experiment has several methods on the same questions (power.simulate_answers). Four tables, one per name:
 
 - ``errors``: a planned family of equal methods, corrected by Holm's method, and its power;
-- ``corrections``: the power of a few planned contrasts, and of all pairs of methods by Holm's and by Benjamini and
-  Hochberg's method;
 - ``tails``: how often a small p comes when methods are equal, as a multiple of p;
 - ``bootstraps``: how often a bootstrap calls equal methods different, beside this test;
 - ``detectable``: the difference that is found with probability 0.8, by seeds and level (power.detectable_accuracy).
 """
 
 import argparse
-from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
 from kdutils.stats.accuracy import bootstrap_difference, crossed_difference, paired_bootstrap
 from kdutils.stats.power import detectable_accuracy, holm, simulate_answers
@@ -41,36 +37,6 @@ def error_rates(seeds: int, questions: int, spreads: list[float], simulations: i
         found["single"] += (p[equal] < level).mean()
         found["power"] += (corrected[~equal] < level).mean() if (~equal).any() else 0.0
     return {name: float(count / simulations) for name, count in found.items()}
-
-
-def power_of_corrections(seeds: int, questions: int, spread: float, simulations: int, edges: list[float],
-                         accuracy: float = 0.6, level: float = 0.05, seed: int = 0) -> list[dict[str, float]]:
-    """Return, per range between two neighbours of `edges`, how often a true difference of that size is found.
-
-    Nine methods have true accuracies drawn from `accuracy` to `accuracy` + the last edge, so the 36 pairs of methods
-    have differences of all sizes. Keys: ``from``, ``to`` (differences, 0 to 1), ``pairs`` (number), and the shares of
-    them that are found: ``every_holm`` and ``every_bh`` (p corrected over the 36 pairs by Holm, q by Benjamini and
-    Hochberg 1995) and ``planned_holm`` (six pairs that were fixed before, by Holm over these six).
-    """
-    generator, pairs = np.random.default_rng(seed), list(combinations(range(9), 2))
-    planned = [pairs.index(pair) for pair in ((0, 1), (0, 2), (1, 3), (2, 4), (1, 2), (5, 6))]
-    sizes, every, bh, few = [], [], [], []
-    for _ in range(simulations):
-        levels = accuracy + generator.uniform(0, edges[-1], 9)
-        answers = simulate_answers(list(levels), seeds, questions, [spread] * 9, generator)
-        p = np.array([crossed_difference(answers[first], answers[second]).p for first, second in pairs])
-        sizes.append([abs(levels[first] - levels[second]) for first, second in pairs])
-        every.append(holm(p) < level)
-        bh.append(stats.false_discovery_control(p) < level)
-        few.append(holm(p[planned]) < level)
-    sizes, every, bh, few = map(np.array, (sizes, every, bh, few))
-    rows = []
-    for low, high in zip(edges, edges[1:], strict=False):
-        inside = (low <= sizes) & (sizes < high)
-        chosen = inside[:, planned]
-        rows.append({"from": low, "to": high, "pairs": int(inside.sum()), "every_holm": float(every[inside].mean()),
-                     "every_bh": float(bh[inside].mean()), "planned_holm": float(few[chosen].mean())})
-    return rows
 
 
 def tail_rates(seeds: int, questions: int, spread: float, simulations: int, levels: list[float],
@@ -115,16 +81,6 @@ def _print_errors(options):
             print(f"| {seeds} | {', '.join(points)} | {rates} |", flush=True)
 
 
-def _print_corrections(options):
-    print(f"5 seeds that differ by {100 * SPREAD:g} points, {options.questions} questions, {options.simulations} "
-          "simulated experiments of 9 methods; shares of the true differences that are found")
-    print("| true difference, points | Holm, 36 pairs | Benjamini and Hochberg, 36 pairs | Holm, 6 planned pairs |\n"
-          "|---|--:|--:|--:|")
-    for row in power_of_corrections(5, options.questions, SPREAD, options.simulations, [0, 0.026, 0.05, 0.08]):
-        shares = " | ".join(f"{row[name]:.2f}" for name in ("every_holm", "every_bh", "planned_holm"))
-        print(f"| {100 * row['from']:g} to {100 * row['to']:g} | {shares} |", flush=True)
-
-
 def _print_tails(options):
     levels = [0.05, 0.01, 0.001, 0.0003]
     print(f"equal methods, seeds that differ by {100 * SPREAD:g} points, {options.questions} questions, "
@@ -159,8 +115,8 @@ def _print_detectable(options):
               flush=True)
 
 
-TABLES = {"errors": _print_errors, "corrections": _print_corrections, "tails": _print_tails,
-          "bootstraps": _print_bootstraps, "detectable": _print_detectable}
+TABLES = {"errors": _print_errors, "tails": _print_tails, "bootstraps": _print_bootstraps,
+          "detectable": _print_detectable}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right, parse_answer
 from kdutils.data.questions import format_choices, format_question
-from kdutils.data.tables import CHOICE, learnt_stage
+from kdutils.data.tables import CHOICE, learnt_rows
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -129,6 +129,7 @@ class Method:
       taught_method().
     - `control_of`: the method whose control it is, "" for none. `control`: a function that changes what the teacher
       wrote, see apply_control(); None where a control differs in its tasks alone.
+    - `learns`: what a student learns from, in words. `papers`: those that the method is from, besides arXiv 2504.16056.
     """
 
     notebook: str
@@ -142,6 +143,8 @@ class Method:
     control_of: str = ""
     control: Callable | None = None
     tag: str = "before"
+    learns: str = field(kw_only=True)
+    papers: tuple[str, ...] = ()
 
     def source(self, item: dict, tag: str, rationale: str = "") -> str:
         """Return the source text with which a student of this method is asked; see format_source."""
@@ -373,25 +376,39 @@ def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explain
                             for item in items if explained[item["id"]].rationale}}
 
 
-CONTRARY = {"counterfactuals": "counterfactual"}
+CONTRARY, SOFT = {"counterfactuals": "counterfactual"}, {"soft_labels": "soft_labels"}
+EXPLAINED = "answers and a teacher's explanations"
+CONTRARILY = f"{EXPLAINED}, also of wrong answers"
+PROBABILITIES = "the probabilities that a teacher gives to the choices"
+HINTON, HSIEH = "Hinton et al. 2015, Distilling the Knowledge", "Hsieh et al. 2023, Distilling Step-by-Step"
+WANG = "Wang et al. 2023, SCOTT"
+BALLOUT = "Ballout et al. 2024, Efficient Knowledge Distillation, arXiv 2409.12586"
 METHODS = {
-    "label_only": Method("10_train_label_only", label_only, "predict", explained=False),
-    "standard": Method("11_train_standard", standard, "predict", "predict"),
-    "multitask": Method("12_train_multitask", multitask, "predict", "explain"),
+    "label_only": Method("10_train_label_only", label_only, "predict", explained=False, learns="answers alone"),
+    "standard": Method("11_train_standard", standard, "predict", "predict", learns=EXPLAINED),
+    "multitask": Method("12_train_multitask", multitask, "predict", "explain", learns=EXPLAINED, papers=(HSIEH,)),
     "counterfactual": Method("13_train_counterfactual", counterfactual, "factual", "factual", explains_first=True,
-                             beside=CONTRARY),
-    "combined": Method("14_train_combined", combined, "predict", "explain", beside=CONTRARY),
-    "token_rationale": Method("15_train_token_rationale", token_rationale, "predict", "tokens"),
+                             beside=CONTRARY, learns=CONTRARILY, papers=(WANG,)),
+    "combined": Method("14_train_combined", combined, "predict", "explain", beside=CONTRARY, learns=CONTRARILY,
+                       papers=(HSIEH, WANG)),
+    "token_rationale": Method("15_train_token_rationale", token_rationale, "predict", "tokens",
+                              learns="answers and the words on which a teacher's answer depends", papers=(BALLOUT,)),
     "shuffled": Method("16_train_shuffled", multitask, "predict", "explain", control_of="multitask",
-                       control=exchange_rationales),
+                       control=exchange_rationales, learns=f"{EXPLAINED} of other questions", papers=(HSIEH,)),
     "random_tokens": Method("17_train_random_tokens", token_rationale, "predict", "tokens",
-                            control_of="token_rationale", control=draw_words),
+                            control_of="token_rationale", control=draw_words,
+                            learns="answers and random words of the question", papers=(BALLOUT,)),
     "untagged": Method("18_train_untagged", partial(counterfactual, tag=""), "", "", explains_first=True,
-                       beside=CONTRARY, control_of="counterfactual"),
-    "soft_label": Method("19_train_soft_label", soft_label, "predict", promptings=("soft_labels",)),
-    "soft_multitask": Method("20_train_soft_multitask", soft_multitask, "predict", "explain",
-                             beside={"soft_labels": "soft_labels"}),
-    "token_kl": Method("24_train_token_kl", token_kl, "predict", "explain"),
+                       beside=CONTRARY, control_of="counterfactual", learns=CONTRARILY, papers=(WANG,)),
+    "soft_label": Method("19_train_soft_label", soft_label, "predict", promptings=("soft_labels",),
+                         learns=PROBABILITIES, papers=(HINTON,)),
+    "soft_multitask": Method("20_train_soft_multitask", soft_multitask, "predict", "explain", beside=SOFT,
+                             learns=f"{PROBABILITIES}, and its explanations", papers=(HINTON, HSIEH)),
+    "soft_shuffled": Method("26_train_soft_shuffled", soft_multitask, "predict", "explain", beside=SOFT,
+                            control_of="soft_multitask", control=exchange_rationales,
+                            learns=f"{PROBABILITIES}, and its explanations of other questions", papers=(HINTON, HSIEH)),
+    "token_kl": Method("24_train_token_kl", token_kl, "predict", "explain",
+                       learns=f"{EXPLAINED}, with the probability of each token", papers=(HINTON, HSIEH)),
 }
 
 
@@ -479,17 +496,15 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
     `explanations`: a frame of tables.EXPLANATIONS; `beside`: further ones, of other promptings (Method.beside);
     `questions`: a frame of tables.QUESTIONS.
 
-    - Rationales are the usable texts of tables.learnt_stage. A text for another answer than the right one is none: of
-      a teacher that found the answers itself, only the right ones are kept (as in Fine-tune-CoT, Ho et al. 2023,
-      section 3, and SCoTD, Li et al. 2023, section 2). Equal samples count once.
+    - Rationales are the texts of tables.learnt_rows. Equal samples count once.
     - Counterfactuals are the usable texts of the stage ``counterfactual``, of all tables, for a wrong answer; where a
       question has choices, the answer is one of them.
     - Soft labels are the probabilities of the stage ``choice``, of all tables.
     """
     items = {item["id"]: item for item in questions.to_dict("records")}
     rationales = {key: [] for key in items}
-    for row in _usable(learnt_stage(explanations), items):
-        if row["answer"] == items[row["id"]]["answer"] and row["text"] not in rationales[row["id"]]:
+    for row in learnt_rows(explanations, questions).to_dict("records"):
+        if row["text"] not in rationales[row["id"]]:
             rationales[row["id"]].append(row["text"])
     wrong, soft = {key: {} for key in items}, {key: {} for key in items}
     for table in (explanations, *beside):

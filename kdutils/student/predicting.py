@@ -33,34 +33,27 @@ SIMILAR = 8  # tokens by which the beginnings of the targets of a batch differ a
 
 @torch.no_grad()
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[str], max_new_tokens: int,
-             token_budget: int = 4096, prefixes: list[str] | None = None, stop: str = "") -> list[str]:
+             token_budget: int = 4096, stop: str = "") -> list[str]:
     """Return the greedy continuation of each source text, in order.
 
-    `prefixes`: a text per source through which the student is forced first; it is not part of the result. A text ends
-    with the end token, after the text `stop`, or after `max_new_tokens`. Equal inputs run once. Batches hold sources of
-    similar length with at most `token_budget` padded tokens (source, prefix and new ones). A source longer than the
-    model's context is cut.
+    A text ends with the end token, after the text `stop`, or after `max_new_tokens`. Equal sources run once. Batches
+    hold sources of similar length with at most `token_budget` padded tokens (source and new ones). A source longer than
+    the model's context is cut.
     """
     model.eval()
-    causal = model_kind(model) == "causal"
-    requests = list(zip(sources, prefixes or [""] * len(sources), strict=True))
-    inputs = _inputs(model, tokenizer, sorted(set(requests)), max_new_tokens)
+    causal, texts = model_kind(model) == "causal", sorted(set(sources))
+    ids = _read(model, tokenizer, texts, [max_new_tokens] * len(texts)) if texts else []
+    read = dict(zip(texts, ids, strict=True))
     stopping = StoppingCriteriaList([_EndsWith(tokenizer, stop)] if stop else [])
     written = {}
-    for batch in _batches(inputs, lambda key: len(inputs[key][1]),
-                          lambda key: sum(map(len, inputs[key])) + max_new_tokens, token_budget):
-        ids = [inputs[key][0] for key in batch]
-        forced = torch.tensor([inputs[key][1] for key in batch], dtype=torch.long)
-        tensors = (_padded_left if causal else pad_inputs)(ids, model.config.pad_token_id)
-        if forced.numel():
-            start = torch.full((len(batch), 1), model.config.decoder_start_token_id)
-            tensors["decoder_input_ids"] = torch.cat([start, forced], dim=1)
-        tensors = _on(model, tensors)
+    for batch in _batches(texts, lambda text: 0, lambda text: len(read[text]) + max_new_tokens, token_budget):
+        pad = _padded_left if causal else pad_inputs
+        tensors = _on(model, pad([read[text] for text in batch], model.config.pad_token_id))
         out = model.generate(**tensors, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens,
                              stopping_criteria=stopping)
-        known = tensors["input_ids"].shape[1] if causal else 1 + forced.shape[1]
+        known = tensors["input_ids"].shape[1] if causal else 1
         written |= dict(zip(batch, tokenizer.batch_decode(out[:, known:], skip_special_tokens=True), strict=True))
-    return [written[key].strip() for key in requests]
+    return [written[text].strip() for text in sources]
 
 
 @torch.no_grad()
@@ -122,17 +115,6 @@ def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, so
 
 def _on(model, tensors):
     return {name: tensor.to(model.device) for name, tensor in tensors.items()}
-
-
-def _inputs(model, tokenizer, texts, max_new_tokens):
-    """Return {(source, prefix): (ids to read, ids to force the decoder through)}; a causal student reads both."""
-    if not texts:
-        return {}
-    prefixes = encode_targets(tokenizer, [prefix for _, prefix in texts])
-    sources = _read(model, tokenizer, [source for source, _ in texts], [len(ids) + max_new_tokens for ids in prefixes])
-    causal = model_kind(model) == "causal"
-    return {text: (source + prefix, []) if causal else (source, prefix)
-            for text, source, prefix in zip(texts, sources, prefixes, strict=True)}
 
 
 def _read(model, tokenizer, sources, behind):

@@ -260,6 +260,14 @@ class TrainSoftMultitask(TrainOnExplanations):
     output: str = of_grid("outputs/explore/20_train_soft_multitask", "folder of this run")
 
 
+class TrainSoftShuffled(TrainSoftMultitask):
+    """Control: soft labels and the explanations of other questions."""
+
+    notebook: ClassVar[str] = "26_train_soft_shuffled"
+    labels: dict = of_grid({"dataset": "mini", "method": "soft_shuffled"}, "cell of the grid")
+    output: str = of_grid("outputs/explore/26_train_soft_shuffled", "folder of this run")
+
+
 class TrainUntagged(TrainOnCounterfactuals):
     """Control: counterfactual training without task tags."""
 

@@ -70,9 +70,7 @@ class Recipe:
     - max_steps: the number of optimiser steps in place of `epochs`, 0 (the default) for none;
     - checkpoint: ``best`` on dev (the default), or the ``last``;
     - layout: ``study`` (the default), or the literal texts of a paper, see protocols.LAYOUTS;
-    - padding_loss: whether padding counts in the loss, see collating.RowFormat;
-    - compile: use torch.compile, which takes minutes at first and pays off in long runs on a GPU;
-    - gradient_checkpointing: use less memory and a third more time.
+    - padding_loss: whether padding counts in the loss, see collating.RowFormat.
 
     `other_texts`: texts of another data set for the control shuffled, see methods.train_texts.
     """
@@ -420,7 +418,6 @@ def _trainer(folder, model, tokenizer, recipe, data, callbacks, teacher):
     from transformers import set_seed
 
     from kdutils.student import predicting
-    from kdutils.student.fast_layers import compile_stacks
     from kdutils.student.trainer import StudyTrainer, training_arguments
 
     training, weights = recipe.training, task_weights(recipe.method, recipe.parameters)
@@ -435,10 +432,6 @@ def _trainer(folder, model, tokenizer, recipe, data, callbacks, teacher):
         token_budget=training["token_budget"], dev_rows=[data.dev[i] for i in range(len(data.dev))],
         dev_accuracy=accuracy, start=_start(model), pad=model.config.pad_token_id, distilled=teacher,
         callbacks=callbacks)
-    if training.get("gradient_checkpointing", False):
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if training.get("compile", False):
-        compile_stacks(model)
     set_seed(recipe.seed + process_group()[0])  # processes that share a step draw different dropout
     return trainer
 

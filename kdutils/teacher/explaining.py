@@ -19,7 +19,6 @@ import pandas as pd
 from kdutils.data.tables import EXPLANATIONS, read_table, write_table
 from kdutils.data.texts import WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
-from kdutils.runs import project_path
 from kdutils.teacher import prompting as prompts
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
@@ -32,12 +31,6 @@ from kdutils.teacher.thinking import without_thinking
 if TYPE_CHECKING:
     from kdutils.teacher.store import Store
     from kdutils.teacher.stored import Plan, StoredTeacher
-
-
-def read_split(path: Path | str, splits: list[str]) -> pd.DataFrame:
-    """Return the questions of `splits` from the table of questions at `path` (relative to the project)."""
-    table = read_table(project_path(path), "questions")
-    return table[table["split"].isin(splits)].reset_index(drop=True)
 
 
 def write_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -63,9 +56,13 @@ def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: 
     ``attrs`` are those of published_explanations. Raises StudyError for an unknown backend, and where no text at all
     is usable.
     """
-    if parameters["backend"] == "published":
-        return _published(questions, prompting, parameters)
-    teacher = teacher or open_teacher(parameters)
+    table = _published(questions, prompting, parameters) if parameters["backend"] == "published" \
+        else _asked(questions, prompting, parameters, teacher or open_teacher(parameters), progress)
+    table["any_answer"] = parameters.get("keep") == "all"
+    return table
+
+
+def _asked(questions, prompting, parameters, teacher, progress):
     started = time.time()
     report = None if progress is None else lambda done, total: show_progress(
         progress, done, total, f"explained {done} of {total} texts")
@@ -246,7 +243,8 @@ def _published(questions, prompting, parameters):
 
     stages = ("few_shot", "critique_revision") if prompting == "critique_revision" else (prompting,)
     parts = [published_explanations(questions, parameters["dataset"], parameters["published_teacher"], stage,
-                                    parameters["published_folder"]) for stage in stages]
+                                    parameters["published_folder"], samples=parameters.get("samples", 1))
+             for stage in stages]
     table = pd.concat(parts, ignore_index=True)
     table.attrs = {"notes": {stage: part.attrs["notes"] for stage, part in zip(stages, parts, strict=True)},
                    "content": parts[-1].attrs["content"],

@@ -16,7 +16,7 @@ The gain is 0 for no words and for all words. The attribution and the k with the
 gains the smaller k wins, then the attribution that comes first.
 
 Details. p is the probability of the target text, the answer in its sentence; ERASER has the probability of a class.
-Words are left out as in word_scores.perturbation_scores: their tokens get the embedding of the padding token. All
+Words are left out as in attributions.perturbation_scores: their tokens get the embedding of the padding token. All
 occurrences of a word are left out or kept together, because a rationale names a word once. The layout (task tag,
 letters of choices) always stays. All rows use the same questions: those in which every attribution ranks the words.
 
@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
+from kdutils.teacher.attributions import target_log_p
 from kdutils.teacher.word_scores import (
     SETTINGS,
     answer_share,
@@ -44,7 +45,6 @@ from kdutils.teacher.word_scores import (
     padded_batch,
     ranked_words,
     similar_lengths,
-    target_log_p,
     with_places,
     word_numbers,
     word_offsets,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdutils.data.answers import is_right, match_choice
+from kdutils.data.answers import answered_right, match_choice
 from kdutils.errors import StudyError
 from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.teacher.explaining import explain
@@ -51,7 +51,7 @@ def agreement(questions: pd.DataFrame, answers: dict[str, str]) -> dict[str, dic
     found = {}
     known = questions[(questions["answer"] != "") & questions["id"].isin(list(answers))]
     for split, part in known.groupby("split", sort=False):
-        right = [float(is_right(answers[row.id], row.answer, row.choices)) for row in part.itertuples()]
+        right = [float(answered_right(answers[item["id"]], item)) for item in part.to_dict("records")]
         share, low, high = bootstrap_mean([right])
         found[split] = {"questions": len(right), "share": share, "low": low, "high": high}
     return found

@@ -5,22 +5,26 @@ With these probabilities, human_study.model_rater computes an expected point, th
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdutils.errors import StudyError
-from kdutils.teacher.completion import Decoding
-from kdutils.teacher.served import ServedTeacher
+from kdutils.teacher.completion import Completion, Decoding, Keep
+from kdutils.teacher.served import TOP_TOKENS, ServedTeacher
 from kdutils.teacher.soft_labels import choice_probabilities
+from kdutils.teacher.stored import StoredTeacher
+from kdutils.teacher.thinking import opens_thinking
 
 if TYPE_CHECKING:
     from kdutils.teacher.hf import HfTeacher
-    from kdutils.teacher.stored import StoredTeacher
 
-NEW_TOKENS = 8  # of an answer that is read as text
+NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
+LEAST = 0.01  # probability of all points together; where thinking or a sentence begins, they have less
 _POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
 
 Progress = Callable[[int, int], None]
@@ -30,25 +34,44 @@ def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
                 progress: Progress | None = None) -> tuple[np.ndarray, str, list[str]]:
     """Return (probabilities p of the points 1 to `points`, [prompts, points], how they were found, notes).
 
-    "likelihood": p(k) = exp(log p of " k" behind the prompt) / Σ_j exp(log p of " j"), so each row sums to 1. A model
-    on this machine gives it, and without `chat` a server that returns log p of a given text.
-    "text": any other server writes an answer, and its first number has probability 1; a row without one is NaN. A
-    note says why a server without `chat` did not score the first prompt. Raises StudyError if it fails later.
+    "likelihood": each row sums to 1. A model on this machine, and without `chat` a server that returns log p of a given
+    text, give p(k) = exp(log p of " k" behind the prompt) / Σ_j exp(log p of " j"). In a chat, a server gives p(k) of
+    the points among the TOP_TOKENS most probable first tokens of its answer, divided by their sum. A row in which the
+    sum is below LEAST is read as text.
+    "text": any other server, and a model that thinks first, write an answer, and its first number has probability 1; a
+    row without one is NaN. All rows are read so where the server gives no likelihoods for the first prompt.
+    The notes say how many rows of a server are read as text, and why. Raises StudyError if the server fails later.
     """
     from kdutils.teacher.hf import HfTeacher
 
-    notes, model, words = [], teacher.teacher, [str(point) for point in range(1, points + 1)]
-    if isinstance(model, HfTeacher):
-        return next_word_probabilities(model, prompts, words, progress), "likelihood", notes
-    if isinstance(model, ServedTeacher) and not model.chat:
-        try:
-            _served_probabilities(teacher, prompts[:1], words)
-        except StudyError as error:
-            notes = [f"The written answers are read, because the server gives no likelihoods: {error}."]
-        else:
-            return _served_probabilities(teacher, prompts, words, progress), "likelihood", notes
-    texts = [one.text for one in teacher.complete(prompts, Decoding(NEW_TOKENS, ("\n",)), progress)]
-    return np.array([point_of_text(text, points) for text in texts]).reshape(-1, points), "text", notes
+    model, words = teacher.teacher, [str(point) for point in range(1, points + 1)]
+    thinks = getattr(model, "chat", False) and _thinks_first(model, prompts)
+    if isinstance(model, HfTeacher) and not thinks:
+        return next_word_probabilities(model, prompts, words, progress), "likelihood", []
+    if not isinstance(model, ServedTeacher) or thinks:
+        found, notes = _written_points(teacher, prompts, points, progress)
+        return found, "text", notes
+    ask = _chat_probabilities if model.chat else _served_probabilities
+    try:
+        known = not np.isnan(ask(teacher, prompts[:1], words)).any()
+        reason = "" if known else f"no point is among the {TOP_TOKENS} most probable first tokens that the server gives"
+    except StudyError as error:
+        reason = f"the server gives no likelihoods: {error}"
+    if reason:
+        found, notes = _written_points(teacher, prompts, points, progress)
+        return found, "text", [f"The written answers are read, because {reason}.", *notes]
+    found, notes = ask(teacher, prompts, words, progress), []
+    if len(unknown := np.flatnonzero(np.isnan(found).any(axis=1))):
+        found[unknown], notes = _written_points(teacher, [prompts[row] for row in unknown], points)
+        notes = [f"Of {len(unknown)} of {len(prompts)} prompts the written answers are read, because no point is among "
+                 "their most probable first tokens.", *notes]
+    return found, "likelihood", notes
+
+
+def _thinks_first(model, prompts):
+    """Return whether the answers of a chat begin with thinking, so that their first token is no point."""
+    return model.thinking == "on" or hasattr(model, "in_chat") and any(
+        opens_thinking(model.in_chat(prompt)) for prompt in prompts[:1])
 
 
 def _served_probabilities(teacher, prompts, words, progress=None):
@@ -57,6 +80,44 @@ def _served_probabilities(teacher, prompts, words, progress=None):
     done = teacher.score([prompt for prompt, _ in asked], [text for _, text in asked], progress)
     log_p = np.array([sum(json.loads(one.text)) for one in done]).reshape(-1, len(words))
     return np.array([choice_probabilities(row) for row in log_p]).reshape(-1, len(words))
+
+
+class _FirstTokens:
+    """A chat on a server as a teacher whose completions are first tokens, so that the store keeps them."""
+
+    def __init__(self, model: ServedTeacher) -> None:
+        self.model, self.identity = model, {**model.identity, "top_logprobs": TOP_TOKENS}
+
+    def complete(self, prompts: list[str], _: Decoding, progress: Progress | None = None,
+                 keep: Keep | None = None) -> list[Completion]:
+        return self.model.first_tokens(prompts, progress, keep)
+
+
+def _chat_probabilities(teacher, prompts, words, progress=None):
+    """Return the probabilities, [prompts, words], of `words` as first tokens in a chat; NaN below LEAST together.
+
+    Several tokens can be one word, with and without a space.
+    """
+    done = StoredTeacher(_FirstTokens(teacher.teacher), teacher.store).complete(prompts, Decoding(1), progress)
+    shares = np.array([[sum(math.exp(log_p) for token, log_p in json.loads(one.text) if token.strip() == word)
+                        for word in words] for one in done]).reshape(-1, len(words))
+    together = shares.sum(axis=1, keepdims=True)
+    return shares / np.where(together >= LEAST, together, np.nan)
+
+
+def _written_points(teacher, prompts, points, progress=None):
+    """Return (probabilities as of rate_points, notes) read from what a model writes."""
+    off = not getattr(teacher.teacher, "chat", False) or teacher.teacher.thinking == "off"
+    decoding = Decoding(NEW_TOKENS if off else THINKING_TOKENS, ("\n",))
+    texts, notes = teacher.complete(prompts, decoding, progress), []
+    again = [row for row, one in enumerate(texts) if off and one.thinking and not one.text]
+    if again:
+        notes = [f"The model thinks in spite of `thinking: off`: {len(again)} of {len(prompts)} answers were asked for "
+                 f"again, with {THINKING_TOKENS} tokens."]
+        done = teacher.complete([prompts[row] for row in again], replace(decoding, max_new_tokens=THINKING_TOKENS))
+        for row, one in zip(again, done, strict=True):
+            texts[row] = one
+    return np.array([point_of_text(one.text, points) for one in texts]).reshape(-1, points), notes
 
 
 def point_of_text(text: str, points: int) -> list[float]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from kdutils.data.answers import answered_right
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import full_question
-from kdutils.data.tables import CHOICE, read_table
-from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, word_triples
+from kdutils.data.tables import CHOICE, learnt_rows, learnt_stage, read_table
+from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, naming_score, word_triples
 from kdutils.errors import StudyError
 from kdutils.fake_texts import FAKE, fake_explanations, fooled_stages
 from kdutils.runs import project_path, read_json
@@ -44,6 +45,20 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
             "raw": raw_table(explanations).to_dict("records"),
             "quality": quality.to_dict("records"), "fooled": fooled_measures(quality, explanations, questions),
             "exactly_right": exact}
+
+
+def learnt_metrics(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict:
+    """Return what an explaining notebook adds to metrics.json about the texts that students learn from.
+
+    ``agrees_with_gold``: the share of tables.learnt_stage (usable or not) whose answer is a right one.
+    ``without_rationale``: of the ``train_questions``, the number without a row in tables.learnt_rows.
+    """
+    items = {item["id"]: item for item in questions.to_dict("records")}
+    stage = learnt_stage(explanations)
+    right = [answered_right(answer, items[key]) for key, answer in zip(stage["id"], stage["answer"], strict=True)]
+    train = set(questions.loc[questions["split"] == "train", "id"])
+    learnt = set(learnt_rows(explanations, questions)["id"])
+    return {"agrees_with_gold": _mean(right), "without_rationale": len(train - learnt), "train_questions": len(train)}
 
 
 def unusable_warning(metrics: dict) -> str:
@@ -102,7 +117,8 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
     it; None for critiques), `wholly true`, `true statements` and `true reason` (mini_world.truth_of; only for questions
     of the embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the
     same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy;
-    None without `dataset`), and tokens read and written, where they are known.
+    None without `dataset`), and tokens read and written, where they are known. What is named is None where a mention
+    shows nothing (texts.naming_score).
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     asked = dict(zip(questions["id"], questions["question"], strict=True))
@@ -113,7 +129,8 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
         texts, answers = list(usable["text"]), list(usable["answer"])
         options = [list(choices[key]) for key in usable["id"]]
         named = [[names_answer(text, choice) for choice in names if choice != answer]
-                 for text, answer, names in zip(texts, answers, options, strict=True)]
+                 for text, answer, names in zip(texts, answers, options, strict=True)
+                 if naming_score(text, answer, names) is not None]
         argues = any(options) and stage != "critique"  # which speaks of a text and argues for no answer
         argued = [argues_for(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
@@ -121,7 +138,7 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
         rows.append({
             "stage": _stage(stage, turn), "texts": len(group), "unusable": len(group) - len(known),
             "run-on cut": _share(cut), "unfinished": _share(unfinished),
-            "answer named": _share(map(names_answer, texts, answers)),
+            "answer named": _known_mean(map(naming_score, texts, answers, options)),
             "answer followed": _share(item is True for item in argued),
             "contradicted": _share(item is False for item in argued),
             **_truth(usable, asked, stage),
@@ -186,18 +203,20 @@ def revision_changes(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.
     both = [key for key in first if key in last]
     measures = {
         "words": lambda row, names: count_words(row["text"]),
-        "distractors named": lambda row, names: sum(names_answer(row["text"], c) for c in names if c != row["answer"]),
-        "answer named": lambda row, names: names_answer(row["text"], row["answer"]),
+        "distractors named": lambda row, names: None if naming_score("", row["answer"], names) is None else sum(
+            names_answer(row["text"], choice) for choice in names if choice != row["answer"]),
+        "answer named": lambda row, names: naming_score(row["text"], row["answer"], names),
         "argues for another answer": lambda row, names: argues_for(row["text"], row["answer"], names) is False,
         "cut off or run on": lambda row, names: any(c.startswith(("cut_at", "unfinished")) for c in row["changes"]),
     }
     rows = []
     for name, measure in measures.items():
-        before = [measure(first[key], choices[key[0]]) for key in both]
-        after = [measure(last[key], choices[key[0]]) for key in both]
-        rows.append({"measure": name, "texts": len(both), "before": _mean(before), "after": _mean(after),
-                     "rose": _share(b > a for a, b in zip(before, after, strict=True)),
-                     "fell": _share(b < a for a, b in zip(before, after, strict=True))})
+        pairs = [(measure(first[key], choices[key[0]]), measure(last[key], choices[key[0]])) for key in both]
+        pairs = [pair for pair in pairs if None not in pair]
+        rows.append({"measure": name, "texts": len(pairs), "before": _mean(before for before, _ in pairs),
+                     "after": _mean(after for _, after in pairs),
+                     "rose": _share(after > before for before, after in pairs),
+                     "fell": _share(after < before for before, after in pairs)})
     same = [first[key]["text"] == last[key]["text"] for key in both]
     moved = [first[key]["answer"] != last[key]["answer"] for key in both]
     rows += [{"measure": "text unchanged", "texts": len(both), "after": _share(same)},
@@ -214,6 +233,10 @@ def _share(flags):
     return sum(flags) / len(flags) if flags else None
 
 
+def _known_mean(numbers):
+    return _mean(number for number in numbers if number is not None)
+
+
 def _mean(numbers):
     numbers = list(numbers)
     return sum(numbers) / len(numbers) if numbers else None
@@ -223,8 +246,8 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
     """Return (raw, cleaned, costs) of several explaining runs, each with the labels of the run in the first columns.
 
     `raw` and `cleaned` are raw_table and text_table. `costs` has one row per run: texts, seconds, tokens read and
-    written, and the questions without a text to learn from, where they are known. Raises StudyError for no folder, and
-    for a folder without a finished run or texts.
+    written, and the train questions without a text to learn from, where they are known. Raises StudyError for no
+    folder, and for a folder without a finished run or texts.
     """
     raw, cleaned, costs = [], [], []
     if not (folders := list(folders)):
@@ -238,7 +261,8 @@ def read_reports(folders: Iterable[Path | str]) -> tuple[pd.DataFrame, pd.DataFr
         cleaned.append(pd.DataFrame(metrics["quality"]).assign(**labels))
         tokens = {name: cleaned[-1][name].sum(min_count=1) for name in ("prompt tokens", "written tokens")
                   if name in cleaned[-1]}
-        without = {"questions without": metrics["without_rationale"]} if "without_rationale" in metrics else {}
+        without = {"questions without": f"{metrics['without_rationale']} of {metrics['train_questions']}"} \
+            if "without_rationale" in metrics else {}
         costs.append({**labels, "texts": metrics["texts"], "seconds": about["laps"].get("explain"), **tokens,
                       **without})
     front = ["dataset", "teacher", "prompting", "stage"]
@@ -273,7 +297,7 @@ def read_answer_shares(folders: Iterable[Path | str]) -> pd.DataFrame:
 
     Columns: the labels of the run, attribution, k, and for the questions with attributed words the shares of
     word_scores.answer_share. `expected at random` is that of `any answer word`. `published` is the one to compare with
-    `any answer word` (arXiv 2409.12586, see word_scores.answer_share); None for questions without choices.
+    `any answer word` (arXiv 2409.12586, see word_scores.answer_share); None where nothing is comparable.
     """
     rows = []
     for folder in folders:

@@ -33,6 +33,7 @@ WITHHELD = {"content_filter": "content_filter", "content_filtered": "content_fil
             "spii": "content_filter", "guardrail_intervened": "content_filter", "refusal": "refusal"}
 THINKING = ("reasoning_content", "reasoning", "thinking")  # fields of a message: vLLM and others, Ollama and OpenRouter
 STOPS_SENT = 4  # the API accepts no more
+TOP_TOKENS = 20  # most probable first tokens that a chat is asked for; OpenAI and vLLM give no more
 ECHO = "probabilities of the choices need a server that returns log p of a given text"
 # Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
@@ -81,6 +82,7 @@ class ServedTeacher:
         if timeout <= 0:
             raise StudyError(f"timeout: {timeout} seconds to wait for a reply; give more than 0")
         self.model, self.chat, self.requests, self.timeout, self.retries = model, chat, requests, timeout, retries
+        self.thinking = thinking if chat else "auto"
         refuse_secrets({"model": model})  # it is part of the identity, which the store keeps
         self.base_url = server_address(base_url)
         self.identity = {"backend": "openai", "model": model, "base_url": self.base_url, "chat": bool(chat)}
@@ -88,9 +90,9 @@ class ServedTeacher:
         self.messages, self.extra = [{"role": "system", "content": system}] if system else [], dict(extra or {})
         refuse_secrets({"system": system, "request": self.extra})
         self.fields = {"chat_template": template} if template else {}
-        if thinking != "auto":  # templates name it in one of two ways
+        if self.thinking != "auto":  # templates name it in one of two ways
             self.fields["chat_template_kwargs"] = dict.fromkeys(("enable_thinking", "thinking"), thinking == "on")
-        given = {"thinking": thinking if thinking != "auto" else "", "system": system, "request": self.extra,
+        given = {"thinking": self.thinking if self.thinking != "auto" else "", "system": system, "request": self.extra,
                  "chat_template": template}
         self.identity |= {name: value for name, value in given.items() if value}
         # Newer models of OpenAI accept only max_completion_tokens, many servers only max_tokens.
@@ -130,6 +132,22 @@ class ServedTeacher:
 
         return self._every(prompts, body, lambda reply, prompt: self._scored(reply, behind[prompt]), progress, keep,
                            f"{ECHO}; take such a server (vLLM) or the backend hf")
+
+    def first_tokens(self, prompts: list[str], progress: Progress | None = None,
+                     keep: Keep | None = None) -> list[Completion]:
+        """Return the TOP_TOKENS most probable first tokens of each answer of a chat, with log p.
+
+        They are the text of a Completion: a JSON list of [token, log p], empty where the server gives none (fields
+        `logprobs` and `top_logprobs`, as OpenAI and vLLM have them). `prompts` are as in complete. Raises StudyError
+        where the server refuses.
+        """
+        more = {"logprobs": True, "top_logprobs": TOP_TOKENS}
+
+        def body(prompt):
+            asked = self._body(prompt, Decoding(1))
+            return asked | {"extra_body": more | asked["extra_body"]}
+
+        return self._every(prompts, body, _first_tokens, progress, keep)
 
     def _scored(self, reply, text):
         """Return log p of the tokens of `text`, at the end of the repeated text, as a Completion.
@@ -328,6 +346,8 @@ class ServedTeacher:
         elif isinstance(error, APIStatusError):
             what = f"{error.status_code} {error.response.text}"  # the library's message omits an unusual reply
             usual = _ADVICE.get(error.status_code, advice)
+            if self.thinking != "auto" and "chat_template_kwargs" in what:
+                usual = "set thinking: auto, which leaves this field out"
             advice = instead if instead and error.status_code in (400, 404, 422, 501) else usual
             if error.status_code >= 500 and "context" in what.casefold():  # llama.cpp: all requests share one
                 advice = "lower `requests`, which share the server's context, or start it with a longer one"
@@ -358,6 +378,20 @@ class ServedTeacher:
         return (f"{len(too_long)} of the prompts: too long for the context, new tokens included{others}; {which}",
                 "start the server with a longer context (or a higher limit of a reply), ask for fewer tokens, or leave "
                 "out what does not fit (leave_out_too_long: true)")
+
+
+def _first_tokens(reply, _):
+    """Return the most probable first tokens in a reply, as a Completion."""
+    try:
+        reply = json.loads(reply)
+        shown = (reply["choices"][0].get("logprobs") or {}).get("content") or [{}]
+        pairs = [[one["token"], float(one["logprob"])] for one in shown[0].get("top_logprobs") or []]
+        tokens = [(reply.get("usage") or {}).get(name) for name in ("prompt_tokens", "completion_tokens")]
+    except ValueError:
+        raise _Unusable("a reply that is not JSON") from None
+    except (LookupError, TypeError, AttributeError):
+        raise _Unusable("a reply without a completion") from None
+    return Completion(json.dumps(pairs), "stop", *(count if type(count) is int else None for count in tokens))
 
 
 def _parts(message):

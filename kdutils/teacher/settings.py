@@ -51,14 +51,10 @@ def _fields(value: dict) -> dict:
     return value
 
 
-class Explain(Settings):
-    """What all promptings share whose texts a language model writes."""
+class Ask(Settings):
+    """How a language model is reached and asked."""
 
-    questions: Text = of_grid(QUESTIONS, "table of questions")
-    dataset: str = of_grid("mini", "data set whose prompts and published files are used")
-    prompts: str = of_grid("", "folder of the prompt files, empty means that of the data set in the package")
-    backend: Literal[*BACKENDS] = Field(
-        "hf", description="hf: a model of transformers, openai: a server, published: published files")
+    backend: Literal["hf", "openai"] = Field("hf", description="hf: a model of transformers, openai: a server")
     model: ModelName = Field(
         "kdutils/mini/teacher", description="folder or Hub id, or the name of the model on a server")
     revision: str = Field("", description="branch, tag or commit of a Hub id")
@@ -75,6 +71,31 @@ class Explain(Settings):
     timeout: Count = Field(600, description="seconds to wait for a reply; backend openai only")
     request: Annotated[dict, AfterValidator(_fields)] = Field(
         {}, description="further fields of each request, null leaves a field out; backend openai only")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.backend == "openai" and (self.quantization != "none" or self.revision):
+            yield "backend", "a server decides on quantization and revision itself; leave both out"
+        for name in ("system", "chat_template", "thinking"):
+            if not self.chat and getattr(self, name) not in ("auto", type(self).model_fields[name].default):
+                yield name, "needs a chat; set chat: true"
+        if self.request and self.backend != "openai":
+            yield "request", "only a server gets requests; set backend: openai"
+        if self.backend == "hf" and self.base_url:
+            yield "base_url", "only a server has a base_url; set backend: openai"
+        if self.backend == "hf" and self.revision and project_path(self.model).is_dir():
+            yield "revision", f"{short(self.model)} is a folder; revisions are for Hub ids"
+        if self.backend != "published" and not self.model:
+            yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
+
+
+class Explain(Ask):
+    """What all promptings share whose texts a language model writes."""
+
+    questions: Text = of_grid(QUESTIONS, "table of questions")
+    dataset: str = of_grid("mini", "data set whose prompts and published files are used")
+    prompts: str = of_grid("", "folder of the prompt files, empty means that of the data set in the package")
+    backend: Literal[*BACKENDS] = Field(
+        "hf", description="hf: a model of transformers, openai: a server, published: published files")
     leave_out_too_long: bool = Field(False, description="leave out prompts that do not fit into the context")
     max_new_tokens: Count = Field(64, description="maximum number of tokens of an explanation")
     temperature: Annotated[float, Field(ge=0, le=10)] = Field(
@@ -88,33 +109,25 @@ class Explain(Settings):
     splits: Splits = Field(["train", "dev", "test"], description="splits whose questions are explained")
     seed: Seed = Field(0, description="seed of everything that is drawn for a question")
 
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.backend == "openai" and (self.quantization != "none" or self.revision):
-            yield "backend", "a server decides on quantization and revision itself; leave both out"
-        for name in ("system", "chat_template", "thinking"):
-            if not self.chat and getattr(self, name) not in ("", "auto"):
-                yield name, "needs a chat; set chat: true"
-        if self.request and self.backend != "openai":
-            yield "request", "only a server gets requests; set backend: openai"
-        if self.backend == "hf" and self.base_url:
-            yield "base_url", "only a server has a base_url; set backend: openai"
-        if self.backend == "hf" and self.revision and project_path(self.model).is_dir():
-            yield "revision", f"{short(self.model)} is a folder; revisions are for Hub ids"
-        if self.backend != "published" and not self.model:
-            yield "model", "empty; give a folder, a Hub id or the name of the model on the server"
-
 
 class ExplainAgain(Explain):
     """Explanations of which a teacher can write several."""
 
+    given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     samples: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="texts per question; more than 1 needs a temperature above 0")
 
+    keep: Literal["right", "all"] = Field(
+        "right", description="right: students learn texts for right answers only, all: also for wrong ones")
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from super().conflicts()
-        if self.samples > 1 and self.backend == "published":
+        published = self.backend == "published"
+        if self.keep == "all" and self.given_answer and not published:
+            yield "keep", "a teacher that is told the right answer explains no other; set given_answer: false"
+        if self.samples > 1 and published and self.published_teacher != "people":
             yield "samples", "there is one published text per question; set samples: 1"
-        elif self.samples > 1 and not self.temperature:
+        elif self.samples > 1 and not published and not self.temperature:
             yield "samples", "greedy decoding writes the same text each time; set a temperature above 0"
 
 
@@ -122,7 +135,6 @@ class ExplainFewShot(ExplainAgain):
     """Explanations by few-shot prompting."""
 
     notebook: ClassVar[str] = "02_explain_few_shot"
-    given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     labels: dict = of_grid({"dataset": "mini", "teacher": "mini-llama", "prompting": "few_shot"}, "cell of the grid")
     output: str = of_grid("outputs/explore/02_explain_few_shot", "folder of this run")
 
@@ -140,7 +152,6 @@ class ExplainCritiqueRevision(ExplainAgain):
     """Explanations that the teacher criticises and revises."""
 
     notebook: ClassVar[str] = "03_explain_critique_revision"
-    given_answer: bool = Field(True, description="tell the teacher the right answer; false lets it find one")
     rounds: Annotated[int, Field(ge=1, le=20)] = Field(1, description="critiques, each followed by its revision")
     max_critique_tokens: Count = Field(32, description="maximum number of tokens of a critique")
     max_revision_tokens: Count = Field(96, description="maximum number of tokens of a revision")

@@ -22,7 +22,7 @@ def choice_probabilities(log_p: Sequence[float], temperature: float = 1.0) -> li
     """
     values = np.asarray(log_p, dtype=float)
     if np.isnan(values).any() or not np.isfinite(values.max(initial=-math.inf)):
-        raise StudyError(f"the teacher gives the choices no probabilities: their log p are {list(map(float, values))}")
+        raise StudyError(f"the choices have no probabilities: their log p are {list(map(float, values))}")
     shares = np.exp((values - values.max()) / temperature)
     return (shares / shares.sum()).tolist()
 

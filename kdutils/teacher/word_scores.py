@@ -1,5 +1,7 @@
 """The prompting `tokens`: the words on which a fine-tuned teacher's answer depends (Ballout et al. 2024).
 
+The scores of the tokens are computed in attributions.py; here they become words, a table, and measures of the words.
+
 arXiv 2409.12586 fine-tunes a sequence-to-sequence teacher on a task. It computes the gradient of each target token with
 respect to the embeddings of the input tokens and averages over the target tokens. The k most influential input tokens
 (k = 5) are the student's rationale. The paper leaves open the norm over the embedding dimensions, how sub-words become
@@ -7,7 +9,7 @@ words, which tokens are left out, and the order of the k words. The choices here
 token; its L2 norm; the score of a word is that of its best sub-word; only words of the question and of its choices
 count; a word counts once; words keep the order of the input.
 
-In shapes, S is the number of source tokens, T of target tokens (end token included), D the width of an embedding.
+In shapes, S is the number of source tokens, T of target tokens (end token included).
 """
 
 import json
@@ -17,7 +19,6 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
@@ -46,7 +47,8 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import is_complete
-from kdutils.teacher.choices import ATTRIBUTION_TARGETS, ATTRIBUTIONS, PERTURBATIONS
+from kdutils.teacher.attributions import ATTRIBUTIONS, is_causal
+from kdutils.teacher.choices import ATTRIBUTION_TARGETS
 from kdutils.teacher.progress import show_progress
 
 if TYPE_CHECKING:
@@ -70,7 +72,6 @@ SETTINGS = {
 }
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
-LIME_WIDTH = 25  # of the kernel for distances from 0 to 100, the default for texts of the authors of LIME
 PUBLISHED_SHARE = 0.68  # see answer_share
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
@@ -101,17 +102,17 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
     model, tokenizer, context = loaded or load_model(settings, causal=begins is not None)
-    if settings["attribution"] in ("integrated_gradients", *PERTURBATIONS):
-        for library in ("captum.attr", "sklearn.linear_model", "sklearn.svm"):  # captum imports the last two for lime
-            import_module(library)
+    attribution = ATTRIBUTIONS[settings["attribution"]]
+    for library in attribution.libraries:
+        import_module(library)
     started = time.perf_counter()
-    encoded = _causal_sources(tokenizer, sources) if _is_causal(model) else with_places(tokenizer, sources)
+    encoded = _causal_sources(tokenizer, sources) if is_causal(model) else with_places(tokenizer, sources)
     if begins is None:
         _check_lengths(items, encoded["input_ids"], min(context, settings["max_source_tokens"]))
     else:
         encoded = _cut(tokenizer, sources, encoded, context)
     answers, errors = [item["answer"] for item in items], {}
-    if settings["attribution"] == "random":
+    if attribution.scores is None:
         scored = [random_scores(found, settings["seed"], item["id"]) for found, item in zip(words, items, strict=True)]
     else:
         answers, target_ids, given = explained_targets(model, tokenizer, encoded, answers, targets, settings, begins)
@@ -124,7 +125,7 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
         "source tokens": sum(map(len, encoded["input_ids"])), "eligible words": sum(map(len, words)),
         "fewer than k words": int((table["completion_tokens"] < settings["k"]).sum()),
         "another answer than the gold one explained": int((table["answer"] != questions["answer"].values).sum())}
-    if settings["attribution"] == "integrated_gradients":
+    if errors:
         table.attrs["notes"]["largest completeness error"] = max(map(abs, errors.values()))
         table.attrs["completeness_errors"] = errors
     return table
@@ -135,19 +136,15 @@ def driving_words(folder: Path | str, written: pd.DataFrame, attribution: str = 
 
     `written`: a frame of predicting.written_answers. Only the student's own answer is explained, without the words of
     its sentence before it and without an explanation in front of it. The result is {} where there is nothing to
-    explain, and for attention_rollout of a causal student, which has no cross-attention.
+    explain, and for a causal student where the attribution needs an encoder-decoder.
     """
     shape = read_config(find_model(str(folder), needs_weights=False)) if len(written) else None
-    if shape is None or attribution == "attention_rollout" and not shape.is_encoder_decoder:
+    if shape is None or not (shape.is_encoder_decoder or ATTRIBUTIONS[attribution].causal):
         return {}
     settings = {"model": str(folder), "attribution": attribution, "k": 1}
     table = attribute_words(written, written["source"], written["text"], settings, begins=list(written["begins"]))
     return {key: [word for word, *_ in ranked_words(json.loads(raw))]
             for key, raw in zip(table["id"], table["raw"], strict=True)}
-
-
-def _is_causal(model):
-    return not getattr(getattr(model, "config", None), "is_encoder_decoder", True)
 
 
 def explained_targets(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", encoded: dict[str, list],
@@ -181,7 +178,7 @@ def _scored(model, tokenizer, items, words, encoded, target_ids, given, settings
         scored[row], errors[row] = merge_words(words[row], offsets[row], scores), error
         if progress and (done % 100 == 0 or done == len(items)):
             show_progress(progress, done, len(items), f"attributed {done} of {len(items)} questions")
-    return scored, {item["id"]: error for item, error in zip(items, errors, strict=True)}
+    return scored, {item["id"]: error for item, error in zip(items, errors, strict=True) if error is not None}
 
 
 def _own_answers(tokenizer, answers, targets, gold, own):
@@ -231,7 +228,7 @@ def load_model(settings: dict,
     Weights are float32, also on a GPU: a fine-tuned teacher is sure of its answer, and in half precision the gradient
     of a sure answer is zero. The model is in evaluation mode (no dropout), and its weights need no gradients.
     """
-    name, random_words = settings["model"], settings["attribution"] == "random"
+    name, random_words = settings["model"], ATTRIBUTIONS[settings["attribution"]].scores is None
     where = locate_model(name, needs_weights=False)
     if (Path(where) / "student.json").is_file() and not is_complete(where):
         raise StudyError(f"{where}: the teacher is incomplete; run the notebook that trains it again")
@@ -416,26 +413,21 @@ def token_scores(model: "PreTrainedModel", sources: list[list[int]], targets: li
     """Yield (row, S scores, completeness error) for each row of `sources` and `targets`, lists of token ids.
 
     A batch has rows of similar length and at most settings["token_budget"] tokens, padding included. The scores of a
-    row do not depend on its batch. The error is None except for integrated gradients. `special`: the tokens that the
+    row do not depend on its batch. The error is None for an attribution that has none. `special`: the tokens that the
     baseline of integrated gradients keeps. `given`: how many tokens at the beginning of each target are read but not
     explained (default: none). `parts`: per source the number of the word of each token, -1 for a token that is never
-    left out; the PERTURBATIONS leave out whole words (default: each token that is not `special`).
+    left out; some attributions leave out whole words (default: each token that is not `special`).
     """
+    attribution = ATTRIBUTIONS[settings["attribution"]]
     parts = parts or [[-1 if token in special else place for place, token in enumerate(source)] for source in sources]
     given = given or [0] * len(targets)
     for rows in similar_lengths([len(source) + len(target) for source, target in zip(sources, targets, strict=True)],
                          settings["token_budget"]):
         batch = padded_batch(model, [sources[row] for row in rows], [targets[row] for row in rows],
                              [given[row] for row in rows])
-        errors = [None] * len(rows)
-        if settings["attribution"] in PERTURBATIONS:
-            scores = perturbation_scores(model, batch, [parts[row] for row in rows], settings)
-        elif settings["attribution"] == "attention_rollout":
-            scores = attention_scores(model, batch)
-        elif settings["attribution"] == "integrated_gradients":
-            scores, errors = integrated_gradients(model, batch, special, settings["steps"], settings["token_budget"])
-        else:
-            scores = gradient_scores(model, batch, settings["attribution"])
+        more = settings | {"special": special, "parts": [parts[row] for row in rows]}
+        found = attribution.scores(model, batch, **{name: more[name] for name in attribution.takes})
+        scores, errors = found if isinstance(found, tuple) else (found, [None] * len(rows))
         for row, one, error in zip(rows, scores.tolist(), errors, strict=True):
             yield row, one[:len(sources[row])], error
 
@@ -470,192 +462,6 @@ def padded_batch(model: "PreTrainedModel", sources: list[list[int]], targets: Se
                                for ids, start in zip(targets, given, strict=True)], 0)}
 
 
-def target_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor",
-                 decoder: "torch.Tensor", target: "torch.Tensor", counted: "torch.Tensor") -> "torch.Tensor":
-    """Return log p of each target token, (rows, T), given source `embeddings`, (rows, S, D); 0 where not counted."""
-    if _is_causal(model):
-        logits = _read_on(model, embeddings, mask, target)
-    else:
-        logits = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
-    return logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) * counted
-
-
-def _read_on(model, embeddings, mask, target):
-    """Return the logits of each target token, (rows, T, V), of a causal model that reads it behind the source.
-
-    The padding of a shorter source stands between both. It is masked, and positions do not count it.
-    """
-    import torch
-
-    behind = model.get_input_embeddings()(target[:, :-1])
-    sees = torch.cat([mask, torch.ones_like(target[:, :-1])], 1)
-    logits = model(inputs_embeds=torch.cat([embeddings, behind], 1), attention_mask=sees,
-                   position_ids=(sees.cumsum(1) - 1).clamp(min=0), use_cache=False).logits
-    last = mask.sum(1, keepdim=True) - 1  # the last token of the source predicts the first one of the target
-    places = torch.cat([last, torch.arange(mask.shape[1], sees.shape[1], device=mask.device).expand(len(mask), -1)], 1)
-    return logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
-
-
-def mean_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torch.Tensor", decoder: "torch.Tensor",
-               target: "torch.Tensor", counted: "torch.Tensor") -> "torch.Tensor":
-    """Return the mean log p of the counted target tokens of each row, (rows,), given source `embeddings`, (rows, S, D).
-    """
-    return target_log_p(model, embeddings, mask, decoder, target, counted).sum(-1) / counted.sum(-1)
-
-
-def gradient_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", attribution: str) -> "torch.Tensor":
-    """Return the mean over a row's target tokens of each source token's score, (rows, S).
-
-    The score of source token s for target token t, with e the embedding of s and g = ∂ log p(t) / ∂ e, is ‖g‖₂ for
-    `saliency` (Simonyan, Vedaldi and Zisserman 2014) and |e · g| for `input_x_gradient` (Shrikumar et al. 2016).
-    Simonyan et al. take the largest |g| of the three colours of a pixel, and the score of a class before the softmax.
-    Here it is the norm, because no axis of an embedding has a meaning of its own, and log p, because a score before the
-    softmax may rise for all tokens alike.
-
-    The score is computed per target token before the mean, so that opposite signs of two target tokens do not cancel.
-    One backward pass per target token serves all rows at once. T5 normalises each token before its first layer, which
-    removes most of the component of g along e: there, e · g says little.
-    """
-    import torch
-
-    embeddings = model.get_input_embeddings()(batch["source"]).detach().requires_grad_()
-    log_p = target_log_p(model, embeddings, *(batch[name] for name in ("mask", "decoder", "target", "counted")))
-    total = torch.zeros_like(embeddings[..., 0])
-    for position in batch["counted"].any(dim=0).nonzero()[:, 0].tolist():
-        gradient, = torch.autograd.grad(log_p[:, position].sum(), embeddings, retain_graph=True)
-        total += gradient.norm(dim=-1) if attribution == "saliency" else (embeddings * gradient).sum(-1).abs()
-    return total.detach() / batch["counted"].sum(-1, keepdim=True)
-
-
-def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", special: set[int], steps: int,
-                         token_budget: int) -> "tuple[torch.Tensor, list[float]]":
-    """Return (scores (rows, S), completeness errors) by captum's IntegratedGradients (Sundararajan et al. 2017).
-
-    The attribution of dimension i of the embeddings x is (x_i - b_i) · ∫ ∂f/∂x_i(b + a (x - b)) da over a from 0 to 1
-    (equation 1), with the baseline b; the integral is a sum over `steps` points of Gauss and Legendre. In the paper f
-    is the score of a class, here the mean of log p over the target tokens. The score of a token is the absolute sum
-    over the dimensions of its embedding, because words are ranked by the size of their influence. The baseline has the
-    embedding of the padding token in place of every token that is not `special`; it is not zero, because T5 normalises
-    each token. The error is the sum of all attributions minus f(source) − f(baseline). It goes to 0 with more `steps`.
-    """
-    import torch
-    from captum.attr import IntegratedGradients
-
-    source, embed = batch["source"], model.get_input_embeddings()
-    keeps = torch.isin(source, torch.tensor(sorted(special), device=source.device))
-    baseline = embed(torch.where(keeps, source, model.config.pad_token_id))
-    tokens = source.shape[1] + batch["target"].shape[1]
-    parts, errors = IntegratedGradients(partial(mean_log_p, model)).attribute(
-        embed(source), baseline, n_steps=steps, internal_batch_size=max(len(source), token_budget // tokens),
-        additional_forward_args=tuple(batch[name] for name in ("mask", "decoder", "target", "counted")),
-        return_convergence_delta=True)
-    return parts.sum(-1).abs().detach(), errors.tolist()
-
-
-def perturbation_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]", parts: list[list[int]],
-                        settings: dict) -> "torch.Tensor":
-    """Return the influence of each source token's word on the mean log p of the target tokens, (rows, S), by captum.
-
-    Words are left out: their tokens get the embedding of the padding token, as in the baseline of integrated gradients.
-    With v(A) the mean log p where the words A are there, and N all words, the score of word i is the absolute value of
-
-    - `occlusion`: v(N) − v(N without i) (Zeiler and Fergus 2014; Li, Monroe and Jurafsky 2016);
-    - `shapley_sampling`: the mean over random orders of the words of v(those before i, and i) − v(those before i), an
-      estimate of the Shapley value (Castro et al. 2009; Strumbelj and Kononenko 2010);
-    - `lime`: the weight of i in a regression of v(A) on the words in A, over random A (Ribeiro et al. 2016): `_lime`.
-
-    The second and the third evaluate the model about settings["evaluations"] times per row. They are drawn from
-    settings["seed"], alike for each row. `parts`: see token_scores.
-    """
-    import torch
-    from captum.attr import FeatureAblation, ShapleyValueSampling
-
-    scores, embed = torch.zeros(batch["source"].shape), model.get_input_embeddings()
-    kinds = {"occlusion": FeatureAblation, "shapley_sampling": ShapleyValueSampling}
-    for row, words in enumerate(parts):
-        source = batch["source"][row:row + 1, :len(words)]
-        words = torch.tensor([words], device=source.device)
-        count = int(words.max()) + 1  # the tokens that stay are one more part, without an influence
-        if not count:
-            continue
-        baseline = embed(torch.where(words < 0, source, model.config.pad_token_id))
-        more = {"occlusion": {}, "shapley_sampling": {"n_samples": max(1, settings["evaluations"] // (count + 1))},
-                "lime": {"n_samples": settings["evaluations"]}}[settings["attribution"]]
-        given = (batch["mask"][row:row + 1, :len(words[0])], *(batch[name][row:row + 1]
-                                                               for name in ("decoder", "target", "counted")))
-        at_once = max(1, settings["token_budget"] // (source.shape[1] + batch["target"].shape[1]))
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(settings["seed"])
-            method = (kinds | {"lime": partial(_lime, count)})[settings["attribution"]]
-            found = method(partial(mean_log_p, model)).attribute(
-                embed(source), baselines=baseline, additional_forward_args=given, perturbations_per_eval=at_once,
-                feature_mask=torch.where(words < 0, count, words).unsqueeze(-1), **more)
-        scores[row, :len(words[0])] = found[0, :, 0].abs().cpu() * (words[0] >= 0).cpu()
-    return scores
-
-
-def _lime(count, value):
-    """Return captum's Lime for `count` words and `value` with the samples and weights of the authors' code for texts.
-
-    The w that minimise Σ_A π(A) (v(A) − w_0 − Σ_{i in A} w_i)² + Σ_i w_i² (Ribeiro et al. 2016, equations 1 and 2, with
-    the ridge penalty of the code), with π(A) = exp(−D(A)² / 2σ²) and σ = LIME_WIDTH. D(A) = 100 (1 − √(|A| / |N|)) is
-    100 times the cosine distance of the binary vectors of A and of N, all words. The first A is N. From each other one,
-    1 to |N| words are removed, each number with the same probability.
-
-    The code (marcotcr/lime, lime_text.py and lime_base.py) explains a probability, removes a repeated word everywhere
-    and keeps at most 10 words. Here it is a mean log p, each place of a word is one, and all are kept.
-    """
-    import torch
-    from captum._utils.models.linear_model import SkLearnRidge
-    from captum.attr import Lime
-
-    def draws(inputs, num_interp_features, **_):  # of which the last may be the tokens that stay
-        yield torch.ones(1, num_interp_features, device=inputs.device)
-        while True:
-            there = torch.ones(1, num_interp_features, device=inputs.device)
-            there[0, torch.randperm(count)[:torch.randint(1, count + 1, ())]] = 0
-            yield there
-
-    def weight(inputs, perturbed, there, **_):
-        return torch.exp(-(100 * (1 - there[0, :count].mean().sqrt())) ** 2 / (2 * LIME_WIDTH ** 2))
-
-    return Lime(value, SkLearnRidge(alpha=1.0), weight, draws)
-
-
-def attention_scores(model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    """Return attention rollout seen from the target, (rows, S).
-
-    Encoder: see `rollout`. The paper has encoders only. Here its rows are weighted by the cross-attention of the target
-    tokens, averaged over heads, decoder layers and target tokens. The scores of a row sum to 1. Attention shows where a
-    model looks, not what decides its answer.
-    """
-    import torch
-
-    usual = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the others do not return their weights
-    with torch.no_grad():
-        out = model(input_ids=batch["source"], attention_mask=batch["mask"], decoder_input_ids=batch["decoder"],
-                    output_attentions=True, use_cache=False)
-    model.set_attn_implementation(usual)
-    cross = torch.stack(out.cross_attentions).mean((0, 2)) * batch["counted"].unsqueeze(-1)
-    weights = cross.sum(1, keepdim=True) / batch["counted"].sum(-1)[:, None, None]
-    return (weights @ rollout(out.encoder_attentions)).squeeze(1)
-
-
-def rollout(attentions: "Sequence[torch.Tensor]") -> "torch.Tensor":
-    """Return attention rollout, (rows, S, S): the product of (W + I) / 2 over layers, last layer first.
-
-    W, (rows, heads, S, S) in `attentions`, is averaged over heads; I stands for the residual connection (Abnar and
-    Zuidema 2020, equation 1, where W + I is normalised to rows that sum to 1, which is the same).
-    """
-    import torch
-
-    joined = torch.eye(attentions[0].shape[-1]).to(attentions[0])
-    for layer in attentions:
-        joined = (layer.mean(1) @ joined + joined) / 2
-    return joined
-
-
 def own_predictions(model: "PreTrainedModel", source_ids: list[list[int]], settings: dict) -> list[list[int]]:
     """Return the teacher's greedy prediction of each source as token ids, up to its end token."""
     import torch
@@ -683,8 +489,9 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     words. The second row is the expectation for the same number of distinct eligible words, drawn without replacement.
 
     arXiv 2409.12586 reports 68 % (PUBLISHED_SHARE) for its fine-tuned T5 teacher of about 3B parameters, over "cases"
-    of its data sets whose answer is part of the input, such as multiple choice. It does not define a case. With five
-    words and answers of one or two words it cannot be a share of the words, so `any answer word` is the one to compare.
+    of its data sets whose answer is part of the input (multiple choice: CQA, not ANLI, e-SNLI and SVAMP). It does not
+    define a case. With five words and answers of one or two words it cannot be a share of the words, so `any answer
+    word` is the one to compare.
     """
     gold, rows = dict(zip(questions["id"], questions["answer"], strict=True)), []
     for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
@@ -706,8 +513,13 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
 
 
 def published_share(questions: pd.DataFrame) -> float | None:
-    """Return PUBLISHED_SHARE for questions with choices, which are in the input; it says nothing about others: None."""
-    return PUBLISHED_SHARE if questions["choices"].str.len().gt(0).all() else None
+    """Return PUBLISHED_SHARE for questions that have choices of their own in the input; None where it says nothing.
+
+    It says nothing about questions without choices, and about labels that are the same for all questions, such as those
+    of ANLI and e-SNLI: this study lists them in the input, the paper does not.
+    """
+    choices = questions["choices"].map(frozenset)
+    return PUBLISHED_SHARE if choices.map(bool).all() and choices.nunique() > 1 else None
 
 
 def cost_and_share(explanations: dict[str, pd.DataFrame], questions: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,7 @@ STAGES = {"few_shot": "rationale", "critique_revision": "revision", "counterfact
 
 
 def published_explanations(questions: pd.DataFrame, dataset: str, teacher: str, prompting: str, folder: str = "",
-                           base_url: str = BASE_URL) -> pd.DataFrame:
+                           base_url: str = BASE_URL, samples: int = 1) -> pd.DataFrame:
     """Return the published explanations of `questions` as a frame with the columns of tables.EXPLANATIONS.
 
     `prompting` is few_shot, critique_revision or counterfactual, or its last stage (rationale, revision,
@@ -35,7 +35,7 @@ def published_explanations(questions: pd.DataFrame, dataset: str, teacher: str, 
     ``stages``, or ``rationales/{dataset}-{teacher}-{split}/shard_{i}``); "" downloads from `base_url`.
     `teacher` palm: only few_shot; `folder` holds ``{dataset}_{split}_CoT.parquet`` or the unpacked ``datasets.zip``;
     "" is ``palm540b_dss`` below KDUTILS_DATA. The answer of a row is PaLM's own, "" where it gave none.
-    `teacher` people: only few_shot, the first explanation of each question that has one.
+    `teacher` people: only few_shot, the first `samples` explanations of each question.
 
     ``frame.attrs`` has ``notes`` (counts of what cleaning changed and of what is missing; for palm also the share of
     right answers per file), ``content`` (per table, whether its rows are the pinned ones) and ``caution`` (known
@@ -47,7 +47,7 @@ def published_explanations(questions: pd.DataFrame, dataset: str, teacher: str, 
     stage = STAGES.get(prompting, prompting)
     _check_names(dataset, teacher, stage)
     if teacher == PEOPLE:
-        return human_explanations(questions, dataset)
+        return human_explanations(questions, dataset, samples)
     if teacher == PALM:
         return palm_explanations(questions, dataset, palm_folder(folder))
     return llm_explanations(questions, dataset, teacher, stage, folder, base_url)

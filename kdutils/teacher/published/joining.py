@@ -66,13 +66,16 @@ def published_text(record: dict, column: str, where: str) -> str:
 
 
 def explanation_rows(rows: list[dict], cleaned: list[Cleaned], content: dict[str, str], caution: str) -> pd.DataFrame:
-    """Return a frame of tables.EXPLANATIONS of `rows` (id, stage, answer, raw) and their cleaned texts."""
-    frame = pd.DataFrame(rows, columns=["id", "stage", "answer", "raw"], dtype=object)
+    """Return a frame of tables.EXPLANATIONS of `rows` and their cleaned texts.
+
+    A row has id, stage, answer, raw and, where several texts on a question were published, sample.
+    """
+    frame = pd.DataFrame(rows, columns=["id", "stage", "sample", "answer", "raw"], dtype=object)
     for column in ("text", "changes", "problem"):
         frame[column] = pd.Series([getattr(item, column) for item in cleaned], dtype=object)
     frame["finish_reason"] = "unknown"
     frame["round"] = (frame["stage"] == "revision").astype(int)  # the published runs have one round
-    frame["sample"] = 0
+    frame["sample"] = frame["sample"].fillna(0).astype(int)
     for column in ("prompt_tokens", "completion_tokens"):
         frame[column] = pd.array([pd.NA] * len(frame), dtype="Int64")
     frame = fill_columns(frame, "explanations")[EXPLANATIONS.names]
