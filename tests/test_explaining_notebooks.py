@@ -89,7 +89,7 @@ def test_the_questions_without_a_rationale_are_counted(notebook, stage):
                                                 else [])]
     stored = pd.DataFrame([*given, *((stage, int(stage == "revision"), *row) for row in rows)],
                           columns=["stage", "round", "id", "answer", "text"])
-    (source,) = [one for one in cells(notebook, "code") if "without_rationale" in one]
+    (source,) = [one for one in cells(notebook, "code") if "learnt_metrics" in one]
     found = {"stored": stored, "table": table, "metrics": {}, "revised": pd.DataFrame(),
              "run": SimpleNamespace(finish=lambda metrics: metrics)}
     exec(compile(source, notebook, "exec"), found)
