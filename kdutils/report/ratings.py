@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kdutils.report.figures import COLORS, show
+from kdutils.report.figures import COLORS, pyplot, show
 from kdutils.report.tables import show_table
 from kdutils.stats.estimates import p_text
 
@@ -43,10 +43,8 @@ def draw_means(mark: str, table: pd.DataFrame) -> "Figure":
 
     `table`: analysis.means_by_method. A mean of one rating has no interval.
     """
-    from matplotlib import pyplot
-
     constructs, methods = (list(dict.fromkeys(table[name])) for name in ("construct", "method"))
-    figure, axis = pyplot.subplots(figsize=(8, 0.9 + len(constructs) * (0.3 + 0.16 * len(methods))))
+    figure, axis = pyplot().subplots(figsize=(8, 0.9 + len(constructs) * (0.3 + 0.16 * len(methods))))
     for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
         shift = 0.16 * (number - (len(methods) - 1) / 2)
         places = [constructs.index(name) + shift for name in rows["construct"]]
