@@ -305,7 +305,7 @@ def ask_students(options: argparse.Namespace) -> int:
         print("asking " + "; ".join(f"{cell.name}, seed {cell.seed(options.seed)}{why}" for cell in chosen))
         if len(chosen) < len(cells) and not options.cell:
             print(f"--cell asks others: {'; '.join(cell.name for cell in cells)}")
-    for item in read_asked(options.questions) if options.questions else _typed_questions(students):
+    for item in read_asked(called_path(options.questions)) if options.questions else _typed_questions(students):
         if not options.json:
             print(full_question(item))
         for student in students:
@@ -365,7 +365,7 @@ def export_cell(options: argparse.Namespace) -> int:
     from kdutils.deployment.export import export_student
 
     title = f"{Path(options.experiment).stem}: {cell.name}"
-    folder = export_student(cell.folders[seed], options.to, title, cell.evaluations)
+    folder = export_student(cell.folders[seed], called_path(options.to), title, cell.evaluations)
     print(f"exported: {cell.name}, seed {seed}, to {folder}\nnothing was uploaded; README.md there says how to")
     return 0
 

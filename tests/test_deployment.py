@@ -328,11 +328,20 @@ def test_questions_are_read_from_lines_and_tables(tmp_path):
     for path in (text, table):
         asked = [(item["question"], item["context"]) for item in read_asked(path)]
         assert asked == [("Is it?", "It is."), ("Is it?", "")]
+    table.write_text("question,A,B,C\nWho?,a,b c,d\nWhere?,x,y,\nWhy?,,,\n")
+    assert [list(item["choices"]) for item in read_asked(table)] == [["a", "b c", "d"], ["x", "y"], []]
     text.write_text('{"question": ')
     with pytest.raises(StudyError, match="asked.txt: line 1: not readable JSON"):
         list(read_asked(text))
     with pytest.raises(StudyError, match="cannot be read"):
         list(read_asked(tmp_path / "none.txt"))
+
+
+def test_relative_paths_of_asking_and_exporting_count_from_where_it_was_called(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KDUTILS_CALLED_FROM", str(tmp_path))
+    (tmp_path / "asked.txt").write_text("Which is a fruit? | pear | piano\n")
+    assert main(["ask", "example", "--from", "asked.txt"]) == 0 and "pear" in capsys.readouterr().out
+    assert main(["export", "example", "--to", "away"]) == 0 and (tmp_path / "away" / "example.py").is_file()
 
 
 def test_marks_and_texts_of_an_answer_are_escaped():

@@ -424,8 +424,10 @@ def test_an_experiment_learns_from_the_labels(tmp_path, own_outputs):
     assert texts.seconds == pytest.approx(answers.seconds * (second - first) / first), "the rest is written by then"
 
 
-def test_what_a_vocabulary_cannot_write_is_said_before_a_teacher_is_asked(tmp_path, own_outputs, real_data, capsys):
+def test_what_a_vocabulary_cannot_write_is_said_before_a_teacher_is_asked(tmp_path, own_outputs, real_data, capsys,
+                                                                          monkeypatch):
     """By hand: one question has an answer in Chinese, which T5's vocabulary lacks."""
+    monkeypatch.setenv("KDUTILS_DATA", str(real_data))
     rows = plain_rows(100)
     rows[3] = {**rows[3], "choices": ["水", "red"], "answer": "水"}
     new_experiment("braces", write_rows(tmp_path, rows), model="kdutils/mini/teacher")

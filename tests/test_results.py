@@ -188,11 +188,22 @@ def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(toy):
     found = keep_toy(toy)["attributions"]
     assert document.chosen_words(found) == ["words (mini) took 3 words by lime"]
     assert [list(row.values()) for row in document.attribution_rows(found)] == [
-        ["lime", "1.500", "75.0 %", "68.0 %", "0.38", "0.38"], ["random", "0.000", "25.0 %", "68.0 %", "0.50", "0.12"],
-        ["occlusion", "0.250", "50.0 %", "68.0 %", "0.25", "0.25"]]
+        ["lime", "1.500", "75.0 %", "0.38", "0.38"], ["random", "0.000", "25.0 %", "0.50", "0.12"],
+        ["occlusion", "0.250", "50.0 %", "0.25", "0.25"]]
     assert document.attribution_rows([{**found[0], "costs": costs[:1]}]) == []
     text = document.results_text(keeping.read_kept())
-    assert "| lime | 1.500 |" in text and "words (mini) took 3 words by lime." in text
+    assert "| lime | 1.500 |" in text and "reports 68.0 % of" in text and "words (mini) took 3 words by lime." in text
+
+
+def test_the_planned_contrasts_that_show_a_difference_stand_first():
+    """By hand: of three planned contrasts, one has a corrected p below 0.05; one has none."""
+    rows = [{**CONTRAST, "family": "primary", "p_corrected": p, "difference": gap}
+            for p, gap in ((0.05, 0.5), (None, 0.1), (0.01, -0.125))]
+    results = {"toy": {"kind": "experiment", "contrasts": [*rows, {**CONTRAST, "family": "exploratory"}]},
+               "bench-x": {"kind": "benchmark"}}
+    assert document.planned_differences(results) == [
+        "1 of 3 planned contrasts show a difference (corrected p below 0.05)",
+        "toy, mini, t5: multitask (few_shot) minus label_only −12.5 points"]
 
 
 def test_the_best_on_dev_is_the_cell_whose_students_are_and_needs_all_curves():

@@ -62,11 +62,10 @@ def reads_passages(folder: Path | str) -> bool:
 def make_question(record: Mapping[str, Any], where: str = "the question") -> dict:
     """Return a question to ask, a record of tables.QUESTIONS, from a dict with `question` and what it has besides.
 
-    That is `choices`, a list, or a text with | between them, as in a table of one's own, and `context`, a passage,
-    which becomes one line as in training. `where` names the question in a StudyError.
+    That is `choices`, a list, or a text with | between them, or a key for each choice (A, B, …), as in a table of one's
+    own, and `context`, a passage, which becomes one line as in training. `where` names the question in a StudyError.
     """
-    given = {"choices": "", **{key: value for key, value in record.items() if value is not None},
-             "id": where, "answer": NOTHING}
+    given = {**{key: value for key, value in record.items() if value is not None}, "id": where, "answer": NOTHING}
     if not isinstance(given.get("question"), str) or not given["question"].strip():
         raise StudyError(f"{where}: no question in it; give a text under 'question'")
     own = understand([given], where)

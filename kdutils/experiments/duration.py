@@ -76,7 +76,7 @@ def duration_lines(experiment: Experiment, jobs: list[Job], cores: int, plans: M
     timed = any(part.basis.startswith("timed") for part in work)
     used = f"with {cores} core{'s' * (cores > 1)}, {at_once} job{'s' * (at_once > 1)} at a time" \
            f"{f' (other programs use {busy:.0f} % of it now, and are not counted)' if timed and not free else ''}"
-    gpu = missing_gpu(experiment.settings["needs"])
+    gpu = "" if experiment.tiny else missing_gpu(experiment.settings["needs"])
     gpu = f"; the experiment needs {gpu}, and this machine has none" if gpu else ""
     if untold and 2 * len(untold) >= len(work):
         reason = Counter(untold).most_common(1)[0][0]

@@ -201,6 +201,16 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
     return rows
 
 
+def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence per planned contrast of kept experiments that shows a difference, and first how many do."""
+    planned = [(name, row) for name, result in results.items() if result["kind"] == "experiment"
+               for row in result["contrasts"] if row.get("family") == "primary"]
+    shown = [(name, row) for name, row in planned if row["p_corrected"] is not None and row["p_corrected"] < 0.05]
+    return [f"{len(shown)} of {len(planned)} planned contrasts show a difference (corrected p below 0.05)"] + [
+        f"{name}, {row['dataset']}, {row['student']}: {row['first']} minus {row['second']} "
+        f"{'+' if row['difference'] > 0 else ''}{fixed(100 * row['difference'], 1)} points" for name, row in shown]
+
+
 def _without(kept):
     """Return a number of questions as text, with that of all; a result of an earlier version was kept without that."""
     return " of ".join(map(fixed, kept)) if isinstance(kept, list) else fixed(kept)
@@ -209,8 +219,7 @@ def _without(kept):
 def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
     """Return the rows of the table of attributions, from the run that compared the most of them; [] for fewer than two.
 
-    ``with the others``: means over the other attributions of word_scores.agreement. ``published``: the share to compare
-    with that of words of the answer (arXiv 2409.12586).
+    ``with the others``: means over the other attributions of word_scores.agreement.
     """
     most = max(attributions, key=lambda run: len(run["costs"]), default={"costs": []})
     rows = []
@@ -219,8 +228,8 @@ def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
         found = {name: [pair[name] for pair in pairs if pair[name] is not None] for name in ("spearman", "jaccard")}
         means = {name: fmean(values) if values else None for name, values in found.items()}
         rows.append({"attribution": row["attribution"], "seconds per question": fixed(row["seconds per question"], 3),
-                     "words of the answer": percent(row["any answer word"]), "published": percent(
-                         most["published_share"]), "Spearman with the others": fixed(means["spearman"], 2),
+                     "words of the answer": percent(row["any answer word"]),
+                     "Spearman with the others": fixed(means["spearman"], 2),
                      "Jaccard with the others": fixed(means["jaccard"], 2)})
     return rows if rows[1:] else []
 
@@ -294,4 +303,4 @@ FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duratio
            "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "star_reasons": star_reasons,
            "teacher_rows": teacher_rows, "running_rows": running_rows, "same_in_all": same_in_all,
            "worked_example": worked_example, "attribution_rows": attribution_rows,
-           "chosen_words": chosen_words, "best_on_dev": best_on_dev}
+           "chosen_words": chosen_words, "planned_differences": planned_differences, "best_on_dev": best_on_dev}
