@@ -424,6 +424,13 @@ def test_an_experiment_learns_from_the_labels(tmp_path, own_outputs):
     assert texts.seconds == pytest.approx(answers.seconds * (second - first) / first), "the rest is written by then"
 
 
+def test_a_table_that_is_too_small_is_refused_before_a_file_is_written(tmp_path):
+    with pytest.raises(StudyError, match="6 usable questions, with one in the split dev, are too few; give two"):
+        new_experiment("small", write_rows(tmp_path, plain_rows(6)), model="kdutils/mini/teacher")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+    new_experiment("large", write_rows(tmp_path, plain_rows(20)), model="kdutils/mini/teacher")
+
+
 def test_what_a_vocabulary_cannot_write_is_said_before_a_teacher_is_asked(tmp_path, own_outputs, real_data, capsys,
                                                                           monkeypatch):
     """By hand: one question has an answer in Chinese, which T5's vocabulary lacks."""

@@ -71,6 +71,9 @@ def new_experiment(name: str, table: Path, server: str = "", model: str = "", un
     if missing := [split for split in SPLITS if split not in set(questions["split"])]:
         raise StudyError(f"{table}: no questions in the split {' and '.join(missing)}; name them in the column 'split' "
                          "or leave the column out")
+    if few := [split for split in ("train", "dev") if (questions["split"] == split).sum() < 2]:
+        raise StudyError(f"{table}: {len(questions)} usable questions, with one in the split {' and '.join(few)}, are "
+                         "too few; give two or more per split, or about 20 where splits are drawn")
     file, prompts = table.parent / f"{name}.yaml", table.parent / f"{name}-prompts"
     people = not server and not model and _explained(questions) and not unlabelled
     teacher = _teacher(server, model, people, unlabelled)
