@@ -120,7 +120,7 @@ def ratings_of(experiment):
     return next(job for job in experiment.jobs if job.folder == "human_ratings").parameters.get("ratings", [])
 
 
-def test_ratings_are_handed_back_once_and_stay(outputs):
+def test_ratings_are_handed_back_once_and_stay(outputs, monkeypatch):
     back = str(outputs / "back")
     assert ratings_of(load_experiment("mini")) == []
     given = load_experiment("mini", ratings=[back])
@@ -130,6 +130,8 @@ def test_ratings_are_handed_back_once_and_stay(outputs):
     execution.record(given, given.folder / execution.RECORD)
     assert ratings_of(load_experiment("mini")) == [back] and not execution.check_folder(load_experiment("mini"))
     assert ratings_of(load_experiment("mini", tiny=True)) == [], "its folder is another"
+    monkeypatch.setenv("KDUTILS_CALLED_FROM", str(outputs))
+    assert ratings_of(load_experiment("mini", ratings=["back"])) == [back], "it counts from where one calls"
     simulated = load_experiment("mini", ratings=[""])
     assert ratings_of(simulated) == []
     execution.record(simulated, simulated.folder / execution.RECORD)

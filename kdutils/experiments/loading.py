@@ -8,7 +8,7 @@ from kdutils.errors import StudyError, refuse_secrets, short
 from kdutils.experiments.yaml_file import FOLDER, read_settings
 from kdutils.hub import exists
 from kdutils.packages import EXTRAS
-from kdutils.runs import PROJECT, project_path
+from kdutils.runs import PROJECT, called_path, project_path
 
 if TYPE_CHECKING:
     from kdutils.experiments.grid import Experiment
@@ -55,7 +55,7 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     settings = read_settings(path)
     refuse_secrets(settings, f"{path}: ")
     last = _last_run(OUTPUTS / (path.stem + "-tiny" * tiny) / RECORD)
-    given = tuple(filter(None, ratings if ratings is not None else last.ratings if last else ()))
+    given = tuple(map(_as_called, filter(None, ratings))) if ratings is not None else last.ratings if last else ()
     if leave_out_too_long is None:
         leave_out_too_long = bool(last and last.leave_out_too_long)
     if given:
@@ -103,6 +103,12 @@ def _last_run(record):
         return recorded(record)
     except StudyError:
         return None
+
+
+def _as_called(path):
+    """Return a path of a command line as it counts in the project: absolute, if it is one of another folder."""
+    called = called_path(path)
+    return str(called) if exists(called) and called != project_path(path) else path
 
 
 def _with_ratings(settings, given, path):
