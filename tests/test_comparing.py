@@ -767,7 +767,7 @@ def test_a_rationale_that_goes_with_the_loss_is_found_and_told(tmp_path):
     told = errors.effect_sentences(effects)
     begin = "multitask (few_shot) on small, tiny: the gain over label_only is 95.2 points lower where the rationale "
     assert any(line.startswith(begin) and "21 questions against 59" in line for line in told)
-    assert errors.effect_sentences(effects.assign(q=0.5))[0].startswith("In none of ")
+    assert errors.effect_sentences(effects.assign(q=0.5))[0].startswith("None of ")
     assert errors.effect_sentences(effects.head(0))[0].startswith("No test was possible")
 
 

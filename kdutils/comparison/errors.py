@@ -109,8 +109,8 @@ def effect_sentences(effects: pd.DataFrame) -> list[str]:
         return ["No test was possible: every group of rationales has too few questions, or no difference between them."]
     found = tested[tested["q"] < LEVEL].sort_values("p")
     if found.empty:
-        return [f"In none of {len(tested)} tests the difference from {BASELINE} depends on what the teacher's text is "
-                f"like (smallest q {tested['q'].min():.2g})."]
+        return [f"None of {len(tested)} tests shows that the difference from {BASELINE} depends on what the teacher's "
+                f"text is like (smallest q {tested['q'].min():.2g})."]
     return [f"{row['name']} on {row['dataset']}, {row['student']}: the gain over {BASELINE} is "
             f"{abs(row['effect']):.1f} points {'higher' if row['effect'] > 0 else 'lower'} where the "
             f"{row['rationale']} "
