@@ -396,6 +396,18 @@ def test_a_table_may_name_its_splits(tmp_path):
                                                                   ("r0", "test")]
 
 
+def test_one_published_file_is_cut_into_splits_that_share_no_passage(data):
+    file = "boolq/dev_with_passages.parquet"
+    frame, again, other = (read_questions("boolq", str(data), {"all": file}, seed=seed) for seed in (0, 0, 1))
+    published = read_questions("boolq", str(data), {"test": file})
+    assert sorted(frame["id"]) == sorted(published["id"]) and set(frame["split"]) == {"train", "dev", "test"}
+    share = (frame["split"] == "test").mean()
+    assert 0.07 < share < 0.13
+    assert (frame.groupby("context")["split"].nunique() == 1).all()
+    assert frame["split"].tolist() == again["split"].tolist()
+    assert set(frame.loc[frame["split"] == "test", "id"]) != set(other.loc[other["split"] == "test", "id"])
+
+
 def test_a_reader_is_an_entry_in_a_table(tmp_path, monkeypatch):
     def riddles(row):
         return {"id": str(row["nr"]), "question": row["riddle"], "choices": row["options"],

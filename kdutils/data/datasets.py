@@ -52,7 +52,7 @@ from kdutils.errors import shown
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 YES_NO = ("yes", "no")
 TRUE_FALSE = ("true", "false")
-SPLIT_COLUMN = "all"  # key of `files` for one file whose column `split` names the splits
+SPLIT_COLUMN = "all"  # key of `files` for one file of all splits
 
 
 @dataclass(frozen=True)

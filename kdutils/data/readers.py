@@ -46,8 +46,8 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     - `files` (split -> path relative to `folder`) replaces the reader's own files; splits that it does not name are
       not read. Formats: see `records.read_records`.
     - `seed` draws the splits that a data set lacks. The dev split is a tenth of train, where 0 gives the published one.
-      Of a table without a column ``split``, a tenth of the questions with an answer is the test split, drawn before.
-      Repeated questions are dropped first.
+      Of one file (``{"all": path}``) whose rows name no split, a tenth of the questions with an answer is the test
+      split, drawn before. Repeated questions are dropped first.
     - `revision` is a commit, branch or tag on the Hub; "" is the reader's own.
     - `unlabelled`: questions of train and dev may be without an answer, which is then "".
 
@@ -69,6 +69,7 @@ class Examined:
     """A data set as far as it can be read: its sound questions by split, and what is wrong with the other rows.
 
     `own`: how a table of one's own is read, else None. `places`: index of a question -> (file, row from 0).
+    `undivided`: all questions are in one file that names no splits; they are in ``frames["train"]`` until drawn.
     """
 
     dataset: str
@@ -79,6 +80,7 @@ class Examined:
     commits: dict
     records: dict[str, tuple[str, list[dict]]]
     own: OwnTable | None
+    undivided: bool
 
     @property
     def advice(self) -> str:
@@ -91,7 +93,7 @@ class Examined:
     def questions(self, seed: int) -> pd.DataFrame:
         """Return the sound questions with all splits; those that the data set lacks are drawn from `seed`."""
         frames = dict(self.frames)
-        if self.own and not self.own.columns["split"] and SPLIT_COLUMN in self.records and len(frames.get("train", ())):
+        if self.undivided and len(frames["train"]):
             frames["train"], frames["test"] = _test_from_train(frames["train"], self.dataset, seed)
         if "dev" not in frames and "train" in frames:
             frames["train"], frames["dev"] = _drawn_from(frames["train"], self.dataset, "dev", seed)
@@ -115,9 +117,9 @@ def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] |
         own = reader.understand([row for _, rows in records.values() for row in rows],
                                 str(next(iter(records.values()))[0]))
         reader = replace(reader, normalise=own.question_of, columns=own.used)
+    undivided = SPLIT_COLUMN in records and not (own.columns["split"] if own else _names_splits(reader, records))
     for split, (source, rows) in records.items():
-        if own and split == SPLIT_COLUMN and not own.columns["split"]:
-            split = "train"  # the test split is drawn from it
+        split = "train" if undivided else split
         frame = _to_frame(reader, rows, split, source, notes, places, faults, unlabelled)
         frames |= _by_split(frame, split)
     if reader.drop_repeats:
@@ -130,7 +132,7 @@ def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] |
     pairs = find_pair_faults(_joined(frames), places)
     if own and not own.columns["id"]:  # ids made from the text repeat where a question does, which is said anyway
         pairs = [fault for fault in pairs if "duplicate id" not in fault.summary]
-    return Examined(dataset, frames, places, faults + pairs, notes, commits, records, own)
+    return Examined(dataset, frames, places, faults + pairs, notes, commits, records, own, undivided)
 
 
 def _joined(frames):
@@ -227,8 +229,7 @@ def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | No
                          "{'train': 'my/train.jsonl', 'test': 'my/test.jsonl'}")
     for split, path in paths.items():
         if split not in (*SPLITS, SPLIT_COLUMN):
-            raise StudyError(f"files: {shown(split)} is none of {', '.join(SPLITS)} (or '{SPLIT_COLUMN}' for one file "
-                             "with a column 'split')")
+            raise StudyError(f"files: {shown(split)} is none of {', '.join(SPLITS)} (or '{SPLIT_COLUMN}' for one file)")
         if not isinstance(path, str) or not path.strip():
             raise StudyError(f"files: {split}: {shown(path)} is not the path of one file; join several files into one")
     if SPLIT_COLUMN in paths and len(paths) > 1:
@@ -281,6 +282,18 @@ def _to_frame(reader, records, split, source, notes, places, faults, unlabelled)
     wrong = find_row_faults(frame, places, unlabelled)
     faults += wrong.values()
     return frame.drop(index=list(wrong))
+
+
+def _names_splits(reader, records):
+    """Say whether `reader` gives rows of the one file a split, or a place in one."""
+    for row in records[SPLIT_COLUMN][1]:
+        try:
+            item = _normalised(reader, row)
+        except ValueError:
+            continue  # named with its row later
+        if isinstance(item, dict):
+            return bool({"split", "place"} & set(item))
+    return True
 
 
 def _normalised_rows(reader, records, split, source, notes, faults):
