@@ -45,6 +45,7 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
         f"Quite sure: multitask (few_shot) minus label_only +42.5 points (95 % interval +{100 * row['low']:.1f} to "
         f"+{100 * row['high']:.1f}, p < 0.001)."]
     assert "gave fewer right answers than students that learned from the right explanations" in said[CONTENT]["text"]
+    assert ". This need not be due to the reasons they give: " in said[CONTENT]["sure"][0] and not said[CONTENT]["more"]
     harm, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
         "multitask", right=spread(18, 20, 19, rng=rng)))
     assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
@@ -180,7 +181,7 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     assert said[TRUE]["more"].startswith(
         "Compared were 40 texts per student and seed (2 seeds). Of the teacher's explanations, 99.5 % are wholly true. "
         "Most texts of token_rationale (tokens) state nothing that can be checked. It is not shown that the "
-        "explanations help to predict what a student answers more than the texts of a control do. LAS (how much")
+        "explanations help to predict what a student answers more than the texts of a control do. LAS measures ")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
     beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))
