@@ -21,7 +21,6 @@ HIGHER_IS_BETTER = (r"(bleu|rouge_l|bertscore)_(teacher|human)|names_(answer|gol
                     r"|(support|entailed)_human|overlap(_gain.*)?"
                     r"|answer (named|named in first line|followed)|wholly true|true (statements|reason)")
 LOWER_IS_BETTER = r"denies_answer|argues_for_other|contradicted_human|repetition|contradicted"
-STAGES = ("rationale", "revision", "counterfactual")  # of a teacher's texts: those that argue for an answer
 FAKE = "fake: "  # before the name of a fake, in the place of a method or of a stage
 STAR = " *"  # behind the name of a measure that a fake reaches
 
@@ -72,20 +71,6 @@ def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: d
     if set(predictions["id"]) & set(rationales):
         texts["teacher"] = [rationales.get(key) for key in predictions["id"]]
     return texts
-
-
-def fake_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return a teacher's first usable text of each question (a frame of tables.EXPLANATIONS) with a fake in its place.
-
-    There are as many rows for each fake but ``teacher``; their stage is ``fake: <name>``. Critiques, soft labels and
-    lists of words (prompting tokens) are no texts for an answer: there are no fakes of them.
-    """
-    own = explanations[explanations["text"].notna() & explanations["stage"].isin(STAGES)
-                       & ~explanations["raw"].str.startswith("[[", na=False)].drop_duplicates("id")
-    rationales = dict(zip(own["id"], own["text"], strict=True))
-    fakes = fake_texts(own.rename(columns={"answer": "predicted"}), questions, rationales, seed)
-    return pd.concat([own[:0], *(own.assign(stage=FAKE + name, text=texts, round=1, changes=[[] for _ in texts])
-                                 for name, texts in fakes.items() if name != "teacher")], ignore_index=True)
 
 
 def fooled_stages(table: pd.DataFrame) -> dict[str, str]:

@@ -571,3 +571,13 @@ def test_the_heat_map_stays_on_the_page_and_darkens_with_the_score():
     assert len(cows) == 60 and len({text.get_position()[1] for text in cows}) > 3 and shades == sorted(shades)[::-1]
     with pytest.raises(StudyError, match="as many scores as words in every row"):
         token_heat_map([["a"]], [[1, 2]], ["x"])
+
+
+def test_shapley_values_of_a_sum_are_its_terms():
+    """A word that adds the same to every set of the others has this as its Shapley value, in every order."""
+    from kdutils.teacher.attributions import _shapley
+
+    terms = torch.tensor([3.0, -2.0, 0.01, 0.0, 1.0])
+    method, given = _shapley(lambda there: (there * terms).sum(dim=1), len(terms), 64)
+    found = method.attribute(torch.ones(1, len(terms)), **given)
+    torch.testing.assert_close(found[0], terms)

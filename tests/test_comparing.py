@@ -739,6 +739,11 @@ def test_examples_are_of_every_method_that_loses_a_question_and_a_transfer_has_i
     kinds = errors.difference_to_baseline(predictions, inputs).query("name == 'multitask (few_shot)'")
     every = kinds[kinds["questions"] == SIZE].drop_duplicates("tested_on").set_index("tested_on")["difference"]
     assert every.to_dict() == {"small": 100 * (30 - 20) / SIZE, "other": 100 * (10 - 30) / SIZE}
+    losses = errors.largest_losses(errors.difference_to_baseline(predictions, inputs))
+    for (name, tested_on), row in losses.set_index(["name", "tested_on"]).iterrows():
+        rows = errors.difference_to_baseline(predictions, inputs).query("name == @name and tested_on == @tested_on")
+        assert row["difference"] == rows[rows["questions"] >= 20]["difference"].min() and row["questions"] >= 20
+    assert len(losses) == 4, "of three methods, and of the one that is tested elsewhere, too"
     some = {cell: (questions, explanations.assign(text=explanations["text"].where(explanations.index % 2 == 0, "No.")))
             for cell, (questions, explanations) in inputs.items()}
     effects = errors.effects_of_rationales(predictions, some)
@@ -768,7 +773,9 @@ def test_a_rationale_that_goes_with_the_loss_is_found_and_told(tmp_path):
     told = errors.effect_sentences(effects)
     begin = "multitask (few_shot) on small, tiny: the gain over label_only is 95.2 points lower where the rationale "
     assert any(line.startswith(begin) and "21 questions against 59" in line for line in told)
-    assert errors.effect_sentences(effects.assign(q=0.5))[0].startswith("None of ")
+    nothing, what = errors.effect_sentences(effects.assign(q=0.5))
+    assert nothing.startswith("None of ") and "rationale argues for another choice (21)" in what and told[-1] == what
+    assert ("could not be tested" in what) == bool(effects["p"].isna().any())
     assert errors.effect_sentences(effects.head(0))[0].startswith("No test was possible")
 
 

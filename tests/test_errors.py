@@ -35,7 +35,7 @@ def said(*answers, seed=0, scores=None):
 def explained(texts, changes=()):
     """Return explanations of {question id: text} of the right answers."""
     answers = QUESTIONS.set_index("id")["answer"]
-    return pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "sample": 0, "answer": answers[key],
+    return pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "sample": 0, "raw": "", "answer": answers[key],
                           "text": text, "changes": list(changes)} for key, text in texts.items()])
 
 
@@ -138,10 +138,17 @@ def test_what_can_be_seen_of_a_rationale():
     assert rationale_flags(revised, QUESTIONS)["words"].to_dict() == {"1": 2}, "what students learn from, and no more"
     assert rationale_flags(table.assign(answer=["q", "y"]), QUESTIONS)["teacher_errs"].tolist() == [True, False]
     assert rationale_flags(table.head(0), QUESTIONS).empty
+    soft = pd.DataFrame([{"id": key, "stage": "choice", "raw": "[-1.0]", "answer": choice, "text": choice,
+                          "probability": share} for key, choice, share in [
+        ("1", "x", 0.6), ("1", "y", 0.4), ("2", "y", 0.3), ("2", "w", 0.7), ("3", "x", None)]])
+    errs = rationale_flags(soft, QUESTIONS)
+    assert errs["teacher_errs"].to_dict() == {"1": 0, "2": 1} and errs["words"].isna().all()
+    words = rationale_flags(table.assign(raw='[["w", 0.5]]'), QUESTIONS)
+    assert words["argues_otherwise"].isna().all() and words["names_answer"].tolist() == [True, False], "words claim nothing"
 
 
 def test_the_rationale_is_the_first_that_students_learn_and_the_error_that_of_the_first_answer():
-    samples = pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "sample": sample, "answer": answer,
+    samples = pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "sample": sample, "raw": "", "answer": answer,
                              "text": text, "changes": []} for key, sample, answer, text in [
         ("1", 0, "y", "It must be y."), ("2", 0, "y", None), ("3", 0, "x", "One x."),
         ("1", 1, "x", "The x it is, they say."), ("2", 1, "y", "A y."), ("3", 1, "y", "One y again."),
@@ -165,7 +172,7 @@ def test_whether_a_rationale_is_true_is_known_in_the_embedded_world_alone():
     true = [true_rationale(*row) for row in table[["question", "choices", "answer"]].itertuples(index=False)]
     other = next(name for name in table["choices"][1] if name != table["answer"][1])
     texts = [true[0], true[1].replace(table["answer"][1], other), "It is so."]
-    told = pd.DataFrame({"id": table["id"], "stage": "rationale", "round": 0, "sample": 0, "answer": table["answer"],
+    told = pd.DataFrame({"id": table["id"], "stage": "rationale", "round": 0, "sample": 0, "raw": "", "answer": table["answer"],
                          "text": texts, "changes": [[]] * 3})
     flags = rationale_flags(told, table)["wholly_true"]
     assert flags.tolist()[:2] == [1, 0] and math.isnan(flags.iloc[2]), "the third states nothing"

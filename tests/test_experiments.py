@@ -489,6 +489,8 @@ def test_a_teacher_that_the_study_fine_tunes_is_trained_first_and_then_attribute
 @pytest.mark.parametrize(("promptings", "method", "says"), [
     ({"counterfactual": {}}, "multitask", "'methods.multitask': no teacher has explanations for it"),
     ({"few_shot": {}}, "combined", "'methods.combined': it needs explanations of wrong answers"),
+    ({"few_shot": {}, "soft-1": {"as": "soft_labels"}, "soft-4": {"as": "soft_labels", "choice_temperature": 4}},
+     "soft_multitask", r"it needs soft labels, and 'mini-llama' gives several \(soft-1, soft-4\)"),
 ])
 def test_a_method_without_what_it_learns_from_is_refused(promptings, method, says, tmp_path):
     path = tmp_path / "wrong.yaml"

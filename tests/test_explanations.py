@@ -77,6 +77,8 @@ def test_the_summary_has_a_row_per_seed():
     summary = summarise_scores(scores, predictions).set_index("seed")
     assert summary["words"].tolist() == [1, 1] and summary["distinct_1"].tolist() == [1, 0.5]
     assert summary.at[0, "rouge_l_teacher"] == 1 and math.isnan(summary.at[1, "distinct_2"])
+    words = explanation_scores(predictions.assign(explanation="b"), questions, {}, claims=False)
+    assert not {"denies_answer", "argues_for_other"} & set(words) and words["distractors"].eq(1).all()
     claims = questions.assign(choices=[["true", "false"]] * 2, answer="true")
     scores = explanation_scores(predictions.assign(answer="true", predicted="false"), claims, {})
     assert summarise_scores(scores, predictions)[["names_answer", "names_gold", "distractors"]].isna().all(axis=None)

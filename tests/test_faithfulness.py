@@ -182,8 +182,9 @@ def test_the_notebook_uses_what_was_chosen_and_writes_it_down(tmp_path, capsys):
     assert shares["prompting"].tolist() == ["tokens"]
 
 
-def test_the_published_share_is_for_questions_with_choices_of_their_own():
+def test_the_published_share_is_for_five_words_of_questions_with_choices_of_their_own():
     for choices, share in (([["a", "b"], ["c", "d"]], 0.68), ([["a", "b"], ["a", "c"]], 0.68), ([[], []], None),
                            ([["a", "b"], []], None), ([NLI_LABELS] * 2, None), ([["yes", "no"], ["no", "yes"]], None)):
-        assert published_share(pd.DataFrame({"choices": choices})) == share
+        assert published_share(pd.DataFrame({"choices": choices}), 5) == share
+        assert published_share(pd.DataFrame({"choices": choices}), 2) is None
     assert not len(read_answer_shares([]))

@@ -6,9 +6,9 @@ import pytest
 from kdutils.comparison import runs_table, tables
 from kdutils.evaluation.fake_measures import fake_measures
 from kdutils.evaluation.text_metrics import rouge_l
-from kdutils.fake_texts import FAKES, fake_explanations, fake_texts, fooled_by, fooled_stages
+from kdutils.fake_texts import FAKES, fake_texts, fooled_by, fooled_stages
 from kdutils.human_study.metric_validity import fooled_measures
-from kdutils.teacher.quality import text_table
+from kdutils.teacher.quality import fake_explanations, text_table
 from tests.test_degenerate_ratings import run_notebook
 
 QUESTIONS = pd.DataFrame([{"id": f"q{i}", "question": f"What is number {i} called?", "choices": [f"one{i}", f"two{i}"],

@@ -69,7 +69,21 @@ def test_points_are_turned_back_and_averaged_by_hand():
     scored = model_rater.expected_points(askings, probabilities)
     assert scored["score"].tolist()[:3] == pytest.approx([4.5, 5, 3]) and np.isnan(scored["score"][3])
     score = model_rater.score_texts(scored).iloc[0]
-    assert [score["plausibility"], score["truth"], score["quality"]] == pytest.approx([4.75, 3, 4.75])
+    assert [score["plausibility"], score["quality"]] == pytest.approx([4.75, 4.75])
+    assert np.isnan(score["truth"])  # on one scale alone, a preference for high numbers would count
+
+
+def test_a_bias_cancels_in_every_score_that_there_is(made):
+    """All texts are worth 4; the rater gives 1 more on the rising scale, and 0.5 more to the second of two."""
+    askings = model_rater.rating_prompts(made[1], ITEMS)
+    biased = 4 + np.where(askings["scale"] == "rising", 1, -1) + askings["place"].map(
+        {"alone": 0, "first": -0.5, "second": 0.5})
+    unread = np.random.default_rng(0).random(len(askings)) < 0.02
+    scores = model_rater.score_texts(askings.assign(score=biased.where(~unread))).set_index("text")
+    assert scores[list(ITEMS)].stack().dropna().to_list() == pytest.approx([4] * int(scores[list(ITEMS)].count().sum()))
+    lost = askings[unread].groupby("text")["item"].unique()
+    assert unread.any() and all(scores.loc[text, names].isna().all() for text, names in lost.items())
+    assert scores["quality"].notna().any()
 
 
 def test_biases_that_were_put_in_are_found_and_none_where_there_is_none(made):
@@ -130,12 +144,19 @@ def test_a_rater_that_follows_people_no_closer_than_length_does_is_called_that()
         row = table.iloc[0]
         assert row["length"] == pytest.approx(spearmanr(people["quality"], length).statistic) and not said
         assert row["length_low"] < row["length"] < row["length_high"] and 0 < row["low"]
+        assert row["gain"] == pytest.approx(row["spearman"] - abs(row["length"]))
         verdict = model_rater.describe_rater(table, "quality")
         assert verdict.startswith("This rater is no better than a count of characters: its scores rise with people's")
         assert f"no more than the {what} of a text does (Spearman {abs(row['length']):.2f})" in verdict
     better = model.assign(quality=people["quality"] + noise[2] / 9)
     verdict = model_rater.describe_rater(model_rater.compare_with_people(better, people, ["quality"])[0], "quality")
     assert verdict.startswith("This rater tracks people") and "and more than the shortness of a text does" in verdict
+    row = model_rater.compare_with_people(better, people, ["quality"])[0].iloc[0]
+    assert 0 < row["gain_low"] < row["gain"] < row["gain_high"]
+    little = model.assign(quality=people["quality"] + 1.1 * noise[2])
+    table, _ = model_rater.compare_with_people(little, people, ["quality"])
+    assert table["gain_low"][0] < 0 < table["gain"][0] and table["low"][0] > 0
+    assert model_rater.describe_rater(table, "quality").startswith("Whether this rater is better than a count of char")
     same = people.assign(characters=9)
     table, (said,) = model_rater.compare_with_people(better, same, ["quality"])
     assert "The correlation of length with ratings of quality is left out" in said
@@ -172,6 +193,9 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
 
 
 @pytest.mark.parametrize("text, point", [("4", 4), (" 5.", 5), ("I choose 2, because 3", 2), ("4/5", 4),
+                                         ("4. I agree", 4), ("**4**", 4), ("Explanation 2: 4", 4), ("3 of 5", 3),
+                                         ("On a scale of 1 to 5: 4", 4), ("From 1-5, 2", 2), ("2nd explanation: 4", 4),
+                                         ("1. I strongly agree: 5", 5), ("Statement 1\uff1a3", 3), ("1 to 5", None),
                                          ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None)])
 def test_a_point_is_read_from_the_answer_of_a_server(text, point):
     found = point_of_text(text, 5)

@@ -185,6 +185,22 @@ def test_one_stem_with_other_choices_is_another_question(tmp_path):
     assert frame["id"].tolist() == ["0", "1"] and frame.attrs["notes"] == {"test: question repeated in the split": 1}
 
 
+def test_two_sums_are_two_questions_and_contrary_answers_are_said(tmp_path):
+    rows = [{"question": question, "passage": "", "answer": answer} for question, answer in [
+        ("is 3 + 2 five", True), ("is 3 - 2 five", False), ("is 3+2 five?", True), ("is 3 - 2 five", True),
+        ("is well-known", True), ("is well known", True)]]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    frame = read_questions("boolq", str(tmp_path), {"test": "t.jsonl"})
+    assert frame["question"].tolist() == ["Is 3 + 2 five?", "Is 3 - 2 five?", "Is well-known?"]
+    assert frame["id"].is_unique and frame.attrs["notes"] == {
+        "test: question repeated in the split": 2, "test: question repeated in the split, with another answer": 1}
+
+
+def test_a_missing_text_is_no_explanation():
+    row = {**ECQA, "taskA_pos": float("nan"), "taskA_neg": None}
+    assert READERS["ecqa"].normalise(row)["human_explanations"] == [ECQA["taskB"]]
+
+
 @pytest.mark.parametrize(("dataset", "splits"), [
     ("boolq", ("train", "validation")), ("mnli", ("train", "validation_matched")), ("squad", ("train", "validation")),
     ("qasc", ("train", "validation")), ("openbookqa", ("train", "validation", "test")),
@@ -248,7 +264,8 @@ def test_openbookqa_has_the_published_sizes(real_data, real_questions):
     """4,957 and 500 questions with four choices (Mihaylov et al. 2018, table 2); some stand in train and test."""
     frame = real_questions("openbookqa")
     notes = frame.attrs["notes"]
-    dropped = notes["train: question repeated in the split"] + notes["train: question also in test"]
+    dropped = sum(notes[f"train: question {what}"] for what in (
+        "repeated in the split", "repeated in the split, with another answer", "also in test"))
     assert (frame["split"] == "test").sum() == 500 and (frame["split"] != "test").sum() + dropped == 4957
     raw = pd.read_parquet(real_data / "openbookqa" / "llm_adapters_test.parquet")
     for item, row in zip(frame[frame["split"] == "test"].to_dict("records"), raw.to_dict("records"), strict=True):

@@ -94,6 +94,14 @@ def test_a_critique_argues_for_no_answer():
     assert row["answer followed"] is None and row["contradicted"] is None and row["answer named"] == 0.5
 
 
+def test_a_list_of_words_argues_for_no_answer():
+    words = explained("car", "cow").assign(raw='[["car", 0.5]]')
+    row = text_table(words, asked(2)).iloc[0]
+    assert row["answer followed"] is None and row["contradicted"] is None and row["answer named"] == 0.5
+    shown = examples_of(words, asked(2), 2, 0)
+    assert "argues for another answer" not in " ".join(shown["verdict"]) and set(shown["raw"]) == {"car", "cow"}
+
+
 def test_a_copy_of_a_shot_is_found_and_a_new_text_is_not():
     shots = shot_texts("mini")
     assert is_copy("A harp is an instrument and is often yellow. A guitar is an instrument.", shots)

@@ -398,7 +398,8 @@ def test_a_table_may_name_its_splits(tmp_path):
 
 def test_one_published_file_is_cut_into_splits_that_share_no_passage(data):
     file = "boolq/dev_with_passages.parquet"
-    frame, again, other = (read_questions("boolq", str(data), {"all": file}, seed=seed) for seed in (0, 0, 1))
+    frame, other = (read_questions("boolq_dev", str(data), seed=seed) for seed in (0, 1))
+    again = read_questions("boolq", str(data), {"all": file})
     published = read_questions("boolq", str(data), {"test": file})
     assert sorted(frame["id"]) == sorted(published["id"]) and set(frame["split"]) == {"train", "dev", "test"}
     share = (frame["split"] == "test").mean()

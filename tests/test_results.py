@@ -48,6 +48,8 @@ def cell(method, mean, **more):
             **more}
 
 
+LOSS = {"dataset": "mini", "student": "t5", "tested_on": "mini", "name": "multitask (few_shot)",
+        "questions with": "question word: who", "questions": 25, "difference": -12.0}
 TEACHER = {"dataset": "mini", "teacher": "a", "prompting": "few_shot", "stage": "rationale", "texts": 1200,
            "unusable": 3, "words": 17.26, "answer named": 0.25,
            "contradicted": 0.125, "repeated": 0.0, "unfinished": 1.0}
@@ -79,7 +81,7 @@ def metrics_of(job):
                 "cleaned": [TEACHER, {**TEACHER, "prompting": "critique_revision"},
                             {**TEACHER, "stage": "revision", "words": 1234.56, "contradicted": None}]}
     if job.kind == "errors":
-        return {"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}], "more": 1}
+        return {"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}], "losses": [LOSS], "more": 1}
     return {"about": job.kind}
 
 
@@ -125,6 +127,7 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     spent = [max(number, 10 + 20 * job.parameters["seeds"][0]) if job.kind == "students" else number
              for number, job in enumerate(toy.jobs, start=1)]  # a training in pieces took what its seeds took
     assert found["seconds"] == sum(spent) > sum(range(14)) and found["jobs"] == len(toy.jobs) == 13
+    assert found["wall"] == 13, "all began together"
     assert found["date"] == "2026-02-01", "the last job ends after midnight"
     assert found["about"] == "Does keeping work?" and found["command"] == "./run_all.sh toy"
     assert found["commits"] == ["a" * 40] and found["machines"] == [MACHINE] and found["versions"] == VERSIONS
@@ -136,9 +139,10 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
                                   "1": {"accuracy": 0.9, "seconds": 30.0, "peak_memory_mib": 700, "dev": [[5, 0.25]]}}
     assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
-    assert multitask["measures"] == {"words": {"mean": 7.0, "sd": pytest.approx(2 ** 0.5)}}, "and no counts"
+    assert multitask["measures"] == {"words": {"mean": 7.0, "sd": 1.41421}}, "six digits, and no counts"
     assert found["example"] == EXAMPLE and found["fooled"] == {} and found["attributions"] == []
-    assert found["errors"] == [{"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}]}]
+    assert found["errors"] == [{"summary": ["It depends."], "effects": [{"rationale": "cut", "q": 0.5}],
+                                "losses": [LOSS]}]
     assert baseline["measures"] == {} and baseline["seeds"]["1"]["accuracy"] == 0.7
     assert found["teachers"][0] == TEACHER and [row["stage"] for row in found["teachers"]] == [
         "rationale", "rationale", "revision"]
@@ -173,7 +177,8 @@ def test_soft_labels_are_kept_and_shown_with_their_accuracy(toy):
         ("few_shot", "–"), ("critique_revision", "train 87.5 %, test 50.0 %"), ("few_shot", "–")]
 
 
-def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(toy):
+@pytest.mark.parametrize("published", [0.68, None])
+def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(published, toy):
     """By hand: of three attributions, the mean agreement of each with the other two."""
     folder = next(toy.folder / job.folder for job in toy.jobs if job.kind == "explanations")
     metrics, about = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
@@ -182,7 +187,8 @@ def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(toy):
              for name, share, seconds in (("lime", 0.75, 1.5), ("random", 0.25, 0.0004), ("occlusion", 0.5, 0.25))]
     write_run(folder, {
         **metrics, "labels": {"dataset": "mini", "teacher": "a", "prompting": "words"}, "faithfulness": [],
-        "choice": {"choose_on": "dev", "attribution": "lime", "k": 3}, "published_share": 0.68, "costs": costs,
+        "choice": {"choose_on": "dev", "attribution": "lime", "k": 3}, "published_share": published,
+        "costs": costs,
         "agreement": [dict(zip(("first", "second", "spearman", "jaccard"), pair, strict=True)) for pair in pairs]
     }, **about)
     found = keep_toy(toy)["attributions"]
@@ -191,8 +197,14 @@ def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(toy):
         ["lime", "1.500", "75.0 %", "0.38", "0.38"], ["random", "0.000", "25.0 %", "0.50", "0.12"],
         ["occlusion", "0.250", "50.0 %", "0.25", "0.25"]]
     assert document.attribution_rows([{**found[0], "costs": costs[:1]}]) == []
-    text = document.results_text(keeping.read_kept())
-    assert "| lime | 1.500 |" in text and "reports 68.0 % of" in text and "words (mini) took 3 words by lime." in text
+    of_five = {**found[0], "choice": {**found[0]["choice"], "k": 5}, "costs": [{**costs[0], "any answer word": 0.9}]}
+    rows = document.attribution_rows([of_five, *found])
+    assert [[value for name, value in row.items() if name.startswith("words")] for row in rows] == [
+        ["90.0 %", "75.0 %"], ["–", "25.0 %"], ["–", "50.0 %"]] and document.compared_words([of_five, *found]) == 3
+    assert list(rows[0])[2:4] == ["words of the answer, k = 5", "words of the answer, k = 3"]
+    text = " ".join(document.results_text(keeping.read_kept()).split())
+    assert "| lime | 1.500 |" in text and "words (mini) took 3 words by lime." in text
+    assert ("reports 68.0 % of" in text) == bool(published)
 
 
 def test_the_planned_contrasts_that_show_a_difference_stand_first():
@@ -365,8 +377,8 @@ def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
 
 Does keeping work?
 
-`./run_all.sh toy`: 13 jobs, which take 2 min 27 s in all, without their start. Run on 2026-02-01 with commit aaaaaaaaaa
-on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
+`./run_all.sh toy`: 13 jobs, which take 2 min 27 s in all, without their start, and took 13 s side by side. Run on
+2026-02-01 with commit aaaaaaaaaa on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
 
 ![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
 
@@ -403,6 +415,13 @@ From the report:
 From the page on errors:
 
 - It depends.
+
+Where each student loses most against `label_only`, of the groups of questions that are not small. These are the largest
+of many differences, and none is tested.
+
+| method | group | questions | points |
+|---|---|--:|--:|
+| multitask (few_shot) | question word: who | 25 | −12.0 |
 
 """
     assert "No results are kept of not-run." in text

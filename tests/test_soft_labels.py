@@ -30,7 +30,17 @@ from kdutils.runs import PROJECT, read_json, write_json
 from kdutils.student.chunks import cut_rows, pad_chunk
 from kdutils.student.collating import EpochRows, RowFormat, shared, tokenize_rows
 from kdutils.student.loss import add_places
-from kdutils.student.methods import METHODS, Explained, Method, apply_control, explained_of, rows_of, task_weights
+from kdutils.student.methods import (
+    METHODS,
+    Explained,
+    Method,
+    apply_control,
+    explained_of,
+    predict,
+    predict_softly,
+    rows_of,
+    task_weights,
+)
 from kdutils.student.models import load_student
 from kdutils.student.rows import counted_tokens
 from kdutils.student.training import Recipe, train_student
@@ -172,7 +182,15 @@ def test_a_question_without_choices_or_with_a_prompt_that_is_too_long_is_named(t
     left = explain(table, "soft_labels", {**given, "leave_out_too_long": True})
     assert left["problem"].tolist() == ["too long for the context"] * 5 + [""] * 10
     assert left["probability"].isna().tolist() == left["text"].isna().tolist() == [True] * 5 + [False] * 10
-    assert explained_of(left, table)[table["id"][0]] == Explained()
+    read = explained_of(left, table)
+    assert read[table["id"][0]] == Explained(soft=None) and len(read[table["id"][1]].soft) == 5
+    # It is learnt as by label_only, also where the others mix both.
+    item = table.to_dict("records")[0]
+    source, target = predict(item, Explained())[0]
+    for hard in (0.0, 0.5):
+        assert [row for row in predict_softly(item, read[item["id"]], hard) if row[3]] == [(source, target, "", 1.0)]
+    with pytest.raises(StudyError, match="no soft labels"):
+        predict_softly(item, Explained(), 0.0)
 
 
 # A server

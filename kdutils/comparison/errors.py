@@ -16,6 +16,8 @@ from kdutils.evaluation.error_analysis import (
 )
 from kdutils.stats.groups import correct_p_values
 
+LEAST = 20  # questions of a group whose loss is told; of few questions, some lose much by chance
+
 
 def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
     """Return accuracy minus that of label_only per method and group of questions, in percentage points, not tested.
@@ -31,6 +33,13 @@ def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.Data
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
         columns=[*heads, "questions with", "questions", "difference"])
     return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
+
+
+def largest_losses(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return of each cell of difference_to_baseline the group with the lowest difference, of LEAST questions or more."""
+    large = differences[differences["questions"] >= LEAST].sort_values("difference", kind="stable")
+    lowest = large.drop_duplicates(["dataset", "student", "tested_on", "name"])
+    return lowest.sort_index().reset_index(drop=True)
 
 
 def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
@@ -103,19 +112,28 @@ def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataF
 
 
 def effect_sentences(effects: pd.DataFrame) -> list[str]:
-    """Return what effects_of_rationales shows, as sentences."""
+    """Return what effects_of_rationales shows, and what was tested, as sentences."""
     tested = effects.dropna(subset="p")
     if tested.empty:
         return ["No test was possible: every group of rationales has too few questions, or no difference between them."]
     found = tested[tested["q"] < LEVEL].sort_values("p")
     if found.empty:
         return [f"None of {len(tested)} tests shows that the difference from {BASELINE} depends on what the teacher's "
-                f"text is like (smallest q {tested['q'].min():.2g})."]
+                f"text is like (smallest q {tested['q'].min():.2g}).", _told_tests(effects)]
     return [f"{row['name']} on {row['dataset']}, {row['student']}: the gain over {BASELINE} is "
             f"{abs(row['effect']):.1f} points {'higher' if row['effect'] > 0 else 'lower'} where the "
             f"{row['rationale']} "
             f"({row['low']:+.1f} to {row['high']:+.1f}, q = {row['q']:.2g}; {row['with']} questions against "
-            f"{row['without']}).".replace("-", "−") for row in found.to_dict("records")]
+            f"{row['without']}).".replace("-", "−") for row in found.to_dict("records")] + [_told_tests(effects)]
+
+
+def _told_tests(effects):
+    """Return which properties were tested, with the number of questions of the smallest group, and what was not."""
+    tested = effects["p"].notna()
+    sizes = effects[["with", "without"]].min(axis=1)[tested].groupby(effects["rationale"], sort=False).min()
+    left = f"; {int((~tested).sum())} comparisons could not be tested" if not tested.all() else ""
+    return "Tested, with the questions of the smaller group: " + ", ".join(
+        f"{name} ({size})" for name, size in sizes.items()) + f"{left}. With few questions only a large effect shows."
 
 
 def _flags(inputs, cell):

@@ -176,7 +176,8 @@ def proxy_shares(measures: pd.DataFrame | None) -> dict[tuple[str, str], list[di
         if {"wholly_true"} & set(rows["measure"]) or "argues_for_other" not in set(rows["measure"]):
             continue
         means = rows[rows["measure"].isin(PROXIES)].pivot_table(index="name", columns="measure", values="value")
-        shares[student] = means.sort_values("argues_for_other").reset_index().to_dict("records")
+        means = means.dropna(subset="argues_for_other").sort_values("argues_for_other")  # lists of words have none
+        shares[student] = means.reset_index().to_dict("records")
     return shares
 
 

@@ -21,7 +21,7 @@ labels of its test split are not public, so its dev split is the test split here
 same holds for BoolQ (Clark et al. 2019), MNLI (Williams et al. 2018; its matched dev split), QASC (Khot et al. 2020)
 and SQuAD 1.1 (Rajpurkar et al. 2016). A dev split that is drawn shares no passage with train. OpenBookQA (Mihaylov et
 al. 2018), ARC (Clark et al. 2018; its Challenge set, the Easy set by `files`) and ECQA (Aggarwal et al. 2021) have
-their own three splits.
+their own three splits. ``boolq_dev`` is the dev split of BoolQ alone, cut into three by passage.
 
 Human explanations: of OpenBookQA and QASC the facts from which a question was written, and of ECQA three texts: the
 free text, which says why the right answer is right and the others are wrong, the reasons for the right answer, and
@@ -79,6 +79,12 @@ class Reader:
 def content_key(text: str) -> str:
     """Return the letters and digits of `text` in lower case: equal for two tokenisations of one text."""
     return re.sub(r"[\W_]+", "", text.casefold())
+
+
+def repeat_key(text: str) -> str:
+    """Return the content_key of a text and the signs between its numbers: 3 + 2 and 3 - 2 are two questions."""
+    signs = re.findall(r"(?<=\d)(?:\s*([+*/×÷^<>=−])\s*|\s+(-)\s+)(?=\d)", text)
+    return content_key(text) + "".join(map("".join, signs))
 
 
 def nli_question(premise: str, hypothesis: str) -> str:
@@ -276,7 +282,8 @@ def _sentences(*texts):
 def _ecqa(row):
     """Accept the files of the authors' script and the Hub; the lines of taskA_pos and taskA_neg are one text each."""
     choices = [_text(row, f"q_op{number}") for number in range(1, 6)]
-    reasons = [" ".join(_sentences(*str(row.get(name) or "").splitlines())) for name in ("taskA_pos", "taskA_neg")]
+    reasons = [" ".join(_sentences(*text.splitlines())) for name in ("taskA_pos", "taskA_neg")
+               for text in _texts([row.get(name)])]
     return _chosen({"id": _text(row, "q_no"), "question": _text(row, "q_text"), "answer": _text(row, "q_ans"),
                     "human_explanations": _texts([row.get("taskB"), *reasons])}, choices)
 
@@ -341,8 +348,8 @@ def _svamp_places():
 
 
 def _id_of(dataset, question):
-    """Return an id for data sets that have none, made from the letters and digits of the question."""
-    return f"{dataset}-{hashlib.sha256(content_key(question).encode()).hexdigest()[:16]}"
+    """Return an id for data sets that have none, made from the repeat_key of the question."""
+    return f"{dataset}-{hashlib.sha256(repeat_key(question).encode()).hexdigest()[:16]}"
 
 
 def _mini(seed):
@@ -389,6 +396,10 @@ READERS = {
         stand_ins=dict.fromkeys(("train", "test"), "the question without its passage, from LLM-Adapters"),
         hub="google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
         hub_splits={"train": "train", "test": "validation"}),
+    "boolq_dev": Reader(  # the published dev file alone, cut into three: a small BoolQ with passages
+        _boolq, drop_repeats=True, prompts="boolq", local={SPLIT_COLUMN: "boolq/dev_with_passages.parquet"},
+        hub="google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
+        hub_splits={SPLIT_COLUMN: "validation"}),
     "mnli": Reader(
         _mnli, drop_repeats=True,
         local={"train": "mnli/multinli_1.0_train.jsonl", "test": "mnli/multinli_1.0_dev_matched.jsonl"},

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdutils.data.datasets import READERS, SPLIT_COLUMN, Reader, content_key
+from kdutils.data.datasets import READERS, SPLIT_COLUMN, Reader, repeat_key
 from kdutils.data.own_tables import OwnTable
 from kdutils.data.questions import (
     SPLITS,
@@ -298,7 +298,7 @@ def _names_splits(reader, records):
 
 def _normalised_rows(reader, records, split, source, notes, faults):
     """Return [(place or None, row, question)] of the rows that are not left out."""
-    kept, seen = [], set()
+    kept, seen = [], {}
     for row, record in enumerate(records):
         try:
             item = _normalised(reader, record)
@@ -312,9 +312,9 @@ def _normalised_rows(reader, records, split, source, notes, faults):
         notes.update([f"{split}: {note}"] if note else [])
         key = _key(item) if reader.drop_repeats else None
         if key and key in seen:
-            notes[f"{split}: question repeated in the split"] += 1
+            notes[f"{split}: question repeated in the split{', with another answer' * (seen[key] != item['answer'])}"] += 1
             continue
-        seen.add(key)
+        seen[key] = item["answer"]
         if place and split == SPLIT_COLUMN:
             item["split"] = place[0]
         item = {"split": split, "human_explanations": [], "context": "", "other_answers": [], **item}
@@ -329,11 +329,11 @@ def _normalised_rows(reader, records, split, source, notes, faults):
 
 
 def _key(item):
-    """Return the letters and digits of a question with its context and choices, None if they are no texts."""
+    """Return the repeat_key of a question with its context and choices, None if they are no texts."""
     choices = item["choices"] if isinstance(item["choices"], (list, tuple)) else [None]
     if not all(isinstance(text, str) for text in (item["question"], item.get("context", ""), *choices)):
         return None
-    return content_key(" ".join([full_question(item), *sorted(choices)]))
+    return repeat_key(" ".join([full_question(item), *sorted(choices)]))
 
 
 def _note_unused(reader, records, split, notes):

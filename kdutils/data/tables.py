@@ -138,6 +138,11 @@ def learnt_stage(explanations: pd.DataFrame) -> pd.DataFrame:
     return last
 
 
+def word_lists(explanations: pd.DataFrame) -> pd.Series:
+    """Say of each row whether its text is a list of attributed words (notebook 05), which makes no claim."""
+    return explanations["raw"].str.startswith("[[", na=False)  # the words with their scores
+
+
 def learnt_rows(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of learnt_stage that students learn from: usable texts on `questions` for a right answer.
 

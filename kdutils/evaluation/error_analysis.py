@@ -10,7 +10,7 @@ from scipy.stats import ttest_ind
 from kdutils.data.answers import answered_right
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import LETTERS, full_question
-from kdutils.data.tables import learnt_rows, learnt_stage
+from kdutils.data.tables import CHOICE, learnt_rows, learnt_stage, word_lists
 from kdutils.data.texts import CLOSERS, LAYOUT, argues_for, count_words, naming_score, split_sentences
 
 
@@ -102,10 +102,11 @@ def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.D
     """Return what can be seen of each question's rationale: a row per question with a usable text, by id.
 
     Columns, as floats: the keys of FLAGS (1 or 0) and ``words``, the number of words. ``teacher_errs`` is about the
-    answer of the first usable sample: a teacher that was not given the right one gave another. The others are about the
+    answer of the first usable sample: a teacher that was not given the right one gave another. Of a teacher that gave
+    soft labels alone, it is about the most probable choice. The others are about the
     teacher's rationale of the question (learnt_samples), and NaN where there is none: see texts.naming_score,
     texts.argues_for and mini_world.truth_of. ``names_answer`` is also NaN where a mention of the answer shows nothing,
-    as of yes or no, and ``wholly_true`` where no fact is stated that can be checked, as for all questions that are not
+    as of yes or no, ``argues_otherwise`` for a list of words, and ``wholly_true`` where no fact is stated that can be checked, as for all questions that are not
     of the embedded world.
     """
     items, rows = {item["id"]: item for item in questions.to_dict("records")}, {}
@@ -113,11 +114,18 @@ def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.D
         item = items.get(row["id"])
         if item and row["id"] not in rows:
             rows[row["id"]] = {"teacher_errs": not answered_right(row["answer"], item)}
+    soft = explanations[(explanations["stage"] == CHOICE) & explanations["id"].isin(list(items))]
+    if len(soft) and not rows:
+        probable = soft.dropna(subset="probability").sort_values("probability", ascending=False).drop_duplicates("id")
+        rows = {key: {"teacher_errs": not answered_right(answer, items[key])}
+                for key, answer in zip(probable["id"], probable["answer"], strict=True)}
+    of_words = set(explanations.loc[word_lists(explanations), "id"])
     for key, row in learnt_samples(explanations, questions).items():
         item, text = items[key], row["text"]
         answer, choices = item["answer"], list(item["choices"])
         rows[key] |= {"names_answer": naming_score(text, answer, choices),
-                      "argues_otherwise": bool(choices) and argues_for(text, answer, choices) is False,
+                      "argues_otherwise": None if key in of_words else
+                      bool(choices) and argues_for(text, answer, choices) is False,
                       "cut": any(change.startswith(("cut_at", "unfinished")) for change in row["changes"]),
                       "wholly_true": (truth_of(text, item["question"], answer) or {}).get("wholly_true"),
                       "words": count_words(text)}

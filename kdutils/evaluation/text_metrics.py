@@ -70,12 +70,14 @@ LONGEST = 2000  # words of a text that are measured; generation limits the texts
 
 
 def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
-                       references: dict[str, dict[str, list[str]]], encoder: str = "", nli: str = "") -> pd.DataFrame:
+                       references: dict[str, dict[str, list[str]]], encoder: str = "", nli: str = "",
+                       claims: bool = True) -> pd.DataFrame:
     """Return one row per text of `predictions` (a frame of tables.PREDICTIONS): id, seed and every measure.
 
     `references`: {name: {question id: texts}}, the name being teacher or human. Each name makes the columns
     ``bleu_<name>``, ``rouge_l_<name>`` and, with an `encoder` (a folder or Hub id), ``bertscore_<name>``. `nli`:
-    see truth_proxies. ``attrs["notes"]`` has the counts for score_notes.
+    see truth_proxies. `claims`: whether the texts make claims; a list of words does not, so it can neither deny an
+    answer nor argue for another one. ``attrs["notes"]`` has the counts for score_notes.
     """
     items = questions.set_index("id")
     texts = [first_words(text, LONGEST) for text in predictions["explanation"]]
@@ -92,6 +94,8 @@ def explanation_scores(predictions: pd.DataFrame, questions: pd.DataFrame,
                                     [list(items.at[key, "choices"]) for key in predictions["id"]],
                                     [references.get("human", {}).get(key, []) for key in predictions["id"]],
                                     encoder, nli))
+    if not claims:
+        table = table.drop(columns=["denies_answer", "argues_for_other"])
     for name, known in references.items():
         wanted = [[text for text in known.get(key, []) if text and text.strip()] for key in predictions["id"]]
         table[f"bleu_{name}"] = list(map(bleu, texts, wanted))

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kdutils.data.tables import CHOICE
+from kdutils.data.tables import CHOICE, word_lists
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
 from kdutils.evaluation.encoders import encoder_limit, load_encoder
@@ -79,7 +79,7 @@ def teacher_proxies(explanations: pd.DataFrame, questions: pd.DataFrame, encoder
     """
     items, rows = questions.set_index("id"), []
     usable = explanations[explanations["text"].notna() & ~explanations["stage"].isin(["critique", CHOICE])
-                          & ~explanations["raw"].str.startswith("[[", na=False)]
+                          & ~word_lists(explanations)]
     for stage, part in usable.groupby("stage", sort=False):
         known = items.loc[part["id"]]
         scores = proxy_scores(list(part["text"]), list(part["answer"]), list(map(list, known["choices"])),

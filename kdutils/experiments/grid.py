@@ -171,10 +171,9 @@ def token_teacher(settings: dict, method: str) -> str:
     return name if name in settings["students"] else ""
 
 
-def prompting_like(settings: dict, teacher: str, base: str) -> str:
-    """Return the first prompting of `teacher` that is a form of `base` (a key of PROMPTINGS), "" for none."""
-    return next((name for name in promptings_of(settings, teacher)
-                 if base_of(settings, "promptings", name) == base), "")
+def promptings_like(settings: dict, teacher: str, base: str) -> list[str]:
+    """Return the promptings of `teacher` that are forms of `base` (a key of PROMPTINGS)."""
+    return [name for name in promptings_of(settings, teacher) if base_of(settings, "promptings", name) == base]
 
 
 def methods_of(settings: dict, student: str) -> list[str]:
@@ -210,7 +209,7 @@ def is_unlabelled(entry: dict) -> bool:
 def labelling_teacher(settings: dict) -> str:
     """Return the teacher that answers questions: the only one that writes texts, "" if there are none or several."""
     names = [name for name, entry in settings["teachers"].items() if "finetune" not in entry
-             and entry.get("backend") != "published" and prompting_like(settings, name, "few_shot")]
+             and entry.get("backend") != "published" and promptings_like(settings, name, "few_shot")]
     return names[0] if len(names) == 1 else ""
 
 
@@ -301,7 +300,7 @@ def _jobs(name, settings):
 def _label_job(root, settings, data):
     """Return the job in which the teacher answers the questions of a data set that have no answer."""
     teacher, dataset = labelling_teacher(settings), data.labels["dataset"]
-    prompting = prompting_like(settings, teacher, "few_shot")
+    prompting = promptings_like(settings, teacher, "few_shot")[0]
     given = {name: value for name, value in asked_with(settings, teacher, prompting).items()
              if name not in ("given_answer", "splits")}
     folder, labels = f"labels/{dataset}", {**data.labels, "teacher": teacher}
@@ -345,8 +344,8 @@ def _cells_on(root, settings, tables, data, explained):
     """Yield the (training, evaluation) jobs on one data set; `explained`: {(data set, teacher, prompting): job}."""
     own = data.labels["dataset"]
     for teacher in settings["teachers"]:
-        beside = {key: explained[own, teacher, name] for key, base in BESIDE.items()
-                  if (name := prompting_like(settings, teacher, base))}
+        beside = {key: explained[own, teacher, names[0]] for key, base in BESIDE.items()
+                  if (names := promptings_like(settings, teacher, base))}
         for method in sorted(settings["methods"], key=lambda name: bool(token_teacher(settings, name))):
             lender = settings["methods"][method].get("rationales_of", "")
             for prompting in promptings_of(settings, teacher, method) if lender != own else []:
@@ -376,7 +375,6 @@ def _cells(root, settings, data, method, explain=None, beside=None, lent=()):
         return {key: f"{root}/{job.folder}/explanations.parquet" for key, job in jobs.items()}
 
     texts = tables({"explanations": explain} if explain else {})
-    shown = texts if explain and prompting_of(settings, labels["prompting"]).writes else {}
     files = (("other_questions", "questions.parquet"), ("other_explanations", "explanations.parquet"))
     others = {key: f"{root}/{job.folder}/{file}" for (key, file), job in zip(files, lent, strict=False)}
     here = explain.folder.partition("/")[2] if explain else data.labels["dataset"]
@@ -396,7 +394,7 @@ def _cells(root, settings, data, method, explain=None, beside=None, lent=()):
                 **tables(read), **distilled, **cell, "output": f"{root}/students/{below}"}, needs, named)
             needs = tuple(job.folder for job in (data, explain, *probed.values(), train) if job)
             evaluate = Job("evaluations", f"evaluations/{below}", EVALUATION, {
-                **evaluated_with(settings, method), **questions, "explanations": "", **shown, **tables(probed), **cell,
+                **evaluated_with(settings, method), **questions, "explanations": "", **texts, **tables(probed), **cell,
                 "students": f"{root}/students/{below}", "output": f"{root}/evaluations/{below}"}, needs, named)
             yield train, evaluate
 

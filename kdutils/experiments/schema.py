@@ -25,8 +25,8 @@ from kdutils.experiments.grid import (
     method_of,
     methods_of,
     parameters_of,
-    prompting_like,
     prompting_of,
+    promptings_like,
     promptings_of,
     prompts_of,
     protocol_of,
@@ -450,9 +450,13 @@ def _cell_faults(settings) -> Iterator[Fault]:
             teaching = known.promptings or sorted(name for name, prompting in PROMPTINGS.items() if prompting.teaches)
             yield key, f"no teacher has explanations for it; ask one with a prompting such as {', '.join(teaching)}"
         for teacher, base in ((teacher, base) for teacher in teachers for base in known.beside.values()):
-            if not prompting_like(settings, teacher, base):
+            given = promptings_like(settings, teacher, base)
+            if not given:
                 yield key, f"it needs {PROMPTINGS[base].gives}; ask teacher '{teacher}' with the prompting {base}, " \
                            "too, or say with `promptings` on which texts to train"
+            elif given[1:]:
+                yield key, f"it needs {PROMPTINGS[base].gives}, and '{teacher}' gives several ({', '.join(given)}); " \
+                           "make a teacher for each, with `promptings`"
         if known.control is exchange_rationales and "rationales_of" not in settings["methods"][method]:
             for name, entry in settings["datasets"].items():
                 for split in ("train", "dev"):
@@ -487,7 +491,7 @@ def _asking_faults(settings, teacher, tuning, prompting) -> Iterator[str]:
     if (backend := getattr(given, "backend", "hf")) not in known.backends:
         yield f"the backend {backend} cannot do it; known are {', '.join(known.backends)}"
     used = [method for method in settings["methods"] if prompting in promptings_of(settings, teacher, method)]
-    if prompting == prompting_like(settings, teacher, base):
+    if prompting in promptings_like(settings, teacher, base)[:1]:
         used += [method for method in settings["methods"] if promptings_of(settings, teacher, method)
                  and base in method_of(settings, method).beside.values()]
     needed = ("train",) if known.writes else ("train", "dev")  # every question of both needs its soft label

@@ -1,7 +1,8 @@
 """A language model in the place of raters: what it is asked, how it is biased, and whether it tracks people.
 
 Each text is rated for each statement several times: with the scale in both directions and, if another method explained
-the same question, beside that text in both orders. A score is the mean over these askings, in points.
+the same question, beside that text in both orders. A score is the mean over these askings, in points, and is missing
+if one kind of asking has no point: what moves the scores of one scale or order would not cancel.
 
 The score of one asking is the expected point, s = Σ_k k · p(k), with p of teacher.points.rate_points. This is the
 scoring function of G-Eval (Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section
@@ -26,12 +27,13 @@ from kdutils.human_study.published_texts import METHOD, join_rated_texts
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.runs import write_text
 from kdutils.stats import agreement, groups
+from kdutils.stats.estimates import Estimate
 from kdutils.stats.models import rank_correlation
 
 SCALES, PLACES = ("rising", "falling"), ("alone", "first", "second")
 CHECKS = ["check", "value", "low", "high", "n"]
-AGREEMENT = ["construct", "spearman", "low", "high", "length", "length_low", "length_high", "alpha", "alpha_low",
-             "alpha_high", "ratings"]
+AGREEMENT = ["construct", "spearman", "low", "high", "length", "length_low", "length_high", "gain", "gain_low",
+             "gain_high", "alpha", "alpha_low", "alpha_high", "ratings"]
 RANKS = ["method", "people", "model", "rank_people", "rank_model", "texts"]
 
 
@@ -81,11 +83,12 @@ def expected_points(askings: pd.DataFrame, probabilities: np.ndarray) -> pd.Data
 def score_texts(scored: pd.DataFrame) -> pd.DataFrame:
     """Return the mean score of each text: columns text, each item, and quality, the mean of the items without truth.
 
-    An item's score is the mean of expected_points over its askings that have a point.
+    An item's score is the mean of expected_points over its scales and places, NaN if one of them has no point.
     """
-    table = scored.pivot_table(index="text", columns="item", values="score", aggfunc="mean")
+    means = scored.groupby(["text", "item", "scale", "place"])["score"].mean().groupby(["text", "item"])
+    table = means.mean().where(means.count() == means.size()).unstack()
     own = [name for name in table if name not in TRUTH]
-    return table.assign(quality=table[own].mean(axis=1)).reset_index().rename_axis(columns=None)
+    return table.assign(quality=table[own].mean(axis=1, skipna=False)).reset_index().rename_axis(columns=None)
 
 
 # Bias
@@ -124,7 +127,7 @@ def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequenc
     """Return (table of AGREEMENT, sentences) of the model with each rating by a person.
 
     spearman: of the ratings with the model's scores. length: of the ratings with the characters of a text, the baseline
-    of a rater that sees nothing else. alpha: Krippendorff's ordinal alpha of person and model, whose scores are rounded
+    of a rater that sees nothing else. gain: spearman minus the size of length. alpha: Krippendorff's ordinal alpha of person and model, whose scores are rounded
     to points (interval alpha for quality). low and high: the wider of the bootstrap intervals over raters and over
     texts (all raters of a text share the model's one score, so an interval over raters alone is too narrow).
     """
@@ -144,9 +147,23 @@ def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequenc
                          **drawn)]
         for what, (_, reason) in zip(reasons, tried, strict=True):
             reasons[what][name] = reason
+        tried.insert(2, attempt(_gain_over_length, table, name, clusters, **drawn))  # missing where one of the two is
         found = [[one.value, one.low, one.high] if one else [np.nan] * 3 for one, _ in tried]
         rows.append([name, *(value for three in found for value in three), len(table)])
     return pd.DataFrame(rows, columns=AGREEMENT), [one for what, why in reasons.items() for one in left_out(what, why)]
+
+
+def _gain_over_length(table, name, clusters, **drawn):
+    """Return the Estimate of Spearman's correlation of `name` with the model minus the size of that with characters."""
+    sign = np.sign(table[name].rank().corr(table["characters"].rank())) or 1.0
+
+    def gain(rows):
+        ranks = rows[[name, f"{name}_model", "characters"]].rank()
+        return ranks[name].corr(ranks[f"{name}_model"]) - sign * ranks[name].corr(ranks["characters"])
+
+    found = [groups.bootstrap_interval(table, gain, one, **drawn) for one in clusters]
+    return Estimate(found[0].value, min(one.low for one in found), max(one.high for one in found),
+                    min(one.n for one in found))
 
 
 def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
@@ -167,20 +184,24 @@ def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple
 def describe_rater(table: pd.DataFrame, rating: str) -> str:
     """Return the sentence that says whether the model tracks people; `table`: compare_with_people.
 
-    It does if the interval of Spearman's correlation is above 0 and the value above that of length alone.
+    It does if the intervals of Spearman's correlation and of what it has ahead of length alone are above 0.
     """
     row = table[table["construct"] == rating]
     if not len(row) or not np.isfinite(row["spearman"].iloc[0]):
         return "Whether this rater tracks people is not known: no text has ratings by people that can be compared."
-    value, low, high, length = row[["spearman", "low", "high", "length"]].iloc[0]
+    value, low, high, length, gain, *ends = row[["spearman", "low", "high", "length", "gain", "gain_low",
+                                                 "gain_high"]].iloc[0]
     interval = f"Spearman {value:.2f}, 95 % interval {low:.2f} to {high:.2f}"
     if low <= 0:
         return f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
     rises = f"its scores rise with people's ratings of {rating} ({interval})"
     than = f"the {'length' if length > 0 else 'shortness'} of a text does (Spearman {abs(length):.2f})"
-    if value <= abs(length):
+    if gain <= 0:
         return f"This rater is no better than a count of characters: {rises}, but no more than {than}. Do not use it " \
                "in their place."
+    if np.isfinite(length) and not ends[0] > 0:
+        return f"Whether this rater is better than a count of characters is not shown: {rises}, but {than}; the " \
+               f"difference is {gain:.2f} ({ends[0]:.2f} to {ends[1]:.2f}). Do not use it in their place."
     return f"This rater tracks people: {rises}{f', and more than {than}' if np.isfinite(length) else ''}."
 
 

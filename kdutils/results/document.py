@@ -217,21 +217,44 @@ def _without(kept):
 
 
 def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
-    """Return the rows of the table of attributions, from the run that compared the most of them; [] for fewer than two.
+    """Return the rows of the table of attributions, of the run that compared the most of them; [] for fewer than two.
 
-    ``with the others``: means over the other attributions of word_scores.agreement.
+    ``words of the answer`` has a column per number of words that a run chose, with "–" where no run compared the
+    attribution at it. ``with the others``: means over the other attributions of word_scores.agreement, in the one run.
     """
-    most = max(attributions, key=lambda run: len(run["costs"]), default={"costs": []})
+    most = _most_compared(attributions)
+    shares = {}
+    for run in attributions:
+        for row in run["costs"]:
+            shares.setdefault(run["choice"]["k"], {}).setdefault(row["attribution"], row["any answer word"])
     rows = []
     for row in most["costs"]:
         pairs = [pair for pair in most["agreement"] if row["attribution"] in (pair["first"], pair["second"])]
         found = {name: [pair[name] for pair in pairs if pair[name] is not None] for name in ("spearman", "jaccard")}
         means = {name: fmean(values) if values else None for name, values in found.items()}
         rows.append({"attribution": row["attribution"], "seconds per question": fixed(row["seconds per question"], 3),
-                     "words of the answer": percent(row["any answer word"]),
+                     **{f"words of the answer, k = {k}": percent(shares[k].get(row["attribution"]))
+                        for k in sorted(shares, reverse=True)},
                      "Spearman with the others": fixed(means["spearman"], 2),
                      "Jaccard with the others": fixed(means["jaccard"], 2)})
     return rows if rows[1:] else []
+
+
+def compared_words(attributions: Rows) -> int:
+    """Return the number of words by which attribution_rows tells how alike attributions are."""
+    return _most_compared(attributions)["choice"]["k"]
+
+
+def _most_compared(attributions):
+    return max(attributions, key=lambda run: len(run["costs"]), default={"costs": []})
+
+
+def loss_rows(losses: Rows) -> list[dict[str, str]]:
+    """Return the rows of the table of largest losses (comparison.errors.largest_losses)."""
+    several = {key: len({row[key] for row in losses}) > 1 for key in ("dataset", "student", "tested_on")}
+    return [{**{key.replace("_", " "): row[key] for key, shown in several.items() if shown}, "method": row["name"],
+             "group": row["questions with"], "questions": fixed(row["questions"]),
+             "points": fixed(row["difference"], 1)} for row in losses]
 
 
 def chosen_words(attributions: Rows) -> list[str]:
@@ -303,4 +326,5 @@ FORMATS = {"percent": percent, "fixed": fixed, "span": span, "duration": duratio
            "table": table, "accuracy_rows": accuracy_rows, "measure_rows": measure_rows, "star_reasons": star_reasons,
            "teacher_rows": teacher_rows, "running_rows": running_rows, "same_in_all": same_in_all,
            "worked_example": worked_example, "attribution_rows": attribution_rows,
+           "compared_words": compared_words, "loss_rows": loss_rows,
            "chosen_words": chosen_words, "planned_differences": planned_differences, "best_on_dev": best_on_dev}

@@ -4,11 +4,11 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
 
 - name, kind (experiment or benchmark), command, date (of the last run, UTC), commits (of the code that ran, see
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together, in all their pieces), note (what
-  else has to be known about this run, "" for nothing),
-- of an experiment: about, settings (of its file), jobs (their number), split (whose questions were asked), cells,
+  else has to be known about this run, "" for nothing); numbers have DIGITS significant digits,
+- of an experiment: about, settings (of its file), jobs (their number), wall (seconds from the first start to the last end), split (whose questions were asked), cells,
   teachers (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are
   without a text to learn from), attributions (of each run of notebook 05: choice, costs, agreement, published_share),
-  errors (of notebook 32: summary, effects), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
+  errors (of notebook 32: summary, effects, losses), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
   (teacher.quality.read_fooled), summary (the sentences of the report) and example (comparison.answer.example; none for
   a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE, FIGURE = "results.json", "accuracy.png"
+DIGITS = 6  # of a kept number
 RUNNING = ("parameters", "bytes", "peak_memory_mib", "libraries_mib", "answer_ms", "explanation_ms")
 ATTRIBUTION = ("choice", "costs", "agreement", "published_share")
 CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
@@ -106,13 +107,22 @@ def _keep_experiment(name, note):
     if experiment.tiny:
         raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
     _check_finished(experiment)
-    found = plain({**_results_of(experiment), "note": note})
+    found = _rounded(plain({**_results_of(experiment), "note": note}))
 
     def write(folder):
         save(draw_cells(found["cells"]), folder / FIGURE)
         write_json(folder / FILE, found)
 
     return _replace(name, write)
+
+
+def _rounded(value):
+    """Return plain values with numbers of DIGITS significant digits, which is far below what any of them can show."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _check_finished(experiment):
@@ -145,22 +155,22 @@ def _results_of(experiment):
     trained = [read_json(folder / "run.json") for folder in folders["students"]]
     evaluated = list(map(str, folders["evaluations"]))
     compared = read_json(folders["comparison"][0] / "metrics.json")
-    ends = [datetime.fromisoformat(run["started"]) + timedelta(seconds=run["seconds"]) for run in runs]
+    started, ended = _span(runs)
     splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
     settings = {key: value for key, value in experiment.settings.items() if key not in ("about", "needs")}
     reports, explained = ([read_json(folder / "metrics.json") for folder in folders[kind]]
                           for kind in ("report", "explanations"))
     return {
         "name": experiment.name, "kind": "experiment", "about": experiment.settings["about"],
-        "command": experiment.command, "settings": settings, "date": max(ends).date().isoformat(),
+        "command": experiment.command, "settings": settings, "date": ended.date().isoformat(),
         "commits": _distinct(run["git"] for run in sorted(runs, key=lambda run: run["started"])),
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
-        "jobs": len(runs), "seconds": round(seconds, 1), "split": ", ".join(sorted(splits)),
+        "jobs": len(runs), "seconds": round(seconds, 1), "wall": round((ended - started).total_seconds(), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
         "teachers": _teachers(reports, explained),
         "attributions": [{**metrics["labels"], **{key: metrics[key] for key in ATTRIBUTION}}
                          for metrics in explained if "faithfulness" in metrics],
-        "errors": [{key: read_json(folder / "metrics.json")[key] for key in ("summary", "effects")}
+        "errors": [{key: read_json(folder / "metrics.json")[key] for key in ("summary", "effects", "losses")}
                    for folder in folders["errors"]],
         "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
                             for name, why in of_data.items()},
@@ -169,6 +179,12 @@ def _results_of(experiment):
         "fooled": fooled(read_measures(evaluated), read_fakes(evaluated), pd.DataFrame(compared["accuracy"])),
         "running": running_summary(read_running_costs(evaluated)),
         "summary": compared["summary"], "example": compared.get("answer", {}).get("example")}
+
+
+def _span(runs):
+    """Return the start of the first job and the end of the last one."""
+    starts = [datetime.fromisoformat(run["started"]) for run in runs]
+    return min(starts), max(start + timedelta(seconds=run["seconds"]) for start, run in zip(starts, runs, strict=True))
 
 
 def _seconds(folder):

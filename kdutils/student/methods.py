@@ -63,13 +63,13 @@ class Explained:
     """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}.
 
     `more`: further samples of the rationale, if the teacher wrote several. `soft`: {choice: the teacher's probability
-    of it}, {} if it gave none.
+    of it}, {} if it was not asked for them, None if the question was too long for it.
     """
 
     rationale: str | None = None
     counterfactuals: dict[str, str] = field(default_factory=dict)
     more: tuple[str, ...] = ()
-    soft: dict[str, float] = field(default_factory=dict)
+    soft: dict[str, float] | None = field(default_factory=dict)
 
     @property
     def rationales(self) -> tuple[str, ...]:
@@ -221,9 +221,12 @@ def predict_softly(item: dict, explained: Explained, hard: float) -> list[tuple]
     text among all texts and has no temperature, for it has to write the answer. So there is no factor T² either: that
     one makes up for gradients that a temperature of the student divides by T², and the teacher's alone does not.
 
-    Raises StudyError for a question without choices, or without a soft label for them.
+    A question that was too long for the teacher (`leave_out_too_long`) is learnt by its gold answer, as in label_only.
+    Raises StudyError for a question without choices, or for which no soft labels were asked.
     """
     key, choices, soft = item["id"], list(item["choices"]), explained.soft
+    if soft is None:
+        soft = {choice: float(choice == item["answer"]) for choice in choices}
     if not choices:
         raise StudyError(f"question {key!r} has no choices, so it has no soft labels; use label_only for this data set")
     if set(soft) != set(choices):
@@ -499,23 +502,27 @@ def explained_of(explanations: pd.DataFrame, questions: pd.DataFrame,
     - Rationales are the texts of tables.learnt_rows. Equal samples count once.
     - Counterfactuals are the usable texts of the stage ``counterfactual``, of all tables, for a wrong answer; where a
       question has choices, the answer is one of them.
-    - Soft labels are the probabilities of the stage ``choice``, of all tables.
+    - Soft labels are the probabilities of the stage ``choice``, of all tables; None for a question whose rows of that
+      stage have none.
     """
     items = {item["id"]: item for item in questions.to_dict("records")}
     rationales = {key: [] for key in items}
     for row in learnt_rows(explanations, questions).to_dict("records"):
         if row["text"] not in rationales[row["id"]]:
             rationales[row["id"]].append(row["text"])
-    wrong, soft = {key: {} for key in items}, {key: {} for key in items}
+    wrong, soft, too_long = {key: {} for key in items}, {key: {} for key in items}, set()
     for table in (explanations, *beside):
         for row in _usable(table[table["stage"] == CHOICE], items, "probability"):
             soft[row["id"]][row["answer"]] = row["probability"]
+        too_long |= set(table.loc[table["stage"] == CHOICE, "id"]) & set(items)
         for row in _usable(table[table["stage"] == "counterfactual"], items):
             item = items[row["id"]]
             is_choice = row["answer"] in item["choices"] or not len(item["choices"])
             if is_choice and not is_right(row["answer"], item["answer"], item["choices"]):
                 wrong[row["id"]][row["answer"]] = row["text"]
-    return {key: Explained(texts[0] if texts else None, wrong[key], tuple(texts[1:]), soft[key])
+    too_long -= {key for key, shares in soft.items() if shares}
+    return {key: Explained(texts[0] if texts else None, wrong[key], tuple(texts[1:]),
+                           None if key in too_long else soft[key])
             for key, texts in rationales.items()}
 
 

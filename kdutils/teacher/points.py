@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
 LEAST = 0.01  # probability of all points together; where thinking or a sentence begins, they have less
 _POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
+# Numbers that are no points: of what is rated, of an order, the ends of a scale, of an item before the rating.
+_NO_POINT = re.compile(r"(?:explanation|statement|text|answer)\s*#?\d+|\b\d+(?:st|nd|rd|th)\b"
+                       r"|\b\d+\s*(?:to|-|–|—)\s*\d+\b|\A\s*\d+[.)]\s(?=[^\n]*:\s*\d)", re.IGNORECASE)
 
 Progress = Callable[[int, int], None]
 
@@ -121,8 +124,11 @@ def _written_points(teacher, prompts, points, progress=None):
 
 
 def point_of_text(text: str, points: int) -> list[float]:
-    """Return probability 1 for the first whole number of `text`, NaN if it has none or one outside the scale."""
-    found = _POINT.search(text)
+    """Return probability 1 for the first whole number of `text`, NaN if it has none or one outside the scale.
+
+    Numbers that name a text or the ends of the scale do not count ("Explanation 2: 4", "on a scale of 1 to 5: 4").
+    """
+    found = _POINT.search(_NO_POINT.sub(" ", text))
     if not found or int(found[1]) > points:
         return [np.nan] * points
     return [float(int(found[1]) == point) for point in range(1, points + 1)]

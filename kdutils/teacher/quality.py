@@ -14,13 +14,14 @@ import pandas as pd
 from kdutils.data.answers import answered_right
 from kdutils.data.mini_world import truth_of
 from kdutils.data.questions import full_question
-from kdutils.data.tables import CHOICE, learnt_rows, learnt_stage, read_table
+from kdutils.data.tables import CHOICE, learnt_rows, learnt_stage, read_table, word_lists
 from kdutils.data.texts import CLOSERS, WIDE_ENDS, argues_for, count_words, names_answer, naming_score, word_triples
 from kdutils.errors import StudyError
-from kdutils.fake_texts import FAKE, fake_explanations, fooled_stages
+from kdutils.fake_texts import FAKE, fake_texts, fooled_stages
 from kdutils.runs import project_path, read_json
 from kdutils.teacher.prompting import prompt_folder, prompts_named, template
 
+STAGES = ("rationale", "revision", "counterfactual")  # of a teacher's texts: those that argue for an answer
 NEW_ITEM = re.compile(r"Question:|Premise:|Briefly explain")  # the text continues with another item
 SENTENCE_END = (".", "!", "?", "．", *WIDE_ENDS, *CLOSERS)
 MANY_UNUSABLE = 0.2  # share of the texts of a run from which it is worth a warning
@@ -114,7 +115,7 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
 
     Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
     mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.argues_for; other texts do not show
-    it; None for critiques), `wholly true`, `true statements` and `true reason` (mini_world.truth_of; only for questions
+    it; None for critiques and lists of words), `wholly true`, `true statements` and `true reason` (mini_world.truth_of; only for questions
     of the embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the
     same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy;
     None without `dataset`), and tokens read and written, where they are known. What is named is None where a mention
@@ -131,7 +132,8 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
         named = [[names_answer(text, choice) for choice in names if choice != answer]
                  for text, answer, names in zip(texts, answers, options, strict=True)
                  if naming_score(text, answer, names) is not None]
-        argues = any(options) and stage != "critique"  # which speaks of a text and argues for no answer
+        # A critique speaks of a text, and a list of words of nothing: they argue for no answer.
+        argues = any(options) and stage != "critique" and not word_lists(usable).any()
         argued = [argues_for(*item) for item in zip(texts, answers, options, strict=True)] if argues else []
         cut = [bool({"cut_at_blank_line", "cut_at_marker"} & set(changes)) for changes in usable["changes"]]
         unfinished = [any(change.startswith("unfinished") for change in changes) for changes in usable["changes"]]
@@ -279,6 +281,20 @@ def fooled_measures(quality: pd.DataFrame, explanations: pd.DataFrame, questions
     return fooled_stages(pd.concat([quality, fakes], ignore_index=True))
 
 
+def fake_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return a teacher's first usable text of each question (a frame of tables.EXPLANATIONS) with a fake in its place.
+
+    There are as many rows for each fake but ``teacher``; their stage is ``fake: <name>``. Critiques, soft labels and
+    lists of words (prompting tokens) are no texts for an answer: there are no fakes of them.
+    """
+    own = explanations[explanations["text"].notna() & explanations["stage"].isin(STAGES)
+                       & ~word_lists(explanations)].drop_duplicates("id")
+    rationales = dict(zip(own["id"], own["text"], strict=True))
+    fakes = fake_texts(own.rename(columns={"answer": "predicted"}), questions, rationales, seed)
+    return pd.concat([own[:0], *(own.assign(stage=FAKE + name, text=texts, round=1, changes=[[] for _ in texts])
+                                 for name, texts in fakes.items() if name != "teacher")], ignore_index=True)
+
+
 def read_fooled(folders: Iterable[Path | str]) -> dict[str, dict[str, str]]:
     """Return {dataset: fooled_measures} of several explaining runs; the first one with a measure gives its words."""
     found = {}
@@ -297,7 +313,7 @@ def read_answer_shares(folders: Iterable[Path | str]) -> pd.DataFrame:
 
     Columns: the labels of the run, attribution, k, and for the questions with attributed words the shares of
     word_scores.answer_share. `expected at random` is that of `any answer word`. `published` is the one to compare with
-    `any answer word` (arXiv 2409.12586, see word_scores.answer_share); None where nothing is comparable.
+    `any answer word` (arXiv 2409.12586, see word_scores.published_share); None where nothing is comparable.
     """
     rows = []
     for folder in folders:
@@ -322,17 +338,18 @@ def examples_of(explanations: pd.DataFrame, questions: pd.DataFrame, count: int,
     if unknown := sorted(set(explanations["id"]) - set(items.index)):
         raise StudyError(f"{len(unknown)} explained questions are not in the table of questions, such as "
                          f"{unknown[0]!r}: run the explaining notebook again with this table")
-    texts = explanations[explanations["stage"] != CHOICE]
+    texts = explanations[explanations["stage"] != CHOICE].assign(words=word_lists)
     for row in texts.sample(frac=1, random_state=seed).to_dict("records"):
         item = items.loc[row["id"]]
         faults = [change for change in row["changes"] if change.startswith(("cut_at", "unfinished"))]
         if row["problem"]:
             faults = [row["problem"]]
-        elif row["stage"] != "critique" and argues_for(row["text"], row["answer"], item["choices"]) is False:
+        elif row["stage"] != "critique" and not row["words"] and argues_for(
+                row["text"], row["answer"], item["choices"]) is False:
             faults.append("argues for another answer")
         rows.append({"stage": row["stage"], "verdict": ", ".join(faults) or "nothing found",
                      "question": full_question(item), "choices": item["choices"], "asserted": row["answer"],
-                     "raw": row["text"] if row["raw"].startswith("[[") else row["raw"],  # not the scores of its words
+                     "raw": row["text"] if row["words"] else row["raw"],  # not the scores of its words
                      "faulty": bool(faults)})
     table = pd.DataFrame(rows, columns=["stage", "verdict", "question", "choices", "asserted", "raw", "faulty"])
     drawn = table.groupby(["stage", "faulty"], sort=False).head(count)

@@ -72,7 +72,7 @@ SETTINGS = {
 }
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
-PUBLISHED_SHARE = 0.68  # see answer_share
+PUBLISHED_SHARE, PUBLISHED_WORDS = 0.68, 5  # see answer_share
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
 
@@ -490,8 +490,8 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
 
     arXiv 2409.12586 reports 68 % (PUBLISHED_SHARE) for its fine-tuned T5 teacher of about 3B parameters, over "cases"
     of its data sets whose answer is part of the input (multiple choice: CQA, not ANLI, e-SNLI and SVAMP). It does not
-    define a case. With five words and answers of one or two words it cannot be a share of the words, so `any answer
-    word` is the one to compare.
+    define a case. With its five words (PUBLISHED_WORDS) and answers of one or two words it cannot be a share of the
+    words, so `any answer word` is the one to compare.
     """
     gold, rows = dict(zip(questions["id"], questions["answer"], strict=True)), []
     for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
@@ -512,14 +512,15 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     return pd.DataFrame(table, index=["attributed", "expected at random"])
 
 
-def published_share(questions: pd.DataFrame) -> float | None:
+def published_share(questions: pd.DataFrame, k: int) -> float | None:
     """Return PUBLISHED_SHARE for questions that have choices of their own in the input; None where it says nothing.
 
-    It says nothing about questions without choices, and about labels that are the same for all questions, such as those
-    of ANLI and e-SNLI: this study lists them in the input, the paper does not.
+    It says nothing about another number `k` of words than PUBLISHED_WORDS, about questions without choices, and about
+    labels that are the same for all questions, such as those of ANLI and e-SNLI: this study lists them in the input,
+    the paper does not.
     """
     choices = questions["choices"].map(frozenset)
-    return PUBLISHED_SHARE if choices.map(bool).all() and choices.nunique() > 1 else None
+    return PUBLISHED_SHARE if k == PUBLISHED_WORDS and choices.map(bool).all() and choices.nunique() > 1 else None
 
 
 def cost_and_share(explanations: dict[str, pd.DataFrame], questions: pd.DataFrame) -> pd.DataFrame:

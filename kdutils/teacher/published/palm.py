@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from kdutils.data.answers import evaluate_equation, format_number
-from kdutils.data.datasets import NLI_LABELS
+from kdutils.data.datasets import NLI_LABELS, READERS, content_key
 from kdutils.data.questions import HALF, LETTERS, is_whole_text
-from kdutils.data.readers import READERS, content_key, to_question
+from kdutils.data.readers import to_question
 from kdutils.data.records import read_records
 from kdutils.data.tables import path_kind
 from kdutils.errors import StudyError
