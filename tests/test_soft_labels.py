@@ -17,6 +17,7 @@ import yaml
 from kdutils.comparison import answer, contrasts, runs_table
 from kdutils.comparison.runs_table import UNEXPLAINED
 from kdutils.data.mini_world import build_questions
+from kdutils.data.questions import format_choices
 from kdutils.data.tables import read_table, write_table
 from kdutils.deployment.card import model_card
 from kdutils.errors import StudyError, StudyErrors
@@ -254,6 +255,50 @@ def test_a_server_that_does_not_is_refused_by_name(way, said):
         ServedTeacher("m", "http://127.0.0.1:9/v1").score(["Q is"], [" red."])
 
 
+class Letters(Echo):
+    """A chat: the first token of every answer has the probabilities `first`."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.RequestHandlerClass = first, _Letter
+
+
+class _Letter(_Reply):
+    def do_POST(self):
+        self.server.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        top = [{"token": token, "logprob": math.log(share)} for token, share in self.server.first.items()]
+        reply = {"choices": [{"message": {"content": "b"}, "finish_reason": "length",
+                              "logprobs": {"content": [{**top[0], "top_logprobs": top}]}}],
+                 "usage": {"prompt_tokens": 7, "completion_tokens": 1}}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply).encode())
+
+
+def test_a_chat_on_a_server_is_asked_for_the_letter_of_the_choice(tmp_path, monkeypatch):
+    """By hand: 0.5 + 0.1 for (b) and 0.15 for (a) make 0.8 and 0.2; a letter that is not shown has 0."""
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    table = build_questions(2, 0, 0).head(2)
+    given = {**ExplainSoftLabels.defaults(), "backend": "openai", "model": "m", "chat": True, "thinking": "off"}
+    with Letters({"b": 0.5, " B": 0.1, "(a": 0.15, "The": 0.25}) as (server, teacher):
+        given["base_url"] = teacher.base_url
+        assert "; 2 to ask for, " in str(plan(table, "soft_labels", given))
+        found = explain(table, "soft_labels", given)
+        again = explain(table, "soft_labels", {**given, "choice_temperature": 2.0})
+        assert len(server.seen) == 2, "the second time from the store"
+    item = table.iloc[0]
+    assert server.seen[0]["messages"][-1]["content"] in [
+        f"Question: {item['question']}\nChoices: {format_choices(item['choices'])}\nAnswer with the letter of the right "
+        "choice alone." for item in table.to_dict("records")] and server.seen[0]["top_logprobs"] == 20
+    assert found["probability"].tolist() == pytest.approx([0.2, 0.8, 0, 0, 0] * 2)
+    assert again["probability"].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0, 0] * 2), "√0.2 : √0.8"
+    assert found.loc[found["id"] == item["id"], "answer"].tolist() == list(item["choices"])
+    write_explanations(found, table, tmp_path / "e.parquet")
+    with Letters({"<think>": 0.999, "b": 0.001}) as (_, teacher), pytest.raises(
+            StudyError, match="none of 10 texts is usable .no letter of a choice.*set thinking: off"):
+        explain(table, "soft_labels", {**given, "base_url": teacher.base_url})
+
+
 # What a student learns
 
 def test_every_choice_is_a_row_with_its_weight():
@@ -479,7 +524,7 @@ CHAT = {"mini-llama": {"backend": "openai", "model": "m", "base_url": "http://lo
      "1, but the method 'soft_shuffled' takes the rationale of another question; set 2 or more"),
     (asked(temperature=0.5), "nothing is sampled; set temperature: 0"),
     (asked(choice_temperature=0.0), "key 'promptings.soft_labels.choice_temperature': "),
-    ({"teachers": CHAT}, "set chat: false or backend: hf"),
+    ({"teachers": {"mini-llama": {**CHAT["mini-llama"], "thinking": "on"}}}, "set thinking: off"),
     ({"teachers": {"mini-llama": {"backend": "published"}}}, "published files hold no probabilities"),
     ({"methods": {"label_only": {}, "soft_label": {"layout": "published"}}, "comparison": {}},
      "key 'methods.soft_label.layout': "),

@@ -36,6 +36,8 @@ class Decoding:
     sample: int = 0
 
 
+TOP_TOKENS = 20  # most probable first tokens that a chat is asked for; OpenAI and vLLM give no more
+
 Progress = Callable[[int, int], None]  # called with the number of completions that are done, and of all
 Keep = Callable[[list[tuple[str, Completion]]], None]  # called with (prompt, Completion) pairs as soon as they exist
 

@@ -16,6 +16,7 @@ from unicodedata import normalize
 
 import pandas as pd
 
+from kdutils.data.questions import LETTERS
 from kdutils.data.tables import EXPLANATIONS, read_table, write_table
 from kdutils.data.texts import WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
@@ -25,7 +26,7 @@ from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
 from kdutils.teacher.cleaning import Cleaned, clean, preamble_end
 from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
-from kdutils.teacher.soft_labels import choices_table
+from kdutils.teacher.soft_labels import NO_LETTER, as_scores, choices_table
 from kdutils.teacher.thinking import without_thinking
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _asked(questions, prompting, parameters, teacher, progress):
     if len(table) and table["text"].isna().all():
         problem = table["problem"].mode().iloc[0]
         advice = {"cut off while thinking": "raise max_new_tokens, which thinking uses up, or set thinking: off",
+                  NO_LETTER: "set thinking: off and a `system` message that asks for a letter alone, or chat: false",
                   "only thinking": "set the server up to tell thinking and text apart, or set thinking: off; then run "
                                    "again with --retry-unusable"}
         raise StudyError(f"{parameters['model']}: none of {len(table)} texts is usable ({problem}); " + advice.get(
@@ -223,13 +225,24 @@ def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     The prompt is the few-shot prompt up to "The answer is". Of each choice, log p of all that follows there in a prompt
     that gives it as the answer is summed over the tokens, full stop included: without it, a choice that begins another
     one would have its probability, too. See soft_labels.choice_probabilities for the rest.
+
+    A server gives no log p of a given text in a chat. There the question stands alone, the model is asked for the letter
+    of the choice, and p of a choice is that of its letter as the first token of the answer.
     """
     rows, dataset, seed = prompts.each_choice(questions), prompts.prompts_named(parameters), parameters["seed"]
+    leave_out = parameters.get("leave_out_too_long", False)
+    if parameters["backend"] == "openai" and parameters.get("chat"):
+        asked = prompts.letter_prompts(questions)
+        first = _ask(lambda some: teacher.first_tokens([asked[row] for row in some], progress), questions, asked,
+                     leave_out, texts=False)
+        done = [one for answer, choices in zip(first, questions["choices"], strict=True)
+                for one in as_scores(answer, LETTERS[:len(choices)])]
+        return choices_table(rows, done, parameters["choice_temperature"])
     asked = prompts.few_shot_prompts(rows, dataset, seed, given_answer=False)
     behind = [whole[len(start):] for start, whole in zip(asked, prompts.few_shot_prompts(rows, dataset, seed),
                                                          strict=True)]
     done = _ask(lambda some: teacher.score([asked[row] for row in some], [behind[row] for row in some], progress),
-                rows, asked, parameters.get("leave_out_too_long", False))
+                rows, asked, leave_out, texts=False)
     return choices_table(rows, done, parameters["choice_temperature"])
 
 
@@ -259,15 +272,16 @@ def _complete(teacher, questions, asked, parameters, limit="max_new_tokens", pro
                 parameters.get("leave_out_too_long", False))
 
 
-def _ask(ask, questions, asked, leave_out):
-    """Return `ask` of all rows, without thinking in the texts; an error names the questions.
+def _ask(ask, questions, asked, leave_out, texts=True):
+    """Return `ask` of all rows; an error names the questions.
 
-    `leave_out`: a prompt that does not fit into the teacher's context gets an empty Completion, and the rest is asked.
+    `texts`: the completions are texts, of which thinking is cut off. `leave_out`: a prompt that does not fit into the teacher's context gets an empty Completion, and the rest is asked.
     """
     too_long = set()
     while True:
         try:
-            done = map(without_thinking, ask([row for row, prompt in enumerate(asked) if prompt not in too_long]))
+            done = ask([row for row, prompt in enumerate(asked) if prompt not in too_long])
+            done = map(without_thinking, done) if texts else iter(done)
             return [Completion("", "too_long", None, None) if prompt in too_long else next(done) for prompt in asked]
         except StudyError as error:
             new = set(getattr(error, "too_long", ())) - too_long

@@ -5,7 +5,6 @@ With these probabilities, human_study.model_rater computes an expected point, th
 """
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,17 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdutils.errors import StudyError
-from kdutils.teacher.completion import Completion, Decoding, Keep
-from kdutils.teacher.served import TOP_TOKENS, ServedTeacher
-from kdutils.teacher.soft_labels import choice_probabilities
-from kdutils.teacher.stored import StoredTeacher
+from kdutils.teacher.completion import TOP_TOKENS, Decoding
+from kdutils.teacher.served import ServedTeacher
+from kdutils.teacher.soft_labels import LEAST, choice_probabilities, shares_of_first_tokens
 from kdutils.teacher.thinking import opens_thinking
 
 if TYPE_CHECKING:
     from kdutils.teacher.hf import HfTeacher
+    from kdutils.teacher.stored import StoredTeacher
 
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
-LEAST = 0.01  # probability of all points together; where thinking or a sentence begins, they have less
 _POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
 # Numbers that are no points: of what is rated, of an order, the ends of a scale, of an item before the rating.
 _NO_POINT = re.compile(r"(?:explanation|statement|text|answer)\s*#?\d+|\b\d+(?:st|nd|rd|th)\b"
@@ -85,27 +83,11 @@ def _served_probabilities(teacher, prompts, words, progress=None):
     return np.array([choice_probabilities(row) for row in log_p]).reshape(-1, len(words))
 
 
-class _FirstTokens:
-    """A chat on a server as a teacher whose completions are first tokens, so that the store keeps them."""
-
-    def __init__(self, model: ServedTeacher) -> None:
-        self.model, self.identity = model, {**model.identity, "top_logprobs": TOP_TOKENS}
-
-    def complete(self, prompts: list[str], _: Decoding, progress: Progress | None = None,
-                 keep: Keep | None = None) -> list[Completion]:
-        return self.model.first_tokens(prompts, progress, keep)
-
-
 def _chat_probabilities(teacher, prompts, words, progress=None):
-    """Return the probabilities, [prompts, words], of `words` as first tokens in a chat; NaN below LEAST together.
-
-    Several tokens can be one word, with and without a space.
-    """
-    done = StoredTeacher(_FirstTokens(teacher.teacher), teacher.store).complete(prompts, Decoding(1), progress)
-    shares = np.array([[sum(math.exp(log_p) for token, log_p in json.loads(one.text) if token.strip() == word)
-                        for word in words] for one in done]).reshape(-1, len(words))
-    together = shares.sum(axis=1, keepdims=True)
-    return shares / np.where(together >= LEAST, together, np.nan)
+    """Return the probabilities, [prompts, words], of `words` as first tokens in a chat; NaN below LEAST together."""
+    shares = np.array([shares_of_first_tokens(one, words) for one in teacher.first_tokens(prompts, progress)])
+    together = shares.reshape(-1, len(words)).sum(axis=1, keepdims=True)
+    return shares.reshape(-1, len(words)) / np.where(together >= LEAST, together, np.nan)
 
 
 def _written_points(teacher, prompts, points, progress=None):

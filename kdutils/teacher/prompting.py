@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdutils.data.questions import format_choices, full_question
+from kdutils.data.questions import format_choices, format_question, full_question
 from kdutils.data.tables import fill_columns
 from kdutils.errors import StudyError, first_line, short
 from kdutils.runs import project_path
@@ -164,6 +164,12 @@ def each_choice(questions: pd.DataFrame) -> pd.DataFrame:
                          "leave soft_labels out for this data set")
     return pd.DataFrame([{**item, "answer": choice} for item in questions.to_dict("records")
                          for choice in item["choices"]], columns=questions.columns)
+
+
+def letter_prompts(questions: pd.DataFrame) -> list[str]:
+    """Return for each question the prompt that asks a chat for the letter of the right choice."""
+    return [f"{format_question(item)}\nChoices: {format_choices(item['choices'])}\n"
+            "Answer with the letter of the right choice alone." for item in questions.to_dict("records")]
 
 
 def wrong_answers(questions: pd.DataFrame, count: int = -1, seed: int = 0) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from kdutils.errors import StudyError, masked, refuse_secrets
 from kdutils.teacher.cleaning import preamble_end
-from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
+from kdutils.teacher.completion import TOP_TOKENS, Completion, Decoding, Keep, Progress
 from kdutils.teacher.prompting import read_template
 from kdutils.teacher.thinking import without_thinking
 
@@ -33,7 +33,6 @@ WITHHELD = {"content_filter": "content_filter", "content_filtered": "content_fil
             "spii": "content_filter", "guardrail_intervened": "content_filter", "refusal": "refusal"}
 THINKING = ("reasoning_content", "reasoning", "thinking")  # fields of a message: vLLM and others, Ollama and OpenRouter
 STOPS_SENT = 4  # the API accepts no more
-TOP_TOKENS = 20  # most probable first tokens that a chat is asked for; OpenAI and vLLM give no more
 ECHO = "probabilities of the choices need a server that returns log p of a given text"
 # Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)

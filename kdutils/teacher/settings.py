@@ -201,8 +201,6 @@ class ExplainSoftLabels(Explain):
         yield from super().conflicts()
         if self.backend == "published":
             yield "backend", "published files hold no probabilities of the choices; set backend: hf or openai"
-        if self.backend == "openai" and self.chat:
-            yield "chat", "no server gives the probability of a given text in a chat; set chat: false or backend: hf"
         if self.thinking == "on":
             yield "thinking", "the choices are scored before the model could think; set thinking: off"
         if self.temperature:

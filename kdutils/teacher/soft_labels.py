@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,10 @@ from kdutils.data.tables import CHOICE, EXPLANATIONS
 from kdutils.errors import StudyError
 from kdutils.stats.calibration import expected_calibration_error
 from kdutils.teacher.completion import Completion
+
+
+LEAST = 0.01  # probability of all words together; where thinking or a sentence begins, they have less
+NO_LETTER = "no letter of a choice among the first tokens"
 
 
 def choice_probabilities(log_p: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -27,11 +32,34 @@ def choice_probabilities(log_p: Sequence[float], temperature: float = 1.0) -> li
     return (shares / shares.sum()).tolist()
 
 
+def shares_of_first_tokens(done: Completion, words: Sequence[str]) -> list[float]:
+    """Return the probability of each of `words` as the first token of an answer (ServedTeacher.first_tokens).
+
+    Several tokens can be one word, in upper and lower case, with a space or a bracket before it.
+    """
+    tokens = json.loads(done.text)
+    return [sum(math.exp(log_p) for token, log_p in tokens if token.strip(" (").casefold() == word) for word in words]
+
+
+def as_scores(done: Completion, letters: Sequence[str]) -> list[Completion]:
+    """Return the first tokens of an answer as one Completion per choice, with log p of its letter, as score gives it.
+
+    A letter that is not among the tokens has −inf. The text is "" where all letters together have less than LEAST, as
+    where the model thinks first or begins a sentence.
+    """
+    if done.finish_reason != "stop":
+        return [done] * len(letters)
+    shares = shares_of_first_tokens(done, letters)
+    return [replace(done, text=json.dumps([math.log(share) if share else -math.inf]) if sum(shares) >= LEAST else "")
+            for share in shares]
+
+
 def choices_table(rows: pd.DataFrame, completions: list[Completion], temperature: float) -> pd.DataFrame:
     """Return a frame of tables.EXPLANATIONS with a row per question and choice, of the stage ``choice``.
 
     `rows`: from prompting.each_choice. `completions`: of each row, log p of the tokens (completion.Teacher.score); a
-    planned one counts as 0. A question with a prompt that was too long has no probabilities.
+    planned one counts as 0. A question with a prompt that was too long, or without a letter (as_scores), has no
+    probabilities.
     """
     table = pd.DataFrame([
         {"id": key, "stage": CHOICE, "round": 0, "sample": 0, "answer": choice, "text": choice, "raw": done.text,
@@ -43,6 +71,9 @@ def choices_table(rows: pd.DataFrame, completions: list[Completion], temperature
         if (table["finish_reason"].iloc[places] == "too_long").any():
             table.loc[table.index[places], ["text", "problem"]] = [None, "too long for the context"]
             continue
+        if not table["raw"].iloc[places[0]]:
+            table.loc[table.index[places], ["text", "problem"]] = [None, NO_LETTER]
+            continue
         try:
             table.loc[table.index[places], "probability"] = choice_probabilities(log_p[places], temperature)
         except StudyError as error:
@@ -51,7 +82,7 @@ def choices_table(rows: pd.DataFrame, completions: list[Completion], temperature
 
 
 def _sum(done):
-    return sum(json.loads(done.text)) if done.finish_reason == "stop" else 0.0
+    return sum(json.loads(done.text)) if done.text and done.finish_reason == "stop" else 0.0
 
 
 def describe_soft_labels(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:

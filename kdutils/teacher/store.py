@@ -62,7 +62,8 @@ class Request:
     """One request to a teacher; `key` covers every field, those of Decoding included, and nothing else.
 
     `teacher`: its identity, with the chat template. `prompt`: the full text without a chat template. `kind`: complete,
-    contrast or score. `options`: for contrast `against` (a prompt) and `strength`, for score `continuation` (a text).
+    contrast, score or first_tokens. `options`: for contrast `against` (a prompt) and `strength`, for score
+    `continuation` (a text), for first_tokens `top` (their number).
     """
 
     teacher: dict

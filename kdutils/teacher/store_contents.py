@@ -30,7 +30,7 @@ def choose(store: Store, keys: Iterable[str] = (), teacher: str = "", text: str 
         fitting = [key for key in keys if row["key"].startswith(key)]
         found |= set(fitting)
         done = Completion(row["completion"], row["finish_reason"], None, None, row["thinking"])
-        row["problem"] = "" if row["kind"] == "score" else problem_of(done)  # numbers are no text to clean
+        row["problem"] = "" if row["kind"] in ("score", "first_tokens") else problem_of(done)  # no text to clean
         texts = "\n".join(row[name] for name in ("prompt", "completion", "thinking")).casefold()
         if ((fitting or not keys) and teacher.casefold() in json.dumps(row["teacher"], ensure_ascii=False).casefold()
                 and text.casefold() in texts and (row["problem"] or not unusable)):

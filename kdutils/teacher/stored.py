@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kdutils.teacher.completion import Completion, Decoding, Keep, Progress, Teacher
+from kdutils.teacher.completion import TOP_TOKENS, Completion, Decoding, Keep, Progress, Teacher
 from kdutils.teacher.store import Request, Store
 
 UNWRITTEN = "Unknown yet. This text is not written yet."  # usable as an answer and as an explanation in later prompts
@@ -37,6 +37,12 @@ class StoredTeacher:
         return self._answer([Request(self.identity, prompt, Decoding(1), "score", {"continuation": text})
                              for prompt, text in zip(prompts, continuations, strict=True)], progress, keep)
 
+    def first_tokens(self, prompts: list[str], progress: Progress | None = None,
+                     keep: Keep | None = None) -> list[Completion]:
+        """Return the most probable first tokens of each answer of a chat on a server (ServedTeacher.first_tokens)."""
+        return self._answer([Request(self.identity, prompt, Decoding(1), "first_tokens", {"top": TOP_TOKENS})
+                             for prompt in prompts], progress, keep)
+
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """Return the number of tokens of each prompt."""
         return self.teacher.count_tokens(prompts)
@@ -70,6 +76,8 @@ class StoredTeacher:
         one, prompts = requests[0], [request.prompt for request in requests]
         if one.kind == "complete":
             return self.teacher.complete(prompts, one.decoding, **reports)
+        if one.kind == "first_tokens":
+            return self.teacher.first_tokens(prompts, **reports)
         if one.kind == "score":
             return self.teacher.score(prompts, [request.options["continuation"] for request in requests], **reports)
         against = [request.options["against"] for request in requests]
