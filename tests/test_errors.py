@@ -144,7 +144,7 @@ def test_what_can_be_seen_of_a_rationale():
     errs = rationale_flags(soft, QUESTIONS)
     assert errs["teacher_errs"].to_dict() == {"1": 0, "2": 1} and errs["words"].isna().all()
     words = rationale_flags(table.assign(raw='[["w", 0.5]]'), QUESTIONS)
-    assert words["argues_otherwise"].isna().all() and words["names_answer"].tolist() == [True, False], "words claim nothing"
+    assert words["argues_otherwise"].isna().all() and words["names_answer"].tolist() == [True, False]
 
 
 def test_the_rationale_is_the_first_that_students_learn_and_the_error_that_of_the_first_answer():
@@ -172,8 +172,8 @@ def test_whether_a_rationale_is_true_is_known_in_the_embedded_world_alone():
     true = [true_rationale(*row) for row in table[["question", "choices", "answer"]].itertuples(index=False)]
     other = next(name for name in table["choices"][1] if name != table["answer"][1])
     texts = [true[0], true[1].replace(table["answer"][1], other), "It is so."]
-    told = pd.DataFrame({"id": table["id"], "stage": "rationale", "round": 0, "sample": 0, "raw": "", "answer": table["answer"],
-                         "text": texts, "changes": [[]] * 3})
+    told = pd.DataFrame({"id": table["id"], "stage": "rationale", "round": 0, "sample": 0, "raw": "",
+                         "answer": table["answer"], "text": texts, "changes": [[]] * 3})
     flags = rationale_flags(told, table)["wholly_true"]
     assert flags.tolist()[:2] == [1, 0] and math.isnan(flags.iloc[2]), "the third states nothing"
     elsewhere = table.assign(question=[f"{asked} Why?" for asked in table["question"]])

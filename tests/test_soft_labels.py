@@ -288,8 +288,8 @@ def test_a_chat_on_a_server_is_asked_for_the_letter_of_the_choice(tmp_path, monk
         assert len(server.seen) == 2, "the second time from the store"
     item = table.iloc[0]
     assert server.seen[0]["messages"][-1]["content"] in [
-        f"Question: {item['question']}\nChoices: {format_choices(item['choices'])}\nAnswer with the letter of the right "
-        "choice alone." for item in table.to_dict("records")] and server.seen[0]["top_logprobs"] == 20
+        f"Question: {item['question']}\nChoices: {format_choices(item['choices'])}\nAnswer with the letter of the "
+        "right choice alone." for item in table.to_dict("records")] and server.seen[0]["top_logprobs"] == 20
     assert found["probability"].tolist() == pytest.approx([0.2, 0.8, 0, 0, 0] * 2)
     assert again["probability"].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0, 0] * 2), "√0.2 : √0.8"
     assert found.loc[found["id"] == item["id"], "answer"].tolist() == list(item["choices"])

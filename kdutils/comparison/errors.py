@@ -36,7 +36,7 @@ def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.Data
 
 
 def largest_losses(differences: pd.DataFrame) -> pd.DataFrame:
-    """Return of each cell of difference_to_baseline the group with the lowest difference, of LEAST questions or more."""
+    """Return of each cell of difference_to_baseline the group of LEAST questions or more with the lowest difference."""
     large = differences[differences["questions"] >= LEAST].sort_values("difference", kind="stable")
     lowest = large.drop_duplicates(["dataset", "student", "tested_on", "name"])
     return lowest.sort_index().reset_index(drop=True)

@@ -312,7 +312,8 @@ def _normalised_rows(reader, records, split, source, notes, faults):
         notes.update([f"{split}: {note}"] if note else [])
         key = _key(item) if reader.drop_repeats else None
         if key and key in seen:
-            notes[f"{split}: question repeated in the split{', with another answer' * (seen[key] != item['answer'])}"] += 1
+            contrary = ", with another answer" * (seen[key] != item["answer"])
+            notes[f"{split}: question repeated in the split{contrary}"] += 1
             continue
         seen[key] = item["answer"]
         if place and split == SPLIT_COLUMN:

@@ -103,11 +103,11 @@ def rationale_flags(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.D
 
     Columns, as floats: the keys of FLAGS (1 or 0) and ``words``, the number of words. ``teacher_errs`` is about the
     answer of the first usable sample: a teacher that was not given the right one gave another. Of a teacher that gave
-    soft labels alone, it is about the most probable choice. The others are about the
-    teacher's rationale of the question (learnt_samples), and NaN where there is none: see texts.naming_score,
-    texts.argues_for and mini_world.truth_of. ``names_answer`` is also NaN where a mention of the answer shows nothing,
-    as of yes or no, ``argues_otherwise`` for a list of words, and ``wholly_true`` where no fact is stated that can be checked, as for all questions that are not
-    of the embedded world.
+    soft labels alone, it is about the most probable choice. The others are about the teacher's rationale of the
+    question (learnt_samples), and NaN where there is none: see texts.naming_score, texts.argues_for and
+    mini_world.truth_of. ``names_answer`` is also NaN where a mention of the answer shows nothing, as of yes or no,
+    ``argues_otherwise`` for a list of words, and ``wholly_true`` where no fact is stated that can be checked, as for
+    all questions that are not of the embedded world.
     """
     items, rows = {item["id"]: item for item in questions.to_dict("records")}, {}
     for row in _usable(explanations):

@@ -127,9 +127,10 @@ def compare_with_people(scores: pd.DataFrame, wide: pd.DataFrame, rated: Sequenc
     """Return (table of AGREEMENT, sentences) of the model with each rating by a person.
 
     spearman: of the ratings with the model's scores. length: of the ratings with the characters of a text, the baseline
-    of a rater that sees nothing else. gain: spearman minus the size of length. alpha: Krippendorff's ordinal alpha of person and model, whose scores are rounded
-    to points (interval alpha for quality). low and high: the wider of the bootstrap intervals over raters and over
-    texts (all raters of a text share the model's one score, so an interval over raters alone is too narrow).
+    of a rater that sees nothing else. gain: spearman minus the size of length. alpha: Krippendorff's ordinal alpha of
+    person and model, whose scores are rounded to points (interval alpha for quality). low and high: the wider of the
+    bootstrap intervals over raters and over texts (all raters of a text share the model's one score, so an interval
+    over raters alone is too narrow).
     """
     both = wide.merge(scores, on="text", suffixes=("", "_model"))
     if not len(both):

@@ -5,12 +5,12 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
 - name, kind (experiment or benchmark), command, date (of the last run, UTC), commits (of the code that ran, see
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together, in all their pieces), note (what
   else has to be known about this run, "" for nothing); numbers have DIGITS significant digits,
-- of an experiment: about, settings (of its file), jobs (their number), wall (seconds from the first start to the last end), split (whose questions were asked), cells,
-  teachers (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are
-  without a text to learn from), attributions (of each run of notebook 05: choice, costs, agreement, published_share),
-  errors (of notebook 32: summary, effects, losses), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
-  (teacher.quality.read_fooled), summary (the sentences of the report) and example (comparison.answer.example; none for
-  a run of an earlier version),
+- of an experiment: about, settings (of its file), jobs (their number), wall (seconds from the first start to the last
+  end), split (whose questions were asked), cells, teachers (teacher.quality.text_table; of soft labels also their
+  accuracy per split, of a run how many questions are without a text to learn from), attributions (of each run of
+  notebook 05: choice, costs, agreement, published_share), errors (of notebook 32: summary, effects, losses), transfers,
+  contrasts, fooled (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the sentences of
+  the report) and example (comparison.answer.example; none for a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -165,7 +165,8 @@ def _results_of(experiment):
         "command": experiment.command, "settings": settings, "date": ended.date().isoformat(),
         "commits": _distinct(run["git"] for run in sorted(runs, key=lambda run: run["started"])),
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
-        "jobs": len(runs), "seconds": round(seconds, 1), "wall": round((ended - started).total_seconds(), 1), "split": ", ".join(sorted(splits)),
+        "jobs": len(runs), "seconds": round(seconds, 1),
+        "wall": round((ended - started).total_seconds(), 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
         "teachers": _teachers(reports, explained),
         "attributions": [{**metrics["labels"], **{key: metrics[key] for key in ATTRIBUTION}}

@@ -63,7 +63,7 @@ class Explained:
     """A teacher's texts on one question: the rationale of the right answer, and {wrong answer: its rationale}.
 
     `more`: further samples of the rationale, if the teacher wrote several. `soft`: {choice: the teacher's probability
-    of it}, {} if it was not asked for them, None if the question was too long for it.
+    of it}, {} if it was not asked for them, None if it could not give them (a question that was too long).
     """
 
     rationale: str | None = None
@@ -221,7 +221,8 @@ def predict_softly(item: dict, explained: Explained, hard: float) -> list[tuple]
     text among all texts and has no temperature, for it has to write the answer. So there is no factor T² either: that
     one makes up for gradients that a temperature of the student divides by T², and the teacher's alone does not.
 
-    A question that was too long for the teacher (`leave_out_too_long`) is learnt by its gold answer, as in label_only.
+    A question of which the teacher could not give them, as one that was too long for it (`leave_out_too_long`), is
+    learnt by its gold answer, as in label_only.
     Raises StudyError for a question without choices, or for which no soft labels were asked.
     """
     key, choices, soft = item["id"], list(item["choices"]), explained.soft

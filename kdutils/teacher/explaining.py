@@ -226,8 +226,8 @@ def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     that gives it as the answer is summed over the tokens, full stop included: without it, a choice that begins another
     one would have its probability, too. See soft_labels.choice_probabilities for the rest.
 
-    A server gives no log p of a given text in a chat. There the question stands alone, the model is asked for the letter
-    of the choice, and p of a choice is that of its letter as the first token of the answer.
+    A server gives no log p of a given text in a chat. There the question stands alone, the model is asked for the
+    letter of the choice, and p of a choice is that of its letter as the first token of the answer.
     """
     rows, dataset, seed = prompts.each_choice(questions), prompts.prompts_named(parameters), parameters["seed"]
     leave_out = parameters.get("leave_out_too_long", False)
@@ -275,7 +275,8 @@ def _complete(teacher, questions, asked, parameters, limit="max_new_tokens", pro
 def _ask(ask, questions, asked, leave_out, texts=True):
     """Return `ask` of all rows; an error names the questions.
 
-    `texts`: the completions are texts, of which thinking is cut off. `leave_out`: a prompt that does not fit into the teacher's context gets an empty Completion, and the rest is asked.
+    `texts`: the completions are texts, of which thinking is cut off. `leave_out`: a prompt that does not fit into the
+    teacher's context gets an empty Completion, and the rest is asked.
     """
     too_long = set()
     while True:

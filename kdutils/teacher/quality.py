@@ -115,11 +115,11 @@ def text_table(explanations: pd.DataFrame, questions: pd.DataFrame, dataset: str
 
     Columns: `unusable` (nothing left after cleaning, or never asked), `run-on cut`, `unfinished` (stopped in
     mid-sentence), `answer named`, `answer followed` and `contradicted` (see texts.argues_for; other texts do not show
-    it; None for critiques and lists of words), `wholly true`, `true statements` and `true reason` (mini_world.truth_of; only for questions
-    of the embedded world), `a distractor named`, `all distractors named`, `words`, `repeated` (another question has the
-    same text), `same as earlier` (an earlier stage of the question has the same text), `copy of a shot` (see is_copy;
-    None without `dataset`), and tokens read and written, where they are known. What is named is None where a mention
-    shows nothing (texts.naming_score).
+    it; None for critiques and lists of words), `wholly true`, `true statements` and `true reason` (mini_world.truth_of;
+    only for questions of the embedded world), `a distractor named`, `all distractors named`, `words`, `repeated`
+    (another question has the same text), `same as earlier` (an earlier stage of the question has the same text), `copy
+    of a shot` (see is_copy; None without `dataset`), and tokens read and written, where they are known. What is named
+    is None where a mention shows nothing (texts.naming_score).
     """
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     asked = dict(zip(questions["id"], questions["question"], strict=True))

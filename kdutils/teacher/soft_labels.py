@@ -13,7 +13,6 @@ from kdutils.errors import StudyError
 from kdutils.stats.calibration import expected_calibration_error
 from kdutils.teacher.completion import Completion
 
-
 LEAST = 0.01  # probability of all words together; where thinking or a sentence begins, they have less
 NO_LETTER = "no letter of a choice among the first tokens"
 
