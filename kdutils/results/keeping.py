@@ -171,8 +171,8 @@ def _results_of(experiment):
         "teachers": _teachers(reports, explained),
         "attributions": [{**metrics["labels"], **{key: metrics[key] for key in ATTRIBUTION}}
                          for metrics in explained if "faithfulness" in metrics],
-        "errors": [{key: read_json(folder / "metrics.json")[key] for key in ("summary", "effects", "losses")}
-                   for folder in folders["errors"]],
+        "errors": [{key: metrics[key] for key in ("summary", "effects", "losses") if key in metrics}  # no losses before
+                   for metrics in (read_json(folder / "metrics.json") for folder in folders["errors"])],
         "fooled_teachers": {name: why for report in reports for of_data in report.get("fooled", {}).values()
                             for name, why in of_data.items()},
         "transfers": compared["transfer"],
