@@ -217,7 +217,8 @@ def test_what_counts_by_characters_is_said():
                                    "its characters counts as one word."]
     assert score_notes(explanation_scores(said.tail(1), questions, {})) == score_notes(pd.DataFrame()) == []
     asked = questions.assign(question=["天空为什么是蓝色的", "水"])
-    written = pd.DataFrame([{"id": "1", "stage": "rationale", "answer": "水", "text": "水流动。", "changes": []}])
+    written = pd.DataFrame([{"id": "1", "stage": "rationale", "raw": "", "answer": "水", "text": "水流动。",
+                             "changes": []}])
     kinds = accuracy_by_question_group(said.assign(correct=[1, 0]), said.assign(correct=[0, 0]), asked,
                                        rationale_flags(written, asked)).set_index("questions with")
     assert kinds.at["question of more than 5 words", "difference"] == 1

@@ -461,7 +461,8 @@ def test_soft_labels_go_to_the_methods_that_read_them():
         job.labels["method"] for job in jobs.values() if job.kind == "students"}
     evaluated = [jobs[f"evaluations/{below.format(*names)}"].parameters for names in (
         ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"))]
-    assert [one["explanations"] for one in evaluated] == ["", f"{explained}/few_shot/explanations.parquet"]
+    assert [one["explanations"] for one in evaluated] == [  # of soft labels, page 32 reads where the teacher errs
+        f"{explained}/{name}/explanations.parquet" for name in ("soft_labels", "few_shot")]
     planned = planned_contrasts(MINI)
     assert [first[4] for question, first, _ in planned if question == "content"] == ["soft_multitask"]
     names = {(first[4], second[4]) for _, first, second in planned}
