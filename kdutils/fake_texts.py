@@ -76,7 +76,7 @@ def fake_texts(predictions: pd.DataFrame, questions: pd.DataFrame, rationales: d
 def fooled_stages(table: pd.DataFrame) -> dict[str, str]:
     """Return {measure: the fakes that are at least as good as a stage of the teacher, in words}.
 
-    `table`: one row per stage, those of fake_explanations included, and one column per measure.
+    `table`: one row per stage, those of quality.fake_explanations included, and one column per measure.
     """
     is_fake = table["stage"].str.startswith(FAKE)
     fakes = [{"fake": row["stage"].removeprefix(FAKE), "measure": name, "value": row[name]}

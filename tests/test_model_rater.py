@@ -193,7 +193,8 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
 
 
 @pytest.mark.parametrize("text, point", [("4", 4), (" 5.", 5), ("I choose 2, because 3", 2), ("4/5", 4),
-                                         ("4. I agree", 4), ("**4**", 4), ("Explanation 2: 4", 4), ("3 of 5", 3),
+                                         ("4. I agree", 4), ("Answer 4", 4), ("**4**", 4), ("Explanation 2: 4", 4),
+                                         ("3 of 5", 3),
                                          ("On a scale of 1 to 5: 4", 4), ("From 1-5, 2", 2), ("2nd explanation: 4", 4),
                                          ("1. I strongly agree: 5", 5), ("Statement 1\uff1a3", 3), ("1 to 5", None),
                                          ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None)])

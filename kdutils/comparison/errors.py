@@ -131,7 +131,8 @@ def _told_tests(effects):
     """Return which properties were tested, with the number of questions of the smallest group, and what was not."""
     tested = effects["p"].notna()
     sizes = effects[["with", "without"]].min(axis=1)[tested].groupby(effects["rationale"], sort=False).min()
-    left = f"; {int((~tested).sum())} comparisons could not be tested" if not tested.all() else ""
+    lost = int((~tested).sum())
+    left = f"; {lost} comparison{'s' * (lost > 1)} could not be tested" if lost else ""
     return "Tested, with the questions of the smaller group: " + ", ".join(
         f"{name} ({size})" for name, size in sizes.items()) + f"{left}. With few questions only a large effect shows."
 

@@ -1,4 +1,4 @@
-"""The measures of fake explanations (data/fake_texts.py) with a student's answers."""
+"""The measures of fake explanations (kdutils/fake_texts.py) with a student's answers."""
 
 import pandas as pd
 

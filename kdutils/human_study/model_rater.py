@@ -196,13 +196,15 @@ def describe_rater(table: pd.DataFrame, rating: str) -> str:
     if low <= 0:
         return f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
     rises = f"its scores rise with people's ratings of {rating} ({interval})"
-    than = f"the {'length' if length > 0 else 'shortness'} of a text does (Spearman {abs(length):.2f})"
+    size = f"the {'length' if length > 0 else 'shortness'} of a text"
+    than = f"{size} does (Spearman {abs(length):.2f})"
     if gain <= 0:
         return f"This rater is no better than a count of characters: {rises}, but no more than {than}. Do not use it " \
                "in their place."
     if np.isfinite(length) and not ends[0] > 0:
-        return f"Whether this rater is better than a count of characters is not shown: {rises}, but {than}; the " \
-               f"difference is {gain:.2f} ({ends[0]:.2f} to {ends[1]:.2f}). Do not use it in their place."
+        return f"Whether this rater is better than a count of characters is not shown: {rises}, and so does {size} " \
+               f"(Spearman {abs(length):.2f}). The difference is {gain:.2f} ({ends[0]:.2f} to {ends[1]:.2f}). Do not " \
+               "use it in their place."
     return f"This rater tracks people: {rises}{f', and more than {than}' if np.isfinite(length) else ''}."
 
 

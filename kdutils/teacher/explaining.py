@@ -218,6 +218,11 @@ def contrastive_prompts(questions: pd.DataFrame, dataset: str, seed: int, agains
             prompts.few_shot_prompts(questions, dataset, seed, answers=answers))
 
 
+def asks_for_letters(parameters: dict) -> bool:
+    """Return whether a teacher of soft labels is asked for the letter of the choice, as a chat on a server is."""
+    return parameters["backend"] == "openai" and parameters.get("chat", False)
+
+
 def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
                 progress: Progress | None = None) -> pd.DataFrame:
     """Return the teacher's probability of each choice: a row of the stage ``choice`` per question and choice.
@@ -231,7 +236,7 @@ def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
     """
     rows, dataset, seed = prompts.each_choice(questions), prompts.prompts_named(parameters), parameters["seed"]
     leave_out = parameters.get("leave_out_too_long", False)
-    if parameters["backend"] == "openai" and parameters.get("chat"):
+    if asks_for_letters(parameters):
         asked = prompts.letter_prompts(questions)
         first = _ask(lambda some: teacher.first_tokens([asked[row] for row in some], progress), questions, asked,
                      leave_out, texts=False)

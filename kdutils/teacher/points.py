@@ -6,14 +6,13 @@ With these probabilities, human_study.model_rater computes an expected point, th
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdutils.errors import StudyError
-from kdutils.teacher.completion import TOP_TOKENS, Decoding
+from kdutils.teacher.completion import TOP_TOKENS, Decoding, Progress
 from kdutils.teacher.served import ServedTeacher
 from kdutils.teacher.soft_labels import LEAST, choice_probabilities, shares_of_first_tokens
 from kdutils.teacher.thinking import opens_thinking
@@ -25,10 +24,8 @@ if TYPE_CHECKING:
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
 _POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
 # Numbers that are no points: of what is rated, of an order, the ends of a scale, of an item before the rating.
-_NO_POINT = re.compile(r"(?:explanation|statement|text|answer)\s*#?\d+|\b\d+(?:st|nd|rd|th)\b"
+_NO_POINT = re.compile(r"(?:explanation|statement|text)\s*#?\d+|\b\d+(?:st|nd|rd|th)\b"
                        r"|\b\d+\s*(?:to|-|–|—)\s*\d+\b|\A\s*\d+[.)]\s(?=[^\n]*:\s*\d)", re.IGNORECASE)
-
-Progress = Callable[[int, int], None]
 
 
 def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
