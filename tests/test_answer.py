@@ -49,6 +49,12 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
     harm, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
         "multitask", right=spread(18, 20, 19, rng=rng)))
     assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
+    some, _ = said_of(World(tmp_path / "some").add("label_only", right=spread(34, 33, 35, rng=rng), explains=False).add(
+        "multitask", right=spread(9, 11, 10, rng=rng)).add("combined", right=spread(34, 34, 33, rng=rng)).add(
+        "shuffled", right=spread(34, 33, 34, rng=rng)))
+    assert some[HELP]["verdict"] == "No, it does harm with multitask (few_shot)."
+    assert some[HELP]["text"].startswith("multitask (few_shot) gave fewer right answers than students that ")
+    assert some[CONTENT]["verdict"] == "Yes, but other texts did better.", "a difference is no 'No'"
 
 
 def test_a_control_without_its_method_is_no_student_that_learned_to_explain(tmp_path):
@@ -80,6 +86,17 @@ def test_a_difference_that_was_not_planned_is_a_hint(tmp_path):
     less = -100 * row["difference"]
     hint = f"Not planned, so only a hint: standard (few_shot) minus label_only −{less:.1f} points (q "
     assert hint in said[HELP]["sure"][0] and not any("hint" in one for one in said[CONTENT]["sure"])
+
+
+def test_a_verdict_on_comparisons_that_nobody_planned_is_a_hint(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    said, _ = said_of(world.add("multitask", right=(36, 35, 37)), primary=["content"])
+    assert said[HELP]["verdict"] == "A hint only: yes."
+    assert said[HELP]["sure"][0].startswith("Not planned, so only a hint: multitask (few_shot) +42.5 points (")
+    said, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
+        "multitask", right=spread(18, 20, 19, rng=rng)), primary=["content"])
+    assert said[HELP]["verdict"] == "A hint only: it does harm."
 
 
 def test_what_is_missing_is_said_before_anything_else(tmp_path):
@@ -139,7 +156,8 @@ def test_students_that_did_not_learn_are_the_only_sentence(tmp_path, right, text
 def test_a_method_whose_training_failed_is_named(tmp_path):
     world = World(tmp_path).add("label_only", right=(36, 35, 37), explains=False).add("multitask", right=(8, 7, 9))
     said, _ = said_of(world)
-    assert said[HELP]["sure"][0].endswith(" Not above chance: multitask (few_shot); its training failed.")
+    assert said[HELP]["sure"][0].endswith(
+        " Not shown to be above chance: multitask (few_shot). Contrasts with it say little.")
 
 
 def test_several_students_are_told_apart(tmp_path):
@@ -184,6 +202,12 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
         "explanations help to predict what a student answers more than the texts of a control do. LAS measures ")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
+    assert "of their explanations that state a fact (90.0 % of all) 95.0 % are wholly true." in true[TRUE]["text"]
+    half, _ = said_of(world, measures=measured(world, {"multitask": (0.97, 0.98, 0.55)}))
+    assert half[TRUE]["verdict"].startswith("Partly true"), "what states nothing is not true"
+    two = teachers.assign(**{"wholly true": [0.6, 0.95], "true statements": 0.9})
+    both, _ = said_of(world, measures=measures, teachers=two)
+    assert "Of the teacher's explanations, 60.0 % to 95.0 % are wholly true." in both[TRUE]["more"]
     beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))
     assert beside[TRUE]["verdict"] == "True, but beside the point."
     assert "but many give no reason for the answer: 90.0 % of" in beside[TRUE]["text"]

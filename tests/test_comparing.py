@@ -64,7 +64,8 @@ class World:
         return self.root / f"questions_{dataset}.parquet"
 
     def add(self, method, prompting="few_shot", right=(20,), failed=(), dataset="small", tested_on="", student="tiny",
-            model="kdutils/mini/student", las=None, words=6, explains=True, exact=None, kind=None, gain=None):
+            model="kdutils/mini/student", las=None, words=6, explains=True, exact=None, kind=None, gain=None,
+            **settings):
         """Add a training and its evaluation: seed i answers the first ``right[i]`` questions, or those listed."""
         teacher, prompting = ("-", "-") if method == "label_only" else ("llama", prompting)
         labels = {"dataset": dataset, "teacher": teacher, "prompting": prompting, "method": method, "student": student}
@@ -76,7 +77,7 @@ class World:
         train = self.root / "students" / below
         write(train / "metrics.json", {"labels": labels, "method": kind or method, "seeds": records})
         write(train / "costs.json", {str(seed): {"seconds": 2.0 + seed, "peak_memory_mib": 600} for seed in seeds})
-        write(train / "run.json", {"parameters": {"model": model, "random_weights": False, "config": {}}})
+        write(train / "run.json", {"parameters": {"model": model, "random_weights": False, "config": {}, **settings}})
         if str(train) not in self.trainings:
             self.trainings.append(str(train))
         folder = self.root / "evaluations" / (below + (f"/{tested_on}" if tested_on else ""))
@@ -273,7 +274,7 @@ def test_an_experiment_without_any_finished_seed_is_an_error(tmp_path):
 def test_a_method_of_another_name_is_compared_as_what_it_is(tmp_path):
     world = World(tmp_path).add("mine", right=(30, 31), kind="multitask").add("shuffled", right=(29, 30))
     tests = world.tests()
-    assert set(hypotheses.with_control(tests)["first"]) == {"mine (few_shot)"}
+    assert set(hypotheses.with_control(tests, {})["first"]) == {"mine (few_shot)"}
 
 
 def test_controls_are_those_of_the_methods_table(tmp_path):
@@ -287,7 +288,7 @@ def test_controls_are_those_of_the_methods_table(tmp_path):
     assert predictions.groupby("method")["control_of"].unique().map(list).to_dict() == {
         method: [CONTROL_OF[method]] for method in set(predictions["method"])}
     tests = world.tests()
-    pairs = hypotheses.with_control(tests)[["first", "second"]]
+    pairs = hypotheses.with_control(tests, {})[["first", "second"]]
     assert dict(zip(pairs["second"].str.removesuffix(" (few_shot)"), pairs["first"].str.removesuffix(" (few_shot)"),
                     strict=True)) == controls
     unknown, _ = runs_table.read_evaluations(world.evaluations)[::-1]
@@ -373,6 +374,54 @@ def test_primary_contrasts_can_be_written_out_and_are_six_at_most(tmp_path):
     assert question == "content", "a control that is written out is still known as one"
     with pytest.raises(StudyError, match="primary: 'standard minus label_only' is neither one of explaining"):
         contrasts.primary_contrasts(cells, ["standard minus label_only"])
+    more = ["content", *(f"{method} (few_shot) minus label_only" for method in (
+        "standard", "multitask", "combined", "shuffled", "token_rationale"))]
+    with pytest.raises(StudyError, match="primary: 7 contrasts of small, tiny; at most 6 are tested as planned ones, so"
+                                         " leave 1 out"):
+        contrasts.primary_contrasts(cells, more)
+
+
+def test_a_contrast_with_a_student_without_a_result_is_no_reason_to_stop(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21), explains=False).add("multitask", right=(22, 23))
+    _, predictions, _ = world.read()
+    wanted = ["explaining", "multitask (few_shot) minus standard (few_shot)"]
+    assert [first[4] for _, first, _ in contrasts.primary_contrasts(predictions, wanted, ["standard (few_shot)"])] == [
+        "multitask"]
+    primary = world.tests(primary=wanted, known=["standard (few_shot)"]).query("family == 'primary'")
+    assert primary["question"].tolist() == ["explaining"]
+    with pytest.raises(StudyError, match="neither one of explaining"):
+        world.tests(primary=wanted)
+
+
+def test_a_control_is_compared_with_the_method_of_its_own_settings(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21), explains=False)
+    world.add("soft_multitask", right=(30, 31), las=(0.30, 0.31)).add("soft_shuffled", right=(22, 23), las=(0.0, 0.1))
+    world.add("mixed", right=(33, 34), kind="soft_multitask", hard=0.5, las=(0.30, 0.31))
+    world.add("mixed_shuffled", right=(25, 26), kind="soft_shuffled", hard=0.5, las=(0.28, 0.29))
+    pairs = {("soft_multitask", "soft_shuffled"), ("mixed", "mixed_shuffled")}
+    cells = world.read()[1]
+    assert {(first[4], second[4]) for _, first, second in contrasts.primary_contrasts(cells, ["content"])} == pairs
+    assert {(first[4], second[4]) for comparison, first, second, _ in hypotheses.planned_comparisons(cells)
+            if comparison == "control"} == pairs
+    runs, _, accuracies = world.read()
+    las = next(one for one in summary.summarise(accuracies, world.tests(["las"]), runs) if "+0.305" in one)
+    assert "soft_multitask (few_shot) +0.305" in las and "its control +0.050" in las and "its control +0.285" in las
+
+
+def test_a_control_that_learns_the_same_texts_is_no_measure_of_what_they_say(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 21), explains=False)
+    world.add("counterfactual", right=(30, 31), las=(0.30, 0.31)).add("untagged", right=(29, 32), las=(0.3, 0.32))
+    runs, _, accuracies = world.read()
+    las = next(one for one in summary.summarise(accuracies, world.tests(["las"]), runs) if "+0.305" in one)
+    assert "untagged (few_shot) +0.310" in las and "its control" not in las
+
+
+def test_a_name_is_the_same_where_a_second_teacher_has_no_results(tmp_path):
+    world = World(tmp_path).add("label_only", right=(20, 22), explains=False).add("multitask", right=(30, 31))
+    missing = [not_reached("multitask", "tiny", 0, 1, teacher="other")]
+    runs, _, accuracies = world.read(missing)
+    measures = runs_table.with_names(runs_table.read_measures(world.evaluations), runs)
+    assert set(measures["name"]) == {"multitask (llama, few_shot)"} <= set(accuracies["name"])
 
 
 def test_texts_are_compared_one_by_one(study, tests):

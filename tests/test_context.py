@@ -92,7 +92,14 @@ def test_a_long_context_is_cut_and_not_the_question(place):
     read = tokenizer.decode([ids[i] for i in kept], skip_special_tokens=True)
     wanted = tokenizer.decode(tokenizer(text[text.index("\nQuestion"):])["input_ids"], skip_special_tokens=True)
     assert len(kept) == 60 and kept[-1] == len(ids) - 1 and read.endswith(wanted) and "cow eats" in read
-    short = kept_tokens(tokenizer, text, len(ids), 8)  # not even the question fits: a tag behind it is kept
+    short = kept_tokens(tokenizer, text, len(ids), 8)  # not even the question fits: a tag is kept
     assert len(short) == 8 and short[-1] == len(ids) - 1
+    assert "[predict]" in tokenizer.decode([ids[i] for i in short])
+    follows = format_source(item, "counterfactual", "It is wool. " * 40, place)
+    ids_of_all = tokenizer(follows)["input_ids"]
+    some = kept_tokens(tokenizer, follows, len(ids_of_all), 60)
+    said = tokenizer.decode([ids_of_all[i] for i in some], skip_special_tokens=True)
+    assert len(some) == 60 and "cow" not in said, "the whole context, then the end of the rationale"
+    assert all(words in said for words in ("[counterfactual]", "Question: Does it snow?", "(b) no", "It is wool"))
     entries, cuts = tokenize_rows(tokenizer, "label_only", {}, [item], {}, RowFormat(60, 20, tag=place))
     assert cuts["sources"] == 1 and entries[0][0].source == [ids[i] for i in kept]

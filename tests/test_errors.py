@@ -181,23 +181,25 @@ def test_whether_a_rationale_is_true_is_known_in_the_embedded_world_alone():
 
 
 def test_the_effect_of_a_rationale_is_a_difference_of_mean_gains_with_welchs_test():
-    keys = [str(number) for number in range(12)]
-    right, other = [1, 1, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0]
+    keys = [str(number) for number in range(48)]
+    right = [1, 1, 0, 1, 1, 0] * 4 + [0, 0, 1, 0, 0, 0] * 4
+    other = [0, 0, 0, 1, 0, 0] * 4 + [1, 0, 1, 1, 0, 0] * 4
     first, second = (pd.DataFrame({"id": keys, "seed": 0, "correct": flags}) for flags in (right, other))
-    flags = pd.DataFrame({"names_answer": [True] * 6 + [False] * 6, "argues_otherwise": False, "cut": False,
-                          "teacher_errs": False, "wholly_true": [1.0, 0.0, 1.0] + [math.nan] * 9,
+    flags = pd.DataFrame({"names_answer": [True] * 24 + [False] * 24, "argues_otherwise": False, "cut": False,
+                          "teacher_errs": False, "wholly_true": [1.0, 0.0, 1.0] + [math.nan] * 45,
                           "words": 7}, index=keys)
     row = rationale_effects(first, second, flags).set_index("rationale").loc["rationale names the answer"]
-    having, lacking = [1, 1, 0, 0, 1, 0], [0 - 1, 0, 0, -1, 0, 0]  # by hand: gains with and without
-    effect = sum(having) / 6 - sum(lacking) / 6
-    variances = [sum((x - sum(xs) / 6) ** 2 for x in xs) / 5 for xs in (having, lacking)]
-    error = math.sqrt(sum(variances) / 6)
-    freedom = (sum(variances) / 6) ** 2 / sum((one / 6) ** 2 / 5 for one in variances)
-    assert row["effect"] == pytest.approx(effect) and (row["with"], row["without"]) == (6, 6)
+    having, lacking = [1, 1, 0, 0, 1, 0] * 4, [0 - 1, 0, 0, -1, 0, 0] * 4  # by hand: gains with and without
+    effect = sum(having) / 24 - sum(lacking) / 24
+    variances = [sum((x - sum(xs) / 24) ** 2 for x in xs) / 23 for xs in (having, lacking)]
+    error = math.sqrt(sum(variances) / 24)
+    freedom = (sum(variances) / 24) ** 2 / sum((one / 24) ** 2 / 23 for one in variances)
+    assert row["effect"] == pytest.approx(effect) and (row["with"], row["without"]) == (24, 24)
     assert row["p"] == pytest.approx(2 * t.sf(effect / error, freedom))
     assert row["high"] - row["low"] == pytest.approx(2 * t.ppf(0.975, freedom) * error)
     truth = rationale_effects(first, second, flags).set_index("rationale").loc["rationale is wholly true"]
-    assert (truth["with"], truth["without"], truth["effect"]) == (2, 1, 0.5 - 1), "the other nine are not known"
+    assert (truth["with"], truth["without"], truth["effect"]) == (2, 1, 0.5 - 1), "the others are not known"
+    assert math.isnan(truth["p"]), "of two equal gains the variance is 0, and p would be tiny by chance"
     empty = rationale_effects(first, second, flags).set_index("rationale").loc["rationale was cut off or ran on"]
     assert empty["with"] == 0 and math.isnan(empty["p"])
     assert rationale_effects(first, second, flags.head(0))["p"].isna().all()

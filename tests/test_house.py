@@ -33,6 +33,7 @@ ROOMS = {  # room -> the rooms that it may import besides GROUND; benchmarks sta
 EXCEPTIONS = {  # (module, imported module) -> why this import is allowed all the same
     ("evaluation.settings", "student.settings"): "a simulator is trained as a student is",
     ("comparison.runs_table", "student.methods"): "the registry says which methods learn to explain",
+    ("comparison.runs_table", "student.settings"): "a control has the settings of its method",
     ("comparison.runs_table", "data.tables"): "it reads the tables of predictions and explanations",
     ("human_study.settings", "teacher.settings"): "a model as rater is reached as a teacher is",
     ("evaluation.settings", "teacher.choices"): "students and teachers are attributed in the same ways",

@@ -594,6 +594,13 @@ def test_nonsense_is_a_named_problem(written, tmp_path, name, content, what):
     assert not len(ratings) and {what, "no such file"} <= set(problems["what"])
 
 
+def test_an_empty_folder_of_ratings_is_a_named_problem(written, tmp_path):
+    (tmp_path / "ratings").mkdir()
+    (tmp_path / "ratings" / ".hidden").write_text("")
+    ratings, problems, _ = read_ratings([tmp_path / "ratings"], written[1])
+    assert not len(ratings) and problems[["file", "what"]].values.tolist() == [["ratings", "no file in this folder"]]
+
+
 def test_hostile_words_about_a_rater_and_in_a_file_name(returned):
     plan, path, document = returned
     odd = path.with_name("<img src=x>\n.json")

@@ -32,6 +32,7 @@ WEIGHTS = {  # of PARAMETERS, worked out by hand
     "soft_label": {"predict": 1.0}, "soft_multitask": TWO, "soft_shuffled": TWO,
 }
 DECODER = {"counterfactual_style": "decoder"}
+LIMITS = {"max_source_tokens": 128, "max_target_tokens": 128}
 CASES = [(method, {}) for method in METHODS]
 CASES += [(method, DECODER) for method in ("counterfactual", "combined", "untagged")]
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -123,7 +124,7 @@ def step_with_trainer(model, groups, weights, tmp_path, budget, trainer_class=St
         start=getattr(model.config, "decoder_start_token_id", None), pad=model.config.pad_token_id)
     trainer.create_optimizer_and_scheduler(10)
     loss = trainer.training_step(model, trainer.data_collator(groups))
-    exact = (trainer.step["means"] * torch.tensor(list(weights.values()), dtype=torch.float64)).sum()
+    exact = (trainer.step["means"] * trainer.step_weights).sum()
     assert loss.item() == pytest.approx(exact.item(), rel=1e-6, nan_ok=True)
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     trainer._clip_grad_norm(model)
@@ -368,7 +369,7 @@ def test_the_worked_loss_is_that_of_the_trainer(questions, explained, method, fa
     if family != "t5":
         student = {"model": "", "tokenizer": "kdutils/mini/student", "random_weights": True, "config": SHAPES[family],
                    "kind": family}
-    rows, total, loss = worked_loss(Recipe(method, student, {}, {**PARAMETERS, **DECODER}),
+    rows, total, loss = worked_loss(Recipe(method, student, LIMITS, {**PARAMETERS, **DECODER}),
                                     questions[0].iloc[0].to_dict(), explained)
     assert dict(zip(rows["task"], rows["weight"], strict=True)) == pytest.approx(WEIGHTS[method])
     assert total == pytest.approx(rows["weight · mean"].sum()) and total == pytest.approx(loss, rel=1e-5)

@@ -82,7 +82,7 @@ def test_shuffled_exchanges_all_samples_of_a_question_together():
     assert all(len(keys) == 1 and keys != {key} for key, keys in origin.items())
     assert {text for one in found.values() for text in one.rationales} == {
         text for one in given.values() for text in one.rationales}
-    words = apply_control("random_tokens", {"k": 1}, items, given, seed=1)
+    words = apply_control("random_tokens", {}, items, given, seed=1)
     assert all(len(one.rationales) == 1 for one in words.values()), "there is one list of words"
 
 
@@ -162,8 +162,6 @@ def test_weights_and_bad_parameters():
         task_weights("counterfactual", {"counterfactual_style": "both"})
     with pytest.raises(StudyError, match="wrong_answers: unknown 'some'; known: all, first"):
         task_weights("untagged", {"wrong_answers": "some"})
-    with pytest.raises(StudyError, match="k: 0 is not a number of words"):
-        apply_control("random_tokens", {"k": 0}, [ITEM], {"1": "It flows."}, 0)
     with pytest.raises(StudyError, match="unknown 'magic'; known: label_only, standard, multitask"):
         task_weights("magic", {})
 
@@ -216,8 +214,11 @@ def test_shuffled_gives_every_question_the_rationale_of_another_one_of_its_split
     assert changed == apply_control("shuffled", {}, items, explained, seed)
     assert changed != apply_control("shuffled", {}, items, explained, seed + 1)
     assert apply_control("multitask", {}, items, explained, seed) == explained
-    with pytest.raises(StudyError, match="question 'dev-0' is the only question of its split with a rationale"):
-        apply_control("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0)
+    with pytest.raises(StudyError, match="question 'train-0' is the only train question with a rationale"):
+        apply_control("soft_shuffled", {}, items_of(1), {"train-0": "It flows."}, 0)
+    alone = apply_control("shuffled", {}, items_of(2) + items_of(1, "dev"), dict.fromkeys(
+        ("train-0", "train-1", "dev-0"), "It flows."), 0)
+    assert alone["dev-0"].rationale is None and alone["train-0"].rationale, "a dev question is no reason to stop"
 
 
 def test_shuffled_takes_every_rationale_from_another_data_set_where_it_is_given_one():
@@ -235,6 +236,10 @@ def test_shuffled_takes_every_rationale_from_another_data_set_where_it_is_given_
     alone = apply_control("shuffled", {}, items_of(1, "dev"), {"dev-0": "It flows."}, 0, others)
     assert alone["dev-0"].rationale in others, "there need not be another question"
     assert apply_control("multitask", {}, items, explained, 0, others) == explained
+    several = {"train-0": Explained("a", {}, ("b", "c")), "train-1": Explained("a", {}, tuple("bcdefghij"))}
+    some = apply_control("shuffled", {}, items_of(2), several, 0, others)
+    assert [len(set(some[key].rationales)) for key in ("train-0", "train-1")] == [3, 8], "as many as the question has"
+    assert all(set(one.rationales) <= set(others) for one in some.values())
 
 
 def test_the_texts_of_another_data_set_are_its_usable_train_rationales_for_the_right_answer():
@@ -245,6 +250,9 @@ def test_the_texts_of_another_data_set_are_its_usable_train_rationales_for_the_r
     explanations = pd.DataFrame([{"id": key, "stage": "rationale", "round": 0, "answer": answer, "text": text}
                                  for key, text, answer in rows])
     assert train_texts(explanations, questions) == ["It flows.", "It runs."]
+    twice = explanations.assign(sample=0)
+    twice = pd.concat([twice, twice[twice["id"] == "0"].assign(sample=1, text="It pours.")])
+    assert train_texts(twice, questions) == ["It flows.", "It pours.", "It runs."]
     with pytest.raises(StudyError, match=r"the other data set has no usable rationale \(5 train questions, 0 exp"):
         train_texts(explanations.head(0), questions)
 
@@ -257,10 +265,14 @@ def test_random_tokens_are_words_of_the_question_in_its_order_as_many_as_the_rat
         length = draw.randint(1, 9)
         chosen = apply_control("random_tokens", {}, [item], {item["id"]: " ".join(["x"] * length)}, 1)[item["id"]]
         picked = chosen.rationale.split()
-        assert len(picked) == min(5, length) and picked == sorted(set(picked), key=words.index)
+        assert len(picked) == length and picked == sorted(set(picked), key=words.index)
         seen |= set(picked)
     assert seen == set(words)
-    assert len(apply_control("random_tokens", {"k": 2}, [ITEM], {"1": "a b c d"}, 0)["1"].rationale.split()) == 2
+    wordy = {**ITEM, "question": "The cow, the grass and the farm?", "choices": ["the cow"]}
+    for seed in range(20):
+        picked = apply_control("random_tokens", {}, [wordy], {"1": "a b c d"}, seed)["1"].rationale.split()
+        assert len({word.casefold() for word in picked}) == 4, "attributed words are distinct, too"
+    assert apply_control("random_tokens", {}, [wordy], {"1": "x " * 99}, 0)["1"].rationale == "The cow grass and farm"
     assert apply_control("random_tokens", {}, [ITEM], {"1": None}, 0)["1"].rationale is None
     assert WORDS.findall("don't half-way, (b) 3.5?") == ["don't", "half-way", "b", "3", "5"]
 

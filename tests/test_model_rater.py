@@ -157,6 +157,8 @@ def test_a_rater_that_follows_people_no_closer_than_length_does_is_called_that()
     table, _ = model_rater.compare_with_people(little, people, ["quality"])
     assert table["gain_low"][0] < 0 < table["gain"][0] and table["low"][0] > 0
     assert model_rater.describe_rater(table, "quality").startswith("Whether this rater is better than a count of char")
+    unknown = model_rater.describe_rater(table.assign(gain=np.nan, gain_low=np.nan, gain_high=np.nan), "quality")
+    assert "The difference has no interval." in unknown and "nan" not in unknown
     same = people.assign(characters=9)
     table, (said,) = model_rater.compare_with_people(better, same, ["quality"])
     assert "The correlation of length with ratings of quality is left out" in said

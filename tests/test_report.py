@@ -427,7 +427,7 @@ def some_runs(root):
         make_run(root, "data/mini", code("1", stream("x")), kind="data", metrics={"rows": 300},
                  files=["questions.parquet"], labels={"dataset": "mini"}),
         make_run(root, "students/a b#1%20ü", markdown("# Train\n\n## Part"), kind="students",
-                 metrics={"loss": 2.5, "best_dev_accuracy": 0.6123, "text": "no"}, files=["c u#rves.csv", "model.bin"],
+                 metrics={"loss": 2.5, "dev_accuracy": 0.6123, "text": "no"}, files=["c u#rves.csv", "model.bin"],
                  labels={"method": "multitask", "seeds": [0, 1]}, parameters={"alpha": 0.25}),
         make_run(root, "students/failed", code("1", error("row 3: field 'answer' is empty"))),
         make_run(root, "students/killed", code("1"), papermill={"exception": True}),
@@ -556,13 +556,13 @@ def test_the_index_leads_to_everything(tmp_path):
      "320 train, 200 test questions"),
     ("explanations", {"texts": 568, "unusable": 12, "notes": {"eligible words": 7866}}, "568 texts, 12 unusable"),
     ("explanations", {"texts": 568, "unusable": 0}, "568 texts"),
-    ("students", {"best_dev_accuracy": 1.0, "tasks": {"predict": 1.0}}, "100.0 % right on dev"),
+    ("students", {"dev_accuracy": 1.0, "tasks": {"predict": 1.0}}, "100.0 % right on dev"),
     ("evaluations", {"accuracy": {"mean": 0.0, "chance": None}, "calibration_error": 0.1}, "accuracy 0.0 %"),
     ("human_study", {"detectable_vda": 0.692, "plan": {"raters": 8, "texts": 32, "method_per_position_spread": 0}},
      "8 raters, 32 texts"),
     ("human_study", {"ratings": 64, "raters": {"kept": 7, "excluded": 1}, "simulated": True},
      "SIMULATED 64 ratings, 7 raters kept"),
-    ("comparison", {"tests": []}, "–"), ("students", {"best_dev_accuracy": "<b>"}, "–"),
+    ("comparison", {"tests": []}, "–"), ("students", {"dev_accuracy": "<b>"}, "–"),
     ("data", {"questions": 3}, "–")])
 def test_the_list_of_runs_says_in_words_what_is_worth_saying(tmp_path, kind, metrics, said):
     runs = [make_run(tmp_path, "one", code("1"), kind=kind, metrics=metrics)]

@@ -214,7 +214,7 @@ def test_the_planned_contrasts_that_show_a_difference_stand_first():
     results = {"toy": {"kind": "experiment", "contrasts": [*rows, {**CONTRAST, "family": "exploratory"}]},
                "bench-x": {"kind": "benchmark"}}
     assert document.planned_differences(results) == [
-        "1 of 3 planned contrasts show a difference (corrected p below 0.05)",
+        "1 of 3 planned contrasts of two seeds or more show a difference (corrected p below 0.05)",
         "toy, mini, t5: multitask (few_shot) minus label_only −12.5 points"]
 
 

@@ -173,10 +173,10 @@ def test_a_character_is_a_word_where_there_are_no_spaces():
 def test_random_words_of_a_question_without_spaces_are_as_many_as_the_rationale_has():
     item = {"id": "1", "split": "train", "question": "为什么天空是蓝色的？", "choices": ["散射", "反射"],
             "answer": "散射"}
-    drawn = apply_control("random_tokens", {"k": 4}, [item], {"1": "因为光被散射"}, 0)["1"].rationale.split()
+    drawn = apply_control("random_tokens", {}, [item], {"1": "因为光被"}, 0)["1"].rationale.split()
     assert len(drawn) == 4 and all(len(word) == 1 and word in "为什么天空是蓝色的散射反" for word in drawn)
     hindi = {**item, "question": "आकाश नीला क्यों है?", "choices": []}
-    assert set(apply_control("random_tokens", {"k": 9}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
+    assert set(apply_control("random_tokens", {}, [hindi], {"1": "a b c d"}, 0)["1"].rationale.split()) == {
         "आकाश", "नीला", "क्यों", "है"}, "no word is cut at its vowel signs"
 
 

@@ -437,7 +437,7 @@ def test_a_choice_that_does_not_fit_is_refused(tiny, questions):
     item = {**questions[0].iloc[0].to_dict(), "id": "x"}
     item["choices"] = [item["answer"], "a long choice that goes on and on and on"]
     known = Explained(soft=dict.fromkeys(item["choices"], 0.5))
-    with pytest.raises(StudyError, match="the answer of question 'x' takes .* tokens, more than 8"):
+    with pytest.raises(StudyError, match="of question 'x', takes .* tokens, more than 8"):
         tokenize_rows(tiny[1], "soft_label", {}, [item], {"x": known}, RowFormat(128, 8))
 
 

@@ -341,6 +341,6 @@ def test_what_is_too_long_is_cut_from_the_rationale_and_never_from_the_answer(st
     assert cuts["targets"] == (2 if style == "decoder" else 1)
     assert len(factual.target) == whole and tokenizer.decode(factual.target[:-1]).endswith("So the answer is mower.")
     assert tokenizer.decode(wrong.target[wrong.given: -1]).strip() == "So the answer is lock."
-    with pytest.raises(StudyError, match="the answer of question '1' takes 15 tokens, more than 12"):
+    with pytest.raises(StudyError, match="of question '1', takes 15 tokens, more than 12"):
         tokenize_rows(tokenizer, "counterfactual", {}, [{**ITEM, "answer": " ".join(["mower"] * 8)}], {},
                       RowFormat(99, 12))

@@ -24,7 +24,7 @@ from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows
 from kdutils.student.distilling import Distilled, distilled_from, epoch_rows
 from kdutils.student.loss import dev_losses
 from kdutils.student.methods import task_weights
-from kdutils.student.models import load_student, load_tokenizer
+from kdutils.student.models import load_student, load_tokenizer, student_kind
 from kdutils.student.predicting import sample_tokens
 from kdutils.student.rows import TokenRow, single_rows
 from kdutils.student.settings import TrainTokenKl
@@ -218,13 +218,26 @@ def test_a_step_learns_the_teachers_distribution_of_what_the_student_wrote(model
     taught = {tuple(row.source): row.target for group in groups for row in group if row.task == 2}
     assert len(written) == len(taught) > 1 and all(0 < len(row.target) <= 9 for row in written)
     assert all(row.target != taught[tuple(row.source)] for row in written)
+    counts = [sum(row.task == task for row in trainer.rows) for task in range(3)]
+    assert 0 < counts[2] != counts[1] > 0
+    both = [0.7 * count / (counts[1] + counts[2]) for count in counts[1:]]  # by questions; not 0.35 each
     student.zero_grad()
     parts = [distilled_by_hand(student, teacher, [[row for row in trainer.rows if row.task == task]],
                                [0] * task + [weight], 2.0, hard)
-             for task, (weight, hard) in enumerate(zip(weights.values(), (0.4, 0.4, 0.0), strict=True))]
+             for task, (weight, hard) in enumerate(zip([0.3, *both], (0.4, 0.4, 0.0), strict=True))]
     sum(parts).backward()
     assert found == pytest.approx(sum(parts).item(), rel=1e-10)
     assert_equal(gradients, gradients_of(student))
+
+
+def test_a_step_without_own_texts_gives_their_weight_to_those_of_the_teacher(models, own_rows, tmp_path):
+    student, teacher = (copy.deepcopy(models["plain", seed]) for seed in (1, 2))
+    groups = [[row for row in rows if row.task != 2] for rows in (own_rows.entries[1], own_rows.entries[2])]
+    distilled = Distilled(teacher.requires_grad_(False), 2.0, (0.4, 0.4, 0.0), own=2, longest=9)
+    found, *_ = step_with_trainer(student, groups, task_weights("token_kl", OWN), tmp_path, 300,
+                                  lambda **given: StudyTrainer(distilled=distilled, **given))
+    wanted = distilled_by_hand(student, teacher, groups, [0.3, 0.7], 2.0, 0.4)
+    assert found == pytest.approx(wanted.item(), rel=1e-10)
 
 
 class Watching(StudyTrainer):
@@ -344,12 +357,20 @@ def test_output_layers_of_other_sizes_are_refused():
     ({"model": "", "config": {"model_type": "t5"}, "tokenizer": TEACHER, "random_weights": True}, "kind",
      "t5 is a seq2seq model; "),
     ({"distilled_from": "kdutils/mini/student"}, "distilled_from", "kdutils/mini/student is a seq2seq model; "),
-    ({"distilled_from": ""}, "distilled_from", "empty; "),
+    ({"distilled_from": ""}, "distilled_from", "empty; "), ({"model": ""}, "model", "empty; "),
 ])
 def test_what_cannot_be_distilled_is_told_before_anything_runs(given, key, words):
     assert TrainTokenKl.faults(given) == []
     found = list(TrainTokenKl(**given).conflicts())
     assert [name for name, _ in found] == [key] and found[0][1].startswith(words)
+
+
+def test_an_unknown_shape_is_named():
+    nonsense = {"model": "", "random_weights": True, "tokenizer": TEACHER}
+    for config, words in (({}, "such as t5 or llama$"), ({"model_type": "x"}, "such as t5 or llama; 'x' is none")):
+        for read in (student_kind, lambda student: load_student(**student)):
+            with pytest.raises(StudyError, match=f"config: without a model it must name a model_type, {words}"):
+                read({**nonsense, "config": config})
 
 
 def test_models_that_are_not_here_are_checked_when_they_are_loaded():

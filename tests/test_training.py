@@ -4,6 +4,7 @@ import itertools
 import os
 import resource
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from kdutils import source_code
 from kdutils.data.mini_world import true_rationale
 from kdutils.errors import StudyError
 from kdutils.report.training import show_training
-from kdutils.runs import PROJECT, is_complete, read_json
+from kdutils.runs import PROJECT, is_complete, mark_complete, read_json, write_json
 from kdutils.student import checkpoints
 from kdutils.student import loss as loss_module
 from kdutils.student import trainer as trainer_module
@@ -152,8 +153,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(undisturbed, train, 
         patch.setattr(Progress, "on_step_end", at_step(stop_at, kill))
         train(folder, progress=tmp_path / "progress.txt")
     assert not is_complete(folder)
+    if stop_at > 3:
+        for kept in folder.glob("checkpoints/checkpoint-*/seconds.json"):
+            write_json(kept, {"seconds": 10_000 + read_json(kept)["seconds"]})
+            mark_complete(kept.parent)
     record = train(folder)
     assert record["cost"]["resumed"] is (stop_at > 3)
+    assert (record["cost"]["seconds"] > 10_000) is (stop_at > 3), "also what it took before"
     assert same(weights(folder), weights(undisturbed[0]))
     assert without_cost(record) == without_cost(undisturbed[1])
     assert not (folder / "checkpoints").exists()
@@ -260,7 +266,7 @@ def test_a_full_disk_is_named_and_the_next_call_goes_on(undisturbed, train, tmp_
 
 def test_an_answer_that_a_student_could_never_write_is_named(questions, train, tmp_path):
     table = questions[0].assign(answer=questions[0]["answer"] * 9)
-    with pytest.raises(StudyError, match=r"max_target_tokens: the answer of question 'mini-0-train-\d+' takes"):
+    with pytest.raises(StudyError, match=r"max_target_tokens: .*, an answer or a choice of question 'mini-0-tr.*takes"):
         train(tmp_path / "seed-0", "label_only", table=table, max_target_tokens=9)
 
 
@@ -292,6 +298,15 @@ def test_what_a_student_is_made_from_includes_the_texts_for_wrong_answers(questi
     both = [fingerprint(questions[0], texts, Recipe(METHOD, STUDENT, TRAINING))["data"]
             for texts in (plain, {key: Explained(text) for key, text in plain.items()})]
     assert both[0] == both[1]  # a text alone is the rationale
+
+
+def test_a_student_depends_on_the_files_of_its_tokenizer(questions, explained, tmp_path):
+    load_student(**STUDENT)[1].save_pretrained(tmp_path)
+    recipe = Recipe(METHOD, {**STUDENT, "tokenizer": str(tmp_path)}, TRAINING)
+    before = fingerprint(questions[0], explained, recipe)
+    assert before == fingerprint(questions[0], explained, recipe)
+    (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text() + " ")
+    assert before != fingerprint(questions[0], explained, recipe)
 
 
 def test_the_fingerprint_depends_on_the_code_and_not_on_its_wording(tmp_path, monkeypatch):
@@ -482,9 +497,13 @@ def test_a_failed_seed_leaves_the_others_and_all_failed_seeds_are_an_error(quest
     assert called == [(f"seed-{seed}", seed, "progress.txt") for seed in (0, 1, 10)] and list(records) == [0, 1, 10]
     assert read_json(tmp_path / "costs.json") == {"0": {"seconds": 2.0}, "10": {"seconds": 2.0}}
     metrics = training_metrics(recipe, records)
-    assert metrics["best_dev_accuracy"] == 0.75
+    assert metrics["dev_accuracy"] == 0.75
+    falling = {seed: {**one, "curve": one["curve"][::-1]} for seed, one in records.items()}
+    of_last = [training_metrics(replace(recipe, training={**TRAINING, "checkpoint": kept}), falling)["dev_accuracy"]
+               for kept in ("best", "last")]
+    assert of_last == [0.75, 0.5], "that of the weights that are kept"
     assert metrics["seeds"][1] == {"failed": "the loss became nan", "curve": []}
-    assert set(metrics) == {"method", "parameters", "best_dev_accuracy", "tasks", "seeds"}
+    assert set(metrics) == {"method", "parameters", "dev_accuracy", "tasks", "seeds"}
     assert metrics["tasks"] == {"predict": 0.25, "explain": 0.75} and "cost" not in metrics["seeds"][0]
     show_training(records)
     shown = capsys.readouterr().out

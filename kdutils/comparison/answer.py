@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kdutils.comparison.contrasts import QUESTIONS, SAME_TEXTS
-from kdutils.comparison.hypotheses import LEVEL, significant
+from kdutils.comparison.contrasts import QUESTIONS
+from kdutils.comparison.hypotheses import LEVEL, significant, with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
 from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
@@ -87,6 +87,10 @@ def _controls(place):
     return {name for name, row in place["cells"].items() if row["control_of"]}
 
 
+def _kinds(place):
+    return {name: row["kind"] for name, row in place["cells"].items()}
+
+
 def _explaining_rows(place):
     """Return the contrasts of students that learn to explain with those that learn answers alone."""
     rows, cells = place["tests"], place["cells"]
@@ -97,10 +101,7 @@ def _explaining_rows(place):
 
 def _content_rows(place):
     """Return the contrasts of students that learn from the right explanations with their controls."""
-    rows = place["tests"]
-    kinds = {name: row["kind"] for name, row in place["cells"].items()}
-    return rows[(rows["comparison"].eq("control") | rows["question"].eq("content"))
-                & ~rows["second"].map(kinds).isin(SAME_TEXTS)]
+    return with_control(place["tests"], _kinds(place))
 
 
 def _explaining(place, margin, shares, fakes):
@@ -120,7 +121,7 @@ def _judged(place, rows, margin):
     """
     planned = rows["family"] == "primary"
     hints = [row for row in describe(rows[~planned]) if row["significant"]] if planned.any() else []
-    rows = rows[planned] if planned.any() else rows
+    unplanned, rows = not planned.any(), rows[planned] if planned.any() else rows
     described = [row | {"one": place["cells"][row["first"]], "other": place["cells"][row["second"]],
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}
                  for row in describe(rows)]
@@ -137,7 +138,8 @@ def _judged(place, rows, margin):
         verdict = "same" if all(row["equivalent"] for row in described) else "open"
     found = [100 * row["detectable"] for row in described if row["detectable"] == row["detectable"]
              and not row["significant"] and not row["equivalent"]]
-    return {"place": place["name"], "verdict": verdict, "rows": described, "hints": hints, "margin": 100 * margin,
+    return {"place": place["name"], "verdict": verdict, "rows": described, "hints": hints,
+            "hint": unplanned and verdict in ("higher", "lower", "mixed"), "margin": 100 * margin,
             "seeds": min((row["n_seeds"] for row in described), default=0), "enough": FEW_SEEDS,
             "detectable": [min(found), max(found)] if found else [],
             "weak": list(dict.fromkeys(name for row in described for name in row["weak"])),
@@ -151,22 +153,23 @@ def _truth(place, margin, shares, fakes):
     rows, controls = place["tests"], _controls(place)
     cells = [cell for cell in cells if cell["name"] in place["cells"] and cell["name"] not in controls]
     unread = [name for name in true.get("unread", []) if name in place["cells"] and name not in controls]
-    foreseen, repeats = simulatability(rows, fakes) if len(rows) else ([], None)
+    foreseen, repeats = simulatability(rows, _kinds(place), fakes) if len(rows) else ([], None)
     useful = [row for row in foreseen if row["verdict"] == "above" and (repeats is None or row["difference"] > repeats)]
-    best = cells[0]["wholly_true"] if cells else np.nan
-    worst = cells[-1]["wholly_true"] if cells else np.nan
+    of_all = [cell["wholly_true"] * cell["states_facts"] for cell in cells]  # a text without a statement is not true
     reasons = [cell["true_reason"] for cell in cells if cell["true_reason"] == cell["true_reason"]]
-    if cells and worst >= 0.9:  # a true text about something else, such as that of another question, is no reason
+    if cells and all(min(cell["wholly_true"], cell["states_facts"]) >= 0.9 for cell in cells):
+        # A true text about something else, such as that of another question, is no reason.
         verdict = "true" if min(reasons, default=1) >= 0.5 else "beside"
     elif cells:
-        verdict = "partly" if best >= 0.5 else "false"
+        verdict = "partly" if max(of_all) >= 0.5 else "false"
     else:
         verdict = "useful" if useful else "not_useful" if foreseen else "unknown"
     right = [place["cells"][cell["name"]]["mean"] for cell in cells]
     well = bool(right) and min(right) >= (1 + place["chance"]) / 2
     sizes = list(place["cells"].values())
     return {"place": place["name"], "verdict": verdict, "cells": cells, "teachers": teachers, "right": right,
-            "reasons": reasons, "well": well, "unread": unread, "foreseen": foreseen, "useful": useful,
+            "stating": min((cell["states_facts"] for cell in cells), default=np.nan), "reasons": reasons, "well": well,
+            "unread": unread, "foreseen": foreseen, "useful": useful,
             "compared": ["the texts of a control"] * any(row["control"] for row in foreseen)
             + ["a text that only repeats the answer"] * (repeats is not None),
             "repeats": "" if repeats is None else signed(repeats, 3),

@@ -4,7 +4,7 @@ A family of six or fewer contrasts per data set and student is corrected by Holm
 exploratory (hypotheses). With every comparison in one family, a report could show hardly any difference.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pandas as pd
 
@@ -16,7 +16,8 @@ MINUS = " minus "  # in a contrast that an experiment writes out, "multitask (fe
 SAME_TEXTS = ("untagged",)  # controls that change the tags; the explanations are those of the method
 
 
-def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str, tuple, tuple]]:
+def primary_contrasts(cells: pd.DataFrame, wanted: list[str],
+                      known: Collection[str] = ()) -> list[tuple[str, tuple, tuple]]:
     """Return (question, first cell, second cell) for each data set and student: at most MOST_PRIMARY of each.
 
     `cells` has the columns CELL, kind and control_of. `wanted`: names of QUESTIONS, or contrasts written out as "first
@@ -24,12 +25,13 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
     Where a teacher wrote both revised and unrevised explanations, the unrevised ones are compared; of several teachers
     the first. A question compares cells of the same protocol (column `protocol`, if there is one); a contrast that is
     written out may compare two. A method minus its control has the question ``content``, also when it is written out.
-    Raises StudyError for an unknown name.
+    `known`: names of further cells, which have no result: their contrasts are left out. Raises StudyError for an
+    unknown name, and for more than MOST_PRIMARY contrasts if some are written out.
     """
     found, named = [], in_domain(add_names(cells)).drop_duplicates(CELL)
     for one in wanted:
         if one not in QUESTIONS:
-            _check_written_out(one, set(named["name"]))
+            _check_written_out(one, {*named["name"], *known})
     for _, group in named.groupby(["dataset", "student"], sort=False):
         rows, family = group.to_dict("records"), []
         for one in wanted:
@@ -40,6 +42,9 @@ def primary_contrasts(cells: pd.DataFrame, wanted: list[str]) -> list[tuple[str,
                 family += [("content" if _is_content(first, second) else one, key_of(first), key_of(second))
                            for first, second in _written_out(one, rows)]
         unique = {frozenset(contrast[1:]): contrast for contrast in reversed(family)}
+        if len(unique) > MOST_PRIMARY and not set(wanted) <= set(QUESTIONS):
+            raise StudyError(f"primary: {len(unique)} contrasts of {rows[0]['dataset']}, {rows[0]['student']}; at most "
+                             f"{MOST_PRIMARY} are tested as planned ones, so leave {len(unique) - MOST_PRIMARY} out")
         found += list(reversed(unique.values()))[:MOST_PRIMARY]
     return found
 
@@ -91,9 +96,19 @@ def _content(rows) -> Iterator[tuple[dict, dict]]:
 
 def _is_content(method, control):
     """Return whether `control` has no other difference from `method` than what its explanations say."""
-    return (control["control_of"] == method["kind"] and control["kind"] not in SAME_TEXTS
-            and alike(method, control, "teacher", "prompting")
-            and method.get("protocol", "fair") == control.get("protocol", "fair"))
+    return control["kind"] not in SAME_TEXTS and is_control(control, method)
+
+
+def is_control(control: dict, method: dict) -> bool:
+    """Return whether a row is the control of another one: the same texts and settings, but for what the control is.
+
+    The rows have the keys of CELL, kind, control_of and, if they are known, protocol and settings
+    (student.settings.chosen_settings); settings that only one of the two methods takes may differ.
+    """
+    both = [row.get("settings") or {} for row in (control, method)]
+    return (control["control_of"] == method["kind"] and alike(method, control, "teacher", "prompting")
+            and method.get("protocol", "fair") == control.get("protocol", "fair")
+            and all(both[0][key] == both[1][key] for key in both[0].keys() & both[1].keys()))
 
 
 def _revision(rows) -> Iterator[tuple[dict, dict]]:

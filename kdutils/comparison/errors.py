@@ -6,17 +6,17 @@ is compared with the label_only student that is tested there, too.
 
 import pandas as pd
 
+from kdutils.comparison.contrasts import key_of, nearest_baseline
 from kdutils.comparison.hypotheses import LEVEL
 from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain
 from kdutils.evaluation.error_analysis import (
+    LEAST,
     accuracy_by_question_group,
     rationale_effects,
     rationale_flags,
     won_and_lost,
 )
 from kdutils.stats.groups import correct_p_values
-
-LEAST = 20  # questions of a group whose loss is told; of few questions, some lose much by chance
 
 
 def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
@@ -26,10 +26,9 @@ def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.Data
     questions (their number), difference. Controls are left out.
     """
     heads, rows = ["dataset", "student", "tested_on", "name"], []
-    for baseline, part in _with_baseline(predictions):
-        for cell, group in part.groupby(CELL, sort=False):
-            differences = accuracy_by_question_group(group, baseline, inputs[cell][0], _flags(inputs, cell))
-            rows.append(add_names(group)[heads].head(1).merge(differences, how="cross"))
+    for cell, group, baseline in _with_baseline(predictions):
+        differences = accuracy_by_question_group(group, baseline, inputs[cell][0], _flags(inputs, cell))
+        rows.append(add_names(group)[heads].head(1).merge(differences, how="cross"))
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(
         columns=[*heads, "questions with", "questions", "difference"])
     return table.drop(columns=["first", "second"], errors="ignore").assign(difference=100 * table["difference"])
@@ -56,19 +55,16 @@ def won_and_lost_per_cell(predictions: pd.DataFrame, inputs: Inputs, count: int,
                           seed: int) -> list[tuple[str, pd.DataFrame]]:
     """Return [(caption, won_and_lost)] of every distilled method that loses a question to label_only.
 
-    Per data set, student and data set of the test, the method of the lowest accuracy is first. `count` questions that
-    it wins and as many that it loses are drawn with `seed`. Controls are left out.
+    Order: _with_baseline. `count` questions that it wins and as many that it loses are drawn with `seed`.
     """
     captioned = []
-    for baseline, part in _with_baseline(predictions):
-        cells = dict(list(part.groupby(CELL, sort=False)))
-        for cell in sorted(cells, key=lambda cell: cells[cell]["correct"].mean()):
-            head = add_names(cells[cell]).iloc[0]
-            table = won_and_lost(cells[cell], baseline, *inputs[cell], count, seed)
-            if (table["verdict"] == "lost").any():
-                where = f"{head['dataset']}, {head['student']}{tested_elsewhere(head['dataset'], head['tested_on'])}"
-                captioned.append((f"{head['name']} against {BASELINE}: {where}", table.rename(columns={
-                    "first says": f"{head['name']} says", "second says": f"{BASELINE} says"})))
+    for cell, group, baseline in _with_baseline(predictions):
+        head = add_names(group).iloc[0]
+        table = won_and_lost(group, baseline, *inputs[cell], count, seed)
+        if (table["verdict"] == "lost").any():
+            where = f"{head['dataset']}, {head['student']}{tested_elsewhere(head['dataset'], head['tested_on'])}"
+            captioned.append((f"{head['name']} against {BASELINE}: {where}", table.rename(columns={
+                "first says": f"{head['name']} says", "second says": f"{BASELINE} says"})))
     return captioned
 
 
@@ -78,13 +74,19 @@ def tested_elsewhere(dataset: str, tested_on: str) -> str:
 
 
 def _with_baseline(predictions):
-    """Yield (predictions of label_only, those of distilled students) of one data set, student, protocol and test."""
+    """Yield (cell, its predictions, those of its baseline) of every distilled method that has one.
+
+    Per data set, student, protocol and data set of the test, the lowest accuracy is first. Controls are left out.
+    """
     keys = ["dataset", "student", "tested_on", *(["protocol"] if "protocol" in predictions else [])]
     for _, group in predictions.groupby(keys, sort=False):
-        baseline = group["kind"] == BASELINE
-        distilled = group[~baseline & (group["control_of"] == "")]
-        if baseline.any() and len(distilled):
-            yield group[baseline], distilled
+        cells = dict(list(group.groupby(CELL, sort=False)))
+        rows = {cell: part.iloc[0] for cell, part in cells.items()}
+        baselines = [row for row in rows.values() if row["kind"] == BASELINE]
+        for cell in sorted(cells, key=lambda cell: cells[cell]["correct"].mean()):
+            row = rows[cell]
+            if baselines and row["kind"] != BASELINE and not row["control_of"]:
+                yield cell, cells[cell], cells[key_of(nearest_baseline(row, baselines))]
 
 
 def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
@@ -96,10 +98,9 @@ def effects_of_rationales(predictions: pd.DataFrame, inputs: Inputs) -> pd.DataF
     and transfers, whose test questions no teacher explained.
     """
     rows = []
-    for baseline, part in _with_baseline(in_domain(predictions)):
-        for cell, group in part.groupby(CELL, sort=False):
-            found = rationale_effects(group, baseline, _flags(inputs, cell))
-            rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))
+    for cell, group, baseline in _with_baseline(in_domain(predictions)):
+        found = rationale_effects(group, baseline, _flags(inputs, cell))
+        rows.append(add_names(group)[["dataset", "student", "name"]].head(1).merge(found, how="cross"))
     columns = ["dataset", "student", "name", "rationale", "with", "without", "effect", "low", "high", "p", "q"]
     table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns[:-1])
     table = table[(table["with"] > 0) & (table["without"] > 0)].reset_index(drop=True)

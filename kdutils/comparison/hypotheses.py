@@ -12,7 +12,7 @@ A difference is always first minus second.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +20,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from kdutils.comparison.contrasts import QUESTIONS, alike, by_protocol, key_of, nearest_baseline, primary_contrasts
+from kdutils.comparison.contrasts import (
+    QUESTIONS,
+    SAME_TEXTS,
+    alike,
+    by_protocol,
+    is_control,
+    key_of,
+    nearest_baseline,
+    primary_contrasts,
+)
 from kdutils.comparison.runs_table import BASELINE, CELL, add_names, in_domain
 from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
@@ -39,7 +48,8 @@ COLUMNS = ["family", "question", "comparison", "dataset", "student", "measure", 
 COMPARISONS = ("primary", "label_only", "control", "methods", "revision", "protocol", "chance")  # as in the tables
 
 
-def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> list[tuple[str, tuple, tuple | None, str]]:
+def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = (),
+                        known: Collection[str] = ()) -> list[tuple[str, tuple, tuple | None, str]]:
     """Return (comparison, first cell, second cell, question) for every comparison of accuracies.
 
     `cells` has the columns CELL, kind and control_of. A returned cell is a tuple in the order of CELL. On each data set
@@ -48,9 +58,10 @@ def planned_comparisons(cells: pd.DataFrame, primary: Sequence[str] = ()) -> lis
     methods on the same explanations; ``revision``, the same method on revised and on unrevised explanations; all of
     these within a protocol (column `protocol`, if there is one); ``protocol``, the same method by two protocols;
     ``chance``, every cell with guessing (second is None). Transfers are not compared. `question` is "" except for
-    primary comparisons.
+    primary comparisons. `known`: see contrasts.primary_contrasts.
     """
-    planned = [("primary", first, second, question) for question, first, second in primary_contrasts(cells, primary)]
+    planned = [("primary", first, second, question)
+               for question, first, second in primary_contrasts(cells, primary, known)]
     known = {frozenset((first, second)) for _, first, second, _ in planned}
     for _, group in in_domain(cells).drop_duplicates(CELL).groupby(["dataset", "student"], sort=False):
         rows = group.to_dict("records")
@@ -70,8 +81,7 @@ def _planned_pairs(rows):
     others = [row for row in rows if row["kind"] != BASELINE]
     methods = [row for row in others if not row["control_of"]]
     pairs = [("label_only", row, nearest_baseline(row, baselines)) for row in others if baselines]
-    pairs += [("control", row, control) for row in methods for control in others
-              if control["control_of"] == row["kind"] and alike(row, control, "teacher", "prompting")]
+    pairs += [("control", row, control) for row in methods for control in others if is_control(control, row)]
     pairs += [("methods", *both) for both in combinations(methods, 2) if alike(*both, "teacher", "prompting")]
     return pairs + [("revision", row, plain) for row in methods for plain in methods
                     if (row["prompting"], plain["prompting"]) == ("critique_revision", "few_shot")
@@ -80,13 +90,13 @@ def _planned_pairs(rows):
 
 def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.DataFrame, tested: Collection[str] = (),
               more: list[dict[str, Any]] | None = None, primary: Sequence[str] = tuple(QUESTIONS),
-              margin: float = 0.02) -> pd.DataFrame:
+              margin: float = 0.02, known: Collection[str] = ()) -> pd.DataFrame:
     """Return one row per comparison with its test: COLUMNS, in the order of COMPARISONS.
 
     `predictions`, `scores`, `measures`: see runs_table. `tested`: the measures of explanations to test. Each is
     compared between revised and unrevised explanations, and ``las`` of every cell with 0. `more`: rows of the same
-    columns with their own p (published numbers). `primary`: see contrasts.primary_contrasts. `margin`: the smallest
-    difference of interest, as a share.
+    columns with their own p (published numbers). `primary`, `known`: see contrasts.primary_contrasts. `margin`: the
+    smallest difference of interest, as a share.
 
     difference, low, high: shares for accuracy, else units of the measure; low to high is the 95 % interval of the test,
     for primary contrasts that of all contrasts of the family together. p_corrected: see the families above; for
@@ -98,8 +108,8 @@ def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.Data
     """
     matrices = {cell: group for cell, group in in_domain(predictions).groupby(CELL, sort=False)}
     names = add_names(predictions.drop_duplicates(CELL)).set_index(CELL)["name"].to_dict()
-    columns = [*CELL, "kind", "control_of", *(["protocol"] if "protocol" in predictions else [])]
-    planned = planned_comparisons(predictions[columns], primary)
+    columns = [*CELL, "kind", "control_of", *(one for one in ("name", "protocol", "settings") if one in predictions)]
+    planned = planned_comparisons(predictions[columns], primary, known)
     sizes = Counter(_student(first) for comparison, first, *_ in planned if comparison == "primary")
     rows = []
     for comparison, first, second, question in planned:
@@ -139,9 +149,14 @@ def significant(tests: pd.DataFrame) -> pd.Series:
     return tests["p_corrected"] < LEVEL
 
 
-def with_control(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return the tests of a method (first) against its control (second)."""
-    return tests[(tests["comparison"] == "control") | (tests["question"] == "content")]
+def with_control(tests: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """Return the tests of a method (first) against a control (second) that learns other texts, planned ones first.
+
+    `kinds`: {name of a cell: registered method}. A control of SAME_TEXTS is none here.
+    """
+    own = tests[(tests["comparison"] == "control") | (tests["question"] == "content")]
+    own = own[~own["second"].map(dict(kinds)).isin(SAME_TEXTS)]
+    return own.sort_values("family", key=lambda family: family != "primary", kind="stable")
 
 
 def equivalent(tests: pd.DataFrame) -> pd.Series:

@@ -15,6 +15,7 @@ from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import MEASURES as OVERLAPS
 from kdutils.runs import project_path, read_csv, read_json
 from kdutils.student.methods import METHODS
+from kdutils.student.settings import chosen_settings
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
 PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error", "exact_match",
@@ -32,13 +33,13 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
     give it another name), seed, state and PER_RUN, which is empty for a run without predictions. state is one of
     ``done``; ``below chance`` (binomial test of this run, one-sided p < 0.025; often a diverged student);
     ``failed: <reason>``, from the trainings; ``missing``. `predictions` is a frame of tables.PREDICTIONS with CELL,
-    name, kind, protocol, chance (accuracy of guessing, 0 to 1) and control_of.
+    name, kind, protocol, chance (accuracy of guessing, 0 to 1), control_of and settings (method_settings).
 
     `missing`: evaluations without a result. An entry {"folder", "labels", "seeds"} gives one row per seed; a string is
     a folder whose labels are unknown, and gives none. `control_of`: {method: the method whose control it is}. Raises
     StudyError if no evaluation has a result, and if the predictions of a seed are missing.
     """
-    kinds, rows, predictions = method_kinds(trainings), [], []
+    kinds, settings, rows, predictions = method_kinds(trainings), method_settings(trainings), [], []
     for folder in map(project_path, folders):
         metrics = read_json(folder / "metrics.json")
         cell = cell_of(metrics["labels"], kinds)
@@ -47,6 +48,7 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
         chance = metrics["accuracy"]["chance"]
         table = read_table(folder / "predictions.parquet", "predictions").assign(
             **cell, chance=chance, control_of=(control_of or {}).get(cell["kind"], ""))
+        table["settings"] = [settings.get(cell["method"])] * len(table)
         predictions.append(table)
         for seed, values in metrics["seeds"].items():
             correct = table.loc[table["seed"] == int(seed), "correct"]
@@ -76,6 +78,17 @@ def method_kinds(trainings: Iterable[str]) -> dict[str, str]:
     """Return {name of a method in the experiment: the registered method}, as the trainings say."""
     every = [read_json(project_path(folder) / "metrics.json") for folder in trainings]
     return {metrics["labels"].get("method", "-"): metrics.get("method", "-") for metrics in every}
+
+
+def method_settings(trainings: Iterable[str]) -> dict[str, dict]:
+    """Return {name of a method in the experiment: the settings that its trainings were given (chosen_settings)}."""
+    found = {}
+    for folder in map(project_path, trainings):
+        metrics = read_json(folder / "metrics.json")
+        if (folder / "run.json").is_file() and metrics.get("method") in METHODS:
+            found[metrics["labels"].get("method", "-")] = chosen_settings(
+                METHODS[metrics["method"]].notebook, read_json(folder / "run.json")["parameters"])
+    return found
 
 
 def cell_of(labels: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
@@ -245,6 +258,11 @@ def add_names(table: pd.DataFrame) -> pd.DataFrame:
     teachers = table[table["teacher"] != "-"].groupby(["dataset", "prompting"])["teacher"].nunique()
     names = [_name(row, teachers.get((row["dataset"], row["prompting"]), 1) > 1) for row in table.to_dict("records")]
     return table.assign(name=names)
+
+
+def with_names(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with the column `name` of its cells in `runs` (read_evaluations), which has all of them."""
+    return table.merge(runs[[*CELL, "name"]].drop_duplicates(CELL), on=CELL, how="left")
 
 
 def _name(row, with_teacher):

@@ -5,7 +5,7 @@ interval and p, corrected within its family (hypotheses). Only a corrected p bel
 difference. With one seed a test compares two students, and the sentence says so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -200,24 +200,25 @@ def _exploratory(place, cells, rows, fakes):
 
 
 def _simulatability(place, cells, rows, fakes, measures=None):
-    found, repeats = simulatability(rows, fakes, measures)
+    found, repeats = simulatability(rows, dict(zip(cells["name"], cells["kind"], strict=True)), fakes, measures)
     below = repeats is not None and all(row["difference"] <= repeats for row in found)
     return [_say("simulatability", place=place, rows=found, below=below,
                  repeats="" if repeats is None else signed(repeats, 3))] if found else []
 
 
-def simulatability(rows: pd.DataFrame, fakes: pd.DataFrame | None,
+def simulatability(rows: pd.DataFrame, kinds: Mapping[str, str], fakes: pd.DataFrame | None,
                    measures: pd.DataFrame | None = None) -> tuple[list[dict], float | None]:
     """Return (LAS of each method beside that of its control, LAS of a text that only repeats the answer).
 
     Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control. `rows`: the tests
-    of one student on one data set. A row is one of `describe` with ``control`` (such a row, or None), ``verdict`` (see
-    _beside_control) and ``parts`` (LAS of leaking and of other texts, as texts).
+    of one student on one data set. `kinds`: {name of a cell: registered method}. A row is one of `describe`
+    with ``control`` (such a row, or None), ``verdict`` (see _beside_control) and ``parts`` (LAS of leaking and of other texts, as texts).
     """
     described = {row["first"]: row for row in describe(_of(rows, "las"))}
-    pairs = with_control(rows)
-    controls = {first: described[second] for first, second in zip(pairs["first"], pairs["second"], strict=True)
-                if second in described}
+    pairs, controls = with_control(rows, kinds), {}
+    for first, second in zip(pairs["first"], pairs["second"], strict=True):
+        if second in described:
+            controls.setdefault(first, described[second])
     where = rows[["dataset", "student"]].iloc[0].tolist() if len(rows) else []
     parts = {}
     if measures is not None and where:

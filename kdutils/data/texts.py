@@ -360,7 +360,7 @@ def _choice_in(text, choices):
 _LONGEST_CHARACTER = 8  # tokens that one character may take
 _FAR = 16  # a token begins at most so many characters behind the token before it
 _TAG_BEHIND = re.compile(r"\n\[\w+\]$")  # see student.methods.place_tag
-_BEHIND_CONTEXT = re.compile(r"(?:\[\w+\] )?Context: .*(\nQuestion: )")  # see questions.format_question
+_CONTEXT = re.compile(r"(?:\[\w+\] )?(Context: ).*(\nQuestion: )")  # see questions.format_question
 
 
 def locate_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -411,16 +411,22 @@ def count_tokens_before(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[st
 def kept_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, count: int, limit: int) -> list[int]:
     """Return which of the `count` tokens of a source text are left if at most `limit` may be read.
 
-    These are the first ones and the last one. A task tag behind the text is kept, too, and so is the question behind
-    a context, if it fits: then it is the context that is cut.
+    A task tag and the last token are kept. What is cut is the end of the context; if the text without its context is
+    still too long, or has none, the end of this text, which is that of a rationale if there is one.
     """
     if count <= limit:
         return list(range(count))
-    behind, tag = _BEHIND_CONTEXT.match(text), _TAG_BEHIND.search(text)
-    starts = ([behind.start(1)] if behind else []) + ([tag.start()] if tag else [])
-    tails = [count - before for before in count_tokens_before(tokenizer, [text] * len(starts), starts)]
-    tail = next((tail for tail in tails if tail <= limit), limit if tails else 1)
-    return [*range(limit - tail), *range(count - tail, count)]
+    context, tag = _CONTEXT.match(text), _TAG_BEHIND.search(text)
+    starts = [*((context.start(1), context.start(2)) if context else ()), *((tag.start(),) if tag else ())]
+    lead = int(tokenizer(text)["input_ids"][0] in tokenizer.all_special_ids)  # a start token, which is no text
+    before = [lead + number for number in count_tokens_before(tokenizer, [text] * len(starts), starts)]
+    tail = min(limit, count - before.pop() if tag else 1)
+    if not context:
+        return [*range(limit - tail), *range(count - tail, count)]
+    head, question = min(before[0], limit - tail), before[1]
+    if head + count - question <= limit:
+        return [*range(limit - count + question), *range(question, count)]
+    return [*range(head), *range(question, question + limit - head - tail), *range(count - tail, count)]
 
 
 def _piece(tokenizer, ids):

@@ -13,6 +13,8 @@ from kdutils.data.questions import LETTERS, full_question
 from kdutils.data.tables import CHOICE, learnt_rows, learnt_stage, word_lists
 from kdutils.data.texts import CLOSERS, LAYOUT, argues_for, count_words, naming_score, split_sentences
 
+LEAST = 20  # questions of a group whose loss is told or tested; of few questions, some lose much by chance
+
 
 def by_likelihood(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Return one row per prediction that has scores: id, seed, the likeliest choice, its probability and correctness.
@@ -175,8 +177,8 @@ def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataF
 
     Long rationales are those of more words than the median. Questions for which a flag is not known are not in its
     test. Columns: rationale (the group), with and without (numbers of questions), effect, low, high (95 %; shares), p;
-    a group of fewer than two questions, or without any variation, has no p. A low p shows that both go together, not
-    why.
+    a group of fewer than LEAST questions, whose variance a few equal gains would make too small, or without any
+    variation, has no p. A low p shows that both go together, not why.
     """
     accuracy = _accuracy_per_question(first, second).dropna()
     accuracy = accuracy[accuracy.index.isin(flags.index)]
@@ -190,7 +192,7 @@ def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataF
         row = {"rationale": name, "with": len(having), "without": len(lacking)}
         if len(having) and len(lacking):
             row["effect"] = having.mean() - lacking.mean()
-        if min(len(having), len(lacking)) >= 2 and having.var() + lacking.var() > 0:
+        if min(len(having), len(lacking)) >= LEAST and having.var() + lacking.var() > 0:
             test = ttest_ind(having, lacking, equal_var=False)
             interval = test.confidence_interval(0.95)
             row |= {"low": interval.low, "high": interval.high, "p": test.pvalue}

@@ -10,6 +10,7 @@ from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import Experiment, Job, base_of, cells_of, method_of, parameters_of, protocol_of
 from kdutils.experiments.steps import COMPARISON, SETTINGS
 from kdutils.student.methods import METHODS
+from kdutils.student.settings import chosen_settings
 from kdutils.teacher.choices import PROMPTINGS
 
 MOST_LISTED = 30  # jobs; more are counted
@@ -41,6 +42,9 @@ def planned_contrasts(settings: dict) -> list[tuple[str, tuple, tuple]]:
     cells["protocol"] = [protocol_of(settings, name) for name in cells["method"]]
     cells = cells.assign(kind=[base_of(settings, "methods", name) for name in cells["method"]],
                          control_of=cells["method"].map(known))
+    cells["settings"] = [chosen_settings(method_of(settings, name).notebook,
+                                         settings.get("training", {}) | settings["methods"][name])
+                         for name in cells["method"]]
     given = SETTINGS[COMPARISON](**parameters_of(settings.get("comparison", {}), "comparison"))
     return primary_contrasts(cells, given.primary)
 

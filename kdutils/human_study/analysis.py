@@ -259,10 +259,11 @@ def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable |
     if few := _too_few_methods("Power", wide):
         return None, few
     sizes = wide.groupby("method").size()
-    shares = wide[rating].value_counts(normalize=True).sort_index().tolist()
+    shares = wide[rating].value_counts(normalize=True).sort_index()
     if len(shares) < 2:
         return None, [f"Power is left out: every rating of {rating} is the same."]
-    found, reason = attempt(power.minimal_detectable, shares, int(sizes.iloc[0]), int(sizes.iloc[-1]))
+    found, reason = attempt(power.minimal_detectable, shares.tolist(), int(sizes.iloc[0]), int(sizes.iloc[-1]),
+                            points=shares.index.tolist())  # nobody need have given every point
     return found, left_out("Power", {rating: reason})
 
 

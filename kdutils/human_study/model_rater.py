@@ -193,7 +193,7 @@ def describe_rater(table: pd.DataFrame, rating: str) -> str:
     value, low, high, length, gain, *ends = row[["spearman", "low", "high", "length", "gain", "gain_low",
                                                  "gain_high"]].iloc[0]
     interval = f"Spearman {value:.2f}, 95 % interval {low:.2f} to {high:.2f}"
-    if low <= 0:
+    if not low > 0:
         return f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
     rises = f"its scores rise with people's ratings of {rating} ({interval})"
     size = f"the {'length' if length > 0 else 'shortness'} of a text"
@@ -202,9 +202,9 @@ def describe_rater(table: pd.DataFrame, rating: str) -> str:
         return f"This rater is no better than a count of characters: {rises}, but no more than {than}. Do not use it " \
                "in their place."
     if np.isfinite(length) and not ends[0] > 0:
+        lead = f"is {gain:.2f} ({ends[0]:.2f} to {ends[1]:.2f})" if np.isfinite(ends).all() else "has no interval"
         return f"Whether this rater is better than a count of characters is not shown: {rises}, and so does {size} " \
-               f"(Spearman {abs(length):.2f}). The difference is {gain:.2f} ({ends[0]:.2f} to {ends[1]:.2f}). Do not " \
-               "use it in their place."
+               f"(Spearman {abs(length):.2f}). The difference {lead}. Do not use it in their place."
     return f"This rater tracks people: {rises}{f', and more than {than}' if np.isfinite(length) else ''}."
 
 

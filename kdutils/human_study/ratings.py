@@ -231,6 +231,8 @@ def _files(paths: Iterable[Path | str], reader: "_Reader") -> Iterator[Path]:
             folder = exists = False
         if folder:
             inside = visible_files(path)
+            if not inside:
+                reader.note(path, 0, "no file in this folder", "put the files of the raters there")
             states = {item.parent for item in inside if item.name in ("user_state.json", "annotated_instances.jsonl")}
             for item in (item for item in inside if not _beside_potato(item, states)):
                 if item.suffix.lower() in ENDINGS:

@@ -27,10 +27,10 @@ TABLES = (".parquet", ".csv", ".tsv")
 KEY_METRICS = {  # kind of run -> {place of a metric: its words in the list of runs}
     "data": {"questions.train": "{} train", "questions.dev": "{} dev", "questions.test": "{} test questions"},
     "labels": {"asked": "{} asked", "answered by the teacher": "{} answered by the teacher"},
-    "teachers": {"best_dev_accuracy": "{} right on dev"},
+    "teachers": {"dev_accuracy": "{} right on dev"},
     "explanations": {"texts": "{} texts", "unusable": "{} unusable"},
     "report": {"texts": "{} texts"},
-    "students": {"best_dev_accuracy": "{} right on dev"},
+    "students": {"dev_accuracy": "{} right on dev"},
     "evaluations": {"accuracy.mean": "accuracy {}", "accuracy.chance": "chance {}"},
     "human_study": {"plan.raters": "{} raters", "plan.texts": "{} texts", "ratings": "{} ratings",
                     "raters.kept": "{} raters kept"},

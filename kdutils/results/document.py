@@ -202,11 +202,15 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
 
 
 def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence per planned contrast of kept experiments that shows a difference, and first how many do."""
+    """Return a sentence per planned contrast of kept experiments that shows a difference, and first how many do.
+
+    One seed says nothing about methods, so its contrasts do not count.
+    """
     planned = [(name, row) for name, result in results.items() if result["kind"] == "experiment"
-               for row in result["contrasts"] if row.get("family") == "primary"]
+               for row in result["contrasts"] if row.get("family") == "primary" and row["n_seeds"] > 1]
     shown = [(name, row) for name, row in planned if row["p_corrected"] is not None and row["p_corrected"] < 0.05]
-    return [f"{len(shown)} of {len(planned)} planned contrasts show a difference (corrected p below 0.05)"] + [
+    return [f"{len(shown)} of {len(planned)} planned contrasts of two seeds or more show a difference "
+            "(corrected p below 0.05)"] + [
         f"{name}, {row['dataset']}, {row['student']}: {row['first']} minus {row['second']} "
         f"{'+' if row['difference'] > 0 else ''}{fixed(100 * row['difference'], 1)} points" for name, row in shown]
 

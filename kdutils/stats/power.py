@@ -68,13 +68,14 @@ def study_power(shares: dict[str, ArrayLike], raters: int, ratings: int, rater_c
 
 
 def minimal_detectable(shares: ArrayLike, first_size: int, second_size: int | None = None, power: float = 0.8,
-                       level: float = 0.05) -> Detectable:
+                       level: float = 0.05, points: ArrayLike | None = None) -> Detectable:
     """Return the smallest upward shift of ratings that a rank-sum test of two groups finds with the given power.
 
     shares: share of each category in the group that is not shifted, lowest category first; in the other group all
     cumulative log odds are shifted. Sample size by Noether (1987) with ties: A - 1/2 = (z_{1 - level/2} + z_power) ·
-    sqrt((1 - Σ p³) (m + n + 1) / (12 m n)), p the mean shares, m and n the numbers of ratings. points: difference of
-    means, one point per category. For several comparisons give the level of each one after correction.
+    sqrt((1 - Σ p³) (m + n + 1) / (12 m n)), p the mean shares, m and n the numbers of ratings. `points` of each
+    category, rising, give the difference of means; without them the categories are one point apart. For several
+    comparisons give the level of each one after correction.
     """
     shares, sizes = check_shares(shares, "shares"), (first_size, first_size if second_size is None else second_size)
     if min(sizes) < 2 or not (0 < level < 1 and level / 2 < power < 1):
@@ -94,7 +95,8 @@ def minimal_detectable(shares: ArrayLike, first_size: int, second_size: int | No
         raise StudyError(f"no upward shift of these ratings is found with {sizes[0]} and {sizes[1]} ratings")
     odds = optimize.brentq(gap, 0, 30)
     moved = shifted(odds)
-    return Detectable(_vda_of_shares(moved, shares), float((moved - shares) @ np.arange(len(shares))),
+    points = np.arange(len(shares)) if points is None else np.asarray(points, dtype=float)
+    return Detectable(_vda_of_shares(moved, shares), float((moved - shares) @ points),
                       float(np.exp(odds)))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,25 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kdutils.errors import StudyError
-from kdutils.runs import is_complete, mark_complete, read_json
+from kdutils.runs import is_complete, mark_complete, read_json, write_json
+
+SECONDS = "seconds.json"
 
 
 class WholeCheckpoints(TrainerCallback):
-    """Marks every checkpoint as complete once it is written, and only then removes the others except the best one."""
+    """Marks every checkpoint as complete once it is written, and only then removes the others except the best one.
+
+    A checkpoint holds the seconds of the training so far, also those before an interruption.
+    """
+
+    def start(self, checkpoint: Path | None) -> None:
+        """Start the clock, with the seconds that a checkpoint to go on from holds (0 in one of an earlier version)."""
+        kept = checkpoint / SECONDS if checkpoint else None
+        self.started = time.monotonic() - (read_json(kept)["seconds"] if kept and kept.is_file() else 0)
+
+    def seconds(self) -> float:
+        """Return the seconds of the training so far, without pieces that were lost in an interruption."""
+        return time.monotonic() - self.started
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         from accelerate import PartialState
@@ -21,6 +36,7 @@ class WholeCheckpoints(TrainerCallback):
         PartialState().wait_for_everyone()  # each process writes the state of its random numbers
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
+            write_json(folder / SECONDS, {"seconds": self.seconds()})
             mark_complete(folder)
             for other in folder.parent.glob("checkpoint-*"):
                 if other not in (folder, folder.with_name(f"checkpoint-{state.best_global_step}")):

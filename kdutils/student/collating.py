@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import CONCLUSION, answered_right, format_answer, format_conclusion
 from kdutils.data.texts import SEPARATOR, count_tokens_before, fold, kept_tokens
-from kdutils.errors import StudyError
+from kdutils.errors import StudyError, quoted
 from kdutils.student.methods import Method, Row, as_explained, method_of, rows_of, tasks_of, taught_method
 from kdutils.student.models import end_token, load_tokenizer
 from kdutils.student.protocols import LAYOUTS
@@ -109,7 +109,8 @@ def tokenize_rows(tokenizer: PreTrainedTokenizerBase, method: str, parameters: d
             cuts["targets"] += too_long
             tail = _answer_tokens(tokenizer, row, target) if row.task in concluding and too_long else 1
             tail = len(target) if numbers[row.task] in together else tail
-            _check_answer(tail, row_format.max_target, item)
+            _check_answer(tail, row_format.max_target, item,
+                          row.target if numbers[row.task] in together else says(item["answer"]))
             source = cut_source(tokenizer, row.source, source, row_format.max_source)
             target = cut(target, row_format.max_target, tail)
             _check_context(len(source), len(target), row_format, item)
@@ -268,14 +269,15 @@ def cut_source(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], li
 
 
 def _check_answers(tokenizer, items, sentence: Callable[[str], str], limit):
-    for item, ids in zip(items, encode_targets(tokenizer, [sentence(item["answer"]) for item in items]), strict=True):
-        _check_answer(len(ids) + 1, limit, item)
+    texts = [sentence(item["answer"]) for item in items]
+    for item, text, ids in zip(items, texts, encode_targets(tokenizer, texts), strict=True):
+        _check_answer(len(ids) + 1, limit, item, text)
 
 
-def _check_answer(tokens, limit, item):
+def _check_answer(tokens, limit, item, text):
     if tokens > limit:
-        raise StudyError(f"max_target_tokens: the answer of question {item['id']!r} takes {tokens} tokens, "
-                         f"more than {limit}; a student could never write it")
+        raise StudyError(f"max_target_tokens: {quoted(text)}, an answer or a choice of question {item['id']!r}, takes "
+                         f"{tokens} tokens, more than {limit}; a student could never write it")
 
 
 def _check_context(source, target, row_format, item):

@@ -329,8 +329,9 @@ def token_kl(parameters: dict) -> list[Task]:
     """Multitask; for a share `on_policy` of the questions, the student itself writes the explanation that it learns.
 
     So the loss of explanations is (1 − on_policy) · that of the teacher's texts + on_policy · that of the student's own
-    ones (Agarwal et al. 2024, "On-policy distillation of language models", section 3.1, GKD). The targets of the task
-    `own` are replaced in every step (distilling.Distilled.with_own_texts); on dev they are the teacher's texts.
+    ones (Agarwal et al. 2024, "On-policy distillation of language models", section 3.1, GKD). The questions are drawn,
+    so a step has another share than on_policy; there, each kind of text has its weight by its questions. The targets of
+    the task `own` are replaced in every step (distilling.Distilled.with_own_texts); on dev they are the teacher's texts.
     """
     both, own = multitask(parameters), share({"on_policy": 0.0, **parameters}, "on_policy")
     if not own:
@@ -347,15 +348,17 @@ def exchange_rationales(parameters: dict, items: list[dict], explained: dict[str
     """Give every explained question a rationale that is not its own, drawn from `seed`.
 
     It is that of another one of `items`, with all its samples, by a random cycle through them. With `other_texts`, of
-    another data set, it is one of these, drawn for each question by itself: the style of an explanation, with nothing
-    about the question.
+    another data set, it is as many different ones of these as the question has, drawn for each question by itself: the
+    style of an explanation, with nothing about the question. A dev question that alone has a rationale loses it.
     """
     order = [item["id"] for item in items if explained[item["id"]].rationale]
     if other_texts:
-        given = [Explained(random.Random(f"shuffled {seed} {key}").choice(other_texts)) for key in order]
+        given = [_drawn_texts(f"shuffled {seed} {key}", len(explained[key].rationales), other_texts) for key in order]
+    elif len(order) == 1 and items[0]["split"] != "train":
+        given = [Explained(None)]
     elif len(order) == 1:
-        raise StudyError(f"shuffled: question {order[0]!r} is the only question of its split with a rationale, so "
-                         "there is no other rationale to exchange; explain more questions")
+        raise StudyError(f"question {order[0]!r} is the only train question with a rationale, so there is no other "
+                         "rationale to exchange with it; explain more questions")
     else:
         random.Random(f"shuffled {seed}").shuffle(order)
         given = [explained[other] for other in order[1:] + order[:1]]
@@ -363,16 +366,20 @@ def exchange_rationales(parameters: dict, items: list[dict], explained: dict[str
                             for key, other in zip(order, given, strict=True)}}
 
 
+def _drawn_texts(seed, count, texts):
+    first, *more = random.Random(seed).sample(texts, min(count, len(texts)))
+    return Explained(first, more=tuple(more))
+
+
 def draw_words(parameters: dict, items: list[dict], explained: dict[str, Explained], seed: int,
                other_texts: Sequence[str]) -> dict[str, Explained]:
-    """Replace every rationale by as many words of the question and its choices, at most `k`, drawn, in their order."""
-    k = parameters.get("k", 5)
-    if not isinstance(k, int) or k < 1:
-        raise StudyError(f"k: {k!r} is not a number of words; give a whole number of at least 1")
-
+    """Replace every rationale by as many distinct words of the question and its choices, drawn, in their order."""
     def drawn(item):
-        words = question_words(item)
-        count = min(k, len(words), count_words(explained[item["id"]].rationale))
+        words = {}
+        for word in question_words(item):
+            words.setdefault(word.casefold(), word)
+        words = list(words.values())
+        count = min(len(words), count_words(explained[item["id"]].rationale))
         chosen = random.Random(f"random_tokens {seed} {item['id']}").sample(range(len(words)), count)
         return " ".join(words[i] for i in sorted(chosen))
 
@@ -535,12 +542,12 @@ def _usable(table, items, what="text"):
 
 
 def train_texts(explanations: pd.DataFrame, questions: pd.DataFrame) -> list[str]:
-    """Return the distinct usable rationales of the train questions of another data set, in the order of the questions.
+    """Return the distinct rationales (all samples) of another data set's train questions, in the order of these.
 
     The control `shuffled` can draw from them (tables as in explained_of). StudyError where there are none.
     """
     train = questions[questions["split"] == "train"]
-    texts = [one.rationale for one in explained_of(explanations, train).values() if one.rationale]
+    texts = [text for one in explained_of(explanations, train).values() for text in one.rationales]
     if not texts:
         raise StudyError(f"shuffled: the other data set has no usable rationale ({len(train)} train questions, "
                          f"{len(explanations)} explanations); explain its train questions first")

@@ -82,12 +82,10 @@ def model_kind(model: torch.nn.Module) -> str:
 
 def student_kind(student: dict) -> str:
     """Return which of KINDS a student is that load_student would load with the arguments `student`."""
-    from transformers import AutoConfig
-
     if student.get("kind"):
         return student["kind"]
     if not student.get("model"):
-        return _kind_of(AutoConfig.for_model(student["config"]["model_type"]))
+        return _kind_of(_new_shape(student["config"]))
     shape = read_config(find_model(student["model"], needs_weights=False), False)
     return _kind_of(shape, (shape.architectures or [""])[0])
 
@@ -136,14 +134,20 @@ def choice_losses(model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> tor
     return torch.nn.functional.cross_entropy(choice_logits(model, chunk), chunk["labels"], reduction="none")
 
 
-def _shape(found, random_weights, config, vocabulary):
-    from transformers import AutoConfig
+def _new_shape(config, **defaults):
+    """Return the shape of a student without a model; StudyError where `config` names no known model_type."""
+    from transformers import CONFIG_MAPPING, AutoConfig
 
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise StudyError("config: without a model it must name a model_type, such as t5 or llama"
+                         + (f"; {config['model_type']!r} is none" if "model_type" in config else ""))
+    return AutoConfig.for_model(**{**defaults, **config})
+
+
+def _shape(found, random_weights, config, vocabulary):
     config = dict(config)
     if random_weights and not found:
-        if "model_type" not in config:
-            raise StudyError("config: without a model it must name a model_type, such as t5 or llama")
-        return AutoConfig.for_model(**{"vocab_size": len(vocabulary), **_tokens(vocabulary), **config})
+        return _new_shape(config, vocab_size=len(vocabulary), **_tokens(vocabulary))
     if not found:
         raise StudyError("model: the name is empty; give a folder or a Hub id such as google-t5/t5-small")
     shape = read_config(found, not random_weights)

@@ -1,7 +1,7 @@
 """Settings of the training notebooks, of a teacher's fine-tuning, and of a language model that reads explanations."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from kdutils.settings import (
     Text,
     Vocabulary,
     explain,
+    is_of_grid,
     of_grid,
 )
 from kdutils.student.methods import TAG_PLACES
@@ -83,7 +84,7 @@ class Trained(Settings):
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(
         10, description="steps in which the learning rate rises")
     dev_evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(2, description="evaluations on dev, evenly spread")
-    max_source_tokens: Read = Field(256, description="longer inputs are cut and counted")
+    max_source_tokens: Read = Field(256, description="longer inputs are cut and counted; in training alone")
     max_target_tokens: Read = Field(256, description="longer targets are cut and counted")
     token_budget: Count = Field(3000, description="padded tokens of a chunk; changes the cost and not the loss")
     tag: Literal["", *TAG_PLACES] = Field(
@@ -234,7 +235,6 @@ class TrainRandomTokens(TrainOnExplanations):
 
     notebook: ClassVar[str] = "17_train_random_tokens"
     alpha: Share = Field(0.5, description="weight of the task predict; tokens has the rest")
-    k: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="maximum number of words")
     labels: dict = of_grid({"dataset": "mini", "method": "random_tokens"}, "cell of the grid")
     output: str = of_grid("outputs/explore/17_train_random_tokens", "folder of this run")
 
@@ -284,7 +284,7 @@ class TrainTokenKl(TrainOnExplanations):
     alpha: Share = Field(0.5, description="weight of the task predict; explain has the rest")
     distilled_from: ModelName = Field("kdutils/mini/teacher",
                                       description="folder or Hub id of a causal teacher with the student's vocabulary")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+    temperature: Annotated[float, Field(gt=0, le=20)] = Field(
         1.0, description="both distributions of a token are softened by it")
     hard: Share = Field(
         0.5, description="share of the token itself in the loss; the teacher's distribution has the rest")
@@ -300,3 +300,21 @@ class TrainTokenKl(TrainOnExplanations):
             return
         student = {"model": self.model, "tokenizer": self.tokenizer, "kind": self.kind, "config": self.config}
         yield from local_faults(student, self.distilled_from)
+
+
+def chosen_settings(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training notebook that an experiment can choose, with their defaults.
+
+    Two students with the same of them differ in their tables, seed and method alone. `given`: parameters of the
+    notebook.
+    """
+    model, = (one for one in _below(Train) if one.notebook == notebook)
+    defaults = model.defaults()
+    return {name: given.get(name, defaults[name]) for name, field in model.model_fields.items()
+            if not is_of_grid(field)}
+
+
+def _below(model):
+    for one in model.__subclasses__():
+        yield from ([one] if "notebook" in vars(one) else [])
+        yield from _below(one)

@@ -80,7 +80,7 @@ class StudyTrainer(Trainer):
         self.splits = 0  # how often the token budget was halved because memory ran out
         self.last_task_losses = {}
         self.train_losses = {task: [] for task in tasks}  # of the steps since the last evaluation
-        self.step = None  # rows and losses of the current step
+        self.step, self.step_weights = None, self.weights  # rows and losses, and weights, of the current step
         self.order = _Order(len(questions), self.args.data_seed, self._questions_per_step())
         self.remove_callback(PrinterCallback)  # Progress prints one line instead
         self.add_callback(_Epochs(questions, self.order))
@@ -113,6 +113,7 @@ class StudyTrainer(Trainer):
             seed = f"own texts {self.args.seed} {self.state.global_step} {self.args.process_index}"
             inputs = self.data_collator(self.distilled.with_own_texts(model, inputs["rows"],
                                                                       random.Random(seed).getrandbits(63)))
+        self.step_weights = self._weights_of(inputs["rows"])
         model.train()
         tokens = self._summed(inputs["task_tokens"].to(self.args.device))
         while (sums := self._run_chunks(model, inputs["rows"], tokens)) is None:
@@ -123,11 +124,22 @@ class StudyTrainer(Trainer):
         self._sum_gradients(model)
         means = self._summed(sums) / tokens.clamp(min=1)
         self.step = {"rows": inputs["rows"], "tokens": tokens, "means": means}
-        return (means * self.weights.to(means)).sum().float()
+        return (means * self.step_weights.to(means)).sum().float()
+
+    def _weights_of(self, rows):
+        """Return the weights of the tasks in this step, where own texts and the teacher's share theirs by questions."""
+        if not self.distilled or self.distilled.own is None:
+            return self.weights
+        both = [self.tasks.index("explain"), self.distilled.own]
+        numbers = [len(of_task(rows, number)) for number in both]
+        questions = self._summed(torch.tensor(numbers, dtype=torch.float64, device=self.args.device)).to("cpu")
+        weights = self.weights.clone()
+        weights[both] = weights[both].sum() * questions / questions.sum().clamp(min=1)
+        return weights
 
     def _run_chunks(self, model, rows, tokens):
         """Add the gradients of all chunks to the model; return Σ −log p per task, or None where memory ran out."""
-        scale = self.weights.to(tokens) / tokens.clamp(min=1)
+        scale = self.step_weights.to(tokens) / tokens.clamp(min=1)
         sums, enough = torch.zeros_like(tokens), True
         for weight in vocabularies(model):
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad

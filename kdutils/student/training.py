@@ -11,7 +11,6 @@ import json
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -140,8 +139,9 @@ def worked_loss(recipe: Recipe, item: dict, explained: dict) -> tuple[pd.DataFra
     model, tokenizer = load_student(**recipe.student, seed=recipe.seed)
     teacher = distilled_from(recipe.method, recipe.parameters, recipe.student, model, tokenizer)
     weights, kind = task_weights(recipe.method, recipe.parameters), model_kind(model)
+    limits = recipe.training["max_source_tokens"], recipe.training["max_target_tokens"]
     entries, _ = tokenize_rows(tokenizer, recipe.method, recipe.parameters, [item], explained,
-                               RowFormat(512, 512, kind, model_context(model), recipe.tag))
+                               RowFormat(*limits, kind, model_context(model), recipe.tag))
     rows, table = EpochRows(entries, [item["id"]], recipe.seed)[0], []
     together = any(task.together for task in tasks_of(recipe.method, recipe.parameters))
     tokens = [sum(row.weight * row.counted for row in rows if row.task == task) for task in range(len(weights))]
@@ -221,10 +221,14 @@ def train_seeds(folder: Path | str, recipe: Recipe, seeds: list[int], questions:
 
 
 def training_metrics(recipe: Recipe, records: dict[int, dict]) -> dict:
-    """Return the results of train_seeds for metrics.json: no costs, which differ from run to run."""
+    """Return the results of train_seeds for metrics.json: no costs, which differ from run to run.
+
+    dev_accuracy: the mean over seeds, of the checkpoint that was kept.
+    """
     curves = [record["curve"] for record in records.values() if "failed" not in record]
-    best = [max(point["accuracy"] for point in curve) for curve in curves]
-    return {"method": recipe.method, "parameters": recipe.parameters, "best_dev_accuracy": sum(best) / len(best),
+    last = recipe.training.get("checkpoint", "best") == "last"
+    kept = [curve[-1]["accuracy"] if last else max(point["accuracy"] for point in curve) for curve in curves]
+    return {"method": recipe.method, "parameters": recipe.parameters, "dev_accuracy": sum(kept) / len(kept),
             "tasks": task_weights(recipe.method, recipe.parameters),
             "seeds": {seed: {name: value for name, value in record.items() if name != "cost"}
                       for seed, record in records.items()}}
@@ -299,6 +303,7 @@ def fingerprint(questions: pd.DataFrame, explained: dict, recipe: Recipe) -> dic
     teacher = recipe.parameters.get("distilled_from")
     return {"method": recipe.method, "seed": recipe.seed, "student": recipe.student,
             "model_files": _model_files(recipe.student["model"]),
+            "tokenizer_files": _model_files(recipe.student.get("tokenizer", "")),
             **({"teacher_files": _model_files(teacher)} if teacher else {}),
             "training": {key: value for key, value in recipe.training.items() if key not in WITHOUT_EFFECT},
             "parameters": recipe.parameters, "data": hashlib.sha256(data.encode()).hexdigest(),
@@ -348,11 +353,13 @@ def _train(folder, questions, explained, recipe, progress):
         teacher.check_rows(of_split)
     callbacks = _callbacks(folder, recipe, progress)
     trainer = _trainer(folder, model, tokenizer, recipe, data, callbacks, teacher)
-    started, failed = time.time(), {}
+    failed = {}
     _wait()  # until the first process has prepared the folder
     checkpoint = newest_whole_checkpoint(folder) if trainer.args.should_save else None
     _wait()
     checkpoint = checkpoint or newest_whole_checkpoint(folder)
+    clock = callbacks[0]
+    clock.start(checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Diverged as error:
@@ -360,12 +367,12 @@ def _train(folder, questions, explained, recipe, progress):
     finally:
         if progress:
             callbacks[-1].close()
-    cost = {"seconds": round(time.time() - started, 1), "resumed": bool(checkpoint)}
+    cost = {"seconds": round(clock.seconds(), 1), "resumed": bool(checkpoint)}
     return {**_record(trainer, data, cost), **failed}, trainer.model, tokenizer
 
 
 def _tokenized(model, tokenizer, recipe, questions, explained):
-    """Return the _Data of a recipe. The dev rows are the same for every seed."""
+    """Return the _Data of a recipe. Its dev rows depend on the seed only where a control draws what they say."""
     from kdutils.hub import model_context
     from kdutils.student.collating import EpochRows, RowFormat, tokenize_rows, vocabulary_gaps
     from kdutils.student.distilling import epoch_rows
