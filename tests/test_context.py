@@ -27,12 +27,10 @@ def prompt_file(tmp_path, monkeypatch):
     def write(text):
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / "few_shot.txt").write_text(text)
-        prompting.template.cache_clear()
 
     assert prompting.qualities()  # read before the folder is another one
     monkeypatch.setattr(prompting, "FOLDER", tmp_path)
     yield write
-    prompting.template.cache_clear()
 
 
 def test_a_context_is_kept_on_one_line_and_tables_without_one_are_read(tmp_path):

@@ -156,10 +156,62 @@ def test_what_greedy_decoding_does_not_look_at_is_not_in_its_settings():
     (" cowboy. He rides.", ["cow", "cat"], "cowboy", " He rides."),
     (" 8. 4 and 4 is 8.", [], "8", " 4 and 4 is 8."),
     (" dog", ["cow"], "dog", ""), ("", ["cow"], "", ""),
+    (" The door has iron. It sticks.", ["The door has iron.", "It is wood."], "The door has iron.", " It sticks."),
+    (" The door has iron.", ["The door has iron."], "The door has iron.", ""),
+    (" water because it is wet.", ["water", "sand"], "water", " because it is wet."),
+    (" water, because it is wet.", ["water", "sand"], "water", " because it is wet."),
+    (" water\nIt is wet.", ["water", "sand"], "water", "\nIt is wet."),
+    (" water! It is wet.", ["water", "sand"], "water", " It is wet."),
+    (" no, because it is dry.", ["yes", "no"], "no", " because it is dry."),
+    (" water (b). It is wet.", ["sand", "water"], "water", " It is wet."),
+    (" (b) water. It is wet.", ["sand", "water"], "water", " It is wet."),
+    (" **(b) water**. It is wet.", ["sand", "water"], "water", " It is wet."),
+    (" **water.** It is wet.", ["sand", "water"], "water", " It is wet."),
+    ("**The answer is water.** It is wet.", ["sand", "water"], "water", " It is wet."),
+    ("So the correct answer is: water. It is wet.", ["sand", "water"], "water", " It is wet."),
+    (" (b). It is wet.", ["sand", "water"], "(b)", " It is wet."),
+    (" (b) the U.S. Army. It did.", ["the navy", "the U.S. Army"], "the U.S. Army", " It did."),
+    (" (a) water. It is wet.", ["sand", "water"], "", " (a) water. It is wet."),
+    (" water or sand. Who knows?", ["sand", "water"], "", " water or sand. Who knows?"),
+    (" water, sand. Who knows?", ["sand", "water"], "", " water, sand. Who knows?"),
+    (" water bottles. They hold it.", ["sand", "water"], "", " water bottles. They hold it."),
+    (" Dr. King. He said so.", [], "Dr. King", " He said so."),
+    (" J. K. Rowling. She wrote it.", [], "J. K. Rowling", " She wrote it."),
+    (" U.S. Army. It is one.", [], "U.S. Army", " It is one."),
+    (" vitamin C. It is in fruit.", [], "vitamin C", " It is in fruit."),
+    (" 19\nBecause 48 - 29 = 19.", [], "19", "Because 48 - 29 = 19."),
+    (" $\\boxed{19}$. It is 48 - 29.", [], "19", " It is 48 - 29."),
+    (" 3.5. It is half of 7.", [], "3.5", " It is half of 7."),
+    (" I'm sorry, but I can't help with that. It is about weapons.", [], "",
+     " I'm sorry, but I can't help with that. It is about weapons."),
+    (" I cannot assist. Sorry.", ["yes", "no"], "", " I cannot assist. Sorry."),
 ])
 def test_the_teachers_own_answer_is_the_choice_that_its_text_begins_with(text, choices, answer, rest):
     answers, left = split_answer([Completion(text, "stop", 1, 1)], [choices])
     assert answers == [answer] and left[0].text == rest
+
+
+def test_answers_without_explanations_are_enough_where_only_answers_are_wanted(table):
+    asked, teacher = {**PARAMETERS, "given_answer": False, "model": "m"}, Scripted(lambda prompt: " (b).")
+    found = explain(table, "few_shot", asked, teacher, for_answers=True)
+    assert found["text"].isna().all() and set(found["answer"]) == {"(b)"}
+    with pytest.raises(StudyError, match="m: none of 6 texts is usable"):
+        explain(table, "few_shot", asked, teacher)
+
+
+def test_nothing_behind_the_first_answer_of_a_prompt_is_told(table, tmp_path):
+    """A layout may name the answer twice; with given_answer false the teacher is to find it."""
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    layout = "Question: {question}\nChoices: {choices}\nAnswer: The answer is {answer}. Why is {answer} right?"
+    (folder / "few_shot.txt").write_text(f"Shots.\n\n{layout}\n")
+    teacher = Scripted(lambda prompt: " (a). It is so.")
+    asked = {**PARAMETERS, "prompts": str(folder), "given_answer": False}
+    explain(table, "few_shot", asked, teacher)
+    assert all(prompt.endswith("\nAnswer: The answer is") for prompt in teacher.calls[0][0])
+    (folder / "few_shot.txt").write_text("Shots.\n\nThe answer is {answer}.\nQuestion: {question}\n")
+    with pytest.raises(StudyError, match="has {question} behind {answer}"):  # and an edited file is read again
+        explain(table, "few_shot", asked, teacher)
 
 
 def test_an_unknown_backend_is_named(table):

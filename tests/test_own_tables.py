@@ -214,6 +214,36 @@ def test_all_faulty_rows_are_listed_and_the_copy_can_be_used(tmp_path):
                       "the same question with another answer, all left out": 2, "the same question again, kept once": 2,
                       "an id that was not unique, given anew": 1}
     assert not check_table(tmp_path / "t.cleaned.jsonl").faulty
+    assert check_table(path).copy == str(tmp_path / "t.cleaned.jsonl"), "the same copy again"
+
+
+def test_a_cleaned_copy_overwrites_no_other_file_and_not_the_table_itself(tmp_path):
+    before = "\n".join(map(json.dumps, FAULTY))
+    (tmp_path / "t.cleaned.jsonl").write_text(before)
+    assert check_table(tmp_path / "t.cleaned.jsonl").copy == str(tmp_path / "t.cleaned-2.jsonl")
+    (tmp_path / "t.jsonl").write_text(before)
+    (tmp_path / "t.cleaned-2.jsonl").write_text("corrected by hand")
+    assert check_table(tmp_path / "t.jsonl").copy == str(tmp_path / "t.cleaned-3.jsonl")
+    assert (tmp_path / "t.cleaned.jsonl").read_text() == before
+    assert (tmp_path / "t.cleaned-2.jsonl").read_text() == "corrected by hand"
+
+
+@pytest.mark.parametrize(("cell", "texts"), [
+    ("As |x| = 3, the answer follows.", ["As |x| = 3, the answer follows."]), ("One. | Two.", ["One.", "Two."]),
+    ("[The] river is long.", ["[The] river is long."]), ('["One.", "Two."]', ["One.", "Two."]), ("", []),
+    (["One."], ["One."]), (None, [])])
+def test_an_explanation_is_cut_only_where_several_are_written(tmp_path, cell, texts):
+    path = write_rows(tmp_path, [{**row, "explanation": cell if number == 0 else "It is so."}
+                                 for number, row in enumerate(plain_rows(4))])
+    frame = read_questions("table", str(path.parent), {"all": path.name})
+    assert [text.strip() for text in frame["human_explanations"].iloc[0]] == texts
+
+
+def test_choices_may_begin_with_a_bracket(tmp_path):
+    rows = [{**row, "choices": "[1] red | [2] blue", "answer": "[1] red"} for row in plain_rows(4)]
+    path = write_rows(tmp_path, rows)
+    assert list(read_questions("table", str(path.parent), {"all": path.name})["choices"].iloc[0]) == [
+        "[1] red", "[2] blue"]
 
 
 def test_the_command_fails_for_faults_and_not_for_a_good_table(tmp_path, capsys, monkeypatch):
@@ -467,8 +497,8 @@ def test_a_teachers_answer_is_read_as_a_choice(tmp_path, monkeypatch):
     from kdutils.teacher import labelling
     from kdutils.teacher.explaining import explanations_table, split_answer
 
-    def explained(questions, prompting, parameters, progress=None):
-        assert prompting == "few_shot" and parameters["given_answer"] is False
+    def explained(questions, prompting, parameters, progress=None, for_answers=False):
+        assert for_answers and prompting == "few_shot" and parameters["given_answer"] is False
         written = [Completion(text, "stop", 1, 1) for text in (" 1. It follows.", " (b) 2. So.", " none of these. Hm.")]
         answers, rest = split_answer(written, questions["choices"])
         return explanations_table(questions, answers, rest, "rationale")

@@ -277,14 +277,12 @@ def boolq(row):
 def prompts_of_ones_own(tmp_path, monkeypatch):
     """A folder of prompts beside a data set's; the project's own is left alone."""
     monkeypatch.setattr(prompting, "FOLDER", tmp_path)
-    prompting.template.cache_clear()
     (tmp_path / "qualities.txt").write_text("clear\ncorrect\n")
     for name in ("mine", "boolq"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "few_shot.txt").write_text(LAYOUT)
     prompting.qualities.cache_clear()
     yield
-    prompting.template.cache_clear()
     prompting.qualities.cache_clear()
 
 
@@ -340,7 +338,6 @@ def test_a_prompt_may_be_in_a_file_of_another_name(tmp_path, monkeypatch):
         (tmp_path / "mine" / f"{name}.txt").write_text(f"An example.\n\n{text}\n")
     assert qualities()  # read before the folder is another one
     monkeypatch.setattr(prompting, "FOLDER", tmp_path)
-    prompting.template.cache_clear()
     question = pd.DataFrame([{"id": "1", "question": "Which flies?", "choices": ["cow", "kite"], "answer": "kite"}])
     prompt = prompting.few_shot_prompts(question, "mine", 0, file="short")[0]
     assert prompt.startswith("An example.\n\nIn a word, Which flies?") and "the answer is kite." in prompt

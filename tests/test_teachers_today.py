@@ -43,7 +43,7 @@ def server():
     async def reply(path: str, request: Request):
         body = await request.json()
         state.seen.append(body)
-        answer = state.answer(body)
+        answer = await asyncio.to_thread(state.answer, body)
         status, answer = answer if isinstance(answer, tuple) else (200, answer)
         return JSONResponse(answer, status)
 
@@ -173,6 +173,42 @@ def test_a_server_that_wants_another_name_for_the_limit_gets_it(server, store):
     assert [done.text for done in teacher.complete(["a", "b"], Decoding(40))] == [ICE, ICE]
     assert [("max_tokens" in body, body.get("max_completion_tokens")) for body in server.seen] == [
         (True, None), (False, 40), (False, 40)]
+
+
+def test_requests_at_the_same_time_all_get_the_other_name_for_the_limit(server, store):
+    """The first refusal changes the name while the others are still on their way."""
+    arrived = threading.Barrier(4)
+
+    def answer(body):
+        if "max_tokens" in body:
+            arrived.wait(30)
+            return 400, {"error": {"message": "Use 'max_completion_tokens' instead."}}
+        return message(ICE)
+
+    server.answer = answer
+    teacher = load_teacher({**parameters_of(server), "requests": 4})
+    assert [done.text for done in teacher.complete([str(number) for number in range(4)], Decoding(40))] == [ICE] * 4
+
+
+@pytest.mark.parametrize(("status", "error"), [
+    (400, {"code": "content_filter", "message": "The response was filtered due to the prompt triggering a policy."}),
+    (400, {"code": "content_policy_violation", "message": "Your request was rejected."}),
+    (403, {"innererror": {"code": "ResponsibleAIPolicyViolation"}, "message": "Forbidden."})])
+def test_a_prompt_that_a_filter_refuses_is_a_text_less_and_no_end(status, error, server, store):
+    def answer(body):
+        return (status, {"error": error}) if "weapon" in str(body["messages"]) else message(ICE)
+
+    server.answer = answer
+    done = load_teacher(parameters_of(server)).complete(["a weapon", "b"], Decoding(40))
+    assert [(one.text, one.finish_reason) for one in done] == [("", "content_filter"), (ICE, "stop")]
+
+
+def test_a_text_that_ends_at_the_limit_that_was_sent_is_a_text(server, store):
+    server.answer = lambda body: message(ICE, "length") | {"usage": {"prompt_tokens": 3, "completion_tokens": 32}}
+    own = {**parameters_of(server), "request": {"max_tokens": 32}}
+    assert load_teacher(own).complete(["a"], Decoding(64))[0].finish_reason == "length"
+    with pytest.raises(StudyError, match="32 of 64"):
+        load_teacher(parameters_of(server)).complete(["a"], Decoding(64))
 
 
 def test_what_is_sent_is_what_the_parameters_say(server, tmp_path):

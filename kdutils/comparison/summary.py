@@ -212,7 +212,8 @@ def simulatability(rows: pd.DataFrame, kinds: Mapping[str, str], fakes: pd.DataF
 
     Nothing is claimed for a LAS unless it is above 0 and its interval lies above that of the control. `rows`: the tests
     of one student on one data set. `kinds`: {name of a cell: registered method}. A row is one of `describe`
-    with ``control`` (such a row, or None), ``verdict`` (see _beside_control) and ``parts`` (LAS of leaking and of other texts, as texts).
+    with ``control`` (such a row, or None), ``verdict`` (see _beside_control) and ``parts`` (LAS of leaking and of other
+    texts, as texts).
     """
     described = {row["first"]: row for row in describe(_of(rows, "las"))}
     pairs, controls = with_control(rows, kinds), {}

@@ -12,6 +12,7 @@ how the others are read.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import math
@@ -80,7 +81,7 @@ class OwnTable:
                 "context": optional_text(row, self._column("context")),
                 "answer": self._answer_of(row, choices, names),
                 "human_explanations": [text for name in self.columns["human_explanations"]
-                                       for text in texts_of(listed(row.get(name), name, separators="|"))]}
+                                       for text in texts_of(_explanations(row.get(name), name))]}
         key = row.get(self._column("id"))
         item["id"] = identifier(key, "id") if self.columns["id"] else content_id(item)
         split = row.get(self._column("split"))
@@ -327,7 +328,11 @@ def listed(value: object, name: str, separators: str) -> list:
     An empty cell is an empty list. Raises ValueError for anything else.
     """
     if isinstance(value, str) and value.strip().startswith("["):
-        value = _parsed(value.strip(), name)
+        try:
+            value = _parsed(value.strip(), name)
+        except ValueError:
+            if not any(one in value for one in separators):  # else it is a text such as "[1] red | [2] blue"
+                raise
     if isinstance(value, str):
         separator = next((one for one in separators if one in value), None)
         parts = [part.strip() for part in value.split(separator)] if separator else [value.strip()]
@@ -337,6 +342,16 @@ def listed(value: object, name: str, separators: str) -> list:
     if isinstance(value, (list, tuple)):
         return list(value)
     raise ValueError(f"field '{name}': {shown(value)} is not a list")
+
+
+def _explanations(value, name):
+    """Return the explanations in a cell: a list, its text, or a text, with " | " between several explanations."""
+    if not isinstance(value, str):
+        return listed(value, name, separators="")
+    with contextlib.suppress(ValueError):  # a text may begin with a bracket, too
+        if value.strip().startswith("[") and isinstance(parsed := _parsed(value.strip(), name), list):
+            return parsed
+    return [part for part in re.split(r"\s\|\s", value) if part.strip()]
 
 
 def _parsed(text, name):

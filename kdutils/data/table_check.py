@@ -1,6 +1,7 @@
 """Check a user's own table (``./run_all.sh --check-data``): how it is read, all faulty rows, and a cleaned copy."""
 
 import contextlib
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -65,11 +66,20 @@ def check_table(path: Path, unlabelled: bool = False) -> Checked:
         return Checked([*lines, "no row can be used, so there is no cleaned copy"], True, "")
     if not changes:
         return Checked([*lines, f"  every row can be used: {_sizes(frame, read)}"], False, "")
-    copy = path.with_name(path.stem.removesuffix(CLEANED.removesuffix(".jsonl")) + CLEANED)
-    write_text(copy, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows_of(frame, read)))
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows_of(frame, read))
+    copy = write_text(_place_for(path, content), content)
     lines += [f"cleaned copy: {copy}: {_sizes(frame, read)}"]
     lines += [f"  {what}: {count:,}" for what, count in changes.items()]
     return Checked(lines, bool(read.faults), str(copy))
+
+
+def _place_for(path, content):
+    """Return where a copy of the table at `path` goes: no file of another content is overwritten."""
+    own, numbers = path.stem.removesuffix(CLEANED.removesuffix(".jsonl")), itertools.count(2)
+    copy = path.with_name(own + CLEANED)
+    while copy.exists() and (copy == path or copy.read_bytes() != content.encode()):
+        copy = path.with_name(f"{own}{CLEANED.removesuffix('.jsonl')}-{next(numbers)}.jsonl")
+    return copy
 
 
 def clean(read: Examined, unlabelled: bool = False) -> tuple[pd.DataFrame, dict[str, int]]:

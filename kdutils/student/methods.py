@@ -330,8 +330,8 @@ def token_kl(parameters: dict) -> list[Task]:
 
     So the loss of explanations is (1 − on_policy) · that of the teacher's texts + on_policy · that of the student's own
     ones (Agarwal et al. 2024, "On-policy distillation of language models", section 3.1, GKD). The questions are drawn,
-    so a step has another share than on_policy; there, each kind of text has its weight by its questions. The targets of
-    the task `own` are replaced in every step (distilling.Distilled.with_own_texts); on dev they are the teacher's texts.
+    so a step has another share than on_policy; there, each kind of text has its weight by its questions. The targets
+    of the task `own` are replaced in every step (distilling.Distilled.with_own_texts); on dev they are the teacher's.
     """
     both, own = multitask(parameters), share({"on_policy": 0.0, **parameters}, "on_policy")
     if not own:

@@ -99,6 +99,16 @@ def clean(text: str | None, answer: str = "") -> Cleaned:
     return Cleaned(rest, changes if _is_finished(rest) else [*changes, "unfinished_kept"])
 
 
+def is_refusal(text: str) -> bool:
+    """Return whether a raw text begins with a refusal, behind its preamble."""
+    return bool(_REFUSAL.match(text, preamble_end(text)))
+
+
+def is_abbreviation(text: str) -> bool:
+    """Return whether a text ends with an abbreviation such as "Dr." or with an initial, and not with a sentence."""
+    return bool(_ABBREVIATION.search(text) or _INITIAL.search(text[-4:]))
+
+
 def count_changes(cleaned: list[Cleaned]) -> dict[str, int]:
     """Return how many texts each rule changed and each problem concerns, sorted by name.
 

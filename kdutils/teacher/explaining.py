@@ -16,14 +16,15 @@ from unicodedata import normalize
 
 import pandas as pd
 
+from kdutils.data.answers import match_choice
 from kdutils.data.questions import LETTERS
 from kdutils.data.tables import EXPLANATIONS, read_table, write_table
-from kdutils.data.texts import WIDE_ENDS, find_mentions
+from kdutils.data.texts import ENDS, WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
 from kdutils.teacher import prompting as prompts
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.choices import CONTRASTS, PROMPTINGS
-from kdutils.teacher.cleaning import Cleaned, clean, preamble_end
+from kdutils.teacher.cleaning import Cleaned, clean, is_abbreviation, is_refusal, preamble_end
 from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
 from kdutils.teacher.soft_labels import NO_LETTER, as_scores, choices_table
@@ -48,27 +49,27 @@ def write_explanations(explanations: pd.DataFrame, questions: pd.DataFrame, path
 
 
 def explain(questions: pd.DataFrame, prompting: str, parameters: dict, teacher: "StoredTeacher | None" = None,
-            progress: Path | str | None = None) -> pd.DataFrame:
+            progress: Path | str | None = None, for_answers: bool = False) -> pd.DataFrame:
     """Return the explanations of `questions` as a frame of tables.EXPLANATIONS.
 
     `parameters`: those of the prompting's notebook. `teacher`: an open teacher; without it, the one of `parameters`,
     behind the store. `progress`: a file for one line of progress. ``attrs["notes"]`` counts tokens, and completions
     that were asked for or found in the store; ``attrs["seconds"]`` is the time taken. For published explanations
-    ``attrs`` are those of published_explanations. Raises StudyError for an unknown backend, and where no text at all
-    is usable.
+    ``attrs`` are those of published_explanations. `for_answers`: only the teacher's answers are wanted. Raises
+    StudyError for an unknown backend, and where no text at all is usable, unless only answers are wanted.
     """
     table = _published(questions, prompting, parameters) if parameters["backend"] == "published" \
-        else _asked(questions, prompting, parameters, teacher or open_teacher(parameters), progress)
+        else _asked(questions, prompting, parameters, teacher or open_teacher(parameters), progress, for_answers)
     table["any_answer"] = parameters.get("keep") == "all"
     return table
 
 
-def _asked(questions, prompting, parameters, teacher, progress):
+def _asked(questions, prompting, parameters, teacher, progress, for_answers):
     started = time.time()
     report = None if progress is None else lambda done, total: show_progress(
         progress, done, total, f"explained {done} of {total} texts")
     table = _written(teacher, questions, prompting, parameters, report)
-    if len(table) and table["text"].isna().all():
+    if len(table) and table["text"].isna().all() and not for_answers:
         problem = table["problem"].mode().iloc[0]
         advice = {"cut off while thinking": "raise max_new_tokens, which thinking uses up, or set thinking: off",
                   NO_LETTER: "set thinking: off and a `system` message that asks for a letter alone, or chat: false",
@@ -353,22 +354,65 @@ def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
     return whole.set_index("id").loc[questions["id"]].reset_index()[table.columns]
 
 
+_LEAD = re.compile(r"[\s*_`]*(?:(?:so,? )?the (?:(?:correct|right|best|final) )?answer is:?[\s*_`]+)?", re.IGNORECASE)
+_BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}*\$*")
+_CHOSEN = re.compile(r"\(([A-Za-z])\)\s*[*_`]*\s*")  # "(b) ", before the text of a choice or alone
+_AFTER_CHOICE = re.compile(rf"[*_`]*(?:\s*\([A-Za-z]\))?[*_`]*(?:\.(?=\s|[*_`]|$)|[{WIDE_ENDS}]|[!?,;:](?=\s|$)|(?=\n)"
+                           r"|$|(?=\s+(?:because|since)\b))[*_`]*")
+_END = re.compile(rf"\.(?=\s|[*_`]+(?:\s|$)|$)[*_`]*|[{WIDE_ENDS}]|\n|$")
+
+
 def split_answer(completions: list[Completion],
                  choices: Sequence[list[str]] | None = None) -> tuple[list[str], list[Completion]]:
     """Return (answers, completions without them) for prompts that end with "The answer is".
 
-    The answer is the longest of the question's `choices` with which the text begins. Without such a choice it is the
-    text before the first full stop that is followed by a space or by the end.
+    The answer is the longest of the question's `choices` with which the text begins, if a sentence or clause ends
+    there, also with its letter: ``(b) water``. Without such a choice it is the text before the first end of a sentence
+    or line. Marks of Markdown and LaTeX around an answer do not count. A refusal is no answer.
     """
     answers, rest = [], []
     for row, done in enumerate(completions):
-        text = normalize("NFC", done.text)
-        text = re.sub(r"^(?:the answer is\s+)?", "", text[preamble_end(text):], flags=re.IGNORECASE)
-        known = [choice for choice in (list(choices)[row] if choices is not None else [])
-                 if any(start == 0 for start, _ in find_mentions(text, choice))]
-        begin = find_mentions(text, max(known, key=len))[0][1] if known else 0
-        end = re.compile(rf"({'' if known else '.+?'})(?:\.(?=\s|$)|[{WIDE_ENDS}]|$)(.*)", re.DOTALL)
-        match = end.match(text, begin)
-        answers.append(max(known, key=len) if known and match else match[1] if match else "")
-        rest.append(replace(done, text=match[2] if match else done.text))
+        answer, text = ("", done.text) if done.finish_reason in ("refusal", "content_filter") or is_refusal(done.text) \
+            else _first_answer(normalize("NFC", done.text), list(choices[row]) if choices is not None else [])
+        answers.append(answer)
+        rest.append(replace(done, text=text))
     return answers, rest
+
+
+def _first_answer(text, choices):
+    """Return (the answer with which a text begins, the rest of the text); ("", text) where it is not clear."""
+    begin = preamble_end(text)
+    begin = _LEAD.match(text, begin).end()
+    whole, text = text, _BOXED.sub(r"\1", text[begin:], count=1) if _BOXED.match(text, begin) else text[begin:]
+    letter = _CHOSEN.match(text)
+    start = letter.end() if letter else 0
+    known = _begins_with(text[start:], choices)
+    if known:
+        choice, length = known
+        if text[start + length - 1] in ENDS + WIDE_ENDS and re.match(r"[*_`]*(?:\s|$)", text[start + length:]):
+            end = start + length
+        elif after := _AFTER_CHOICE.match(text, start + length):
+            end = after.end()
+        else:
+            return "", whole
+        other = text[start + length:end].strip().endswith(",") and _begins_with(text[end:].lstrip(), choices)
+        if other or letter and match_choice(f"({letter[1]})", choices) != choice:
+            return "", whole
+        return choice, text[end:]
+    for stop in _END.finditer(text):
+        if stop.start() and not _goes_on(text[:stop.end()]):
+            return text[:stop.start()].strip().rstrip("*_`"), text[stop.end():]
+    return "", whole
+
+
+def _begins_with(text, choices):
+    """Return (the longest of the choices with which a text begins, the length of its mention), None for none."""
+    found = [(choice, mentions[0][1]) for choice in choices
+             if (mentions := find_mentions(text, choice)) and mentions[0][0] == 0]
+    return max(found, key=lambda one: len(one[0]), default=None)
+
+
+def _goes_on(text):
+    """Return whether the full stop at the end of a text belongs to an abbreviation or to the initial of a name."""
+    before = re.search(r"(\S*)\s+[A-Z]\.$", text)  # vitamin C. ends there, George W. does not
+    return is_abbreviation(text) and not (before and before[1][:1].islower())

@@ -22,7 +22,8 @@ def teacher_answers(questions: pd.DataFrame, parameters: dict, progress: Path | 
     `parameters`: those of notebook 08. The prompt is the few-shot prompt without an answer. Its completions are
     those of the prompting few_shot with ``given_answer: false``, so they are paid for once.
     """
-    written = explain(questions, "few_shot", {**parameters, "given_answer": False}, progress=progress)
+    written = explain(questions, "few_shot", {**parameters, "given_answer": False}, progress=progress,
+                      for_answers=True)
     choices = dict(zip(questions["id"], questions["choices"], strict=True))
     found = {row.id: match_choice(row.answer.strip(), choices[row.id]) for row in written.itertuples()}
     return {key: answer if answer in choices[key] or not len(choices[key]) else "" for key, answer in found.items()}

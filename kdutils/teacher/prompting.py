@@ -64,7 +64,6 @@ def check_prompts(dataset: str, file: str) -> None:
                          "{answer}")
 
 
-@cache
 def template(dataset: str, prompting: str) -> tuple[str, str]:
     """Return (shots, item) of a prompt file: the shots with the blank line after them, and the layout of the item.
 
@@ -142,7 +141,12 @@ def _prompts(questions, parts, given_answer, **columns):
     """Return the shots and the filled item of each question; `columns` has one value per question for each slot."""
     shots, item = parts
     if not given_answer:
-        item = item.rpartition("{answer}")[0].rstrip()
+        # In a revision, the first answer is the teacher's own. Elsewhere nothing behind the first one may be told.
+        item, _, behind = item.rpartition("{answer}") if "critique" in columns else item.partition("{answer}")
+        if lost := {"question", "choices", "context"} & set(SLOT.findall(behind)):
+            raise StudyError(f"the last block of the prompt has {{{min(lost)}}} behind {{answer}}; put it before, so "
+                             "that the teacher can answer itself (given_answer: false)")
+        item = item.rstrip()
     asked = fill_columns(questions)
     if "{context}" not in item:  # a prompt that was written without a passage in mind
         asked = asked.assign(context="", question=[full_question(one) for one in asked.to_dict("records")])
@@ -199,12 +203,17 @@ def quality(key: str, seed: int) -> str:
     return " and ".join(random.Random(f"quality {seed} {key}").sample(qualities(), 2))
 
 
-@cache
 def requests(dataset: str) -> list[tuple[str, ...]]:
     """Return the pairs (critique request, revision request) of a data set."""
     path = prompt_folder(dataset) / "requests.txt"
     if not path.is_file():
         raise StudyError(f"{path}: no such file; write one line per pair: what to criticise | what to revise")
+    return _requests(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _requests(path, changed):
+    """Return the pairs in a file; a file that has `changed` since is read again."""
     pairs = [tuple(part.strip() for part in line.split("|"))
              for line in path.read_text(encoding="utf-8").strip().splitlines()]
     for number, pair in enumerate(pairs, 1):

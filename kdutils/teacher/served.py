@@ -36,6 +36,10 @@ STOPS_SENT = 4  # the API accepts no more
 ECHO = "probabilities of the choices need a server that returns log p of a given text"
 # Words of servers, with status 400, 413 or 422, for a prompt that does not fit together with the new tokens.
 _TOO_LONG = re.compile(r"context|too (?:long|large)|longer than|exceed|must be <=", re.IGNORECASE)
+# Codes and words of servers that refuse a single prompt because of what it says.
+_FILTERED = re.compile(r"content_filter|content_policy_violation|ResponsibleAIPolicyViolation|content management "
+                       r"policy")
+_WITHHELD_CHOICE = {"finish_reason": "content_filter", "message": {"content": ""}, "text": ""}
 _ADVICE = {
     400: "change what the message names (`request` adds fields, and with null leaves them out)",
     401: "check that OPENAI_API_KEY is set and right", 403: "check that OPENAI_API_KEY is set and right",
@@ -259,13 +263,17 @@ class ServedTeacher:
 
         endpoint = client.chat.completions if self.chat else client.completions
         for attempt in range(self.retries + 1):
+            sent = body(prompt)
             try:
-                return read(endpoint.with_raw_response.create(**body(prompt)).text, prompt)
+                return read(endpoint.with_raw_response.create(**sent).text, prompt)
             except APIStatusError as error:
                 text = error.response.text
-                if self.limit == "max_tokens" and error.status_code in (400, 422) and "max_completion_tokens" in text:
+                # Decided by what was sent: another thread may have changed the limit since.
+                if "max_tokens" in sent and error.status_code in (400, 422) and "max_completion_tokens" in text:
                     self.limit = "max_completion_tokens"
                     return self._ask(client, prompt, body, read, stopping)
+                if error.status_code in (400, 403) and _FILTERED.search(text):
+                    return read(json.dumps({"choices": [_WITHHELD_CHOICE]}), prompt)
                 if error.status_code in (400, 413, 422) and _TOO_LONG.search(text):
                     raise _TooLong(f"{error.status_code} {text}") from None
                 raise
@@ -325,9 +333,11 @@ class ServedTeacher:
         text = done.text
         start = preamble_end(text) if self.chat else 0
         cut = min((text.find(mark, start) for mark in decoding.stop if mark in text[start:]), default=None)
-        if reason == "length" and cut is None and (tokens[1] or decoding.max_new_tokens) < decoding.max_new_tokens - 1:
+        own = [self.extra[name] for name in ("max_tokens", "max_completion_tokens") if self.extra.get(name)]
+        limit = min(own, default=decoding.max_new_tokens)
+        if reason == "length" and cut is None and (tokens[1] or limit) < limit - 1:
             # The server's context was full. This is not a text that ended at the limit of the study.
-            raise _TooLong(f"a reply cut off after {tokens[1]} of {decoding.max_new_tokens} tokens")
+            raise _TooLong(f"a reply cut off after {tokens[1]} of {limit} tokens")
         return replace(done, text=text[:cut], finish_reason=reason if cut is None else "stop")
 
     def _message(self, failed, done, total, kept, instead):
