@@ -49,6 +49,9 @@ def test_an_answer_is_named_as_whole_words():
     ("A cow moos. A car does not.", "cow", True), ("A car does not moo. A cow does.", "cow", None),
     ("The answer is car. A cow moos.", "car", True), ("The answer is car, or rather the answer is cow.", "cow", True),
     ("So the answer is 'red car'.", "red car", True), ("The answer is a red car.", "car", False),
+    ("The answer is not car but cow.", "cow", True), ("The answer is not car but cow.", "car", False),
+    ("The answer is not car.", "car", None), ("It is not a car.", "car", None),
+    ("The answer is either cow or car.", "cow", None), ("The answer is neither cow nor car.", "cow", None),
 ])
 def test_what_a_text_argues_for(text, answer, verdict):
     assert argues_for(text, answer, CHOICES) is verdict

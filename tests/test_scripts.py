@@ -114,8 +114,9 @@ def test_words_mentions_and_answers_of_ascii_texts_are_what_they_were():
         named_as_word = rf"(?<!\w){re.escape(answer)}(?!\w)"
         assert mask_answers(text, [answer], "___") == re.sub(named_as_word, "___", text, flags=re.IGNORECASE)
         found["argued"] += (argued := argues_for(text, "cow", choices)) is not None
-        assert argued is before_follows(text, "cow", choices)
-        assert argues_for(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
+        if not re.search(r"\b(?:not|or|never|neither|nor)\b|n't", text):  # what is denied counted as named
+            assert argued is before_follows(text, "cow", choices)
+            assert argues_for(text, "Yes", ["yes", "no"]) is before_follows(text, "Yes", ["yes", "no"])
         assert normalise_answer(text) == before_normalise(text)
         alike = before_normalise(answer) == before_normalise(text[:7])
         found["same"] += alike and text[:7] != answer

@@ -238,6 +238,8 @@ _CONTRAST = re.compile(r"n't\b|\b(?:not?|never|cannot|neither|nor|wrong|incorrec
 _STATED = re.compile(r"\banswer is:? [\"'“‘]?([^.,;\n\"”’]+)"
                     r"|(?:答案[是为為]|答え[はが]|正解[はが])[:：]?\s*[\"'“‘「『]?([^.,;\n\"”’」』。，；]+)",
                     re.IGNORECASE)
+_NO_ANSWER = re.compile(r"^\W*(?:not|never|neither|nor)\b.*?(?:\bbut\b|$)", re.IGNORECASE | re.DOTALL)
+_EITHER = re.compile(r"\bor\b", re.IGNORECASE)
 _YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"對", "錯"}, {"はい", "いいえ"}, {"ใช่", "ไม่ใช่"})
 _TRUE_FALSE = {"true", "false"}
 _ORDINARY = (*_YES_NO, _TRUE_FALSE)  # choices that are also ordinary words: these are not searched inside a text
@@ -284,7 +286,7 @@ def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
     for part in ([] if _CONTRAST.search(first) else [first]) + [text]:
         named = [choice for choice in choices if names_answer(part, choice)]
         if len(named) == 1:
-            return named[0] == answer
+            return None if _only_denied(part, named[0]) else named[0] == answer
     return None
 
 
@@ -293,12 +295,12 @@ def _states(text, answer, choices):
 
     A text states a choice by "the answer is …", yes or no also as its first word, true or false also by a verdict.
     """
-    stated = [name for pair in _STATED.findall(text) for name in pair if name and _choice_in(name, choices)]
+    told = [name for pair in _STATED.findall(text) for name in pair if name and _first_named(name, choices)]
     names = {fold(choice) for choice in choices}
-    if names == _TRUE_FALSE and (verdict := _verdict(stated[-1] if stated else text)):
+    if names == _TRUE_FALSE and (verdict := _verdict(told[-1] if told else text)):
         return verdict == fold(answer)
-    if stated:
-        return _choice_in(stated[-1], choices) == answer
+    if stated := [choice for name in told if (choice := _choice_in(name, choices))]:
+        return stated[-1] == answer
     if names not in _YES_NO:
         return None
     longest = "|".join(sorted(names, key=len, reverse=True))
@@ -339,6 +341,10 @@ def denies_answer(text: str, answer: str, choices: Sequence[str]) -> bool:
         return not stated
     if {fold(choice) for choice in choices} in _ORDINARY:
         return False
+    return _only_denied(text, answer)
+
+
+def _only_denied(text, answer):
     text, places = compose(text), find_mentions(text, answer)
     return bool(places) and all(_denied(text, start, end) for start, end in places)
 
@@ -350,7 +356,15 @@ def _denied(text, start, end):
 
 
 def _choice_in(text, choices):
-    """Return the choice that `text` names first (the longest if several begin there), or None."""
+    """Return the choice that an answer names: ice in "not water but ice". None in "not water" and "water or ice"."""
+    text = _NO_ANSWER.sub("", text)
+    if _EITHER.search(text) and sum(bool(find_mentions(text, choice)) for choice in choices) > 1:
+        return None
+    return _first_named(text, choices)
+
+
+def _first_named(text, choices):
+    """Return the choice that a text names first (the longest if several begin there), or None."""
     named = [(places[0][0], -len(choice), choice) for choice in choices if (places := find_mentions(text, choice))]
     return min(named)[2] if named else None
 
