@@ -1,6 +1,7 @@
 """Servers as they answer today: thinking, parts, refusals, preambles, words for an end; asked over real HTTP."""
 
 import asyncio
+import copy
 import json
 import threading
 import time
@@ -24,7 +25,7 @@ from kdutils.teacher.explaining import explain, split_answer
 from kdutils.teacher.settings import ExplainFewShot
 from kdutils.teacher.store import Request, Store
 from kdutils.teacher.stored import StoredTeacher
-from kdutils.teacher.thinking import answer_start, opens_thinking, split_thinking
+from kdutils.teacher.thinking import answer_start, opens_thinking, special_marks, split_thinking
 
 ICE = "Ice is frozen water."
 THOUGHTS = "Okay, the user asks.\n\nQuestion: is it so?"
@@ -418,6 +419,31 @@ def test_a_template_gets_the_system_message_and_what_is_said_of_thinking(chattin
     assert chatting(template).identity != chatting(template, system="s").identity
     with pytest.raises(StudyError, match="chat template cannot take this prompt .no system"):
         chatting("{{ raise_exception('no system') }}").in_chat("a")
+
+
+def test_a_template_that_asks_for_the_date_gives_the_same_prompt_every_day(chatting):
+    dated = chatting("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}")
+    assert dated.in_chat("a") == "01 Jan 2025 a" and dated.identity["date"] == "2025-01-01"
+    assert "date" not in chatting("{{ messages[0].content }}").identity
+
+
+def test_marks_of_thinking_that_are_special_tokens_are_read(chatting):
+    from kdutils.teacher.prefix_decoding import Draft, Endings
+
+    tokenizer = copy.deepcopy(chatting("{{ messages[0].content }}").tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>", "<|end|>", "[THINK]",
+                                                               "[/THINK]"]})
+    marks = special_marks(tokenizer)
+    assert set(marks.values()) == {"<|channel|>", "<|message|>", "[THINK]", "[/THINK]"}
+    for said in ("<|channel|>analysis<|message|>a cow.<|end|><|channel|>final<|message|>Ice is water.<|end|>",
+                 "[THINK]a cow.[/THINK]Ice is water.<|end|>"):
+        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        draft = Draft(Endings(tokenizer, frozenset(), (), len(ids), answer_start, marks))
+        for token in ids:
+            draft.add(token)
+        thinking, answer = split_thinking(draft.text)
+        assert "cow" in thinking and "cow" not in answer and answer.split() == "Ice is water.".split(), draft.text
+        assert "<|end|>" not in draft.text
 
 
 def test_a_stop_text_inside_the_thinking_of_a_local_model_ends_nothing(chatting, monkeypatch):

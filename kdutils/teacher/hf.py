@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property, partial
 from os.path import commonprefix
 from pathlib import Path
@@ -28,12 +30,14 @@ from kdutils.teacher.choices import QUANTIZATIONS
 from kdutils.teacher.completion import Completion, Decoding, Keep, Progress
 from kdutils.teacher.contrastive import contrast
 from kdutils.teacher.prompting import read_template
-from kdutils.teacher.thinking import answer_start, opens_thinking, without_thinking
+from kdutils.teacher.thinking import answer_start, opens_thinking, special_marks, without_thinking
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+TODAY = datetime(2025, 1, 1)  # what a chat template that asks for the date is told
+_DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 # The files of a model folder that determine what the model writes.
 DECISIVE = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
             "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "chat_template*",
@@ -101,6 +105,7 @@ class HfTeacher:
         if self.chat:
             template = str(self.tokenizer.chat_template)
             identity["chat_template"] = hashlib.sha256(template.encode()).hexdigest()
+            identity |= {"date": f"{TODAY:%Y-%m-%d}"} if "strftime_now" in template else {}
         given = {"thinking": self.thinking if self.thinking != "auto" else "", "system": self.system}
         identity |= {name: value for name, value in given.items() if value}
         return identity
@@ -242,6 +247,9 @@ class HfTeacher:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         # Templates name it in one of two ways, and ignore what they do not know.
         given = {} if self.thinking == "auto" else dict.fromkeys(("enable_thinking", "thinking"), self.thinking == "on")
+        template = self.tokenizer.chat_template
+        if "strftime_now" in str(template):  # the same prompt on every day, so that a run can be continued
+            given["chat_template"] = _DATE.sub(lambda asked: repr(f"{TODAY:{asked[2]}}"), str(template))
         try:
             return self.tokenizer.apply_chat_template([*messages, {"role": "user", "content": prompt}], tokenize=False,
                                                       add_generation_prompt=True, **given)
@@ -303,7 +311,8 @@ class _Call:
         tokenizer, ends = self.teacher.tokenizer, self.teacher.model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         return Endings(tokenizer, frozenset(ends), tuple(self.decoding.stop), self.decoding.max_new_tokens,
-                       partial(answer_start, opened=self.opened) if self.teacher.chat else None)
+                       partial(answer_start, opened=self.opened) if self.teacher.chat else None,
+                       special_marks(tokenizer) if self.teacher.chat else {})
 
     @cached_property
     def opened(self):

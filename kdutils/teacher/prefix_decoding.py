@@ -34,6 +34,7 @@ class Endings:
     """When a completion ends: at one of `end_tokens`, at a text of `stop` (cut off), or at `limit` new tokens.
 
     `start` returns where in a text a stop text counts from, None for nowhere yet; without it, from the beginning.
+    `marks`: {id: text} of special tokens that belong to the text, as those of thinking do; all others do not.
     """
 
     tokenizer: object
@@ -41,6 +42,7 @@ class Endings:
     stop: tuple
     limit: int
     start: Callable[[str], int | None] | None = None
+    marks: dict = field(default_factory=dict)
     known: dict = field(default_factory=dict, repr=False)  # token -> may_stop
 
     def may_stop(self, token: int) -> bool:
@@ -56,10 +58,18 @@ class Endings:
 
     def cut(self, ids: list[int]) -> tuple[str, bool]:
         """Return (the text of `ids` up to the first stop text, whether there was one)."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self._decoded(ids)
         start = self.start(text) if self.start else 0
         found = [] if start is None else [at for mark in self.stop if (at := text.find(mark, start)) >= 0]
         return (text[:min(found)], True) if found else (text, False)
+
+    def _decoded(self, ids):
+        if self.marks.keys().isdisjoint(ids):
+            return self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.tokenizer.decode(ids)
+        for token in set(self.tokenizer.all_special_tokens) - set(self.marks.values()):
+            text = text.replace(token, "")
+        return text
 
 
 class Draft:

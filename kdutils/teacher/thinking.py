@@ -8,9 +8,13 @@ and has the closing mark alone. The marks are those of Qwen and DeepSeek (``<thi
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kdutils.teacher.cleaning import preamble_end
 from kdutils.teacher.completion import Completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _MARK = re.compile(
     r"""(?P<open><(?:seed:)?(?:think|thinking|thought)>|\[THINK\]|◁think▷|<\|START_THINKING\|>
@@ -18,6 +22,13 @@ _MARK = re.compile(
        |(?P<close></(?:seed:)?(?:think|thinking|thought)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>
                 |<\|channel\|>final<\|message\|>)""", re.VERBOSE)
 _OPENED = re.compile(rf"(?:{_MARK.pattern})\s*\Z", re.VERBOSE)
+
+
+def special_marks(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """Return {id: text} of the special tokens of which marks of thinking consist."""
+    parts = {"<|channel|>", "<|message|>"}
+    return {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens
+            if token in parts or _MARK.fullmatch(token)}
 
 
 def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
