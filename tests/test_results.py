@@ -377,8 +377,8 @@ def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
 
 Does keeping work?
 
-`./run_all.sh toy`: 13 jobs, which take 2 min 27 s in all, without their start, and took 13 s side by side. Run on
-2026-02-01 with commit aaaaaaaaaa on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
+`./run_all.sh toy`: 13 jobs, 2 min 27 s summed over all of them, without their start; side by side they took 13 s. Run
+on 2026-02-01 with commit aaaaaaaaaa on Linux x86_64, ACME 1, 2 cores, no GPU, 1 thread; torch 2.0, transformers 5.0.
 
 ![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
 
