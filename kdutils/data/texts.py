@@ -432,7 +432,8 @@ def kept_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, count: int, lim
         return list(range(count))
     context, tag = _CONTEXT.match(text), _TAG_BEHIND.search(text)
     starts = [*((context.start(1), context.start(2)) if context else ()), *((tag.start(),) if tag else ())]
-    lead = int(tokenizer(text)["input_ids"][0] in tokenizer.all_special_ids)  # a start token, which is no text
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    lead = int(tokenizer(text)["input_ids"][0] in special)  # a start token, which is no text
     before = [lead + number for number in count_tokens_before(tokenizer, [text] * len(starts), starts)]
     tail = min(limit, count - before.pop() if tag else 1)
     if not context:
