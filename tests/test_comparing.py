@@ -408,6 +408,29 @@ def test_a_control_is_compared_with_the_method_of_its_own_settings(tmp_path):
     assert "soft_multitask (few_shot) +0.305" in las and "its control +0.050" in las and "its control +0.285" in las
 
 
+def test_las_is_tested_over_seeds_and_questions_where_each_question_has_its_prediction(tmp_path):
+    world, rng = World(tmp_path).add("label_only", right=(20, 21), explains=False), np.random.default_rng(0)
+    world.add("multitask", right=(30, 31), las=(0.30, 0.30)).add("standard", right=(29, 28), las=(0.25, 0.25))
+    before = world.tests(["las"]).query("comparison == 'las'").set_index("first")
+    assert before["p"].isna().all(), "equal values of two seeds: over seeds alone there is no test"
+    gains = {}
+    for folder in world.evaluations[1:]:
+        predictions = pd.read_parquet(Path(folder) / "predictions.parquet")
+        hits = predictions[["id", "seed"]].assign(question=False, both=rng.random(len(predictions)) < 0.3,
+                                                  explanation=True, masked=False)
+        hits.to_csv(Path(folder) / "foreseen.csv", index=False)
+        gains[folder] = hits.pivot(index="seed", columns="id", values="both").to_numpy(dtype=float)
+    after = world.tests(["las"]).query("comparison == 'las'")
+    assert set(after["test"]) == {"t over seeds and questions"} and set(after["n_questions"]) == {SIZE}
+    for row, matrix in zip(after.itertuples(), gains.values(), strict=True):  # one group: LAS is the mean of the gains
+        expected = crossed_difference(matrix, np.zeros(SIZE))
+        assert (row.difference, row.low, row.high, row.p, row.n_seeds) == pytest.approx(
+            (matrix.mean(), max(expected.low, -1), min(expected.high, 1), expected.p, 2))
+    runs, _, accuracies = world.read()
+    said = "\n".join(summary.summarise(accuracies, world.tests(["las"]), runs))
+    assert "take the test questions as given" not in said and "(LAS)" in said
+
+
 def test_a_control_that_learns_the_same_texts_is_no_measure_of_what_they_say(tmp_path):
     world = World(tmp_path).add("label_only", right=(20, 21), explains=False)
     world.add("counterfactual", right=(30, 31), las=(0.30, 0.31)).add("untagged", right=(29, 32), las=(0.3, 0.32))

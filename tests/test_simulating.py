@@ -16,6 +16,7 @@ from kdutils.evaluation.simulatability import (
     measure_simulatability,
     reader_agreement,
     summarise_simulation,
+    values_of_questions,
 )
 from kdutils.evaluation.truth_proxies import sentence_vectors
 
@@ -43,6 +44,35 @@ def test_las_by_hand():
     assert marks["qbe"] == 0.25 and marks["leaking"] == 0.5
     one = summarise_simulation(found.assign(explanation=True))
     assert one["groups"] == 1 and one["las_other"] is None and one["las"] == one["las_leaking"]
+
+
+def test_las_as_a_mean_over_questions_by_hand():
+    hits = pd.DataFrame({"id": list("abcd"), "seed": 0, "question": [1, 0, 0, 1], "both": [1, 1, 0, 0],
+                         "explanation": [1, 1, 1, 0], "masked": [0, 1, 1, 1]}).astype({"question": bool, "both": bool,
+                                                                                  "explanation": bool, "masked": bool})
+    asked = pd.DataFrame({"id": [*"abcde", "a"], "seed": [0] * 5 + [1]})
+    table = values_of_questions(hits, asked)
+    # leaking: gains 0, 1, 0, mean 1/3; other: -1. LAS is their mean, -1/3; of 5 asked, 5 / (2 · 3) of d - 1/3 is added.
+    assert table.loc[:4, "las"].tolist() == pytest.approx(
+        [-1 / 3 - 5 / 18, -1 / 3 + 10 / 18, -1 / 3 - 5 / 18, -1 / 3, -1 / 3])
+    # QBE: gains -1, 1, 1, 0, mean 1/4; 5 / 4 of d - 1/4 is added.
+    assert table.loc[:4, "qbe"].tolist() == pytest.approx([.25 + 1.25 * one for one in (-1.25, .75, .75, -.25, 0)])
+    assert table.loc[5, ["las", "qbe"]].isna().all(), "a seed that could not be simulated"
+
+
+def test_the_spread_of_las_over_questions_is_that_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    leaking, size = rng.random(400) < 0.05, 400
+    hits = pd.DataFrame({"id": [str(number) for number in range(size)], "seed": 0, "question": rng.random(size) < 0.4,
+                         "both": rng.random(size) < np.where(leaking, 0.95, 0.3), "explanation": leaking,
+                         "masked": rng.random(size) < 0.5})
+    values, found = values_of_questions(hits, hits), summarise_simulation(hits)
+    drawn = [summarise_simulation(hits.iloc[rng.integers(0, size, size)]) for _ in range(600)]
+    for name in ("las", "qbe"):
+        assert values[name].mean() == pytest.approx(found[name])
+        assert values[name].std() / size ** 0.5 == pytest.approx(np.std([one[name] for one in drawn]), rel=0.1)
+    naive = (hits["both"].astype(int) - hits["question"]).std() / size ** 0.5
+    assert values["las"].std() / size ** 0.5 > 1.2 * naive, "a small group has as much weight as a large one"
 
 
 def test_the_agreement_of_two_readers_by_hand():

@@ -40,6 +40,7 @@ from kdutils.stats.accuracy import (
     mcnemar,
     mean_interval,
 )
+from kdutils.stats.estimates import Estimate
 from kdutils.stats.groups import correct_p_values, mean_difference
 
 LEVEL = 0.05
@@ -124,7 +125,7 @@ def run_tests(predictions: pd.DataFrame, scores: pd.DataFrame, measures: pd.Data
     rows.sort(key=lambda row: COMPARISONS.index(row["comparison"]))
     if "las" in tested:
         rows += [_labelled(row, "las", names, cell, None, "las") for cell in matrices
-                 if (row := _zero_row(_values(measures, cell, "las")))]
+                 if (row := _possible(_measure_row(scores, measures, "las", cell)))]
     table = pd.DataFrame([*rows, *(more or [])], columns=COLUMNS)
     table["family"] = table["comparison"].map({"primary": "primary", "chance": "plausibility"}).fillna("exploratory")
     return _corrected(table.astype({name: float for name in ("p", "p_corrected", "p_equivalent", "detectable")}))
@@ -195,23 +196,41 @@ def _accuracy_row(first, second, level, margin):
             "mcnemar": [mcnemar(*both).p for both in shared]}
 
 
-def _measure_row(scores, measures, measure, first, second):
-    """Return the row of a measure of explanations: per text if it is a measure of single texts, else over seeds."""
-    parts = [scores[(scores[CELL] == list(cell)).all(axis=1)] for cell in (first, second)]
+def _measure_row(scores, measures, measure, first, second=None):
+    """Return the row of a measure of explanations, without `second` the test with 0, which needs two seeds.
+
+    Seeds and questions are the sample where each text has a value, else the seeds alone.
+    """
+    cells = [first, second] if second else [first]
+    parts = [scores[(scores[CELL] == list(cell)).all(axis=1)] for cell in cells]
     if measure in scores and all(part[measure].notna().any() for part in parts):
         wide = [part.pivot(index="seed", columns="id", values=measure) for part in parts]
         wide = [table.dropna(how="all").dropna(axis=1) for table in wide]  # without seeds that have no value at all
-        shared = wide[0].columns.intersection(wide[1].columns)
+        shared = wide[0].columns.intersection(wide[-1].columns)
         if len(shared) < 2:
             return None
-        return {**_difference_row(*(table[shared].to_numpy(dtype=float) for table in wide)), "n_questions": len(shared)}
-    values = [_values(measures, cell, measure) for cell in (first, second)]
+        matrices = [table[shared].to_numpy(dtype=float) for table in wide]
+        if second:
+            return {**_difference_row(*matrices), "n_questions": len(shared)}
+        row = {"difference": matrices[0].mean(), "n_seeds": len(matrices[0]), "n_questions": len(shared)}
+        if row["n_seeds"] < 2:
+            return row
+        return {**_test_row(crossed_difference, _title(*matrices), *matrices, np.zeros(len(shared))), **row}
+    values = [measures.loc[(measures[CELL] == list(cell)).all(axis=1) & (measures["measure"] == measure), "value"]
+              for cell in cells]
     if min(map(len, values)) == 0:
         return None
-    row = {"difference": values[0].mean() - values[1].mean(), "n_seeds": min(map(len, values))}
+    row = {"difference": values[0].mean() - (values[1].mean() if second else 0), "n_seeds": min(map(len, values))}
     if row["n_seeds"] < 2:
         return row
-    return {**_test_row(mean_difference, "Welch's t over seeds", *values), **row, "n_questions": None}
+    test, title = (mean_difference, "Welch's t over seeds") if second else (_difference_to_zero, "t over seeds")
+    return {**_test_row(test, title, *values), **row, "n_questions": None}
+
+
+def _difference_to_zero(values):
+    if np.ptp(values) < 1e-12:
+        raise StudyError("the values do not vary")
+    return Estimate(*mean_interval(values), len(values), float(scipy_stats.ttest_1samp(values, 0).pvalue))
 
 
 def _difference_row(first, second, confidence=0.95):
@@ -230,23 +249,10 @@ def _test_row(test: Callable, title, *samples):
 
 def _possible(row):
     """Return a row without the part of its interval that is beyond -1 or 1."""
-    return row | {name: float(np.clip(row[name], -1, 1)) for name in ("low", "high") if name in row}
+    return row and row | {name: float(np.clip(row[name], -1, 1)) for name in ("low", "high") if name in row}
 
 
 def _title(*matrices):
     if all(np.ptp(matrix) == 0 for matrix in matrices):
         return "exact binomial over questions"
     return "bootstrap over questions" if min(map(len, matrices)) < 2 else "t over seeds and questions"
-
-
-def _zero_row(values):
-    if len(values) < 2 or np.ptp(values) < 1e-12:
-        return {"difference": values.mean(), "n_seeds": len(values)} if len(values) else None
-    mean, low, high = mean_interval(values)
-    return {**_possible({"difference": mean, "low": low, "high": high}), "n_seeds": len(values),
-            "p": float(scipy_stats.ttest_1samp(values, 0).pvalue), "test": "t over seeds"}
-
-
-def _values(measures, cell, measure):
-    part = measures[(measures[CELL] == list(cell)).all(axis=1) & (measures["measure"] == measure)]
-    return part["value"].to_numpy(dtype=float)

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from kdutils.data.tables import read_explanations, read_table
 from kdutils.errors import StudyError
 from kdutils.evaluation.attribution_overlap import MEASURES as OVERLAPS
+from kdutils.evaluation.simulatability import values_of_questions
 from kdutils.runs import project_path, read_csv, read_json
 from kdutils.student.methods import METHODS
 from kdutils.student.settings import chosen_settings
@@ -154,7 +155,8 @@ def _records(metrics, key):
 def read_scores(folders: Iterable[str]) -> pd.DataFrame:
     """Return the measures of every single explanation: CELL, id (of the question), seed and one column per measure.
 
-    They come from explanation_scores.csv and, for attributed answers, from attribution_overlap.csv.
+    They come from explanation_scores.csv, for attributed answers from attribution_overlap.csv, and those of a simulator
+    (simulatability.values_of_questions) from foreseen.csv.
     """
     tables = []
     for folder in map(project_path, folders):
@@ -163,6 +165,8 @@ def read_scores(folders: Iterable[str]) -> pd.DataFrame:
             cell = cell_of(read_json(folder / "metrics.json")["labels"], {})
             if len(overlaps := _read_csv(folder / "attribution_overlap.csv")):
                 table = table.merge(overlaps[["id", "seed", *OVERLAPS]], on=["id", "seed"], how="left")
+            if len(hits := _read_csv(folder / "foreseen.csv")):
+                table = table.merge(values_of_questions(hits, table), on=["id", "seed"])
             tables.append(table.assign(**{key: cell[key] for key in CELL}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*CELL, "id", "seed"])
 

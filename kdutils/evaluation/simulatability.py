@@ -94,6 +94,33 @@ def summarise_simulation(hits: pd.DataFrame) -> dict[str, float | None]:
             **{f"reader of {form}": float(hits[form].mean()) for form in FORMS}}
 
 
+def values_of_questions(hits: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return LAS and QBE as means over questions: id, seed, las and qbe, one row for each row of `asked`.
+
+    `hits`: see measure_simulatability. `asked`: id and seed of every prediction, those that could not be simulated
+    included. The mean of a seed is its LAS (QBE) of summarise_simulation, and the variance of that mean over questions
+    is the variance of LAS itself to first order, because LAS is a mean of means of groups whose sizes are a sample too
+    (linearised variables: Wolter 2007, Introduction to Variance Estimation, chapter 6). With G groups of n_g gains d
+    and m_g their mean, las = LAS + N (d - m_g) / (G n_g) for N asked questions; a question that was not simulated adds
+    nothing to it and has LAS. What a simulator learnt from the other questions is taken as given. Empty for a seed
+    without hits.
+    """
+    table = asked[["id", "seed"]].merge(hits, on=["id", "seed"], how="left", validate="one_to_one")
+    for _, part in table.groupby("seed"):
+        known = part.dropna(subset=list(FORMS)).astype(dict.fromkeys(FORMS, float))
+        if known.empty:
+            continue
+        gains = {"las": (known["both"] - known["question"], known["explanation"]),
+                 "qbe": (known["masked"] - known["question"], known["question"] * 0)}
+        for name, (gain, group) in gains.items():
+            groups = gain.groupby(group)
+            mean = groups.mean().mean()
+            share = len(part) / (groups.ngroups * groups.transform("size"))
+            table.loc[part.index, name] = mean
+            table.loc[known.index, name] = mean + share * (gain - groups.transform("mean"))
+    return table.reindex(columns=["id", "seed", "las", "qbe"])
+
+
 def reader_agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return how far two simulators agree on the same predictions, one row per form of FORMS.
 
