@@ -39,13 +39,12 @@ import pandas as pd
 from kdutils.data.tables import CHOICE, word_lists
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
-from kdutils.evaluation.encoders import encoder_limit, load_encoder
+from kdutils.evaluation.encoders import BATCH, encoder_limit, load_encoder
 from kdutils.evaluation.settings import PROXIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 32
 LABELS = ("entailment", "contradiction")
 
 
