@@ -85,7 +85,8 @@ def test_measures_of_a_text_by_itself():
     assert {own_scores("There is no ferry.", "no", "yes", "Is there one?", ["yes", "no"])[name]
             for name in ("names_answer", "names_gold", "distractors")} == {None}, "no is an ordinary word"
     empty = own_scores("", "", "8", "How many?", [])
-    assert empty == {"words": 0, "repetition": 0, "names_answer": 0, "names_gold": 0, "distractors": None, "copied": 0}
+    assert empty == {"words": 0, "repetition": 0, "names_answer": None, "names_gold": 0, "distractors": None,
+                     "copied": 0}
 
 
 def test_distinct_n_counts_over_all_texts():

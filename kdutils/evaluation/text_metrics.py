@@ -22,7 +22,7 @@ Measures of the text alone:
     The share of its three-word sequences that occurred in it before; 0 for shorter texts.
 ``names_answer``, ``names_gold``
     1 where the text names the predicted answer, or the right one; None where a mention shows nothing, as of yes and no
-    (texts.naming_score).
+    (texts.naming_score), and where no answer could be read.
 ``distractors``
     The share of the other choices that it names; None without choices and where a mention shows nothing.
 ``copied``
@@ -128,7 +128,8 @@ def own_scores(text: str, predicted: str, gold: str, question: str, choices: lis
     return {
         "words": count_words(text),
         "repetition": 1 - len(set(sequences)) / len(sequences) if sequences else 0.0,
-        "names_answer": naming_score(text, predicted, choices), "names_gold": naming_score(text, gold, choices),
+        "names_answer": naming_score(text, predicted, choices) if predicted else None,
+        "names_gold": naming_score(text, gold, choices),
         "distractors": float(np.mean(others)) if others and None not in others else None,
         "copied": float(np.mean([sequence in asked for sequence in sequences])) if sequences else 0.0,
     }

@@ -18,7 +18,7 @@ import random
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
@@ -74,6 +74,7 @@ SETTINGS = {
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
 PUBLISHED_SHARE, PUBLISHED_WORDS = 0.68, 5  # see answer_share
+ANOTHER_SEED = ", another seed"  # behind the name of an attribution, see agreement
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
 
@@ -506,9 +507,10 @@ def own_predictions(model: "PreTrainedModel", source_ids: list[list[int]], setti
 def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Return the share of the answer among the attributed words, and the expectation for random words: two rows.
 
-    Columns: `questions` with attributed words and words in the answer, `words in the answer` (share of all attributed words that occur in the
-    gold answer), and the shares of questions with `any answer word` and with `every answer word` among the attributed
-    words. The second row is the expectation for the same number of distinct eligible words, drawn without replacement.
+    Columns: `questions` with attributed words and words in the answer, `words in the answer` (share of all attributed
+    words that occur in the gold answer), and the shares of questions with `any answer word` and with `every answer
+    word` among the attributed words. The second row is the expectation for the same number of distinct eligible words,
+    drawn without replacement.
 
     arXiv 2409.12586 reports 68 % (PUBLISHED_SHARE) for its fine-tuned T5 teacher of about 3B parameters, over "cases"
     of its data sets whose answer is part of the input (multiple choice: CQA, not ANLI, e-SNLI and SVAMP). It does not
@@ -562,7 +564,8 @@ def agreement(explanations: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
     `spearman`: mean over questions of the rank correlation over the words that both scored; a question with fewer than
     three of them, or with equal scores, is left out. `jaccard`: mean over questions of shared chosen words divided by
-    all chosen words. `questions`: those with attributed words in both.
+    all chosen words. `questions`: those with attributed words in both. A sampled attribution agrees with others at most
+    about as well as with itself under another seed (agreement_with_itself).
     """
     from scipy.stats import spearmanr
 
@@ -584,3 +587,15 @@ def agreement(explanations: dict[str, pd.DataFrame]) -> pd.DataFrame:
                      "spearman": sum(ranks) / len(ranks) if ranks else None,
                      "jaccard": sum(overlaps) / len(overlaps)})
     return pd.DataFrame(rows, columns=["first", "second", "questions", "spearman", "jaccard"])
+
+
+def agreement_with_itself(explanations: dict[str, pd.DataFrame],
+                          attribute: Callable[[dict], pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per sampled attribution of {name: frame of attribute_words}: its agreement under another seed.
+
+    `attribute` returns attribute_words of the same questions with the given settings {attribution, seed} in place of
+    its own. Columns as of agreement; second is the name with ANOTHER_SEED behind it.
+    """
+    rows = [agreement({name: one, name + ANOTHER_SEED: attribute({"attribution": name, "seed": 2**31 - 1})})
+            for name, one in explanations.items() if ATTRIBUTIONS[name].sampled]
+    return pd.concat(rows, ignore_index=True) if rows else agreement({})
