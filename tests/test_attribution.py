@@ -361,6 +361,12 @@ def test_a_sampled_attribution_is_compared_with_itself_under_another_seed():
     assert agreement_with_itself({"saliency": tables["saliency"]}, attribute).empty
 
 
+def test_a_question_without_a_right_answer_has_no_gold_answer_to_explain():
+    asked = read_table("kdutils/mini/example/questions/questions.parquet", "questions").head(2).assign(answer=["x", ""])
+    with pytest.raises(StudyError, match="has no right answer to explain, and 0 more; choose target: own"):
+        attribute_words(asked, ["", ""], ["", ""], {"attribution": "random"})
+
+
 def test_sub_words_become_words_by_their_best_token():
     text = "unbelievable cats, u.s."
     words = words_of(text)

@@ -95,12 +95,17 @@ def attribute_words(questions: pd.DataFrame, sources: Sequence[str], targets: Se
     no student learns from the explanation of an own prediction that is wrong. ``attrs["notes"]`` has counts,
     ``attrs["completeness_errors"]`` {id: error} for integrated gradients, ``attrs["seconds"]`` the time taken, without
     that of loading the model and libraries. Raises StudyError for an unknown setting, an unsuitable model or tokenizer,
-    a source that is too long, and scores that are not finite.
+    a question without the gold answer that is to be explained, a source that is too long, and scores that are not
+    finite.
     """
     settings, items = _checked(settings), questions.to_dict("records")
     sources, targets = list(sources), list(targets)
     if not len(items) == len(sources) == len(targets) > 0:
         raise StudyError(f"{len(items)} questions, {len(sources)} sources, {len(targets)} targets: give one each")
+    if settings["target"] == "gold" and begins is None:
+        if without := [item["id"] for item in items if not item["answer"]]:
+            raise StudyError(f"question {without[0]!r} has no right answer to explain, and {len(without) - 1} more; "
+                             "choose target: own, or label the questions first (notebook 08)")
     words = [words_of(source, eligible_spans(item, source, settings["frame"]))
              for item, source in zip(items, sources, strict=True)]
     model, tokenizer, context = loaded or load_model(settings, causal=begins is not None)
