@@ -280,6 +280,19 @@ def is_memory_error(error: Exception) -> bool:
     return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
+def unless_memory_runs_out(function: Callable, *arguments: object, **settings: object) -> Any:
+    """Return what `function` returns, None where it ran out of memory."""
+    import torch
+
+    try:
+        return function(*arguments, **settings)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+    torch.cuda.empty_cache()  # only here: until now the error kept the tensors of its frames alive
+    return None
+
+
 def _file_of(where, file, revision=""):
     """Return the path of a model's file, None if there is none or it cannot be reached."""
     if Path(where).is_dir():

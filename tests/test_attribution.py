@@ -20,11 +20,14 @@ from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 from kdutils.report.figures import token_heat_map
 from kdutils.student.methods import explained_of, format_source
+from kdutils.student.protocols import LAYOUTS, literal_source
 from kdutils.teacher import choices, word_scores
 from kdutils.teacher.attributions import ATTRIBUTIONS, Attribution, rollout
 from kdutils.teacher.word_scores import (
+    ANOTHER_SEED,
     SETTINGS,
     agreement,
+    agreement_with_itself,
     answer_share,
     attribute_words,
     best_words,
@@ -32,6 +35,7 @@ from kdutils.teacher.word_scores import (
     eligible_spans,
     load_model,
     merge_words,
+    part_spans,
     random_scores,
     token_scores,
     words_of,
@@ -315,6 +319,46 @@ def test_layout_is_never_eligible():
     assert [word for word, *_ in words_of(source, eligible_spans(free, source, frame))] == ["A", "cow", "A", "premise"]
     with pytest.raises(StudyError, match="question '1': its source does not hold the question followed by the choices"):
         eligible_spans(item, "another text")
+
+
+@pytest.mark.parametrize("item", [
+    {"id": "1", "question": "ice", "choices": ["milk", "tea"]},
+    {"id": "1", "question": "question", "choices": ["choices", "a"], "context": "Question"},
+    {"id": "1", "question": "Which [thing]", "choices": []},
+    {"id": "1", "question": "predict", "choices": [], "context": "What is the predict?"}])
+def test_parts_are_found_in_every_layout_and_not_in_its_words(item):
+    sources = [format_source(item, "predict", place=place) for place in ("before", "after")]
+    sources += [literal_source(texts, item) for layout in LAYOUTS.values() for task, texts in layout.items()
+                if task != "counterfactual"]
+    parts = [text for text in (item.get("context"), item["question"], *item["choices"]) if text]
+    for source in sources:
+        spans, marked = part_spans(item, source), source
+        assert [source[start:end] for start, end in spans] == parts
+        for start, end in reversed(spans):  # what is left is the layout alone, the same as for other texts
+            marked = marked[:start] + "@" + marked[end:]
+        other = {**item, **{key: "@" for key in ("question", "context") if key in item},
+                 "choices": ["@"] * len(item["choices"])}
+        written = [format_source(other, "predict", place=place) for place in ("before", "after")]
+        written += [literal_source(texts, other) for layout in LAYOUTS.values() for texts in layout.values()]
+        assert marked in written
+
+
+def test_a_sampled_attribution_is_compared_with_itself_under_another_seed():
+    asked = read_table("kdutils/mini/example/questions/questions.parquet", "questions").query("split == 'test'").head(6)
+    sources, targets = ([write(item) for item in asked.to_dict("records")] for write in (
+        lambda item: format_source(item, "predict"), lambda item: format_answer(item["answer"])))
+
+    def attribute(changed):
+        settings = {"model": "kdutils/mini/example/students/seed-0", "k": 3, "evaluations": 32, "seed": 0, **changed}
+        return attribute_words(asked, sources, targets, settings)
+
+    tables = {name: attribute({"attribution": name}) for name in ("saliency", "occlusion", "lime", "random")}
+    table = agreement_with_itself(tables, attribute)
+    assert table["first"].tolist() == ["lime", "random"] and (table["second"] == table["first"] + ANOTHER_SEED).all()
+    for name in tables:  # the others are the same under any seed
+        again = agreement({name: tables[name], "again": attribute({"attribution": name, "seed": 5})}).iloc[0]
+        assert (again["jaccard"] == 1) == (name not in set(table["first"])), name
+    assert agreement_with_itself({"saliency": tables["saliency"]}, attribute).empty
 
 
 def test_sub_words_become_words_by_their_best_token():

@@ -68,6 +68,14 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     assert scipy_stats.binomtest(covered, 120, 0.94).pvalue > 0.001
 
 
+def test_chance_is_at_least_that_of_the_answer_that_is_right_most_often():
+    labels = pd.DataFrame({"choices": [["no", "yes"]] * 5, "answer": ["yes", "yes", "yes", "no", "yes"]})
+    assert chance_level(labels) == 0.8 and chance_level(labels.iloc[2:4]) == 0.5
+    assert chance_level(labels.assign(choices=[["yes", "no"], *[["no", "yes"]] * 4])) == 0.8, "in any order"
+    assert chance_level(labels.assign(choices=[["no", "yes", "so"], *[["no", "yes"]] * 4])) < 0.5, "choices differ"
+    assert chance_level(labels.assign(choices=[[]] * 5)) == 0, "free text"
+
+
 def test_chance_counts_the_choices_of_each_question():
     table = pd.DataFrame({"choices": [["a", "b"], ["a", "b", "c", "d"], []]})
     assert chance_level(table) == pytest.approx((0.5 + 0.25 + 0) / 3)

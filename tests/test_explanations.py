@@ -1,9 +1,13 @@
 """Metrics of explanations on cases whose value is known by hand or by definition."""
 
 import math
+import random
 
 import pandas as pd
 import pytest
+from test_students import ENCODER as ENCODER_FAMILY
+from test_students import student
+from transformers import AutoModel
 
 from kdutils.evaluation.text_metrics import (
     bertscore,
@@ -43,6 +47,35 @@ def test_bertscore_is_one_for_equal_texts_and_orders_paraphrases():
     assert best == pytest.approx(near, abs=1e-4), "of several references the best"
 
 
+def test_bertscore_of_many_texts_is_that_of_each_pair_by_hand(tmp_path):
+    import torch
+
+    encoder, tokenizer = student(ENCODER_FAMILY, kind="classifier")
+    encoder.base_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path).eval()
+
+    def vectors(text):  # one text alone: no padding, and without the end token, the only one that is added
+        ids = tokenizer(text)["input_ids"]
+        assert ids[-1] == tokenizer.eos_token_id and not {*ids[:-1]} & {*tokenizer.all_special_ids}
+        with torch.no_grad():
+            return torch.nn.functional.normalize(model(torch.tensor([ids])).last_hidden_state[0, :-1], dim=1)
+
+    def by_hand(text, reference):
+        cosines = [[float(one @ other) for other in vectors(reference)] for one in vectors(text)]
+        precision = sum(map(max, cosines)) / len(cosines)
+        recall = sum(map(max, zip(*cosines, strict=True))) / len(cosines[0])
+        return 2 * precision * recall / (precision + recall)
+
+    draw = random.Random(0)
+    texts, *others = ([" ".join(draw.choices("a cow gives milk to the train".split(), k=draw.randint(1, 12)))
+                       for _ in range(12)] for _ in range(3))
+    found = bertscore(texts, [list(pair) for pair in zip(*others, strict=True)], str(tmp_path))
+    assert found == pytest.approx([max(by_hand(text, one) for one in pair)
+                                   for text, *pair in zip(texts, *others, strict=True)], abs=1e-5)
+    assert bertscore(["", "a cow"], [["a cow"], []], str(tmp_path)) == [0, None]
+
+
 def test_measures_of_a_text_by_itself():
     scores = own_scores("A cow is a cow is a cow.", "cow", "horse", "Which animal is a cow?", ["cow", "horse", "cat"])
     # sequences: a cow is, cow is a, is a cow, a cow is, cow is a, is a cow: three of six came before
@@ -52,7 +85,8 @@ def test_measures_of_a_text_by_itself():
     assert {own_scores("There is no ferry.", "no", "yes", "Is there one?", ["yes", "no"])[name]
             for name in ("names_answer", "names_gold", "distractors")} == {None}, "no is an ordinary word"
     empty = own_scores("", "", "8", "How many?", [])
-    assert empty == {"words": 0, "repetition": 0, "names_answer": 0, "names_gold": 0, "distractors": None, "copied": 0}
+    assert empty == {"words": 0, "repetition": 0, "names_answer": None, "names_gold": 0, "distractors": None,
+                     "copied": 0}
 
 
 def test_distinct_n_counts_over_all_texts():

@@ -146,7 +146,7 @@ def test_measures_of_a_teachers_texts_are_marked_where_a_fake_is_as_good_by_hand
     assert found["answer named"] == "'answer' has 1.000"
     assert "'empty' has 0.000" in found["contradicted"], "a text that says nothing contradicts nothing"
     assert not {"words", "texts", "a distractor named"} & set(found), "neither more nor less is better"
-    words = texts.assign(raw="[[0.5, 0.5]]")
+    words = texts.assign(raw='[["two0", 0.5, 0, 4]]')
     assert fake_explanations(words, QUESTIONS).empty and fooled_stages(table[:1].reset_index()) == {}
 
 

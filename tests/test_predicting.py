@@ -83,6 +83,32 @@ def test_a_question_longer_than_the_context_is_cut_and_still_asked(family):
     assert [len(one["scores"]) for one in said] == [4, 4]
 
 
+def test_where_memory_runs_out_a_student_takes_less_at_a_time(model):
+    asked = [{**ITEM, "id": str(number), "split": "test"} for number in range(6)]
+    expected, largest = predict_questions(*model, "multitask", asked, 8), []
+
+    def rows(module, arguments, given):
+        size = max((given[name].numel() for name in ("input_ids", "decoder_input_ids") if given.get(name) is not None),
+                   default=0)
+        largest.append(size)
+        if size > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = model[0].register_forward_pre_hook(rows, with_kwargs=True)
+    try:
+        most = 10**9
+        predict_questions(*model, "multitask", asked, 8)
+        most = max(largest) // 2
+        found = predict_questions(*model, "multitask", asked, 8)
+        most = 0
+        with pytest.raises(StudyError, match="memory is too small for the student's answer to one question; lower"):
+            predict_questions(*model, "multitask", asked, 8)
+    finally:
+        hook.remove()
+    for one, other in zip(found, expected, strict=True):
+        assert one.pop("scores") == pytest.approx(other.pop("scores")) and one == other
+
+
 def by_hand(model, tokenizer, source, head, choice, method):
     """Return Σ log p of the choice, full stop and end behind the head of its sentence, and their number."""
     says = format_conclusion if METHODS[method].explains_first else format_answer

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from kdutils.data.mini_world import build_questions, true_rationales
+from kdutils.data.tables import word_lists
 from kdutils.data.texts import argues_for, names_answer
 from kdutils.teacher.cleaning import clean
 from kdutils.teacher.quality import (
@@ -103,6 +104,16 @@ def test_a_list_of_words_argues_for_no_answer():
     assert row["answer followed"] is None and row["contradicted"] is None and row["answer named"] == 0.5
     shown = examples_of(words, asked(2), 2, 0)
     assert "argues for another answer" not in " ".join(shown["verdict"]) and set(shown["raw"]) == {"car", "cow"}
+
+
+def test_a_text_in_brackets_is_no_list_of_words():
+    plain = explained("A cow moos.", "A car.", "A cow.")
+    for raw in ("[[Note]] It is a cow.", "[[1, 2]] cows", "[[", '[["cow"]]', "[[0.5, 0.5]]"):
+        assert not word_lists(plain.assign(raw=[raw, "", ""])).any(), raw
+        table = text_table(plain.assign(raw=[raw, "", ""]), asked(3))
+        assert table["answer followed"].tolist() == text_table(plain, asked(3))["answer followed"].tolist()
+    assert word_lists(plain.assign(raw=['[["cow", 0.5, 0, 3], ["car", 1, 4, 7]]', "", ""])).tolist() == [
+        True, False, False]
 
 
 def test_a_copy_of_a_shot_is_found_and_a_new_text_is_not():

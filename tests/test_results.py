@@ -197,6 +197,10 @@ def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(publi
         ["lime", "1.500", "75.0 %", "0.38", "0.38"], ["random", "0.000", "25.0 %", "0.50", "0.12"],
         ["occlusion", "0.250", "50.0 %", "0.25", "0.25"]]
     assert document.attribution_rows([{**found[0], "costs": costs[:1]}]) == []
+    itself = {"first": "lime", "second": "lime, another seed", "spearman": 0.75, "jaccard": 0.625}
+    again = document.attribution_rows([{**found[0], "agreement": [*found[0]["agreement"], itself]}])
+    assert [list(row.values())[3:] for row in again] == [
+        ["0.38", "0.38", "0.75", "0.62"], ["0.50", "0.12", "–", "–"], ["0.25", "0.25", "–", "–"]]
     of_five = {**found[0], "choice": {**found[0]["choice"], "k": 5}, "costs": [{**costs[0], "any answer word": 0.9}]}
     rows = document.attribution_rows([of_five, *found])
     assert [[value for name, value in row.items() if name.startswith("words")] for row in rows] == [

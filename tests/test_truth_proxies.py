@@ -57,6 +57,12 @@ def test_true_and_false_are_read_where_they_judge_the_claim(text, verdict):
         assert denies_answer(text, answer, TRUE_FALSE) is (expected is False)
 
 
+def test_a_text_argues_nothing_about_an_answer_that_is_no_choice():
+    table = proxy_scores(["Take the bus."] * 4, ["bus", "train", "", "the bus"], [CHOICES] * 4, [[]] * 4)
+    assert table["argues_for_other"].tolist()[:2] == table["denies_answer"].tolist()[:1] + [1] == [0, 1]
+    assert table.loc[2:].isna().all(axis=None)
+
+
 def test_every_denial_of_a_verdict_turns_it_round():
     texts = ("It is {}true that {}.", "This is {}true because {}.", "So the statement is {}true, and {}.")
     for text in texts:

@@ -9,6 +9,7 @@ import pandas as pd
 from kdutils.comparison.contrasts import key_of, nearest_baseline
 from kdutils.comparison.hypotheses import LEVEL
 from kdutils.comparison.runs_table import BASELINE, CELL, Inputs, add_names, in_domain
+from kdutils.comparison.wording import signed
 from kdutils.evaluation.error_analysis import (
     LEAST,
     accuracy_by_question_group,
@@ -35,15 +36,19 @@ def difference_to_baseline(predictions: pd.DataFrame, inputs: Inputs) -> pd.Data
 
 
 def largest_losses(differences: pd.DataFrame) -> pd.DataFrame:
-    """Return of each cell of difference_to_baseline the group of LEAST questions or more with the lowest difference."""
-    large = differences[differences["questions"] >= LEAST].sort_values("difference", kind="stable")
+    """Return of each cell of difference_to_baseline the group with the lowest difference, if that is a loss.
+
+    Groups of fewer than LEAST questions do not count.
+    """
+    large = differences[(differences["questions"] >= LEAST) & (differences["difference"] < 0)]
+    large = large.sort_values("difference", kind="stable")
     lowest = large.drop_duplicates(["dataset", "student", "tested_on", "name"])
     return lowest.sort_index().reset_index(drop=True)
 
 
 def spread_methods(differences: pd.DataFrame) -> pd.DataFrame:
     """Return difference_to_baseline with one column per method: points, and the number of questions in brackets."""
-    texts = [f"{round(points, 1) + 0.0:+.1f} ({count})".replace("-", "−")  # no −0.0
+    texts = [f"{signed(points, 1)} ({count})"
              for points, count in zip(differences["difference"], differences["questions"], strict=True)]
     order = list(differences["questions with"].unique())
     table = differences.assign(text=texts).pivot(index="questions with", columns="name", values="text")
@@ -124,8 +129,8 @@ def effect_sentences(effects: pd.DataFrame) -> list[str]:
     return [f"{row['name']} on {row['dataset']}, {row['student']}: the gain over {BASELINE} is "
             f"{abs(row['effect']):.1f} points {'higher' if row['effect'] > 0 else 'lower'} where the "
             f"{row['rationale']} "
-            f"({row['low']:+.1f} to {row['high']:+.1f}, q = {row['q']:.2g}; {row['with']} questions against "
-            f"{row['without']}).".replace("-", "−") for row in found.to_dict("records")] + [_told_tests(effects)]
+            f"({signed(row['low'], 1)} to {signed(row['high'], 1)}, q = {row['q']:.2g}; {row['with']} questions "
+            f"against {row['without']})." for row in found.to_dict("records")] + [_told_tests(effects)]
 
 
 def _told_tests(effects):

@@ -28,7 +28,7 @@ def say(template: str, statement: str, **facts: Any) -> str:
 
 def signed(number: float, digits: int) -> str:
     """Return a number with its sign and `digits` decimals: +2.3, −0.8."""
-    return f"{number:+.{digits}f}".replace("-", "−")
+    return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")  # no −0.0
 
 
 def listed(texts: list[str], most: int = 4) -> str:

@@ -4,6 +4,7 @@ Every table is one Parquet file. Its schema is checked on writing and on reading
 reported where it enters the study.
 """
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -140,7 +141,19 @@ def learnt_stage(explanations: pd.DataFrame) -> pd.DataFrame:
 
 def word_lists(explanations: pd.DataFrame) -> pd.Series:
     """Say of each row whether its text is a list of attributed words (notebook 05), which makes no claim."""
-    return explanations["raw"].str.startswith("[[", na=False)  # the words with their scores
+    return explanations["raw"].map(_is_word_list).astype(bool)
+
+
+def _is_word_list(raw):
+    """Say whether a text is JSON of words with their scores and places, ``[["milk", 0.3, 8, 12], …]``."""
+    if not isinstance(raw, str) or not raw.startswith("[["):
+        return False
+    try:
+        words = json.loads(raw)
+    except ValueError:
+        return False
+    kinds = [[type(part) for part in one[:2]] if isinstance(one, list) else None for one in words]
+    return all(kind in ([str, float], [str, int]) for kind in kinds)
 
 
 def learnt_rows(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:

@@ -171,13 +171,11 @@ def _driving_words(student, item, record, marked):
 
 def _in_text(scored, source, item):
     """Return [(word, score, start, end)] with places in the text that is shown, of places in the source."""
-    lines, places = _shown_lines(item), []
-    first, begin = len(source), len("\n".join(lines)) + 1
-    for line in reversed(lines):  # from the end, as in eligible_spans: an earlier line may repeat a later one
-        first, begin = source.rfind(line, 0, first), begin - len(line) - 1
-        places.append((first, begin))
-    found = []
+    from kdutils.teacher.word_scores import part_spans
+
+    shown, found = "\n".join(_shown_lines(item)), []
+    parts = list(zip(part_spans(item, source), part_spans(item, shown), strict=True))
     for word, score, start, end in scored:
-        first, begin = next(place for place in places if place[0] <= start)
-        found.append((word, score, start - first + begin, end - first + begin))
+        moved = next(there[0] - here[0] for here, there in parts if here[0] <= start < here[1])
+        found.append((word, score, start + moved, end + moved))
     return found

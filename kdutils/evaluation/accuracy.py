@@ -9,8 +9,14 @@ from kdutils.stats.accuracy import bootstrap_mean
 
 
 def chance_level(questions: pd.DataFrame) -> float:
-    """Return the accuracy of blind guessing over `questions`: the mean of 1 / number of choices, 0 for free text."""
-    return float(np.mean([1 / len(choices) if len(choices) else 0.0 for choices in questions["choices"]]))
+    """Return the accuracy of the better blind guess over `questions`: a choice at random, or always the same answer.
+
+    At random, it is the mean of 1 / number of choices, 0 for free text. Where all questions have the same choices
+    (labels, yes and no), it is at least the share of the answer that is right most often, the majority class.
+    """
+    at_random = float(np.mean([1 / len(choices) if len(choices) else 0.0 for choices in questions["choices"]]))
+    same = len({frozenset(choices) for choices in questions["choices"]}) == 1 and at_random > 0
+    return max(at_random, float(questions["answer"].value_counts(normalize=True).max())) if same else at_random
 
 
 def count_exact(predictions: pd.DataFrame, match: str) -> pd.DataFrame:

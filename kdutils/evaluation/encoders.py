@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST_READ = 512  # tokens that an encoder reads at most
+BATCH = 32  # texts that are read together
 
 
 def encoder_limit(model: PreTrainedModel) -> int:
@@ -37,3 +40,24 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise StudyError(f"{name}: the tokenizer has tokens without rows in the model's embedding table; resize the "
                          "table (resize_token_embeddings) and save the model, or use another encoder")
     return model.eval(), tokenizer
+
+
+def token_states(texts: list[str], encoder: str) -> dict[str, np.ndarray]:
+    """Return {text: the unit vectors of its tokens, (tokens, size)}: last hidden states without tokens that are added.
+
+    A text is read up to encoder_limit.
+    """
+    import torch
+
+    model, tokenizer = load_encoder(encoder)
+    states, waiting = {}, sorted(texts, key=len)
+    for start in range(0, len(waiting), BATCH):
+        batch = waiting[start:start + BATCH]
+        inputs = tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=encoder_limit(model),
+                           return_special_tokens_mask=True)
+        with torch.no_grad():
+            hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        counted = (inputs["attention_mask"] == 1) & (inputs["special_tokens_mask"] == 0)
+        vectors = torch.nn.functional.normalize(hidden.double(), dim=-1)
+        states |= {text: vectors[row][counted[row]].numpy() for row, text in enumerate(batch)}
+    return states

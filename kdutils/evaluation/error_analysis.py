@@ -56,8 +56,9 @@ def confusion(predictions: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFram
 
 QUESTION_WORDS = ("who", "what", "where", "when", "why", "how", "which")
 _QUESTION_WORD = re.compile(rf"\b({'|'.join(QUESTION_WORDS)})(?:m|se)?\b")  # also whom and whose
-_AUXILIARY = re.compile(r"\W*(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)"
-                        r"(?:n?['’]t)?\b")
+_VERB = r"(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)(?:n?['’]t)?\b"
+_AUXILIARY = re.compile(rf"\W*{_VERB}")
+_ASKS = re.compile(rf"(?:\A\W*|[,;:–—]\s*)({'|'.join(QUESTION_WORDS)})(?:m|se)?\s+{_VERB}")  # at the head of a clause
 FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name it"),
          "argues_otherwise": ("rationale argues for another choice", ""),
          "cut": ("rationale was cut off or ran on", ""),
@@ -70,23 +71,31 @@ RATIONALE = "teacher's rationale"
 def question_type(question: str, choices: Sequence[str] = ()) -> str | None:
     """Return the question word of an English question, ``yes or no`` or ``other``; None for texts without a type.
 
-    A question that begins with an auxiliary verb asks for yes or no, whatever words follow. Otherwise the type is the
-    first question word of the last sentence that has one, because a story before the question may have a "who" or
-    "when". A text without question words asks for yes or no if it ends with a question mark; else it is a sentence to
-    complete (``other``). A claim to be judged true or false has no type. Nor have premise and hypothesis: their
-    question is the same for all and was added by this project (texts.LAYOUT).
+    A question that begins with an auxiliary verb asks for yes or no, whatever words follow. Otherwise the type is a
+    question word of the last sentence that has one, because a story before the question may have a "who" or "when".
+    Of several, "when he left, the man who was late did what?", it is the one at the end, else one that begins a clause
+    and has an auxiliary behind it, else the first that is seldom a conjunction or a relative pronoun (what, why, how),
+    else the first but "when". A text without any is a sentence to complete (``other``). A claim to be judged true or
+    false has no type. Nor have premise and hypothesis: their question is the same for all and was added by this
+    project (texts.LAYOUT).
     """
     text = question.strip()
     asks, laid_out = text.rstrip(CLOSERS).endswith("?"), text.startswith(LAYOUT[0]) and text.endswith(LAYOUT[-1])
     if laid_out or not asks and set(map(str.lower, choices)) == {"true", "false"}:
         return None
-    text = text.lower()
-    if asks and _AUXILIARY.match(text):
+    sentences = split_sentences(text.lower())
+    if asks and any(_AUXILIARY.match(one) for one in (sentences[:1] + sentences[-1:])):
         return "yes or no"
-    for sentence in reversed(split_sentences(text)):
-        if found := _QUESTION_WORD.search(sentence):
-            return found[1]
-    return "yes or no" if asks else "other"
+    for sentence in reversed(sentences):
+        if found := list(_QUESTION_WORD.finditer(sentence)):
+            words = [one[1] for one in found]
+            if not re.search(r"\w", sentence[found[-1].end():]):
+                return words[-1]
+            head = _ASKS.search(sentence)
+            return head[1] if head else next(
+                (word for wanted in (("what", "why", "how"), set(QUESTION_WORDS) - {"when"}) for word in words
+                 if word in wanted), words[0])
+    return "other"
 
 
 def learnt_samples(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict[str, dict]:
@@ -148,8 +157,8 @@ def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questi
         map(question_type, asked["question"], asked["choices"]), index=asked.index, dtype=object)
     groups = {f"question word: {kind}": kinds == kind for kind in (*QUESTION_WORDS, "yes or no", "other")} \
         if kinds.nunique() > 1 else {}
-    groups |= {f"question of at most {words.median():.0f} words": words <= words.median(),
-               f"question of more than {words.median():.0f} words": words > words.median()}
+    groups |= {f"question of at most {int(words.median())} words": words <= words.median(),
+               f"question of more than {int(words.median())} words": words > words.median()}
     places = pd.Series([list(names).index(answer) if len(names) else -1 for names, answer
                         in zip(asked["choices"], asked["answer"], strict=True)], index=asked.index)
     if (places >= 0).any() and asked["choices"].map(len).max() > 2:
@@ -169,23 +178,25 @@ def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataF
 
     Per question, the difference is the share of seeds of `first` that are right minus that of `second`. Its mean m1
     over the n1 questions with a flag is compared with its mean m2 over the n2 without it; a question is one
-    observation, and the seeds are taken as given. With the variances s1² and s2², Welch's t test (Welch 1947, "The
-    generalization of 'Student's' problem when several different population variances are involved") is ::
+    observation, and the seeds are taken as given. With the variances s1² and s2², Student's t test (Student 1908) is ::
 
-        t = (m1 − m2) / sqrt(s1²/n1 + s2²/n2)
-        df = (s1²/n1 + s2²/n2)² / ((s1²/n1)² / (n1 − 1) + (s2²/n2)² / (n2 − 1))    (Welch–Satterthwaite)
+        s² = ((n1 − 1) s1² + (n2 − 1) s2²) / (n1 + n2 − 2)
+        t = (m1 − m2) / (s · sqrt(1/n1 + 1/n2)),  df = n1 + n2 − 2
+
+    The variance is that of both groups together, because most gains are 0: Welch's test takes the variance of a small
+    group in which nothing differs for 0, and calls equal groups different several times too often.
 
     Long rationales are those of more words than the median. Questions for which a flag is not known are not in its
     test. Columns: rationale (the group), with and without (numbers of questions), effect, low, high (95 %; shares), p;
-    a group of fewer than LEAST questions, whose variance a few equal gains would make too small, or without any
-    variation, has no p. A low p shows that both go together, not why.
+    a group of fewer than LEAST questions has no p, and neither have two groups without any variation. A low p shows
+    that both go together, not why.
     """
     accuracy = _accuracy_per_question(first, second).dropna()
     accuracy = accuracy[accuracy.index.isin(flags.index)]
     gain, of = accuracy["first"] - accuracy["second"], flags.loc[accuracy.index]
     tested = {FLAGS[name][0]: of[name] for name in FLAGS}
     if (known := of["words"].dropna()).size:
-        tested[f"rationale has more than {known.median():.0f} words"] = known.gt(known.median()).reindex(of.index)
+        tested[f"rationale has more than {int(known.median())} words"] = known.gt(known.median()).reindex(of.index)
     rows = []
     for name, flag in tested.items():
         having, lacking = gain[flag == 1].to_numpy(), gain[flag == 0].to_numpy()
@@ -193,7 +204,7 @@ def rationale_effects(first: pd.DataFrame, second: pd.DataFrame, flags: pd.DataF
         if len(having) and len(lacking):
             row["effect"] = having.mean() - lacking.mean()
         if min(len(having), len(lacking)) >= LEAST and having.var() + lacking.var() > 0:
-            test = ttest_ind(having, lacking, equal_var=False)
+            test = ttest_ind(having, lacking)
             interval = test.confidence_interval(0.95)
             row |= {"low": interval.low, "high": interval.high, "p": test.pvalue}
         rows.append(row)

@@ -10,9 +10,9 @@ Measures against references (explanations by the teacher or by people):
     ROUGE-L of rouge-score (Lin 2004): F1 of the longest common subsequence of words, without case and punctuation;
     0 to 1; the best over several references.
 ``bertscore``
-    BERTScore of torchmetrics (Zhang et al. 2020): F1 of the best cosine matches between the token states of an encoder,
-    last layer, without idf and rescaling; the best over several references. Compare only texts that were scored with
-    the same encoder. The encoder reads as many tokens as it has positions; cut texts are counted.
+    BERTScore (Zhang et al. 2020): F1 of the best cosine matches between the token states of an encoder, last layer,
+    without idf and rescaling; the best over several references. Compare only texts that were scored with the same
+    encoder. The encoder reads as many tokens as it has positions; cut texts are counted.
 
 Measures of the text alone:
 
@@ -22,7 +22,7 @@ Measures of the text alone:
     The share of its three-word sequences that occurred in it before; 0 for shorter texts.
 ``names_answer``, ``names_gold``
     1 where the text names the predicted answer, or the right one; None where a mention shows nothing, as of yes and no
-    (texts.naming_score).
+    (texts.naming_score), and where no answer could be read.
 ``distractors``
     The share of the other choices that it names; None without choices and where a mention shows nothing.
 ``copied``
@@ -62,7 +62,7 @@ from kdutils.data.texts import (
     space_characters,
     word_triples,
 )
-from kdutils.evaluation.encoders import encoder_limit, load_encoder
+from kdutils.evaluation.encoders import encoder_limit, load_encoder, token_states
 from kdutils.evaluation.settings import OWN, TRUTH
 from kdutils.evaluation.truth_proxies import proxy_scores
 
@@ -128,7 +128,8 @@ def own_scores(text: str, predicted: str, gold: str, question: str, choices: lis
     return {
         "words": count_words(text),
         "repetition": 1 - len(set(sequences)) / len(sequences) if sequences else 0.0,
-        "names_answer": naming_score(text, predicted, choices), "names_gold": naming_score(text, gold, choices),
+        "names_answer": naming_score(text, predicted, choices) if predicted else None,
+        "names_gold": naming_score(text, gold, choices),
         "distractors": float(np.mean(others)) if others and None not in others else None,
         "copied": float(np.mean([sequence in asked for sequence in sequences])) if sequences else 0.0,
     }
@@ -164,23 +165,26 @@ class _Words:
 
 
 def bertscore(texts: list[str], references: list[list[str]], encoder: str) -> list[float | None]:
-    """Return BERTScore F1 of each text with the best of its references; None without references."""
-    from torchmetrics.functional.text import bert_score
+    """Return BERTScore F1 of each text with the best of its references; None without references.
 
-    model, tokenizer = load_encoder(encoder)
-    pairs = [(row, text, reference) for row, (text, known) in enumerate(zip(texts, references, strict=True))
-             for reference in known if text.strip()]
-    best = [None if not known else 0.0 for known in references]
-    distinct = list(dict.fromkeys((text, reference) for _, text, reference in pairs))
-    if not distinct:
-        return best
-    scores = bert_score([text for text, _ in distinct], [reference for _, reference in distinct], model=model,
-                        user_tokenizer=tokenizer, user_forward_fn=_last_states, truncation=True,
-                        max_length=encoder_limit(model), batch_size=32)["f1"]
-    found = dict(zip(distinct, np.atleast_1d(np.asarray(scores, dtype=float)).tolist(), strict=True))
-    for row, text, reference in pairs:
-        best[row] = max(best[row], found[text, reference])
-    return best
+    With the unit vectors x of the tokens of a text and y of those of a reference (Zhang et al. 2020, section 3)::
+
+        P = 1/|x| Σ_i max_j x_i · y_j        R = 1/|y| Σ_j max_i x_i · y_j        F1 = 2 P R / (P + R)
+
+    Tokens that the tokenizer adds do not count. A text without any other token has 0.
+    """
+    read = {text for text, known in zip(texts, references, strict=True) if known}
+    states = token_states(sorted({*read, *(one for known in references for one in known)}), encoder)
+    return [max((_greedy_f1(states[text], states[one]) for one in known), default=None)
+            for text, known in zip(texts, references, strict=True)]
+
+
+def _greedy_f1(first, second):
+    if not len(first) or not len(second):
+        return 0.0
+    cosines = first @ second.T
+    precision, recall = cosines.max(axis=1).mean(), cosines.max(axis=0).mean()
+    return float(2 * precision * recall / (precision + recall)) if precision + recall > 0 else 0.0
 
 
 def encoder_cuts(texts: Iterable[str], encoder: str) -> dict[str, int]:
@@ -190,10 +194,6 @@ def encoder_cuts(texts: Iterable[str], encoder: str) -> dict[str, int]:
     lengths = list(map(len, tokenizer(texts)["input_ids"])) if texts else []
     limit = encoder_limit(model)
     return {"read": len(texts), "limit": limit, "cut": sum(length > limit for length in lengths)}
-
-
-def _last_states(model, batch):
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
 
 
 def distinct_share(texts: list[str], length: int) -> float | None:

@@ -39,13 +39,12 @@ import pandas as pd
 from kdutils.data.tables import CHOICE, word_lists
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
-from kdutils.evaluation.encoders import encoder_limit, load_encoder
+from kdutils.evaluation.encoders import BATCH, encoder_limit, load_encoder
 from kdutils.evaluation.settings import PROXIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 32
 LABELS = ("entailment", "contradiction")
 
 
@@ -53,14 +52,14 @@ def proxy_scores(texts: list[str], answers: list[str], choices: list[list[str]],
                  encoder: str = "", nli: str = "") -> pd.DataFrame:
     """Return one row per text with the columns of PROXIES that can be computed.
 
-    `answers`: those that the texts are to explain. `human`: per text what people wrote about its question. `encoder`,
+    `answers`: those that the texts are to explain; about one that is none of the choices, or "", a text neither denies
+    nor argues anything (None). `human`: per text what people wrote about its question. `encoder`,
     `nli`: folders or Hub ids; without one its measures are left out. Raises StudyError for an `nli` whose labels are
     not those of inference.
     """
-    found = {"denies_answer": [float(denies_answer(*item)) if len(item[2]) else None
-                               for item in zip(texts, answers, choices, strict=True)],
-             "argues_for_other": [float(argues_for(*item) is False) if len(item[2]) else None
-                                  for item in zip(texts, answers, choices, strict=True)]}
+    rows = list(zip(texts, answers, choices, strict=True))
+    found = {"denies_answer": [float(denies_answer(*row)) if row[1] in row[2] else None for row in rows],
+             "argues_for_other": [float(argues_for(*row) is False) if row[1] in row[2] else None for row in rows]}
     known = [[] if text in written else [one for one in written if one.strip()]
              for text, written in zip(texts, human, strict=True)]
     if any(known) and encoder:

@@ -224,7 +224,8 @@ def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
     """Return the rows of the table of attributions, of the run that compared the most of them; [] for fewer than two.
 
     ``words of the answer`` has a column per number of words that a run chose, with "–" where no run compared the
-    attribution at it. ``with the others``: means over the other attributions of word_scores.agreement, in the one run.
+    attribution at it. ``with the others``: means over the other attributions of word_scores.agreement, in the one run;
+    ``with itself``: of a sampled attribution under another seed, where it was measured.
     """
     most = _most_compared(attributions)
     shares = {}
@@ -233,15 +234,26 @@ def attribution_rows(attributions: Rows) -> list[dict[str, str]]:
             shares.setdefault(run["choice"]["k"], {}).setdefault(row["attribution"], row["any answer word"])
     rows = []
     for row in most["costs"]:
-        pairs = [pair for pair in most["agreement"] if row["attribution"] in (pair["first"], pair["second"])]
+        names = [one["attribution"] for one in most["costs"]]
+        pairs = [pair for pair in most["agreement"] if row["attribution"] in (pair["first"], pair["second"])
+                 and pair["second"] in names]
+        again = [pair for pair in most["agreement"] if row["attribution"] == pair["first"]
+                 and pair["second"] not in names]
         found = {name: [pair[name] for pair in pairs if pair[name] is not None] for name in ("spearman", "jaccard")}
         means = {name: fmean(values) if values else None for name, values in found.items()}
         rows.append({"attribution": row["attribution"], "seconds per question": fixed(row["seconds per question"], 3),
                      **{f"words of the answer, k = {k}": percent(shares[k].get(row["attribution"]))
                         for k in sorted(shares, reverse=True)},
                      "Spearman with the others": fixed(means["spearman"], 2),
-                     "Jaccard with the others": fixed(means["jaccard"], 2)})
+                     "Jaccard with the others": fixed(means["jaccard"], 2),
+                     **{f"{name.title()} with itself": fixed(again[0][name], 2) if again else "–"
+                        for name in (("spearman", "jaccard") if _with_itself(most) else ())}})
     return rows if rows[1:] else []
+
+
+def _with_itself(run):
+    names = {one["attribution"] for one in run["costs"]}
+    return any(pair["second"] not in names for pair in run["agreement"])
 
 
 def compared_words(attributions: Rows) -> int:

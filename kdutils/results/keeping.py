@@ -23,6 +23,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,18 @@ def _keep_experiment(name, note):
     found = _rounded(plain({**_results_of(experiment), "note": note}))
 
     def write(folder):
-        save(draw_cells(found["cells"]), folder / FIGURE)
+        _save_small(draw_cells(found["cells"]), folder / FIGURE)
         write_json(folder / FILE, found)
 
     return _replace(name, write)
+
+
+def _save_small(figure, path):
+    """Write a figure of lines and dots with 256 colours, a third of the bytes: git keeps every version of it."""
+    from PIL import Image
+
+    save(figure, picture := BytesIO())
+    Image.open(picture).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, "png", optimize=True)
 
 
 def _rounded(value):

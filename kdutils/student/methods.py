@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from kdutils.data.answers import MARKER, format_answer, format_conclusion, is_right, parse_answer
 from kdutils.data.questions import format_choices, format_question
-from kdutils.data.tables import CHOICE, learnt_rows
+from kdutils.data.tables import CHOICE, learnt_rows, read_explanations, word_lists
 from kdutils.data.texts import count_words, question_words
 from kdutils.errors import StudyError
 from kdutils.runs import project_path, read_json
@@ -462,6 +462,13 @@ def asked_as(folder: Path | str) -> Method:
     path = project_path(folder) / "student.json"
     about = read_json(path) if path.is_file() else {"method": "label_only"}
     return taught_method(about["method"], about.get("tag", "before"))
+
+
+def learnt_word_lists(folder: Path | str) -> bool:
+    """Say whether the students of a training run learnt lists of attributed words (tables.word_lists)."""
+    run = project_path(folder) / "run.json"
+    path = read_json(run)["parameters"].get("explanations", "") if run.is_file() else ""
+    return bool(path) and project_path(path).is_file() and bool(word_lists(read_explanations(path)).any())
 
 
 def tag_place(wanted: str, kind: str) -> str:

@@ -3,6 +3,8 @@
 import itertools
 import weakref
 from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from os.path import commonprefix
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from kdutils.data.answers import MARKER, answered_right
 from kdutils.data.texts import count_tokens_before
 from kdutils.errors import StudyError
-from kdutils.hub import device, is_memory_error, model_context
+from kdutils.hub import device, is_memory_error, model_context, unless_memory_runs_out
 from kdutils.runs import is_complete, read_json
 from kdutils.student.chunks import pad_choices, pad_inputs, padded
 from kdutils.student.collating import choice_row, cut_source, encode_sources, encode_targets, shared, student_gaps
@@ -26,11 +28,29 @@ from kdutils.student.sharing import shares_tokens
 
 LEAST_READ = 8  # tokens: less is no question
 LEAST_SHARED = 8  # tokens: to read less than that once for several texts is no gain
+LEAST_BUDGET = 16  # tokens: with fewer, every text has been alone in its batch
 SAME = 1e-4  # differences of log p below this are rounding
 READS_ON = weakref.WeakKeyDictionary()  # {encoder-decoder: the answer of _reads_on}
 SIMILAR = 8  # tokens by which the beginnings of the targets of a batch differ at most
 
 
+def _less_at_a_time(function):
+    """Let a function that has a `token_budget` try again with half of it where memory runs out."""
+    @wraps(function)
+    def within_memory(*arguments, **settings):
+        given = signature(function).bind(*arguments, **settings)
+        given.apply_defaults()
+        while (found := unless_memory_runs_out(function, *given.args, **given.kwargs)) is None:
+            given.arguments["token_budget"] //= 2
+            if given.arguments["token_budget"] < LEAST_BUDGET:
+                raise StudyError("memory is too small for the student's answer to one question; lower "
+                                 "max_explanation_tokens, take precision bf16 or a smaller student")
+        return found
+
+    return within_memory
+
+
+@_less_at_a_time
 @torch.no_grad()
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[str], max_new_tokens: int,
              token_budget: int = 4096, stop: str = "") -> list[str]:
@@ -56,6 +76,7 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources
     return [written[text].strip() for text in sources]
 
 
+@_less_at_a_time
 @torch.no_grad()
 def sample_tokens(model: PreTrainedModel, sources: list[list[int]], max_new_tokens: int, seed: int,
                   token_budget: int = 4096) -> list[list[int]]:
@@ -78,6 +99,7 @@ def sample_tokens(model: PreTrainedModel, sources: list[list[int]], max_new_toke
     return [written[i] for i in range(len(sources))]
 
 
+@_less_at_a_time
 @torch.no_grad()
 def generate_each(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: list[list[str]],
                   limits: list[int], token_budget: int = 4096) -> list[list[str]]:
@@ -164,6 +186,7 @@ class _EndsWith(StoppingCriteria):
         return (input_ids[:, -len(self.ids):] == self.ids.to(input_ids.device)).all(dim=1)
 
 
+@_less_at_a_time
 @torch.no_grad()
 def score_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: list[dict],
                   method: str | Method = "label_only", prefixes: list[str] | None = None,

@@ -29,12 +29,14 @@ class Attribution:
     - `takes`: names of settings (word_scores.SETTINGS), and of `special` and `parts` of word_scores.token_scores.
     - `libraries`: modules that it imports. They are imported before its time is taken.
     - `causal`: whether the model may be a causal one.
+    - `sampled`: whether its scores depend on the seed.
     """
 
     scores: Callable | None
     takes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     causal: bool = True
+    sampled: bool = False
 
 
 def is_causal(model: "PreTrainedModel | None") -> bool:
@@ -248,7 +250,7 @@ ATTRIBUTIONS = {
     "integrated_gradients": Attribution(integrated_gradients, ("special", "steps", "token_budget"), CAPTUM),
     "attention_rollout": Attribution(attention_scores, causal=False),  # which has no cross-attention
     "occlusion": Attribution(partial(perturbation_scores, _occlusion), **PERTURBED),
-    "shapley_sampling": Attribution(partial(perturbation_scores, _shapley), **PERTURBED),
-    "lime": Attribution(partial(perturbation_scores, _lime), **PERTURBED),
-    "random": Attribution(None),
+    "shapley_sampling": Attribution(partial(perturbation_scores, _shapley), **PERTURBED, sampled=True),
+    "lime": Attribution(partial(perturbation_scores, _lime), **PERTURBED, sampled=True),
+    "random": Attribution(None, sampled=True),
 }

@@ -18,12 +18,12 @@ from kdutils.hub import (
     check_vocabulary,
     device,
     find_model,
-    is_memory_error,
     load_weights,
     locate_model,
     quantization_of,
     read_config,
     read_tokenizer,
+    unless_memory_runs_out,
 )
 from kdutils.runs import sha256
 from kdutils.teacher.choices import QUANTIZATIONS
@@ -125,7 +125,7 @@ class HfTeacher:
         }[self.quantization]
         auto_class = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModelForCausalLM
         settings = {"dtype": dtype, "quantization_config": settings, **({"device_map": "auto"} if gpu else {})}
-        model = _unless_memory_runs_out(load_weights, auto_class, self.location, config=self.config, **settings)
+        model = unless_memory_runs_out(load_weights, auto_class, self.location, config=self.config, **settings)
         if model is None:
             raise StudyError(f"{self.name}: the weights do not fit into memory; take a smaller model or quantization "
                              "nf4")
@@ -224,7 +224,7 @@ class HfTeacher:
         done, most = {}, len(waiting)
         while waiting:  # the longest first, so that a lack of memory shows at once
             batch = waiting[-min(most, call.rows(waiting)):]
-            written = _unless_memory_runs_out(call.write, batch)
+            written = unless_memory_runs_out(call.write, batch)
             if written is None:
                 most = len(batch) // 2
                 if not most:
@@ -408,19 +408,6 @@ def _sha256_of(folder):
     """Return the SHA-256 over the names and contents of a model folder's DECISIVE files."""
     files = sorted({path for pattern in DECISIVE for path in Path(folder).glob(pattern) if path.is_file()})
     return hashlib.sha256("".join(f"{sha256(path)}  {path.name}\n" for path in files).encode()).hexdigest()
-
-
-def _unless_memory_runs_out(function, *arguments, **settings):
-    """Return what `function` returns, None where it ran out of memory."""
-    import torch
-
-    try:
-        return function(*arguments, **settings)
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory_error(error):
-            raise
-    torch.cuda.empty_cache()  # only here: until now the error kept the tensors of its frames alive
-    return None
 
 
 def _positions(config, half):

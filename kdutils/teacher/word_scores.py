@@ -18,7 +18,7 @@ import random
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kdutils.data.questions import format_choices
+from kdutils.data.questions import LETTERS, format_choices
 from kdutils.data.texts import (
+    LAYOUT,
     SEPARATOR,
     count_tokens_before,
     kept_tokens,
@@ -61,7 +62,7 @@ SETTINGS = {
     "attribution": "saliency",  # one of ATTRIBUTIONS
     "k": 5,  # words per question; the best of 1 to 10 in arXiv 2409.12586
     "target": "gold",  # explain the gold answer, or the teacher's own greedy prediction
-    "frame": [],  # texts inside the questions that are layout and never chosen, such as "Premise:"
+    "frame": list(LAYOUT),  # texts inside the questions that are layout and never chosen, such as "Premise:"
     "steps": 64,  # points on the path of integrated gradients
     "evaluations": 512,  # of the model per question, of shapley_sampling and lime
     "random_weights": False,  # control: a teacher of the same shape that has learnt nothing
@@ -73,6 +74,7 @@ SETTINGS = {
 # A word ends at white space and at these marks (not between digits: 1,000); other marks end it only at its edge.
 _WORD = re.compile(r"""(?:[^\s,;:/!?…()\[\]{}<>"“”„«»|\\—–]|(?<=\d)[,:/](?=\d))+""")
 PUBLISHED_SHARE, PUBLISHED_WORDS = 0.68, 5  # see answer_share
+ANOTHER_SEED = ", another seed"  # behind the name of an attribution, see agreement
 Word = tuple[str, float, int, int]  # (word, score, start, end); start and end are characters of the source
 
 
@@ -317,23 +319,44 @@ def eligible_spans(item: dict, source: str, frame: Iterable[str] = ()) -> list[t
     """Return [(start, end)], in characters of `source`: the text of context, question and each of the choices.
 
     The rest is layout (task tag, ``Context:``, ``Question:``, ``Choices:``, letters) and is never chosen. Neither are
-    the texts of `frame` inside the question. `source` must hold the context, if there is one, the question and, after
-    it, the choices as one lettered line.
+    the texts of `frame` inside the question. `source` must be as part_spans says.
     """
-    listed, context = format_choices(item["choices"]), item.get("context") or ""
+    spans = part_spans(item, source)
+    place = 1 if item.get("context") else 0
+    return [*spans[:place], *spans_between(source, frame, *spans[place]), *spans[place + 1:]]
+
+
+def part_spans(item: dict, source: str) -> list[tuple[int, int]]:
+    """Return [(start, end)] of the context, if there is one, the question and each of the choices in `source`.
+
+    They are searched from the end, because a context may repeat the question, and before the names that the layouts
+    give to these parts: "ice" is not that of "Choices:". Raises StudyError unless `source` holds the context, the
+    question and, behind it, the lettered choices, on one line or on one line each.
+    """
+    choices, context = list(item["choices"]), item.get("context") or ""
+    listed = format_choices(choices)
+    if listed not in source:
+        listed = "\n".join(f"({LETTERS[number]}) {choice}" for number, choice in enumerate(choices))
     place = source.rfind(listed)
-    start = source.rfind(item["question"], 0, max(place, 0))
-    before = source.rfind(context, 0, max(start, 0))
+    start = _last(item["question"], source[:max(place, 0)], "(?:answer )?choices:")
+    before = _last(context, source[:max(start, 0)], "question:")
     if min(place, start, before) < 0:
         raise StudyError(f"question {item['id']!r}: its source does not hold the question followed by the choices as "
                          "'(a) … (b) …', with the context before it; pass the text that the teacher was trained on")
     spans = [(before, before + len(context))] if context else []
-    spans += spans_between(source, frame, start, start + len(item["question"]))
-    for choice in item["choices"]:
+    spans.append((start, start + len(item["question"])))
+    for choice in choices:
         place += len("(a) ")
         spans.append((place, place + len(choice)))
         place += len(choice) + 1
     return spans
+
+
+def _last(text, source, name):
+    """Return where `text` begins last in `source`, if possible before the name or [tag] at its end; -1 for nowhere."""
+    found = re.search(rf"\s*(?:\[\w+\]|{name})\s*\Z", source, re.IGNORECASE)
+    start = source.rfind(text, 0, found.start()) if found else -1
+    return start if start >= 0 else source.rfind(text)
 
 
 def words_of(text: str, spans: list[tuple[int, int]] | None = None) -> list[tuple[str, int, int]]:
@@ -484,9 +507,10 @@ def own_predictions(model: "PreTrainedModel", source_ids: list[list[int]], setti
 def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """Return the share of the answer among the attributed words, and the expectation for random words: two rows.
 
-    Columns: `questions` with attributed words, `words in the answer` (share of all attributed words that occur in the
-    gold answer), and the shares of questions with `any answer word` and with `every answer word` among the attributed
-    words. The second row is the expectation for the same number of distinct eligible words, drawn without replacement.
+    Columns: `questions` with attributed words and words in the answer, `words in the answer` (share of all attributed
+    words that occur in the gold answer), and the shares of questions with `any answer word` and with `every answer
+    word` among the attributed words. The second row is the expectation for the same number of distinct eligible words,
+    drawn without replacement.
 
     arXiv 2409.12586 reports 68 % (PUBLISHED_SHARE) for its fine-tuned T5 teacher of about 3B parameters, over "cases"
     of its data sets whose answer is part of the input (multiple choice: CQA, not ANLI, e-SNLI and SVAMP). It does not
@@ -497,7 +521,8 @@ def answer_share(explanations: pd.DataFrame, questions: pd.DataFrame) -> pd.Data
     for key, text, raw in zip(explanations["id"], explanations["text"], explanations["raw"], strict=True):
         if not isinstance(text, str):
             continue
-        answer = _distinct(word for word, *_ in words_of(gold[key]))
+        if not (answer := _distinct(word for word, *_ in words_of(gold[key]))):
+            continue  # "+", or a question without an answer
         eligible, chosen = _distinct(word for word, *_ in json.loads(raw)), _distinct(text.split())
         n, k, there, wanted = len(eligible), len(chosen), len(eligible & answer), len(answer)
         missed = math.comb(n - there, k) / math.comb(n, k)
@@ -539,7 +564,8 @@ def agreement(explanations: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
     `spearman`: mean over questions of the rank correlation over the words that both scored; a question with fewer than
     three of them, or with equal scores, is left out. `jaccard`: mean over questions of shared chosen words divided by
-    all chosen words. `questions`: those with attributed words in both.
+    all chosen words. `questions`: those with attributed words in both. A sampled attribution agrees with others at most
+    about as well as with itself under another seed (agreement_with_itself).
     """
     from scipy.stats import spearmanr
 
@@ -561,3 +587,15 @@ def agreement(explanations: dict[str, pd.DataFrame]) -> pd.DataFrame:
                      "spearman": sum(ranks) / len(ranks) if ranks else None,
                      "jaccard": sum(overlaps) / len(overlaps)})
     return pd.DataFrame(rows, columns=["first", "second", "questions", "spearman", "jaccard"])
+
+
+def agreement_with_itself(explanations: dict[str, pd.DataFrame],
+                          attribute: Callable[[dict], pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per sampled attribution of {name: frame of attribute_words}: its agreement under another seed.
+
+    `attribute` returns attribute_words of the same questions with the given settings {attribution, seed} in place of
+    its own. Columns as of agreement; second is the name with ANOTHER_SEED behind it.
+    """
+    rows = [agreement({name: one, name + ANOTHER_SEED: attribute({"attribution": name, "seed": 2**31 - 1})})
+            for name, one in explanations.items() if ATTRIBUTIONS[name].sampled]
+    return pd.concat(rows, ignore_index=True) if rows else agreement({})
