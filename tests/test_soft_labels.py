@@ -457,17 +457,20 @@ def test_soft_labels_go_to_the_methods_that_read_them():
     assert (control.notebook, gold.notebook) == ("26_train_soft_shuffled", "19_train_soft_label")
     assert "hard" not in soft.parameters and gold.parameters["hard"] == 0.5
     assert "explanations/mini/mini-llama/soft_labels" in both.needs and "soft_labels" not in multitask.parameters
-    assert {"soft_label", "soft_label_gold", "label_only", "multitask", "soft_multitask", "soft_shuffled"} == {
+    assert {"soft_label", "soft_label_gold", "label_only", "multitask", "soft_multitask", "soft_shuffled",
+            "soft_multitask_gold", "soft_shuffled_gold"} == {
         job.labels["method"] for job in jobs.values() if job.kind == "students"}
     evaluated = [jobs[f"evaluations/{below.format(*names)}"].parameters for names in (
         ("soft_labels", "soft_label"), ("few_shot", "soft_multitask"))]
     assert [one["explanations"] for one in evaluated] == [  # of soft labels, page 32 reads where the teacher errs
         f"{explained}/{name}/explanations.parquet" for name in ("soft_labels", "few_shot")]
     planned = planned_contrasts(MINI)
-    assert [first[4] for question, first, _ in planned if question == "content"] == ["soft_multitask"]
+    assert [first[4] for question, first, _ in planned if question == "content"] == [
+        "soft_multitask", "soft_multitask_gold"]
     names = {(first[4], second[4]) for _, first, second in planned}
     assert names == {("multitask", "label_only"), ("soft_label", "label_only"), ("multitask", "soft_label"),
-                     ("soft_multitask", "soft_label"), ("soft_multitask", "soft_shuffled")}
+                     ("soft_multitask", "soft_shuffled"),
+                     ("soft_multitask_gold", "soft_label_gold"), ("soft_multitask_gold", "soft_shuffled_gold")}
 
 
 def test_a_student_of_soft_labels_is_no_student_that_explains(tmp_path):
