@@ -27,7 +27,6 @@ from kdutils.human_study.published_texts import METHOD, join_rated_texts
 from kdutils.human_study.rating_files import FORMAT
 from kdutils.runs import write_text
 from kdutils.stats import agreement, groups
-from kdutils.stats.estimates import Estimate
 from kdutils.stats.models import rank_correlation
 
 SCALES, PLACES = ("rising", "falling"), ("alone", "first", "second")
@@ -162,9 +161,7 @@ def _gain_over_length(table, name, clusters, **drawn):
         ranks = rows[[name, f"{name}_model", "characters"]].rank()
         return ranks[name].corr(ranks[f"{name}_model"]) - sign * ranks[name].corr(ranks["characters"])
 
-    found = [groups.bootstrap_interval(table, gain, one, **drawn) for one in clusters]
-    return Estimate(found[0].value, min(one.low for one in found), max(one.high for one in found),
-                    min(one.n for one in found))
+    return groups.bootstrap_interval(table, gain, clusters, **drawn)
 
 
 def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
