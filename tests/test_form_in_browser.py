@@ -118,7 +118,7 @@ def test_who_comes_back_keeps_what_was_said_and_no_stray_or_held_key_changes_an_
     folder, plan = written
     rater = plan["rater"].iloc[0]
     address = f"{(folder / 'form.html').as_uri()}?rater={rater}"
-    state = "JSON.parse(localStorage.getItem(Object.keys(localStorage).find((name) => name.startsWith('kdutils:tiny'))))"
+    state = "JSON.parse(localStorage[Object.keys(localStorage).find((name) => name.startsWith('kdutils:tiny'))])"
     chosen = "[...document.querySelectorAll('#items :checked[type=radio]')].map((radio) => radio.value).join('')"
     with Chromium(address, tmp_path) as page:
         page.value("document.getElementById('ask-age').value = '25 to 34'")

@@ -28,7 +28,7 @@ from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
 from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
 from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
-from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, score_of, shortened
+from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, possible_scores, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path, visible_files
 
@@ -336,9 +336,12 @@ class _Reader:
                 continue  # it was not always asked
             if is_blank(scores.get(item)):
                 return self.note(file, row, "missing score", item, rater, 1)
-            values[item] = score_of(scores[item], page["choices"] if self.task == "simulation" else SCALE)
-            if values[item] is None:
-                return self.note(file, row, "score out of range", f"{item} = {shortened(scores[item])}", rater, 1)
+            found = possible_scores(scores[item], page["choices"] if self.task == "simulation" else SCALE)
+            if len(found) != 1:
+                what = "score out of range" if not found else "ambiguous score"
+                return self.note(file, row, what, f"{item} = {shortened(scores[item])}"
+                                 + f" means {' or '.join(map(str, sorted(found)))}" * bool(found), rater, 1)
+            values[item] = found.pop()
         self.rows.append({"file": shortened(Path(file).name), "row": row, "rater": rater, "text": text,
                           "scores": values, "seconds": seconds, "simulated": simulated is True,
                           "model": shortened(model) if isinstance(model, str) else ""})

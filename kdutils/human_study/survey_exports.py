@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdutils.human_study.design import SCALE
 from kdutils.human_study.forms import PARTICIPANT
-from kdutils.human_study.rating_values import Problem, score_of, seconds_of, shortened
+from kdutils.human_study.rating_values import Problem, possible_scores, seconds_of, shortened
 
 if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
@@ -117,14 +117,14 @@ def _read_person(path, line, cells, columns, person, plain, reader):
 
 
 def _survey_value(cell):
-    """Return a cell as `score_of` reads it: without the answer codes of LimeSurvey, "" for what was not answered."""
+    """Return a cell as `possible_scores` reads it: an answer code of LimeSurvey as its number, "" for no answer."""
     cell = cell.strip()
     if cell.casefold() in NOT_ANSWERED:
         return ""
     if code := _ANSWER_CODE.fullmatch(cell):
-        return code[1]
+        return int(code[1])
     numbered = _NUMBERED.fullmatch(cell)
-    return numbered[1] if numbered and score_of(numbered[2], SCALE) == int(numbered[1]) else cell
+    return int(numbered[1]) if numbered and possible_scores(numbered[2], SCALE) == {int(numbered[1])} else cell
 
 
 # Argilla
