@@ -33,6 +33,7 @@ import pandas as pd
 
 from kdutils.data.answers import mask_answers
 from kdutils.data.questions import full_question
+from kdutils.data.tables import learnt_stage
 from kdutils.errors import StudyError, printable, shown
 
 SCALE = ("strongly disagree", "disagree", "neither agree nor disagree", "agree", "strongly agree")
@@ -108,12 +109,29 @@ def label_methods(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions.assign(method=labels)
 
 
+def teacher_rationales(explanations: pd.DataFrame) -> pd.DataFrame:
+    """Return the teacher's text on each question: the first usable row of tables.learnt_stage.
+
+    Critiques, counterfactual texts (for wrong answers) and soft labels (bare choices) are no such texts. Raises
+    StudyError for a table that has only these; an empty table has no texts.
+    """
+    rows = learnt_stage(explanations)
+    if len(explanations) and rows.empty:
+        stages = ", ".join(sorted(set(explanations["stage"])))
+        raise StudyError(f"explanations: the stages are {stages}; give a table with rationales or revisions")
+    return rows[rows["text"].notna()].drop_duplicates("id")
+
+
 def explanations_as_predictions(explanations: pd.DataFrame, questions: pd.DataFrame, method: str,
                                 split: str = "test") -> pd.DataFrame:
-    """Return a frame of tables.EXPLANATIONS as predictions of `method`, so that a teacher is rated like a student."""
-    table = explanations[explanations["text"].notna()].drop_duplicates("id")
+    """Return a frame of tables.EXPLANATIONS as predictions of `method`, so that a teacher is rated like a student.
+
+    The texts are those of teacher_rationales. Raises StudyError as it does, and without a text on the split `split`.
+    """
     gold = questions.loc[questions["split"] == split, ["id", "split", "answer"]]
-    table = table.merge(gold, on="id", suffixes=("", "_gold"))
+    table = teacher_rationales(explanations).merge(gold, on="id", suffixes=("", "_gold"))
+    if table.empty:
+        raise StudyError(f"explanations: no usable text on a question of the split {split!r}")
     right = table["answer"] == table["answer_gold"]
     return pd.DataFrame({"id": table["id"], "split": table["split"], "seed": 0, "answer": table["answer_gold"],
                          "generated": table["answer"], "predicted": table["answer"], "correct": right, "exact": right,
