@@ -180,11 +180,10 @@ def _read_form(path, document, reader):
     if fault and reader.keep_unfinished and fault[0] in UNFINISHED:
         reader.note(path, 0, f"kept although {fault[0]}", "", rater)
         fault = None
-    if fault and fault[0] in UNFINISHED:
-        rater = reader.person(rater, document.get("participant"))
+    if not fault or fault[0] in UNFINISHED:
+        rater = reader.person(rater, *(document.get(key) for key in ("participant", "started", "simulated", "model")))
     if fault:
         return reader.refuse(path, 0, *fault, rater, count, len(answers))
-    rater = reader.person(rater, document.get("participant"))
     if isinstance(document.get("about"), dict) and isinstance(rater, str):
         reader.about.setdefault(rater, {}).update(
             {f"about_{key}": printable(document["about"][key])[:60] for key in ASKABLE if key in document["about"]})
@@ -252,8 +251,9 @@ def _read_table(path, header, rows, reader):
         in_form = "milliseconds" in cells
         scores = {item: place_of(cells[item]) if in_form else cells[item] for item in reader.items if item in cells}
         seconds = seconds_of(cells["milliseconds"]) / 1000 if in_form else seconds_of(cells.get("seconds"))
-        rater = reader.person(cells["rater"].strip(), cells.get("participant")) if in_form else cells["rater"].strip()
-        reader.add(path, line, rater, cells["text"].strip(), scores, seconds)
+        rater, person = cells["rater"].strip(), cells.get("participant", "").strip() if in_form else ""
+        reader.add(path, line, reader.person(rater, person) if person else rater, cells["text"].strip(), scores,
+                   seconds, table=path if in_form and not person else None)
     for (rater, fault), lines in others.items():
         reader.refuse(path, lines[0], *fault, rater, len(lines), len(lines))
 
