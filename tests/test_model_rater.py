@@ -238,7 +238,25 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
                                          ("3 of 5", 3),
                                          ("On a scale of 1 to 5: 4", 4), ("From 1-5, 2", 2), ("2nd explanation: 4", 4),
                                          ("1. I strongly agree: 5", 5), ("Statement 1\uff1a3", 3), ("1 to 5", None),
-                                         ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None)])
+                                         ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None),
+                                         # the size of the scale
+                                         ("On a 5-point scale: 3", 3), ("On a 5 point Likert scale, 2", 2),
+                                         ("Out of 5, I'd give 3", 3), ("2 out of 5", 2), ("Score (/5): 3", 3),
+                                         ("4 / 5", 4), ("On a scale of 5: 2", 2), ("A 4-point rating", 4),
+                                         ("I give 4 points", 4), ("1 point", 1), ("5/5", 5),
+                                         # its ends
+                                         ("Between 1 and 5, I say 2", 2), ("1 through 5: 3", 3), ("[1..5] 4", 4),
+                                         ("From 1 (strongly disagree) to 5 (strongly agree): 4", 4),
+                                         ("between 1 and 5", None), ("1, 2, 3, 4 or 5? I choose 4", 4),
+                                         # its meaning
+                                         ("1 means strongly disagree, so 2", 2), ("5 being the highest, I say 4", 4),
+                                         ("1 = strongly disagree, 5 = strongly agree. 4", 4), ("3 = neither", 3),
+                                         ("4 = agree, because 3 claims hold", 4), ("4 means that I agree", 4),
+                                         ("Where 5 is strongly agree: 3", 3), ("4 is my rating", 4),
+                                         ("1 = strongly disagree to 5 = strongly agree: 2", 2),
+                                         # no point at all, and other numbers
+                                         ("-1", None), ("I say -1", None), ("\u22122", None), ("Answer:-3", 3),
+                                         ("- 4", 4), ("Explanations 1 and 2 differ: 4", 4), ("1 to 5: 3", 3)])
 def test_a_point_is_read_from_the_answer_of_a_server(text, point):
     found = point_of_text(text, 5)
     assert found == one_hot(point).tolist() if point else np.isnan(found).all()
