@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -122,6 +123,21 @@ def test_drawing_is_spread_over_strata_and_repeats_with_its_seed():
             draw_texts(pool, 20, strata=strata)
     with pytest.raises(StudyError, match="99 questions are needed and the pool has 59"):
         draw_texts(pool, 99)
+
+
+def test_several_strata_are_even_one_after_the_other():
+    """Two data sets, one of them with few questions at some positions: each gives half, and spreads its own half."""
+    predictions, questions = world(100, 2)
+    pool = eligible_texts(predictions, questions)[0]
+    number = pool["question"].str[1:].astype(int)
+    pool = pool.assign(dataset=np.where(number < 50, "A", "B"))[(number < 50) | (pool["position"] < 2)]
+    for count in (4, 14, 20):
+        drawn = draw_texts(pool, count, ["dataset", "position"], seed=count).drop_duplicates("question")
+        both = pd.crosstab(drawn["dataset"], drawn["gold"])
+        assert both.sum(axis=1).tolist() == [count // 2] * 2
+        assert (both.max(axis=1) - both.where(both > 0).min(axis=1) <= 1).all() and (both.loc["B"] > 0).sum() == 2
+    drawn = draw_texts(pool, 20, ["position", "dataset"]).drop_duplicates("question")
+    assert drawn["gold"].value_counts().tolist() == [4] * 5
 
 
 def test_students_of_several_seeds():

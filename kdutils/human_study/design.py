@@ -208,8 +208,9 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
                baseline: bool = False, seed: int = 0) -> pd.DataFrame:
     """Return the texts of `count` questions drawn from a pool, one per method: a frame with TEXT_COLUMNS.
 
-    `strata`: columns of the pool (dataset, position, n_choices, correct …); the drawn questions are spread over
-    their values as evenly as the pool allows. `masked`: "answer" replaces the student's answer by GAP, "choices" every
+    `strata`: columns of the pool (dataset, position, n_choices, correct …); the drawn questions are spread as evenly as
+    the pool allows over the values of the first one, among the questions of each value over those of the second one,
+    and so on. `masked`: "answer" replaces the student's answer by GAP, "choices" every
     choice. `baseline` adds the method BASELINE, which shows no explanation, as the control of a simulation; it needs
     questions to which all students gave the same answer.
     """
@@ -220,10 +221,7 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
     if count > len(asked):
         raise StudyError(f"{count} questions are needed and the pool has {len(asked)}; "
                          "questions_needed with `available` says which sizes would work")
-    groups = [list(group["question"]) for _, group in asked.groupby(list(strata), sort=False)] if len(strata) else []
-    rounds = zip_longest(*groups) if groups else [asked["question"]]
-    chosen = [key for line in rounds for key in line if key is not None][:count]
-    texts = pool[pool["question"].isin(set(chosen))].copy()
+    texts = pool[pool["question"].isin(set(_in_turn(asked, list(strata))[:count]))].copy()
     if baseline:
         texts = pd.concat([texts, _baseline(texts)])
     texts["explanation"] = [
@@ -234,6 +232,14 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
     texts["choices"] = [[printable(choice) for choice in choices] for choices in texts["choices"]]
     texts["text"] = new_ids(len(texts), generator)
     return texts[TEXT_COLUMNS].sort_values("text", ignore_index=True)
+
+
+def _in_turn(asked, strata):
+    """Return the questions in an order that takes the values of the first stratum in turn, and so on within each."""
+    if not strata:
+        return list(asked["question"])
+    rounds = zip_longest(*(_in_turn(group, strata[1:]) for _, group in asked.groupby(strata[0], sort=False)))
+    return [key for line in rounds for key in line if key is not None]
 
 
 def _check_strata(pool, strata):
