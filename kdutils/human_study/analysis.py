@@ -86,8 +86,8 @@ def raters_per_text(wide: pd.DataFrame) -> int:
 def measure_agreement(wide: pd.DataFrame, rated: list[str], seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (Krippendorff's alpha per construct, columns AGREEMENT, sentences): ordinal, for `quality` interval.
 
-    low and high: 95 %, the wider of the bootstrap intervals over texts and over raters. With fewer than three raters it
-    is over texts alone, and a sentence says so.
+    low and high: 95 %, the wider of the bootstrap intervals over texts and over raters. If raters cannot be resampled,
+    as with fewer than three, it is over texts alone, and a sentence says so.
     """
     most = raters_per_text(wide)
     if most < 2:

@@ -70,6 +70,7 @@ def fooled_measures(path: Path | str | None, ratings: pd.DataFrame, explanations
 
 
 def _rationales(explanations):
+    """Return {question id: the teacher's text}."""
     return teacher_rationales(explanations).set_index("id")["text"].to_dict()
 
 
