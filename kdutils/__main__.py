@@ -616,15 +616,16 @@ def _report(experiment, code, page, seconds):
 
 def _ratings_line(experiment):
     """Return how many of the ratings that came back are used, "" without any or without their analysis."""
-    from kdutils.report.study_page import ANALYSE, PAGE
+    from kdutils.report.study_page import ANALYSE, PAGE, mark_of_result
 
     job = next((job for job in experiment.jobs if job.notebook == ANALYSE and job.parameters.get("ratings")), None)
     try:
         result = read_json(experiment.folder / job.folder / "metrics.json") if job else {}
         kept = sum(count for status, count in result["raters"].items() if status.startswith("kept"))
         problems = sum(kind["times"] for kind in result["left_out"])
-        return (f"ratings: {kept} of {sum(result['raters'].values())} raters kept, {result['ratings']} ratings used, "
-                f"{problems} problems: {experiment.folder / PAGE}")
+        mark = f"{mark_of_result(result)}: " if mark_of_result(result) else ""
+        return (f"ratings: {mark}{kept} of {sum(result['raters'].values())} raters kept, {result['ratings']} ratings "
+                f"used, {problems} problems: {experiment.folder / PAGE}")
     except (StudyError, LookupError, TypeError, AttributeError):
         return ""
 

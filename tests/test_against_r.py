@@ -199,12 +199,24 @@ def cases_of_estimates():
     yield Case(partial(estimates.percentiles, values, .9), "quantile", {"values": values, "confidence": .9})
     yield Case(partial(drawn_means, values), "normal_bootstrap", {"values": values, "resamples": 4000},
                spread=.01, of=estimates.bootstrap)
+    table = TABLES["five groups"]
+    for cluster in (None, "rater"):
+        yield Case(partial(mean_of_clusters, table, cluster), "bootstrap_clusters",
+                   {"table": table, "value": "value", "resamples": 4000, "confidence": .95}
+                   | ({"cluster": cluster} if cluster else {}), spread=.06, of=estimates.widest_interval)
 
 
 def drawn_means(values):
     """Return mean and standard deviation of the draws of estimates.bootstrap."""
     draws = estimates.bootstrap(lambda rows: values[rows].mean(), len(values), None, 4000, 0)
     return {"mean": draws.mean(), "sd": draws.std(ddof=1)}
+
+
+def mean_of_clusters(table, cluster):
+    """Return the mean of the values with estimates.widest_interval over one column of clusters, or over rows."""
+    values, codes = table["value"].to_numpy(), [pd.factorize(table[cluster])[0]] if cluster else []
+    found = estimates.widest_interval(lambda rows: values[rows].mean(), len(values), codes, 2000, .95, 0)
+    return {"value": values.mean(), **dict(zip(("low", "high", "n"), found, strict=True))}
 
 
 def cases_of_agreement():

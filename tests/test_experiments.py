@@ -314,6 +314,14 @@ def test_a_rater_rates_the_texts_of_the_experiment_and_is_compared_with_what_peo
         **served, "texts": f"{key}/texts.parquet", "plan": f"{key}/plan.parquet", "ratings": [str(tmp_path / "back")],
         "output": "outputs/rated/model_ratings"}
     assert chat in files_of(job)
+    settings = yaml.safe_load(path.read_text())
+    analysis = {"failed_checks_allowed": 2, "keep_unfinished": True, "level": 0.1}
+    path.write_text(yaml.safe_dump({**settings, "human_ratings": analysis}))
+    jobs = {one.folder: one.parameters for one in load_experiment(path).jobs}
+    for name in ("failed_checks_allowed", "keep_unfinished"):
+        assert jobs["model_ratings"][name] == jobs["human_ratings"][name] == analysis[name], "of the same people"
+    assert "level" not in jobs["model_ratings"]
+    path.write_text(yaml.safe_dump(settings))
     small, = [job for job in load_experiment(path, tiny=True).jobs if job.folder == "model_ratings"]
     assert (small.parameters["backend"], small.parameters["chat"]) == ("hf", True) and not {
         "base_url", "request", "chat_template"} & set(small.parameters) and "max_new_tokens" not in small.parameters

@@ -114,6 +114,46 @@ def test_ids_from_the_address(written, tmp_path):
             assert shown in codes if rater == "any" else shown == rater.replace("CODE", codes[1]), address
 
 
+def test_who_comes_back_keeps_what_was_said_and_no_stray_or_held_key_changes_an_answer(written, tmp_path):
+    folder, plan = written
+    rater = plan["rater"].iloc[0]
+    address = f"{(folder / 'form.html').as_uri()}?rater={rater}"
+    state = "JSON.parse(localStorage[Object.keys(localStorage).find((name) => name.startsWith('kdutils:tiny'))])"
+    chosen = "[...document.querySelectorAll('#items :checked[type=radio]')].map((radio) => radio.value).join('')"
+    with Chromium(address, tmp_path) as page:
+        page.value("document.getElementById('ask-age').value = '25 to 34'")
+        begin = "document.getElementById('consent').click(); document.getElementById('start-form').requestSubmit()"
+        page.value(begin)
+        page.press("3")
+        one = {"key": "5", "code": "Digit5", "windowsVirtualKeyCode": ord("5"), "text": "5", "autoRepeat": True}
+        for _ in range(3):
+            page.call("Input.dispatchKeyEvent", type="keyDown", **one)
+        assert page.value(chosen) == "3", "a held key fills no statement"
+        page.press(*"45123")
+        assert page.value(chosen) == "345123" and page.value(f"{FOCUS}.id") == "next"
+        page.press("1")
+        page.value("document.getElementById('heading').focus()")
+        page.press("2")
+        assert page.value(chosen) == "345123", "no statement has the focus, and none is open"
+        page.open(address)
+        page.value(begin)
+        assert page.value(f"{state}.about.age") == "25 to 34"
+        page.open(address)
+        page.value("document.getElementById('ask-age').value = '35 to 44'")
+        page.value(begin)
+        assert page.value(f"{state}.about.age") == "35 to 44", "what is filled in anew counts"
+        half = page.value(f"JSON.stringify({{...{state}, study: 'tiny-1', version: '{plan['version'].iloc[0]}', "
+                          "answers: []})")
+        for said, kept in (("", "35 to 44"), ("18 to 24", "18 to 24")):
+            page.open(address)
+            page.value(f"document.getElementById('ask-age').value = '{said}'")
+            page.value("document.getElementById('consent').click(); var files = new DataTransfer(); files.items.add("
+                       f"new File([{json.dumps(half)}], 'a.json')); var field = document.getElementById('import'); "
+                       "field.files = files.files; field.dispatchEvent(new Event('change'))")
+            page.wait("!document.getElementById('page').hidden")
+            assert page.value(f"{state}.about.age") == kept, "an unfinished file"
+
+
 def test_short_cuts_can_be_turned_off_and_the_code_of_the_study_is_shown(tmp_path):
     texts = texts_for(2, 2)
     study = Study("s", completion_code="C1A2B3")

@@ -11,10 +11,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from kdutils.errors import StudyError
+from kdutils.human_study import metric_validity
 from kdutils.human_study.design import (
     BASELINE,
     CONSTRUCTS,
@@ -123,6 +125,21 @@ def test_drawing_is_spread_over_strata_and_repeats_with_its_seed():
         draw_texts(pool, 99)
 
 
+def test_several_strata_are_even_one_after_the_other():
+    """Two data sets, one of them with few questions at some positions: each gives half, and spreads its own half."""
+    predictions, questions = world(100, 2)
+    pool = eligible_texts(predictions, questions)[0]
+    number = pool["question"].str[1:].astype(int)
+    pool = pool.assign(dataset=np.where(number < 50, "A", "B"))[(number < 50) | (pool["position"] < 2)]
+    for count in (4, 14, 20):
+        drawn = draw_texts(pool, count, ["dataset", "position"], seed=count).drop_duplicates("question")
+        both = pd.crosstab(drawn["dataset"], drawn["gold"])
+        assert both.sum(axis=1).tolist() == [count // 2] * 2
+        assert (both.max(axis=1) - both.where(both > 0).min(axis=1) <= 1).all() and (both.loc["B"] > 0).sum() == 2
+    drawn = draw_texts(pool, 20, ["position", "dataset"]).drop_duplicates("question")
+    assert drawn["gold"].value_counts().tolist() == [4] * 5
+
+
 def test_students_of_several_seeds():
     predictions, questions = world(40, 2, seeds=(4, 7, 9))
     assert set(eligible_texts(predictions, questions)[0]["student_seed"]) == {4}
@@ -148,10 +165,32 @@ def test_labels_and_a_teacher_next_to_students():
     predictions = predictions.assign(prompting=["few_shot", "revised"] * 6, student="t5", teacher="llama")
     assert set(label_methods(predictions)["method"]) == {"zebra_method · few_shot", "yak_method · revised"}
     explanations = pd.DataFrame({"id": ["q000", "q001", "q002"], "answer": ["goldfish", "oak tree", "book"],
-                                 "text": ["Because.", None, "So it is."]})
+                                 "stage": "rationale", "text": ["Because.", None, "So it is."]})
     teacher = explanations_as_predictions(explanations, questions, "teacher")
     assert list(teacher["correct"]) == [True, False] and list(teacher["explanation"]) == ["Because.", "So it is."]
     assert set(eligible_texts(pd.concat([predictions, teacher]), questions, "any")[0]["question"]) == {"q000", "q002"}
+
+
+def test_raters_see_the_text_that_students_learn_and_references_are_the_same():
+    _, questions = world(4, 2)
+    rows = [("q000", "rationale", 0, "A draft."), ("q000", "critique", 1, "Not good."),
+            ("q000", "revision", 1, "Better."), ("q000", "critique", 2, "Not yet."), ("q000", "revision", 2, "Best."),
+            ("q001", "rationale", 0, "Only a draft."), ("q001", "critique", 1, "Bad."), ("q001", "revision", 1, None),
+            ("q002", "counterfactual", 0, "For a wrong answer."), ("q003", "choice", 0, "book")]
+    table = pd.DataFrame(rows, columns=["id", "stage", "round", "text"]).assign(answer="goldfish")
+    known = {("revision", "rationale", "critique", "counterfactual", "choice"): {"q000": "Best."},
+             ("rationale", "counterfactual", "choice"): {"q000": "A draft.", "q001": "Only a draft."}}
+    for stages, texts in known.items():
+        part = table[table["stage"].isin(stages)]
+        shown = explanations_as_predictions(part, questions, "teacher").set_index("id")["explanation"].to_dict()
+        assert shown == texts == metric_validity._rationales(part), stages
+    for stages in (["counterfactual"], ["choice"], ["critique"]):
+        for function in (lambda part: explanations_as_predictions(part, questions, "t"), metric_validity._rationales):
+            with pytest.raises(StudyError, match=f"the stages are {stages[0]}; give a table with rationales or revis"):
+                function(table[table["stage"].isin(stages)])
+    assert metric_validity._rationales(table[:0]) == {}
+    with pytest.raises(StudyError, match="no usable text on a question of the split 'test'"):
+        explanations_as_predictions(table, questions.assign(split="dev"), "teacher")
 
 
 # The plan ---------------------------------------------------------------------------------------------------------

@@ -103,6 +103,36 @@ def test_biases_that_were_put_in_are_found_and_none_where_there_is_none(made):
     assert list(found["check"]) == ["scale"] and any("two methods" in one for one in said) and len(said) == 3
 
 
+def test_points_that_are_missing_are_no_bias(made):
+    """Scores differ by text and item alone, and 60 % of the lowest have no point on the falling scale or as second."""
+    askings = model_rater.rating_prompts(made[1], ITEMS)
+    worth = askings.groupby(["text", "item"]).ngroup() / 48 * 4 + 1
+    gone = (worth < 3) & (np.random.default_rng(0).random(len(askings)) < 0.6) & (
+        (askings["scale"] == "falling") | (askings["place"] == "second"))
+    scored = askings.assign(score=worth.where(~gone))
+    measured = model_rater.score_texts(scored).assign(characters=range(8), copied=0)
+    found = model_rater.check_bias(scored, measured)[0].set_index("check")
+    assert found.loc[["scale", "position"], ["value", "low", "high"]].to_numpy().tolist() == [[0.0] * 3] * 2
+    assert scored.groupby("scale")["score"].mean().diff().abs().max() > 0.2, "as the means of all points would have it"
+    half = scored[scored["scale"] == "rising"]
+    assert "The check of scale is left out: no two askings that differ in this alone have a point." in \
+        model_rater.check_bias(half, measured)[1]
+
+
+def test_two_explanations_of_different_answers_each_stand_below_their_own(made):
+    texts = made[1][made[1]["question"] == made[1]["question"][0]].sort_values("method").reset_index(drop=True)
+    same = model_rater.rating_prompts(texts.assign(answer="piano"), ITEMS)["prompt"]
+    assert same.str.count("Answer of a model: piano\n").eq(1).all() and not same.str.contains("Answer 1").any()
+    askings = model_rater.rating_prompts(texts.assign(answer=["piano", "book"]), ITEMS)
+    own = askings[askings["text"] == texts["text"][0]].drop_duplicates("place").set_index("place")["prompt"]
+    first, second = (" ".join(text.split()) for text in texts["explanation"])
+    assert f"Answer of a model: piano\nExplanation: {first}\n" in own["alone"] and "Answer 2" not in own["alone"]
+    assert (f"\nAnswer 1 of a model: piano\nExplanation 1: {first}\nAnswer 2 of a model: book\nExplanation 2: {second}"
+            "\nStatement about Explanation 1: " in own["first"]) and "Answer of a model" not in own["first"]
+    assert (f"\nAnswer 1 of a model: book\nExplanation 1: {second}\nAnswer 2 of a model: piano\nExplanation 2: {first}"
+            "\nStatement about Explanation 2: " in own["second"])
+
+
 def rated(made, tmp_path, effect):
     plan, texts = made
     simulate_raters(plan, tmp_path / "people", effects={METHODS[0]: effect}, seed=2)
@@ -183,7 +213,8 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
     plan, texts = made
     askings = model_rater.rating_prompts(texts, ITEMS)
     scores = model_rater.score_texts(askings.assign(score=[1 + 4 * place / len(askings) for place in askings.index]))
-    assert len(model_rater.fill_plan(scores, plan, tmp_path, "a/model")) == 4
+    paths, said = model_rater.fill_plan(scores, plan, tmp_path, "a/model")
+    assert len(paths) == 4 and not said
     ratings, problems, raters = read_ratings(tmp_path, plan)
     assert not len(problems) and set(raters["status"]) == {"kept"} and mark_of(ratings) == "RATED BY A MODEL"
     assert "a language model (a/model)" in describe_origin(ratings)
@@ -191,7 +222,15 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
     assert all(row.score == round(points.loc[row.text, row.construct]) for row in ratings.itertuples())
     simulate_raters(plan, tmp_path / "simulated")
     assert mark_of(read_ratings(tmp_path / "simulated", plan).ratings) == "SIMULATED"
-    assert not model_rater.fill_plan(scores.assign(truth=np.nan), plan, tmp_path / "none", "a/model")
+    person = tmp_path / "tiny-1_other_model.json"
+    person.write_text(json.dumps({**json.loads(paths[0].read_text()), "simulated": False}))
+    some = scores[scores["text"].isin(plan.loc[plan["rater"] == plan["rater"].iloc[0], "text"])]
+    left, said = model_rater.fill_plan(some, plan, tmp_path, "another/model")
+    assert 0 < len(left) < 4 and set(tmp_path.glob("*.json")) == {*left, person}, "files of the other model are gone"
+    assert said == [f"{4 - len(left)} of 4 raters of the plan have no answer file: {8 - len(some)} of its 8 texts were "
+                    "not rated. Set most_texts to 8 or more for all raters."]
+    assert model_rater.fill_plan(scores.assign(truth=np.nan), plan, tmp_path, "a/model") == ([], [
+        "4 of 4 raters of the plan have no answer file: 8 of its 8 texts have a statement without a score."])
 
 
 @pytest.mark.parametrize("text, point", [("4", 4), (" 5.", 5), ("I choose 2, because 3", 2), ("4/5", 4),
@@ -199,7 +238,25 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
                                          ("3 of 5", 3),
                                          ("On a scale of 1 to 5: 4", 4), ("From 1-5, 2", 2), ("2nd explanation: 4", 4),
                                          ("1. I strongly agree: 5", 5), ("Statement 1\uff1a3", 3), ("1 to 5", None),
-                                         ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None)])
+                                         ("agree", None), ("7", None), ("10", None), ("3.5", None), ("", None),
+                                         # the size of the scale
+                                         ("On a 5-point scale: 3", 3), ("On a 5 point Likert scale, 2", 2),
+                                         ("Out of 5, I'd give 3", 3), ("2 out of 5", 2), ("Score (/5): 3", 3),
+                                         ("4 / 5", 4), ("On a scale of 5: 2", 2), ("A 4-point rating", 4),
+                                         ("I give 4 points", 4), ("1 point", 1), ("5/5", 5),
+                                         # its ends
+                                         ("Between 1 and 5, I say 2", 2), ("1 through 5: 3", 3), ("[1..5] 4", 4),
+                                         ("From 1 (strongly disagree) to 5 (strongly agree): 4", 4),
+                                         ("between 1 and 5", None), ("1, 2, 3, 4 or 5? I choose 4", 4),
+                                         # its meaning
+                                         ("1 means strongly disagree, so 2", 2), ("5 being the highest, I say 4", 4),
+                                         ("1 = strongly disagree, 5 = strongly agree. 4", 4), ("3 = neither", 3),
+                                         ("4 = agree, because 3 claims hold", 4), ("4 means that I agree", 4),
+                                         ("Where 5 is strongly agree: 3", 3), ("4 is my rating", 4),
+                                         ("1 = strongly disagree to 5 = strongly agree: 2", 2),
+                                         # no point at all, and other numbers
+                                         ("-1", None), ("I say -1", None), ("\u22122", None), ("Answer:-3", 3),
+                                         ("- 4", 4), ("Explanations 1 and 2 differ: 4", 4), ("1 to 5: 3", 3)])
 def test_a_point_is_read_from_the_answer_of_a_server(text, point):
     found = point_of_text(text, 5)
     assert found == one_hot(point).tolist() if point else np.isnan(found).all()

@@ -12,18 +12,19 @@ from kdutils.__main__ import _remove_run
 from kdutils.errors import StudyError
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import load_experiment
-from kdutils.human_study.design import CONSTRUCTS, Study
+from kdutils.human_study.design import CONSTRUCTS, SCALE, TASKS, Study, draw_texts, eligible_texts
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.metric_validity import text_measures
 from kdutils.human_study.model_rater import texts_to_rate
 from kdutils.human_study.plan import draw_plan, read_plan, write_plan
+from kdutils.human_study.rating_values import place_of, possible_scores
 from kdutils.human_study.ratings import (
     count_problems,
     one_row_per_rating,
     read_ratings,
 )
 from kdutils.human_study.simulated_raters import remove_simulated, simulate_raters
-from tests.test_human_study import METHODS, form_table, sign, texts_for
+from tests.test_human_study import CHOICES, METHODS, form_table, sign, texts_for, world
 
 PANEL = ["5f3c1a9e7b2d4c6e8f0a1b2c", "60d5ec49f1b2c8b1f8e4e1a7", "5e9f10293847566473829101", "5a0b1c2d3e4f506172839405"]
 
@@ -126,6 +127,59 @@ def test_files_of_an_unknown_version_alone_are_called_so(made, tmp_path):
         ["another version of the form", 5, 5, 0]] * 2 and (raters["status"] == "nothing came").sum() == 3
     assert problems[["file", "rater", "left_out"]].to_numpy().tolist() == [
         ["a.json", "R999J", 5], ["b.csv", old[1]["rater"], 5]]
+
+
+@pytest.mark.parametrize("choices", [["2", "3", "4", "5", "1"], ["B", "A", "D", "C", "E"]])
+def test_choices_that_are_numbers_or_letters_are_read_as_the_layout_means_them(tmp_path, choices):
+    """The form writes the number of a choice and Potato its letter; a cell that people filled in may be ambiguous."""
+    study, (predictions, questions) = Study("sim", task="simulation"), world(12, 2)
+    new = dict(zip(CHOICES, choices, strict=True))
+    predictions = predictions.assign(**{name: predictions[name].map(new) for name in ("answer", "predicted")})
+    questions = questions.assign(choices=[choices] * 12, answer=questions["answer"].map(new))
+    texts = draw_texts(eligible_texts(predictions, questions, "any", task="simulation")[0], 12)
+    plan = write_study(tmp_path, study, draw_plan(study, texts, 6, 8, 2), texts)
+    documents = [json.loads(path.read_text()) for path in simulate_raters(plan, tmp_path / "json")]
+    right = read_ratings(tmp_path / "json", plan)
+    assert set(right.ratings["choice"]) <= set(choices) and set(right.ratings["score"]) == {0.0, 1.0}
+    (tmp_path / "csv").mkdir()
+    for document in documents:
+        rater, chosen = document["rater"], {one["text"]: one["scores"]["simulation"] for one in document["answers"]}
+        letters = {text: chr(64 + place) for text, place in chosen.items()}
+        table = form_table(document, plan).replace(",".join(TASKS["rating"]), "simulation")
+        (tmp_path / "csv" / f"{rater}.csv").write_text(table, newline="")
+        pairs = {text: [[{"schema": "simulation", "name": letter}, True]] for text, letter in letters.items()}
+        lines = [{"id": text, "label_annotations": {"simulation": {letter: "x"}}} for text, letter in letters.items()]
+        for name, file, content in (
+                ("potato 2", "user_state.json", [{"user_id": rater, "instance_id_to_label_to_value": pairs}]),
+                ("potato 1", "annotated_instances.jsonl", lines)):
+            (tmp_path / name / rater).mkdir(parents=True)
+            (tmp_path / name / rater / file).write_text("\n".join(map(json.dumps, content)))
+    columns = ["rater", "text", "choice", "score"]
+    for name in ("csv", "potato 1", "potato 2"):
+        found = read_ratings(tmp_path / name, plan)
+        assert not len(found.problems), found.problems
+        pd.testing.assert_frame_equal(*(one.ratings[columns].sort_values(columns[:2], ignore_index=True)
+                                        for one in (found, right)))
+        if name == "csv":
+            assert found.raters["completion_code"].equals(right.raters["completion_code"])
+    filled = pd.read_csv(tmp_path / "survey" / "survey.csv", dtype=str)
+    for label, ambiguous in ((lambda number: chr(64 + number), choices[0] == "B"), (str, choices[0] == "2"),
+                             (lambda number: choices[number - 1], True)):
+        filled["simulation"] = [label(page["expected"]) for page in plan.to_dict("records")]
+        filled[~plan["is_check"].to_numpy()].to_csv(tmp_path / "filled.csv", index=False)
+        ratings, problems, _ = read_ratings(tmp_path / "filled.csv", plan, keep_unfinished=True)
+        assert (set(problems["what"]) == {"ambiguous score"}) == ambiguous == bool(len(problems))
+        assert ratings["score"].eq(1).all() and len(ratings) + ambiguous * len(problems) == 48
+    assert re.fullmatch(r"simulation = \S+ means \d or \d", problems["detail"][0])
+
+
+def test_a_number_that_is_no_place_can_only_be_the_text_of_a_choice():
+    assert possible_scores("5", ["2", "3", "4", "5"]) == {4} and possible_scores("2", ["2", "3"]) == {1, 2}
+    assert possible_scores(2, ["2", "3"]) == {2} and possible_scores(" us", ["US", "us", "uk"]) == {2}
+    assert possible_scores("Us", ["US", "us"]) == {1, 2} and possible_scores("x", ["x", "x"]) == {1, 2}
+    assert possible_scores("a", SCALE) == possible_scores(True, SCALE) == possible_scores(float("inf"), SCALE) == set()
+    assert possible_scores("4,0", SCALE) == {4} and possible_scores("Agree", SCALE) == {4}
+    assert [place_of(one) for one in ("3,0", " 2", "b", 4, "")] == [3, 2, "b", 4, ""] and place_of("b", True) == 2
 
 
 # Ids of another source --------------------------------------------------------------------------------------------

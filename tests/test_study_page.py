@@ -163,6 +163,12 @@ def test_the_terminal_says_which_ratings_are_used_and_how_many(outputs, capsys):
             "raters": raters, "ratings": ratings, "left_out": problems})
         _report(experiment, 0, "page", 1.0)
         assert f"ratings: {words}: {experiment.folder / 'human_study.html'}\n" in capsys.readouterr().out
+    for more, mark in (({"simulated": True, "mark": "RATED BY A MODEL"}, "RATED BY A MODEL: "), (
+            {"simulated": True}, "SIMULATED: "), ({"simulated": False, "mark": ""}, "")):
+        write_json(experiment.folder / "human_ratings" / "metrics.json", {
+            "raters": {"kept": 8}, "ratings": 64, "left_out": [], **more})
+        _report(experiment, 0, "page", 1.0)
+        assert f"ratings: {mark}8 of 8 raters kept, 64 ratings used, " in capsys.readouterr().out
     assert not ratings_source(load_experiment("mini"), False)
     _report(load_experiment("mini"), 0, "page", 1.0)
     assert "ratings" not in capsys.readouterr().out, "simulated raters"

@@ -9,9 +9,9 @@ import pytest
 from kdutils.human_study.design import SCALE, TASKS, Study
 from kdutils.human_study.forms import write_study
 from kdutils.human_study.plan import draw_plan, read_plan
-from kdutils.human_study.ratings import read_ratings
+from kdutils.human_study.ratings import describe_origin, describe_use, mark_of, read_ratings
 from kdutils.human_study.simulated_raters import simulate_raters
-from tests.test_human_study import METHODS, sign, texts_for
+from tests.test_human_study import METHODS, form_table, sign, texts_for
 from tests.test_own_tables import workbook
 from tests.test_ratings_of_others import PANEL, same
 
@@ -191,6 +191,20 @@ def test_the_list_of_prolific_says_who_is_who_and_who_withdrew(made, tmp_path):
         [gone, 4]]
 
 
+def test_a_person_whom_the_list_has_twice_has_withdrawn_if_one_row_says_so(made, tmp_path):
+    plan, *_ = made
+    for path, person in zip(simulate_raters(plan, tmp_path / "back", seed=4), PANEL, strict=True):
+        path.write_text(json.dumps(sign({**json.loads(path.read_text()), "participant": person})))
+    codes = read_ratings(tmp_path / "back", plan).raters["completion_code"]
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (PANEL[0], "RETURNED", ""), (PANEL[0], "APPROVED", codes[0]), (PANEL[1], "APPROVED", codes[1]),
+        (PANEL[1], "RETURNED", ""), (PANEL[2], "AWAITING REVIEW", codes[2]), (PANEL[2], "APPROVED", codes[2])]))
+    _, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert list(raters["status"]) == ["returned at Prolific"] * 2 + ["kept"] * 2
+    told = problems[problems["what"] == "participant listed twice"]
+    assert told["row"].tolist() == [3, 5] and told["detail"].str.endswith("; used as RETURNED").all()
+
+
 def test_the_completion_code_finds_the_person_of_a_file_without_an_id(made, tmp_path):
     plan, answers, _ = made
     paths = simulate_raters(plan, tmp_path / "back", seed=4)
@@ -282,6 +296,99 @@ def test_two_people_with_one_code_are_two_raters(made, tmp_path):
     assert problems[["file", "what", "detail"]].to_numpy().tolist() == [
         [f"{number} again.json", "copy of another file", f"the same answers as in {number}.json"] for number in (0, 1)]
     assert raters["completion_code"].is_unique
+
+
+def all_at(point, document, plan):
+    """Return the answers of a document with the same point for all statements, attention checks passed."""
+    checks = set(plan.loc[plan["is_check"], "text"])
+    return [one if one["text"] in checks else {**one, "scores": dict.fromkeys(ITEMS, point)}
+            for one in document["answers"]]
+
+
+@pytest.fixture
+def first(made, tmp_path):
+    """The answers of the first rater, as two people without an id gave them: (plan, code, two documents)."""
+    plan, *_ = made
+    document = json.loads(simulate_raters(plan, tmp_path / "made", seed=4)[0].read_text())
+    (tmp_path / "back").mkdir()
+    return plan, document["rater"], [
+        sign({**document, "started": f"2026-11-28T1{point}:00:00Z", "simulated": False,
+              "answers": all_at(point, document, plan)}) for point in (1, 2)]
+
+
+def save(folder, name, document, plan):
+    (folder / name).write_text(form_table(document, plan) if name.endswith("csv") else json.dumps(document), newline="")
+
+
+@pytest.mark.parametrize("names", [("a.json", "b.json"), ("a.csv", "b.csv"), ("a.json", "b.csv"), ("a.csv", "b.json"),
+                                   ("b.csv", "b.json", "a.csv", "a.json")])
+def test_two_people_with_one_code_and_no_id_cost_each_other_nothing(first, tmp_path, names):
+    plan, code, people = first
+    for name in names:
+        save(tmp_path / "back", name, people[name[0] == "b"], plan)
+    ratings, problems, raters = read_ratings(tmp_path / "back", plan)
+    kept = raters[raters["ratings"] > 0]
+    assert list(kept["rater"]) == [code, f"{code}.2"] and list(kept["status"]) == ["kept"] * 2
+    assert list(kept["ratings"]) == [4, 4] and kept["completion_code"].is_unique
+    assert sorted(ratings.groupby("rater")["score"].agg(["min", "max"]).to_numpy().tolist()) == [[1, 1], [2, 2]]
+    assert (problems["what"] == "copy of another file").sum() == len(problems) == len(names) - 2
+
+
+def test_people_and_a_model_that_answered_with_their_codes_are_different_raters(made, tmp_path):
+    plan, *_ = made
+    for path in simulate_raters(plan, tmp_path / "made", seed=4):
+        document = json.loads(path.read_text())
+        for name, more in (("people", {"simulated": False, "started": "2026-11-28T10:00:00Z"}),
+                           ("answers", {"model": "a/model"}), ("more answers", {"model": "another/model"})):
+            (tmp_path / "back" / name).mkdir(parents=True, exist_ok=True)
+            own = sign({**document, **more, "answers": all_at(len(name) % 5 + 1, document, plan)})
+            (tmp_path / "back" / name / path.name).write_text(json.dumps(own))
+    ratings, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert not len(problems) and list(raters["status"]) == ["kept"] * 12 and list(raters["ratings"]) == [4] * 12
+    assert mark_of(ratings) == "RATED BY A MODEL" and ratings.groupby("rater")["model"].nunique().eq(1).all()
+    assert ratings.drop_duplicates("rater")["model"].value_counts().to_dict() == {
+        "": 4, "a/model": 4, "another/model": 4}
+    assert describe_origin(ratings).startswith("**8 of 12 raters are a language model (a/model, another/model).**")
+
+
+def test_a_rater_without_a_rating_that_can_be_used_is_not_kept(first, tmp_path):
+    plan, code, people = first
+    for number, document in enumerate(people):  # one person, who began once and saved two files
+        save(tmp_path / "back", f"{number}.json", sign({**document, "started": "2026-11-28T10:00:00Z"}), plan)
+    ratings, problems, raters = read_ratings(tmp_path / "back", plan)
+    assert not len(ratings) and set(problems["what"]) == {"two different ratings of one text"} | {
+        "copy of another file"}
+    mine = raters.set_index("rater").loc[code]
+    assert (mine["status"], mine["ratings"]) == ("no rating that can be used", 0)
+    assert describe_use(raters, ratings).startswith("0 of 4 raters and 0 ratings are used: ")
+
+
+def test_one_person_who_changed_an_answer_between_two_files_stays_one(first, tmp_path):
+    plan, code, (document, _) = first
+    save(tmp_path / "back", "a.json", document, plan)
+    answers = [{**one, "scores": dict(one["scores"])} for one in document["answers"]]
+    checks = set(plan.loc[plan["is_check"], "text"])
+    changed = next(one for one in answers if one["text"] not in checks)
+    changed["scores"]["truth"] = 5
+    save(tmp_path / "back", "b.csv", {**document, "answers": answers}, plan)
+    _, problems, raters = read_ratings(tmp_path / "back", plan)
+    mine = raters.set_index("rater").loc[code]
+    assert (mine["status"], mine["ratings"]) == ("kept", 3)
+    assert len(raters) == 4 and problems["what"].value_counts()["two different ratings of one text"] == 2
+
+
+def test_two_people_with_one_code_in_a_wide_table_are_two_raters(made, tmp_path):
+    plan, answers, right = made
+    names, pairs, rows = wide(answers, text_ids(plan), lambda code, _: [code], lambda text, item: f"{text}_{item}",
+                              str, PANEL)
+    checks = set(plan.loc[plan["is_check"], "text"])
+    second = [rows[0][0], *("1" if cell and text not in checks else cell
+                            for (text, _), cell in zip(pairs, rows[0][1:], strict=True))]
+    ratings, problems, raters = read_ratings(
+        write(tmp_path / "back" / "a.csv", [["rater", *names], *rows, second]), plan)
+    assert not len(problems) and list(raters["rater"]) == [*answers, f"{rows[0][0]}.2"]
+    same(ratings[ratings["rater"] != f"{rows[0][0]}.2"], right)
+    assert ratings.loc[ratings["rater"] == f"{rows[0][0]}.2", "score"].eq(1).all() and len(ratings) == len(right) + 24
 
 
 def test_truth_is_beside_the_five_and_may_be_missing(made, tmp_path):

@@ -54,7 +54,7 @@ def test_texts_get_their_measures_and_the_teacher_is_not_its_own_reference(tmp_p
     texts.to_parquet(tmp_path / "texts.parquet")
     rated = pd.DataFrame({"rater": "r", "text": ["t1", "t2"], "method": ["teacher", "multitask"], "quality": [4, 3]})
     known = EXPLANATIONS.empty_table().to_pandas()
-    known.loc[0, ["id", "stage", "text"]] = ["q", "rationale", "It is x."]
+    known.loc[0, ["id", "stage", "round", "text"]] = ["q", "rationale", 0, "It is x."]
     table = text_measures(tmp_path / "texts.parquet", rated, known).set_index("text")
     assert table["words"].tolist() == [5, 3] and table["distractors"].tolist() == [1, 1]
     assert np.isnan(table.at["t1", "rouge_l_teacher"]) and table.at["t2", "rouge_l_teacher"] == pytest.approx(1)

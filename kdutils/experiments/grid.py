@@ -426,9 +426,11 @@ def _people_jobs(root, settings, evaluations):
         **settings.get("human_ratings", {}), "plan": f"{root}/human_study/key/plan.parquet",
         "output": f"{root}/human_ratings"}, ("human_study",))
     if "rater" in entry:
+        people = {name: value for name, value in settings.get("human_ratings", {}).items()
+                  if name in ("failed_checks_allowed", "keep_unfinished")}  # the same people as in the analysis
         yield Job("human_study", "model_ratings", RATER, {
             **entry["rater"], "plan": f"{root}/human_study/key/plan.parquet",
-            "texts": f"{root}/human_study/key/texts.parquet",
+            "texts": f"{root}/human_study/key/texts.parquet", **people,
             "ratings": settings.get("human_ratings", {}).get("ratings", []), "output": f"{root}/model_ratings"},
             ("human_study",))
 

@@ -7,6 +7,7 @@ Each function takes one row per rating (ratings.one_row_per_rating), of any numb
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import combinations
+from math import comb
 from typing import TypeVar
 
 import numpy as np
@@ -83,29 +84,42 @@ def raters_per_text(wide: pd.DataFrame) -> int:
 
 
 def measure_agreement(wide: pd.DataFrame, rated: list[str], seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
-    """Return (Krippendorff's alpha per construct, columns AGREEMENT, sentences): ordinal, for `quality` interval."""
+    """Return (Krippendorff's alpha per construct, columns AGREEMENT, sentences): ordinal, for `quality` interval.
+
+    low and high: 95 %, the wider of the bootstrap intervals over texts and over raters. If raters cannot be resampled,
+    as with fewer than three, it is over texts alone, and a sentence says so.
+    """
     most = raters_per_text(wide)
     if most < 2:
         return pd.DataFrame(columns=AGREEMENT), [
             f"Agreement needs at least two raters per text; there is {NUMBERS[most]}."]
-    rows, reasons = [], {}
+    rows, reasons, narrow = [], {}, {}
     for name in rated:
-        grid = wide.pivot(index="text", columns="rater", values=name)
-        alpha, reasons[name] = attempt(agreement.krippendorff_alpha, grid,
-                                       "interval" if name == "quality" else "ordinal", RESAMPLES, seed=seed)
+        given = (wide.pivot(index="text", columns="rater", values=name), "interval" if name == "quality" else "ordinal",
+                 RESAMPLES)
+        alpha, why = attempt(agreement.krippendorff_alpha, *given, seed=seed, raters=True)
+        if not alpha:
+            alpha, reasons[name] = attempt(agreement.krippendorff_alpha, *given, seed=seed)
+            narrow[name] = why if alpha else ""
         if alpha:
             rows.append(dict(zip(AGREEMENT, (name, alpha.value, alpha.low, alpha.high, alpha.n), strict=True)))
-    return pd.DataFrame(rows, columns=AGREEMENT), left_out("Krippendorff's alpha", reasons)
+    return pd.DataFrame(rows, columns=AGREEMENT), [
+        *left_out("Krippendorff's alpha", reasons), *left_out("The interval of alpha over raters", narrow)]
 
 
 def correlate_two_raters(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return (intraclass correlations of the first two raters of each text that has two, sentences)."""
+    """Return (intraclass correlations of the first two raters of each text that has two, sentences).
+
+    ICC1 and ICC1k of agreement.intraclass_correlation alone: the two people are others for each text, so a column of
+    the matrix is no rater.
+    """
     several = wide[wide.groupby("text")["rater"].transform("size") >= 2].groupby("text").head(2)
     if several["text"].nunique() < 2:
         return pd.DataFrame(), ["The intraclass correlation needs two texts or more with two raters; there is "
                                 f"{NUMBERS[several['text'].nunique()]}."]
     grid = several.assign(place=several.groupby("text").cumcount()).pivot(index="text", columns="place", values=rating)
-    return _attempt_table(rating, "The intraclass correlation", agreement.intraclass_correlation, grid)
+    table, sentences = _attempt_table(rating, "The intraclass correlation", agreement.intraclass_correlation, grid)
+    return table[table["kind"].isin(["ICC1", "ICC1k"])] if len(table) else table, sentences
 
 
 def measure_reliability(wide: pd.DataFrame, constructs: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -138,8 +152,10 @@ def compare_methods(wide: pd.DataFrame, rated: list[str]) -> tuple[pd.DataFrame,
 def compare_pairs(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
     """Return (Dunn's test of ranks and, beside it, Tukey's test of means for each pair of methods, sentences).
 
-    The columns of groups.dunn, then difference (of means, in points), low, high and p_tukey.
+    The columns of groups.dunn, then difference (of means, in points), low, high and p_tukey. A missing rating is left
+    out, as in compare_methods.
     """
+    wide = wide.dropna(subset=[rating])
     ranks, sentences = _attempt_table(rating, "Dunn's test", groups.dunn, wide, rating, "method")
     means, more = _attempt_table(rating, "Tukey's test", groups.tukey, wide, rating, "method")
     if len(ranks) and len(means):
@@ -172,9 +188,11 @@ def check_assumptions(wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, li
 def effect_sizes(wide: pd.DataFrame, rating: str, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (a row per pair of methods, columns EFFECT_SIZES, sentences).
 
-    difference: of the means, in points, with a 95 % bootstrap interval over raters. g: the difference over the pooled
-    standard deviation (Hedges), with an interval that takes ratings as independent.
+    difference: of the means, in points, with a 95 % bootstrap interval, the wider of those over raters and over texts
+    (all raters of a text share its quality, so an interval over raters alone is too narrow). g: the difference over the
+    pooled standard deviation (Hedges), with an interval that takes ratings as independent.
     """
+    wide = wide.dropna(subset=[rating])
     if few := _too_few_methods("An effect size", wide):
         return pd.DataFrame(columns=EFFECT_SIZES), few
     rows, reasons = [], {"difference": {}, "g": {}}
@@ -182,7 +200,7 @@ def effect_sizes(wide: pd.DataFrame, rating: str, seed: int = 0) -> tuple[pd.Dat
         both, pair = wide[wide["method"].isin([first, second])], f"{first} and {second}"
         gap = partial(_mean_gap, rating=rating, first=first)
         found, reasons["difference"][pair] = attempt(
-            groups.bootstrap_interval, both, gap, "rater", RESAMPLES, seed=seed)
+            groups.bootstrap_interval, both, gap, ["rater", "text"], RESAMPLES, seed=seed)
         g, reasons["g"][pair] = attempt(groups.standardised_difference, *(
             both.loc[both["method"] == name, rating] for name in (first, second)))
         estimates = [[one.value, one.low, one.high] if one else [np.nan] * 3 for one in (found, g)]
@@ -206,14 +224,19 @@ def fit_linear(wide: pd.DataFrame, rating: str) -> tuple[models.LinearModel | No
     return _fit_first("The linear model", models.linear_model, wide, rating, [{"covariates": ["characters"]}, {}])
 
 
-def fit_mixed(wide: pd.DataFrame, rating: str) -> tuple[models.MixedModel | None, list[str]]:
-    """Return (the mixed model, sentences): method + characters, random raters and, if several rated one, texts."""
-    raters = wide["rater"].nunique()
+def fit_mixed(wide: pd.DataFrame, rating: str,
+              at_equal_length: bool = False) -> tuple[models.MixedModel | None, list[str]]:
+    """Return (the mixed model, sentences): method, random raters and, if several rated one, random texts.
+
+    It is the test of methods. With `at_equal_length`, characters are a covariate, and the differences between methods
+    are those between texts of equal length.
+    """
+    what, raters = f"The mixed model{' at equal length' * at_equal_length}", wide["rater"].nunique()
     if raters < 2:
-        return None, [f"The mixed model needs two raters or more; there is {NUMBERS[raters]}."]
+        return None, [f"{what} needs two raters or more; there is {NUMBERS[raters]}."]
     effects = [["rater", "text"], ["rater"]] if raters_per_text(wide) > 1 else [["rater"]]
-    return _fit_first("The mixed model", models.mixed_model, wide, rating, [
-        {"random": random, **covariates} for random in effects for covariates in ({"covariates": ["characters"]}, {})])
+    return _fit_first(what, models.mixed_model, wide, rating, [
+        {"random": random, "covariates": ["characters"] * at_equal_length} for random in effects])
 
 
 def describe_outcome(model: models.MixedModel) -> str:
@@ -254,8 +277,18 @@ def with_and_without_outliers(wide: pd.DataFrame, rating: str,
 # Power
 
 
-def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable | None, list[str]]:
-    """Return (the smallest shift between the first and the last method that is found with power 0.8, sentences)."""
+def count_pairs(methods: int) -> int:
+    """Return how many pairs `methods` make, at least 1: by this number the level of one comparison is divided."""
+    return max(1, comb(methods, 2))
+
+
+def find_detectable(wide: pd.DataFrame, rating: str,
+                    level: float = 0.05) -> tuple[power.Detectable | None, list[str]]:
+    """Return (the smallest shift between the first and the last method that is found with power 0.8, sentences).
+
+    `level` is that of all pairs of methods together (Bonferroni).
+    """
+    wide = wide.dropna(subset=[rating])
     if few := _too_few_methods("Power", wide):
         return None, few
     sizes = wide.groupby("method").size()
@@ -263,6 +296,7 @@ def find_detectable(wide: pd.DataFrame, rating: str) -> tuple[power.Detectable |
     if len(shares) < 2:
         return None, [f"Power is left out: every rating of {rating} is the same."]
     found, reason = attempt(power.minimal_detectable, shares.tolist(), int(sizes.iloc[0]), int(sizes.iloc[-1]),
+                            level=level / count_pairs(len(sizes)),
                             points=shares.index.tolist())  # nobody need have given every point
     return found, left_out("Power", {rating: reason})
 
@@ -279,16 +313,18 @@ def power_of_study(wide: pd.DataFrame, constructs: list[str], model: models.Mixe
 
     It is the power of a study with as many raters and ratings, if the methods truly differed as much as they do here.
     `model`: fit_mixed of these ratings; its share of variance of the raters is their correlation, else it is 0.
+    `level`: of each test, after a correction for several. No text is simulated twice: where raters share texts, a test
+    that takes this into account has less power.
     """
     if few := _too_few_methods("The power of the study", wide):
         return pd.DataFrame(columns=POWER), few
-    raters = wide["rater"].nunique()
     parts = {} if model is None else dict(zip(model.variances["component"], model.variances["share"], strict=True))
     rows, reasons = [], {}
     for name in constructs:
-        counts = pd.crosstab(wide["method"], wide[name])
+        rated = wide.dropna(subset=[name])
+        counts, raters = pd.crosstab(rated["method"], rated[name]), max(1, rated["rater"].nunique())
         shares = {method: (row / row.sum()).tolist() for method, row in counts.iterrows()}
-        found, reasons[name] = attempt(power.study_power, shares, raters, max(1, round(len(wide) / raters)),
+        found, reasons[name] = attempt(power.study_power, shares, raters, max(1, round(len(rated) / raters)),
                                        parts.get("rater", 0.0), level, RESAMPLES, seed)
         if found:
             rows.append([name, found.overall.value, found.overall.low, found.overall.high])

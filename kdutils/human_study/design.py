@@ -33,6 +33,7 @@ import pandas as pd
 
 from kdutils.data.answers import mask_answers
 from kdutils.data.questions import full_question
+from kdutils.data.tables import learnt_stage
 from kdutils.errors import StudyError, printable, shown
 
 SCALE = ("strongly disagree", "disagree", "neither agree nor disagree", "agree", "strongly agree")
@@ -108,12 +109,29 @@ def label_methods(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions.assign(method=labels)
 
 
+def teacher_rationales(explanations: pd.DataFrame) -> pd.DataFrame:
+    """Return the teacher's text on each question: the first usable row of tables.learnt_stage.
+
+    Critiques, counterfactual texts (for wrong answers) and soft labels (bare choices) are no such texts. Raises
+    StudyError for a table that has only these; an empty table has no texts.
+    """
+    rows = learnt_stage(explanations)
+    if len(explanations) and rows.empty:
+        stages = ", ".join(sorted(set(explanations["stage"])))
+        raise StudyError(f"explanations: the stages are {stages}; give a table with rationales or revisions")
+    return rows[rows["text"].notna()].drop_duplicates("id")
+
+
 def explanations_as_predictions(explanations: pd.DataFrame, questions: pd.DataFrame, method: str,
                                 split: str = "test") -> pd.DataFrame:
-    """Return a frame of tables.EXPLANATIONS as predictions of `method`, so that a teacher is rated like a student."""
-    table = explanations[explanations["text"].notna()].drop_duplicates("id")
+    """Return a frame of tables.EXPLANATIONS as predictions of `method`, so that a teacher is rated like a student.
+
+    The texts are those of teacher_rationales. Raises StudyError as it does, and without a text on the split `split`.
+    """
     gold = questions.loc[questions["split"] == split, ["id", "split", "answer"]]
-    table = table.merge(gold, on="id", suffixes=("", "_gold"))
+    table = teacher_rationales(explanations).merge(gold, on="id", suffixes=("", "_gold"))
+    if table.empty:
+        raise StudyError(f"explanations: no usable text on a question of the split {split!r}")
     right = table["answer"] == table["answer_gold"]
     return pd.DataFrame({"id": table["id"], "split": table["split"], "seed": 0, "answer": table["answer_gold"],
                          "generated": table["answer"], "predicted": table["answer"], "correct": right, "exact": right,
@@ -190,8 +208,9 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
                baseline: bool = False, seed: int = 0) -> pd.DataFrame:
     """Return the texts of `count` questions drawn from a pool, one per method: a frame with TEXT_COLUMNS.
 
-    `strata`: columns of the pool (dataset, position, n_choices, correct …); the drawn questions are spread over
-    their values as evenly as the pool allows. `masked`: "answer" replaces the student's answer by GAP, "choices" every
+    `strata`: columns of the pool (dataset, position, n_choices, correct …); the drawn questions are spread as evenly as
+    the pool allows over the values of the first one, among the questions of each value over those of the second one,
+    and so on. `masked`: "answer" replaces the student's answer by GAP, "choices" every
     choice. `baseline` adds the method BASELINE, which shows no explanation, as the control of a simulation; it needs
     questions to which all students gave the same answer.
     """
@@ -202,10 +221,7 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
     if count > len(asked):
         raise StudyError(f"{count} questions are needed and the pool has {len(asked)}; "
                          "questions_needed with `available` says which sizes would work")
-    groups = [list(group["question"]) for _, group in asked.groupby(list(strata), sort=False)] if len(strata) else []
-    rounds = zip_longest(*groups) if groups else [asked["question"]]
-    chosen = [key for line in rounds for key in line if key is not None][:count]
-    texts = pool[pool["question"].isin(set(chosen))].copy()
+    texts = pool[pool["question"].isin(set(_in_turn(asked, list(strata))[:count]))].copy()
     if baseline:
         texts = pd.concat([texts, _baseline(texts)])
     texts["explanation"] = [
@@ -216,6 +232,14 @@ def draw_texts(pool: pd.DataFrame, count: int, strata: Sequence[str] = (), maske
     texts["choices"] = [[printable(choice) for choice in choices] for choices in texts["choices"]]
     texts["text"] = new_ids(len(texts), generator)
     return texts[TEXT_COLUMNS].sort_values("text", ignore_index=True)
+
+
+def _in_turn(asked, strata):
+    """Return the questions in an order that takes the values of the first stratum in turn, and so on within each."""
+    if not strata:
+        return list(asked["question"])
+    rounds = zip_longest(*(_in_turn(group, strata[1:]) for _, group in asked.groupby(strata[0], sort=False)))
+    return [key for line in rounds for key in line if key is not None]
 
 
 def _check_strata(pool, strata):

@@ -195,7 +195,8 @@ def _write_survey(folder, content):
             rows.append([content["study"], content["version"], rater, position, key, *words,
                          *[""] * len(content["items"])])
     write_csv(folder / "survey.csv", pd.DataFrame(rows, columns=columns))
-    meaning = {"simulation": "the letter, number or text of the choice that the model took"} \
+    meaning = {"simulation": "the letter, number or text of the choice that the model took; a letter or number that is "
+                             "also the text of another choice is refused"} \
         if content["task"] == "simulation" else {name: f"1 to {len(SCALE)} ({SCALE[0]} to {SCALE[-1]}): {statement}"
                                                  for name, statement in content["items"].items()}
     lines = "".join(f"{name}: {about}\n" for name, about in meaning.items())

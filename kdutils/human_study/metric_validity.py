@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kdutils.data.tables import CHOICE
 from kdutils.errors import StudyError
 from kdutils.evaluation.settings import OWN, PROXIES
 from kdutils.evaluation.text_metrics import explanation_scores
 from kdutils.fake_texts import fake_texts, fooled_by
+from kdutils.human_study.design import teacher_rationales
 from kdutils.human_study.plan import study_texts
 from kdutils.stats.models import rank_correlation
 
@@ -23,8 +23,8 @@ def text_measures(path: Path | str | None, ratings: pd.DataFrame, explanations: 
 
     `path`: the texts of the study, ``key/texts.parquet`` of forms.write_study, beside those of earlier forms. If it is
     None, the length in characters is the only measure. `explanations`: the teacher's, a frame of tables.EXPLANATIONS;
-    they are the references. A text of the teacher is not compared with itself. Raises StudyError if `path` is not a
-    file with all rated texts.
+    design.teacher_rationales are the references. A text of the teacher is not compared with itself. Raises StudyError
+    if `path` is not a file with all rated texts, and as teacher_rationales does.
     """
     if path is None:
         return ratings
@@ -70,9 +70,8 @@ def fooled_measures(path: Path | str | None, ratings: pd.DataFrame, explanations
 
 
 def _rationales(explanations):
-    """Return {question id: the teacher's last usable text}."""
-    usable = explanations[explanations["text"].notna() & ~explanations["stage"].isin(["counterfactual", CHOICE])]
-    return usable.groupby("id")["text"].last().to_dict()
+    """Return {question id: the teacher's text}."""
+    return teacher_rationales(explanations).set_index("id")["text"].to_dict()
 
 
 def _asked(texts):

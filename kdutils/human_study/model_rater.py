@@ -25,9 +25,9 @@ from kdutils.human_study.forms import canonical, checksum
 from kdutils.human_study.plan import private_folder, study_texts
 from kdutils.human_study.published_texts import METHOD, join_rated_texts
 from kdutils.human_study.rating_files import FORMAT
+from kdutils.human_study.simulated_raters import remove_simulated
 from kdutils.runs import write_text
 from kdutils.stats import agreement, groups
-from kdutils.stats.estimates import Estimate
 from kdutils.stats.models import rank_correlation
 
 SCALES, PLACES = ("rising", "falling"), ("alone", "first", "second")
@@ -40,13 +40,14 @@ RANKS = ["method", "people", "model", "rank_people", "rank_model", "texts"]
 def rating_prompts(texts: pd.DataFrame, items: dict[str, str]) -> pd.DataFrame:
     """Return one row per asking: text, item, scale, place and prompt.
 
-    `texts`: columns TEXT_COLUMNS of design. `place`: alone, or first or second of two explanations of one question.
+    `texts`: columns TEXT_COLUMNS of design. `place`: alone, or first or second of two explanations of one question. If
+    the two explain different answers, each stands below its own.
     """
     rows = []
     for _, group in texts.groupby("question", sort=True):
         every = group.sort_values("method").to_dict("records")
         for number, row in enumerate(every):
-            other = every[(number + 1) % len(every)]["explanation"]
+            other = every[(number + 1) % len(every)]
             for place in PLACES if len(every) > 1 else PLACES[:1]:
                 for item, statement in items.items():
                     rows += [{"text": row["text"], "item": item, "scale": scale, "place": place,
@@ -57,10 +58,13 @@ def rating_prompts(texts: pd.DataFrame, items: dict[str, str]) -> pd.DataFrame:
 def _prompt(row, other, place, statement, scale):
     lines = [f"Question: {row['asked']}"]
     lines += [f"{chr(65 + number)}. {choice}" for number, choice in enumerate(row["choices"])]
-    lines += [f"Answer of a model: {row['answer']}"]
-    texts = {"alone": [row["explanation"]], "first": [row["explanation"], other], "second": [other, row["explanation"]]}
+    shown = {"alone": [row], "first": [row, other], "second": [other, row]}[place]
     names = ["Explanation"] if place == "alone" else ["Explanation 1", "Explanation 2"]
-    lines += [f"{name}: {' '.join(text.split())}" for name, text in zip(names, texts[place], strict=True)]
+    differ = len({one["answer"] for one in shown}) > 1
+    lines += [f"Answer of a model: {row['answer']}"] * (not differ)
+    for number, (name, one) in enumerate(zip(names, shown, strict=True), 1):
+        lines += [f"Answer {number} of a model: {one['answer']}"] * differ
+        lines.append(f"{name}: {' '.join(one['explanation'].split())}")
     labels = SCALE if scale == "rising" else SCALE[::-1]
     points = ", ".join(f"{number} = {label}" for number, label in enumerate(labels, 1))
     judged = names[1] if place == "second" else names[0]
@@ -97,26 +101,30 @@ def score_texts(scored: pd.DataFrame) -> pd.DataFrame:
 def check_bias(scored: pd.DataFrame, measured: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, list[str]]:
     """Return (table of CHECKS, sentences): what moves the scores besides what a text says.
 
-    scale: rising minus falling, position: first minus second of two, in points. length and copied: Spearman's
-    correlation of quality with the characters of a text and with its share of copied words. Intervals are 95 %
-    bootstrap intervals over texts. `measured`: score_texts with the columns characters and copied.
+    scale: rising minus falling, position: first minus second of two, in points; each is the mean over pairs of askings
+    that differ in nothing else and both have a point. length and copied: Spearman's correlation of quality with the
+    characters of a text and with its share of copied words. Intervals are 95 % bootstrap intervals over texts.
+    `measured`: score_texts with the columns characters and copied.
     """
     found = {}
-    for check, column, pair in (("scale", "scale", SCALES), ("position", "place", PLACES[1:])):
-        table = scored[scored[column].isin(pair)].dropna(subset=["score"])
-
-        def gap(rows, column=column, pair=pair):
-            means = rows.groupby(column)["score"].mean()
-            return means[pair[0]] - means[pair[1]] if len(means) == 2 else np.nan
-
-        found[check] = attempt(groups.bootstrap_interval, table, gap, "text", RESAMPLES, seed=seed) if len(table) \
-            else (None, "no question has texts of two methods")
+    for check, column, other, pair in (("scale", "scale", "place", SCALES), ("position", "place", "scale", PLACES[1:])):
+        asked = scored[scored[column].isin(pair)]
+        wide = asked.pivot(index=["text", "item", other], columns=column, values="score")
+        wide = wide.reindex(columns=pair).dropna().reset_index()
+        lacking = "no two askings that differ in this alone have a point" if len(asked) else \
+            "no question has texts of two methods"
+        found[check] = attempt(groups.bootstrap_interval, wide.assign(gap=wide[pair[0]] - wide[pair[1]]), _mean_of_gap,
+                               "text", RESAMPLES, seed=seed) if len(wide) else (None, lacking)
     for check, column in (("length", "characters"), ("copied", "copied")):
         found[check] = attempt(rank_correlation, measured.dropna(subset=["quality"]), "quality", column,
                                resamples=RESAMPLES, seed=seed)
     rows = [[check, one.value, one.low, one.high, one.n] for check, (one, _) in found.items() if one]
     return pd.DataFrame(rows, columns=CHECKS), [f"The check of {check} is left out: {reason.rstrip('.')}."
                                                 for check, (one, reason) in found.items() if not one]
+
+
+def _mean_of_gap(rows):
+    return rows["gap"].mean()
 
 
 # Agreement with people
@@ -162,9 +170,7 @@ def _gain_over_length(table, name, clusters, **drawn):
         ranks = rows[[name, f"{name}_model", "characters"]].rank()
         return ranks[name].corr(ranks[f"{name}_model"]) - sign * ranks[name].corr(ranks["characters"])
 
-    found = [groups.bootstrap_interval(table, gain, one, **drawn) for one in clusters]
-    return Estimate(found[0].value, min(one.low for one in found), max(one.high for one in found),
-                    min(one.n for one in found))
+    return groups.bootstrap_interval(table, gain, clusters, **drawn)
 
 
 def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
@@ -262,14 +268,17 @@ def _published_text(text, row):
             "asked": asked, "answer": answer, "gold": answer, "explanation": row["rationales_preds"]}
 
 
-def fill_plan(scores: pd.DataFrame, plan: pd.DataFrame, folder: Path | str, model: str) -> list[Path]:
-    """Write answer files for a plan as the form saves them, with the model's points; return their paths.
+def fill_plan(scores: pd.DataFrame, plan: pd.DataFrame, folder: Path | str,
+              model: str) -> tuple[list[Path], list[str]]:
+    """Write answer files for a plan as the form saves them, with the model's points; return (their paths, sentences).
 
-    Each file names the model, and 23_analyse_human_study marks what is made from it. A rater's files of the same model
-    are replaced. Attention checks get the point that they ask for. A rater with a text without a score gets no file.
+    Each file names the model, and 23_analyse_human_study marks what is made from it. Earlier files of any model are
+    removed from the folder. Attention checks get the point that they ask for. A rater with a text without a score gets
+    no file, and a sentence says why.
     """
     folder, paths = private_folder(folder), []
     Study(plan["study"].iloc[0])
+    remove_simulated(folder, "model")
     points = scores.set_index("text").drop(columns="quality").round().clip(1, len(SCALE))
     for rater, pages in plan.sort_values("position").groupby("rater"):
         rated = pages.loc[~pages["is_check"], "text"]
@@ -284,4 +293,14 @@ def fill_plan(scores: pd.DataFrame, plan: pd.DataFrame, folder: Path | str, mode
                    "model": model, "complete": True, "signed": True, "consent": True, "about": {}, "answers": answers}
         text = json.dumps({**content, "checksum": checksum(canonical(content))}, indent=1) + "\n"
         paths.append(write_text(folder / f"{content['study']}_{rater}_model.json", text))
-    return paths
+    return paths, _why_not_filled(points, plan, len(paths))
+
+
+def _why_not_filled(points, plan, filled):
+    """Return sentences that say why raters of a plan have no answer file."""
+    texts, raters = set(plan.loc[~plan["is_check"], "text"]), plan["rater"].nunique()
+    lacking, unread = texts - set(points.index), texts & set(points.index[points.isna().any(axis=1)])
+    gap = f"{raters - filled} of {raters} raters of the plan have no answer file:"
+    return [*[f"{gap} {len(lacking)} of its {len(texts)} texts were not rated. Set most_texts to {len(texts)} or more "
+              "for all raters."] * bool(lacking),
+            *[f"{gap} {len(unread)} of its {len(texts)} texts have a statement without a score."] * bool(unread)]

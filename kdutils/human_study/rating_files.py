@@ -20,7 +20,7 @@ from kdutils.data.records import WORKBOOKS, read_records
 from kdutils.errors import StudyError, printable
 from kdutils.human_study.design import ASKABLE
 from kdutils.human_study.forms import PARTICIPANT, canonical, checksum
-from kdutils.human_study.rating_values import Problem, is_foreign, seconds_of, shortened
+from kdutils.human_study.rating_values import Problem, is_foreign, place_of, seconds_of, shortened
 from kdutils.human_study.survey_exports import SUBMISSIONS, is_argilla, read_argilla, read_submissions, read_survey
 from kdutils.runs import unescape_cell
 
@@ -180,11 +180,10 @@ def _read_form(path, document, reader):
     if fault and reader.keep_unfinished and fault[0] in UNFINISHED:
         reader.note(path, 0, f"kept although {fault[0]}", "", rater)
         fault = None
-    if fault and fault[0] in UNFINISHED:
-        rater = reader.person(rater, document.get("participant"))
+    if not fault or fault[0] in UNFINISHED:
+        rater = reader.person(rater, *(document.get(key) for key in ("participant", "started", "simulated", "model")))
     if fault:
         return reader.refuse(path, 0, *fault, rater, count, len(answers))
-    rater = reader.person(rater, document.get("participant"))
     if isinstance(document.get("about"), dict) and isinstance(rater, str):
         reader.about.setdefault(rater, {}).update(
             {f"about_{key}": printable(document["about"][key])[:60] for key in ASKABLE if key in document["about"]})
@@ -250,9 +249,11 @@ def _read_table(path, header, rows, reader):
             continue
         _code_beside(cells, reader)
         in_form = "milliseconds" in cells
+        scores = {item: place_of(cells[item]) if in_form else cells[item] for item in reader.items if item in cells}
         seconds = seconds_of(cells["milliseconds"]) / 1000 if in_form else seconds_of(cells.get("seconds"))
-        rater = reader.person(cells["rater"].strip(), cells.get("participant")) if in_form else cells["rater"].strip()
-        reader.add(path, line, rater, cells["text"].strip(), cells, seconds)
+        rater, person = cells["rater"].strip(), cells.get("participant", "").strip() if in_form else ""
+        reader.add(path, line, reader.person(rater, person) if person else rater, cells["text"].strip(), scores,
+                   seconds, table=path if in_form and not person else None)
     for (rater, fault), lines in others.items():
         reader.refuse(path, lines[0], *fault, rater, len(lines), len(lines))
 
@@ -282,13 +283,15 @@ def _read_potato(path, state, reader):
     """Read a state of Potato 2: {text: [[{"schema": construct, "name": label}, value], …]} and times per text."""
     reader.needs_plan()
     labels, times = state["instance_id_to_label_to_value"], state.get("instance_id_to_behavioral_data")
+    lettered = reader.task == "simulation"
     if not isinstance(labels, dict):
         raise Problem("unknown layout", "Potato's annotations are not an object")
     for row, (text, pairs) in enumerate(labels.items(), 1):
         scores = {}
         for pair in pairs if isinstance(pairs, list) else []:
             if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], dict) and pair[1]:
-                scores[str(pair[0].get("schema"))] = pair[0].get("name") if pair[1] is True else pair[1]
+                scores[str(pair[0].get("schema"))] = place_of(
+                    pair[0].get("name") if pair[1] is True else pair[1], lettered)
         spent = times.get(text) if isinstance(times, dict) else None
         spent = spent.get("total_time_ms") if isinstance(spent, dict) else None
         reader.add(path, row, state.get("user_id"), text, scores, seconds_of(spent) / 1000)
@@ -301,7 +304,8 @@ def _read_potato_lines(path, lines, reader):
         scores = {}
         for name, values in line["label_annotations"].items() if isinstance(line["label_annotations"], dict) else ():
             chosen = [label for label, value in values.items() if value] if isinstance(values, dict) else []
-            scores[name] = re.sub(r"^scale_", "", chosen[0]) if len(chosen) == 1 else (",".join(chosen) or None)
+            scores[name] = place_of(re.sub(r"^scale_", "", chosen[0]), reader.task == "simulation") \
+                if len(chosen) == 1 else ",".join(chosen) or None
         reader.add(path, row, line.get("user_id") or line.get("user") or path.parent.name,
                    line.get("instance_id") or line.get("id"), scores)
 

@@ -24,21 +24,37 @@ def is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def score_of(value: object, options: Sequence[str]) -> int | None:
-    """Return 1 to len(options) for a number, the text of an option or, unless they are SCALE, its letter; else None."""
+def place_of(label: object, lettered: bool = False) -> object:
+    """Return a text that is a whole number or, if `lettered`, one letter (A is 1) as an integer, else `label` itself.
+
+    For files whose labels can only be places among the options: the form's table and Potato's.
+    """
+    word = label.strip() if isinstance(label, str) else ""
+    if lettered and re.fullmatch("[A-Za-z]", word):
+        return ord(word.upper()) - 64
+    number = re.fullmatch(r"(\d{1,3})([.,]0*)?", word)
+    return int(number[1]) if number else label
+
+
+def possible_scores(value: object, options: Sequence[str]) -> set[int]:
+    """Return the points or choices, 1 to len(options), that a value can mean: none, one or, if it is ambiguous, more.
+
+    A number means its place. A text means the option that it repeats, the place that it names as a number and, unless
+    the options are SCALE, as a letter: where "2" is the text of the first choice, it means 1 or 2.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
+        return set()
+    found, place = set(), value
     if isinstance(value, str):
-        value, words = value.strip(), [str(option).casefold() for option in options]
-        if value.casefold() in words:
-            return words.index(value.casefold()) + 1
-        if options is not SCALE and re.fullmatch("[A-Za-z]", value):
-            value = ord(value.upper()) - 64
-        elif not re.fullmatch(r"\d{1,3}([.,]0*)?", value):
-            return None
-    if isinstance(value, str):
-        value = float(value.replace(",", "."))
-    return int(value) if 1 <= value <= len(options) and value == int(value) else None
+        word, words = value.strip(), [str(option).strip() for option in options]
+        same = [word == one for one in words]
+        if not any(same):
+            same = [word.casefold() == one.casefold() for one in words]
+        found = {number for number, is_same in enumerate(same, 1) if is_same}
+        place = place_of(value, lettered=options is not SCALE)
+    if not isinstance(place, str) and 1 <= place <= len(options) and place == int(place):
+        found.add(int(place))
+    return found
 
 
 def seconds_of(value: object) -> float:

@@ -28,7 +28,7 @@ from kdutils.human_study.design import SCALE, TASKS, TRUTH
 from kdutils.human_study.forms import completion_code
 from kdutils.human_study.plan import earlier_keys, of_earlier_form, read_plan
 from kdutils.human_study.rating_files import OTHER_VERSION, read_rating_file
-from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, score_of, shortened
+from kdutils.human_study.rating_values import CODE, Problem, is_blank, is_foreign, possible_scores, shortened
 from kdutils.human_study.survey_exports import WITHDRAWN
 from kdutils.runs import project_path, visible_files
 
@@ -40,6 +40,7 @@ RATER_COLUMNS = ["rater", "status", "pages", "of", "failed_checks", "ratings", "
                  "flag", "completion_code", "participant"]
 FAST = 5  # seconds per page; the statements alone take longer to read
 NOTHING = "nothing came"  # status of a rater
+NO_RATING = "no rating that can be used"  # status of a rater whose pages all have a problem
 UNKNOWN = ("unknown rater", "unknown text", "text of another rater", "unknown layout")  # of a file of another plan
 MAX_ID = 64  # signs of an id of another source
 
@@ -55,7 +56,9 @@ class Ratings(NamedTuple):
     rater, and per rater of another version of the form, with RATER_COLUMNS and what the form asked about the rater.
     `pages` counts the answered ones, also those of a file that cannot be used. `completion_code` is what the form
     showed at the end, "" for an unfinished one; `participant` is the id of another source. If several people used one
-    code, each is a rater: the second one of R001A is R001A.2. `flag` says whose answers were very fast or all equal.
+    code, each is a rater: the second one of R001A is R001A.2. People are told apart by their id or, without one, by the
+    time at which they began, and from a model or simulated raters; for a table without ids see _Reader.place_tables. A
+    rater without a rating that can be used is not kept. `flag` says whose answers were very fast or all equal.
     """
 
     ratings: pd.DataFrame
@@ -78,6 +81,7 @@ def read_ratings(paths: Path | str | list[Path | str], plan: pd.DataFrame | Path
     for path in _files([paths] if isinstance(paths, (str, Path)) else paths, readers[0]):
         _read_with(path, _fitting_reader(path, readers))
     for reader in readers:
+        reader.place_tables()
         reader.place_foreign()
         reader.collect()
     participants = _participants(readers)
@@ -270,7 +274,8 @@ class _Reader:
         self.reached = set()  # (rater, text) of pages with at least one score
         self.refused = {}  # rater: (answered pages, all pages) in a file that cannot be used
         self.outdated = {}  # rater who is not in the plan: the same, in a file of another version of the form
-        self.people = {}  # code of the plan: {id of another source: rater}; without an id it is ""
+        self.people = {}  # code of the plan: {(id of another source or "", what else tells people apart): rater}
+        self.tables = {}  # (code of the plan, a table of one person without an id): texts with at least one score
         self.submissions = {}  # id of another source: (status at the panel, completion code or "", file, line)
         self.foreign, self.codes = {}, {}  # id of another source: its pages; the code that it is known to stand for
         if first is not None:
@@ -316,8 +321,11 @@ class _Reader:
         if not self.pages:
             raise Problem("no plan was given", "only the published ratings can be read without one")
 
-    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False, model=""):
-        """Check one rated page and keep it. A page of an id of another source waits for place_foreign."""
+    def add(self, file, row, rater, text, scores, seconds=np.nan, simulated=False, model="", table=None):
+        """Check one rated page and keep it. A page of an id of another source waits for place_foreign.
+
+        `table`: what names the table of one person, where no id does: place_tables says who it is.
+        """
         rater = self.code_of(rater)
         if is_foreign(rater) and rater not in self.pages_of:
             return self.foreign.setdefault(rater, []).append((file, row, text, scores, seconds, simulated, model))
@@ -329,18 +337,24 @@ class _Reader:
             return self.note(file, row, what, shortened(text), rater, 1)
         if all(is_blank(scores.get(item)) for item in self.items):
             return None  # the rater did not reach this page: it counts as unfinished
-        self.reached.add((rater, text))
+        if table is None:
+            self.reached.add((rater, text))
+        else:
+            self.tables.setdefault((rater, table), set()).add(text)
         values = {}
         for item in self.items:
             if item in TRUTH and is_blank(scores.get(item)):
                 continue  # it was not always asked
             if is_blank(scores.get(item)):
                 return self.note(file, row, "missing score", item, rater, 1)
-            values[item] = score_of(scores[item], page["choices"] if self.task == "simulation" else SCALE)
-            if values[item] is None:
-                return self.note(file, row, "score out of range", f"{item} = {shortened(scores[item])}", rater, 1)
+            found = possible_scores(scores[item], page["choices"] if self.task == "simulation" else SCALE)
+            if len(found) != 1:
+                what = "score out of range" if not found else "ambiguous score"
+                return self.note(file, row, what, f"{item} = {shortened(scores[item])}"
+                                 + f" means {' or '.join(map(str, sorted(found)))}" * bool(found), rater, 1)
+            values[item] = found.pop()
         self.rows.append({"file": shortened(Path(file).name), "row": row, "rater": rater, "text": text,
-                          "scores": values, "seconds": seconds, "simulated": simulated is True,
+                          "table": table, "scores": values, "seconds": seconds, "simulated": simulated is True,
                           "model": shortened(model) if isinstance(model, str) else ""})
 
     def code_of(self, rater):
@@ -351,25 +365,60 @@ class _Reader:
             return rater
         return rater.strip().upper() if rater.strip().upper() in self.pages_of else rater.strip()
 
-    def person(self, rater, participant):
-        """Return the rater that a person with this code is: the code, or a new one if another person used it."""
+    def person(self, rater, participant, started="", simulated=False, model=""):
+        """Return the rater that a person with this code is: the code, or a new one if another person used it.
+
+        `participant`: an id of another source; without one, `started` tells people apart.
+        """
         rater = self.code_of(rater)
         if not isinstance(rater, str) or rater not in self.pages_of or is_foreign(rater):
             return rater
-        participant = participant if isinstance(participant, str) else ""
-        known = self.people.setdefault(rater, {})
-        if participant not in known:
-            known[participant] = f"{rater}.{len(known) + 1}" if known else rater
-            for text in self.pages_of[rater] if len(known) > 1 else []:
-                self.expect({**self.pages[rater, text], "rater": known[participant]})
-        return known[participant]
+        own = [one if isinstance(one, str) else "" for one in (participant, started, model)]
+        return self._known_as(rater, (own[0], "" if own[0] else own[1], simulated is True, own[2]))
+
+    def _known_as(self, code, person):
+        """Return the rater of a code for what tells a person apart, a new one if this person was not seen before."""
+        known = self.people.setdefault(code, {})
+        if person not in known:
+            known[person] = f"{code}.{len(known) + 1}" if known else code
+            for text in self.pages_of[code] if len(known) > 1 else []:
+                self.expect({**self.pages[code, text], "rater": known[person]})
+        return known[person]
+
+    def place_tables(self):
+        """Give the tables of one person without an id to the raters of their code.
+
+        A table is that of the rater who gave most of the same ratings. It is that of a new rater if fewer than half of
+        the ratings are the same, of the texts that both rated.
+        """
+        answers, rows = {}, {}
+        for row in self.rows:
+            if row["table"] is None:
+                answers[row["rater"], row["text"]] = row["scores"]
+            else:
+                rows.setdefault((row["rater"], row["table"]), []).append(row)
+        for (code, table), reached in self.tables.items():
+            mine = rows.get((code, table), [])
+
+            def likeness(rater, code=code, mine=mine):
+                same = [row["scores"] == answers[rater, row["text"]] for row in mine
+                        if (rater, row["text"]) in answers and not self.pages[code, row["text"]]["is_check"]]
+                return sum(same) / len(same) if same else 0.5
+
+            rater = max(self.people.get(code, {}).values(), key=likeness, default=None)
+            if rater is None or likeness(rater) < 0.5:
+                rater = self._known_as(code, ("", table, False, ""))
+            self.reached |= {(rater, text) for text in reached}
+            for row in mine:
+                answers[rater, row["text"]] = row["scores"]
+                row |= {"rater": rater, "table": None}
 
     def place_foreign(self):
         """Add the pages of ids of other sources to the codes that they stand for; note the ids without a code."""
         texts_of = {rater: [text for _, _, text, *_ in pages] for rater, pages in sorted(self.foreign.items())}
         matched, unmatched = match_ids(texts_of, self.pages_of, {rater for rater, _ in self.reached}, self.codes)
         for rater, code in matched.items():
-            self.people.setdefault(code, {})[rater] = code
+            self.people.setdefault(code, {})[rater, "", False, ""] = code
             if rater in self.about:
                 self.about.setdefault(code, {}).update(self.about.pop(rater))
             for file in dict.fromkeys(page[0] for page in self.foreign[rater]):
@@ -461,7 +510,7 @@ def _participants(readers):
     A code finds the person of a file without an id if no other file and no other person without a file has this code.
     A blank code finds nobody.
     """
-    found = {reader: {rater: one for people in reader.people.values() for one, rater in people.items() if one}
+    found = {reader: {rater: one for people in reader.people.values() for (one, *_), rater in people.items() if one}
              for reader in readers}
     raters = {one: (reader, rater) for reader in reversed(readers) for rater, one in found[reader].items()}
     nameless = {}
@@ -510,6 +559,8 @@ def _rater_table(participants, reader, failed_checks_allowed):
             status = "kept unfinished"
         elif len(reached) < len(pages):
             status, detail = "unfinished", f"{len(reached)} of {len(pages)} pages"
+        if status.startswith("kept") and not rated:
+            status = NO_RATING
         if detail:
             reader.note(next((row["file"] for row in mine.values()), ""), 0, status, detail, rater, rated)
         seconds = [row["seconds"] for row in mine.values() if not np.isnan(row["seconds"])]

@@ -10,6 +10,10 @@ from kdutils.human_study.design import ANSWERED, ASKABLE, MASKED, NAME, NAME_RUL
 from kdutils.settings import Folders, ModelName, PathOf, Seed, Settings, matching, of_grid, unique
 from kdutils.teacher.settings import Ask
 
+FailedChecks = Annotated[int, Field(ge=0, le=100)]
+FAILED_CHECKS = "failed attention checks that are allowed per rater"
+KEEP_UNFINISHED = "use the ratings of raters who did not finish"
+
 
 class MakeHumanStudy(Settings):
     """Which texts people see, and who rates which."""
@@ -60,9 +64,8 @@ class AnalyseHumanStudy(Settings):
         [], description="files and folders with ratings, empty simulates raters")
     plan: str = of_grid("kdutils/mini/example/human_study/key/plan.parquet", "plan of notebook 22, empty for published "
                                                                              "ratings")
-    failed_checks_allowed: Annotated[int, Field(ge=0, le=100)] = Field(
-        0, description="failed attention checks that are allowed per rater")
-    keep_unfinished: bool = Field(False, description="use the ratings of raters who did not finish")
+    failed_checks_allowed: FailedChecks = Field(0, description=FAILED_CHECKS)
+    keep_unfinished: bool = Field(False, description=KEEP_UNFINISHED)
     simulated_effects: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(
         {}, description="points added per method where raters are simulated")
     explanations: str = Field(
@@ -83,6 +86,8 @@ class AskAModelToRate(Ask):
                         "plan of that study, empty for published ratings")
     ratings: Annotated[list[Annotated[str, Field(min_length=1)]], PathOf("any"), AfterValidator(unique)] = of_grid(
         [], "files and folders with ratings by people, empty compares with nobody")
+    failed_checks_allowed: FailedChecks = of_grid(0, FAILED_CHECKS)  # as in notebook 23: the same people
+    keep_unfinished: bool = of_grid(False, KEEP_UNFINISHED)
     thinking: Literal["auto", "on", "off"] = Field(
         "off", description="whether the model thinks first, auto leaves it to the model; with chat only")
     most_texts: Annotated[int, Field(ge=2, le=100_000)] = Field(32, description="number of texts to rate at most")

@@ -104,9 +104,9 @@ def simulate_raters(plan: pd.DataFrame | None, folder: Path | str, inattentive: 
     return paths
 
 
-def remove_simulated(folder: Path | str) -> None:
-    """Remove the answer files of simulated raters from a folder, and no other file."""
-    for path in sorted(Path(folder).glob("*_simulated.json")):
+def remove_simulated(folder: Path | str, ending: str = "simulated") -> None:
+    """Remove the answer files of simulated raters from a folder or, with `ending` "model", those of a model."""
+    for path in sorted(Path(folder).glob(f"*_{ending}.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdutils.human_study.design import SCALE
 from kdutils.human_study.forms import PARTICIPANT
-from kdutils.human_study.rating_values import Problem, score_of, seconds_of, shortened
+from kdutils.human_study.rating_values import Problem, possible_scores, seconds_of, shortened
 
 if TYPE_CHECKING:
     from kdutils.human_study.ratings import _Reader
@@ -104,27 +104,28 @@ def read_survey(path: Path, header: list[str], rows: Rows, reader: _Reader) -> b
 
 
 def _read_person(path, line, cells, columns, person, plain, reader):
-    rater = cells[person].strip() if person else ""
+    rater, other = cells[person].strip() if person else "", ""
     if person == plain.get("rater"):
         other = next((cells[plain[name]].strip() for name in PERSON[1:-4] if name in plain), "")
-        rater = reader.person(rater, other)
+        rater = reader.person(rater, other) if other else rater
     pages = {}
     for name, (text, item) in columns.items():
         pages.setdefault(text, {})[item] = _survey_value(cells[name])
     for text, scores in pages.items():
         if any(scores.get(item) for item in reader.items):
-            reader.add(path, line, rater or f"line {line}", text, scores, seconds_of(scores.get("seconds")))
+            reader.add(path, line, rater or f"line {line}", text, scores, seconds_of(scores.get("seconds")),
+                       table=None if other else (path, line))
 
 
 def _survey_value(cell):
-    """Return a cell as `score_of` reads it: without the answer codes of LimeSurvey, "" for what was not answered."""
+    """Return a cell as `possible_scores` reads it: an answer code of LimeSurvey as its number, "" for no answer."""
     cell = cell.strip()
     if cell.casefold() in NOT_ANSWERED:
         return ""
     if code := _ANSWER_CODE.fullmatch(cell):
-        return code[1]
+        return int(code[1])
     numbered = _NUMBERED.fullmatch(cell)
-    return numbered[1] if numbered and score_of(numbered[2], SCALE) == int(numbered[1]) else cell
+    return int(numbered[1]) if numbered and possible_scores(numbered[2], SCALE) == {int(numbered[1])} else cell
 
 
 # Argilla
@@ -187,12 +188,24 @@ def _name(person):
 
 
 def read_submissions(path: Path, rows: Rows, reader: _Reader) -> None:
-    """Give Prolific's list of submissions to `reader`: the status and the completion code of each participant."""
+    """Give Prolific's list of submissions to `reader`: the status and the completion code of each participant.
+
+    Of a participant who is listed several times, a status in WITHDRAWN counts, else the last one. What differs is a
+    problem.
+    """
     for line, cells in rows:
         if isinstance(cells, tuple):
             reader.note(path, line, *cells)
             continue
         plain = {name.strip().casefold(): cell.strip() for name, cell in cells.items()}
+        person, status = plain["participant id"], plain["status"].upper()
         code = plain.get("completion code", "").upper()
-        reader.submissions[plain["participant id"]] = (
-            plain["status"].upper(), "" if code == NO_CODE else code, path, line)
+        code = "" if code == NO_CODE else code
+        if person in reader.submissions:
+            before, its_code, *_ = reader.submissions[person]
+            used = before if before in WITHDRAWN else status
+            if before != status and used in WITHDRAWN or code and its_code and code != its_code:
+                reader.note(path, line, "participant listed twice", f"{shortened(person, 30)}: {shortened(before, 20)} "
+                            f"and {shortened(status, 20)}; used as {shortened(used, 20)}")
+            status, code = used, code or its_code
+        reader.submissions[person] = status, code, path, line

@@ -45,7 +45,7 @@ def write_study_page(folder: Path | str, runs: Sequence[Mapping[str, Any]], comm
         index="index.html", key=(made / KEY).relative_to(folder).as_posix(),
         files=[(text, link_to(made / name, page)) for name, text in FILES.items() if (made / name).is_file()],
         form=link_to(made / FORM, page), codes=[str(code) for code in study.get("codes", [])],
-        result=result, mark=_mark(result), means=_means(result),
+        result=result, mark=mark_of_result(result), means=_means(result),
         problems=_problems(result), lists=[(name, link_to(analysed / name, page)) for name in LISTS
                                            if result and (analysed / name).is_file()],
         notebook=link_to(made / "report.html", page),
@@ -62,8 +62,8 @@ def _metrics(folder):
     return found if isinstance(found, dict) else {}
 
 
-def _mark(result):
-    """Return what marks results that do not come from people, "" for ratings by people."""
+def mark_of_result(result: Mapping[str, Any]) -> str:
+    """Return what marks the metrics of an analysis whose ratings do not come from people, "" for ratings by people."""
     return str(result.get("mark") or "SIMULATED") if result.get("simulated") else ""
 
 
@@ -89,5 +89,5 @@ def _means(result):
     if not isinstance(means, dict) or not means:
         return ""
     table = pd.DataFrame.from_dict(means, orient="index").drop(columns="characters", errors="ignore")
-    mark = f"{_mark(result)}: " if _mark(result) else ""
+    mark = f"{mark_of_result(result)}: " if mark_of_result(result) else ""
     return Markup(table_html(table.rename_axis("method").reset_index(), f"{mark}Mean rating in points", decimals=2))

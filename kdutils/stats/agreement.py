@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.estimates import Estimate, bootstrap, percentiles
+from kdutils.stats.estimates import Estimate, bootstrap, percentiles, widest_interval
 from kdutils.stats.inputs import checked_choice, checked_floats, checked_table
 
 
 def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: int = 1000, confidence: float = 0.95,
-                       seed: int = 0, clusters: Sequence[ArrayLike] = ()) -> Estimate:
+                       seed: int = 0, clusters: Sequence[ArrayLike] = (), raters: bool = False) -> Estimate:
     """Return Krippendorff's alpha of a matrix (units, raters), NaN where a rating is missing; 1 is full agreement.
 
     alpha = 1 - D_observed / D_expected = 1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck, with the coincidences
@@ -21,8 +21,10 @@ def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: in
     δ² by `level`: "nominal" [c ≠ k], "interval" (c - k)², "ordinal" (Σ_{g=c..k} n_g - (n_c + n_k)/2)². Source:
     Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Interval: percentile bootstrap over units.
     `clusters`: lists of labels, one label per unit; units of one label are resampled together. With several lists, the
-    interval goes from the lowest to the highest end of the intervals over each of them, and n is that of the fewest
-    clusters. Raises StudyError for fewer than two units with two ratings, and where all ratings are equal.
+    interval is estimates.widest_interval of them, and n is that of the fewest clusters. With `raters`, it reaches to
+    the ends of an interval over raters, too: whole columns are drawn with replacement, and two copies of one rater make
+    no pair, because they always agree. With few raters that is still too narrow. Raises StudyError for fewer than two
+    units with two ratings, where all ratings are equal, and with `raters` for fewer than three raters.
     """
     checked_choice("level", level, ("nominal", "ordinal", "interval"))
     ratings = checked_floats(ratings, "ratings")
@@ -35,27 +37,42 @@ def krippendorff_alpha(ratings: ArrayLike, level: str = "ordinal", resamples: in
     categories = np.unique(ratings[~np.isnan(ratings)])
     if len(categories) == 1:
         raise StudyError(f"every rating is {categories[0]:g}: alpha is undefined where ratings do not differ")
-    counts = (ratings[:, :, None] == categories).sum(axis=1).astype(float)
+    given = (ratings[:, :, None] == categories).transpose(0, 2, 1).astype(float)
+    counts = given.sum(axis=2)
+    sizes = counts.sum(axis=1)
 
-    def alpha(rows):
-        chosen = counts[rows]
+    def alpha(chosen, squares):
+        """`chosen`: counts of the categories in each unit; `squares`: the sum over its raters of squared copies."""
         # The diagonal of the coincidences stays uncorrected: its distance is 0.
-        coincidences = (chosen / (chosen.sum(axis=1, keepdims=True) - 1)).T @ chosen
-        totals = chosen.sum(axis=0)
+        of_unit, totals = chosen.sum(axis=1), chosen.sum(axis=0)
+        coincidences = (chosen * (of_unit / (of_unit ** 2 - squares))[:, None]).T @ chosen
         if level == "ordinal":
             middles = np.cumsum(totals) - totals / 2  # the ordinal distance is that of mid-ranks
         distances = {"nominal": lambda: 1 - np.eye(len(categories)),
                      "interval": lambda: np.subtract.outer(categories, categories) ** 2,
                      "ordinal": lambda: np.subtract.outer(middles, middles) ** 2}[level]()
         expected = totals @ distances @ totals
-        return np.nan if expected == 0 else 1 - (totals.sum() - 1) * np.sum(coincidences * distances) / expected
+        pairs = totals.sum() - squares.sum() / totals.sum()  # n - 1 without copies
+        return np.nan if expected == 0 else 1 - pairs * np.sum(coincidences * distances) / expected
+
+    def of_units(rows):
+        return alpha(counts[rows], sizes[rows])
+
+    def of_raters(columns):
+        copies = np.bincount(columns, minlength=ratings.shape[1])
+        chosen, squares = given @ copies, given.sum(axis=1) @ copies ** 2
+        paired = chosen.sum(axis=1) ** 2 > squares
+        return alpha(chosen[paired], squares[paired]) if paired.sum() > 1 else np.nan
 
     labels = pd.DataFrame(dict(enumerate(clusters)))
     codes = list(checked_table(labels[used], [], labels)[1].values()) if len(clusters) else []
-    ends = [percentiles(bootstrap(alpha, len(counts), one, resamples, seed), confidence) for one in codes or [None]]
-    size = min((int(one.max()) + 1 for one in codes), default=len(counts))
-    return Estimate(float(alpha(np.arange(len(counts)))), min(low for low, _ in ends), max(high for _, high in ends),
-                    size)
+    low, high, size = widest_interval(of_units, len(counts), codes, resamples, confidence, seed)
+    if raters:
+        if (count := int((~np.isnan(ratings)).any(axis=0).sum())) < 3:
+            raise StudyError(f"an interval over raters needs three raters or more; there are {count}")
+        ends = percentiles(bootstrap(of_raters, ratings.shape[1], None, resamples, seed), confidence)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return Estimate(float(of_units(np.arange(len(counts)))), low, high, size)
 
 
 def intraclass_correlation(ratings: ArrayLike, confidence: float = 0.95) -> pd.DataFrame:

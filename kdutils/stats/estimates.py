@@ -1,6 +1,6 @@
 """What an estimate and a test consist of, and the percentile bootstrap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,3 +78,16 @@ def bootstrap(statistic: Callable[[np.ndarray], float], size: int, codes: np.nda
         raise StudyError(f"the statistic is undefined on {np.isnan(draws).sum()} of {resamples} resamples: too few "
                          "rows that differ")
     return draws[~np.isnan(draws)]
+
+
+def widest_interval(statistic: Callable[[np.ndarray], float], size: int, clusters: Sequence[np.ndarray], resamples: int,
+                    confidence: float, seed: int) -> tuple[float, float, int]:
+    """Return (low, high, n): the lowest and the highest end of the percentile intervals over each of `clusters`.
+
+    If values depend on each other in two ways, as those of one person and those of one text do, an interval over one of
+    the two alone can be too narrow. `clusters`: arrays that number the cluster of every row (see bootstrap); with none,
+    rows are resampled. n: of the fewest clusters, else of rows.
+    """
+    ends = [percentiles(bootstrap(statistic, size, codes, resamples, seed), confidence) for codes in clusters or [None]]
+    return (min(low for low, _ in ends), max(high for _, high in ends),
+            min((int(codes.max()) + 1 for codes in clusters), default=size))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.estimates import Estimate, HypothesisTest, bootstrap, percentiles
+from kdutils.stats.estimates import Estimate, HypothesisTest, widest_interval
 from kdutils.stats.inputs import (
     checked_choice,
     checked_finite,
@@ -221,16 +221,17 @@ def standardised_difference(first: ArrayLike, second: ArrayLike, corrected: bool
     return Estimate(float(t * scale), float(low * scale), float(high * scale), free + 2, float(result.pvalue))
 
 
-def bootstrap_interval(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], cluster: str | None = None,
-                       resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Estimate:
+def bootstrap_interval(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float],
+                       cluster: str | list[str] | None = None, resamples: int = 2000, confidence: float = 0.95,
+                       seed: int = 0) -> Estimate:
     """Return statistic(table) with a percentile bootstrap interval; rows are resampled, and n counts them.
 
     With `cluster` (a column, for example of raters), whole clusters are drawn with replacement and n counts clusters:
-    dependent values stay together (Davison and Hinkley 1997, section 3.8). With fewer than about 20 clusters the
-    interval is too narrow. Resamples where the statistic is undefined are left out, see bootstrap().
+    dependent values stay together (Davison and Hinkley 1997, section 3.8). With several columns, the interval is
+    estimates.widest_interval of them. With fewer than about 20 clusters the interval is too narrow. Resamples where the
+    statistic is undefined are left out, see bootstrap().
     """
-    data, codes = checked_table(table, [], [] if cluster is None else [cluster])
-    codes = None if cluster is None else codes[cluster]
+    data, codes = checked_table(table, [], column_list(cluster or []))
     value = checked_finite(statistic(data), "the statistic")
-    draws = bootstrap(lambda rows: statistic(data.iloc[rows]), len(data), codes, resamples, seed)
-    return Estimate(value, *percentiles(draws, confidence), len(data) if codes is None else int(codes.max()) + 1)
+    return Estimate(value, *widest_interval(lambda rows: statistic(data.iloc[rows]), len(data), list(codes.values()),
+                                            resamples, confidence, seed))

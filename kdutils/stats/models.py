@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from kdutils.errors import StudyError
-from kdutils.stats.estimates import Estimate, bootstrap, percentiles
+from kdutils.stats.estimates import Estimate, bootstrap, percentiles, widest_interval
 from kdutils.stats.inputs import checked_choice, checked_groups, checked_table, column_list
 
 COEFFICIENTS = ["term", "estimate", "standard_error", "statistic", "p", "low", "high"]
@@ -51,8 +51,8 @@ def rank_correlation(table: pd.DataFrame, first: str, second: str, method: str =
     """Return Spearman's rho or Kendall's tau-b of two columns, from -1 to 1, with a bootstrap interval.
 
     `cluster`: rows of a cluster are resampled together (see bootstrap_interval). With several columns, the interval
-    goes from the lowest to the highest end of the intervals over each of them: where all raters of a text share one
-    value of a measure, an interval over raters alone is too narrow. n is that of the fewest clusters. `within`: the
+    is estimates.widest_interval of them: where all raters of a text share one value of a measure, an interval over
+    raters alone is too narrow. n is that of the fewest clusters. `within`: the
     result is the mean over groups of the correlation inside each group, weighted by rows - 1. Groups where a column
     does not vary are left out; groups are resampled, and n counts the groups that were used. Raises StudyError where no
     correlation is defined.
@@ -67,10 +67,8 @@ def rank_correlation(table: pd.DataFrame, first: str, second: str, method: str =
         value = _correlation(values, method)
         if np.isnan(value):
             raise StudyError(f"{first!r} or {second!r} does not vary: their correlation is undefined")
-        ends = [percentiles(bootstrap(lambda rows: _correlation(values[rows], method), len(values), codes.get(name),
-                                      resamples, seed), confidence) for name in clusters or [None]]
-        size = min((int(codes[name].max()) + 1 for name in clusters), default=len(values))
-        return Estimate(value, min(low for low, _ in ends), max(high for _, high in ends), size)
+        return Estimate(value, *widest_interval(lambda rows: _correlation(values[rows], method), len(values),
+                                                [codes[name] for name in clusters], resamples, confidence, seed))
     groups = [values[codes[within] == code] for code in range(codes[within].max() + 1)]
     inside = np.array([(_correlation(rows, method), len(rows) - 1) for rows in groups])
     inside = inside[~np.isnan(inside[:, 0])]

@@ -41,7 +41,8 @@ def study_power(shares: dict[str, ArrayLike], raters: int, ratings: int, rater_c
     differ by at most one rating. A rating is a standard normal value, cut into categories as `shares` say; the share
     rater_correlation (0 to below 1) of its variance is the rater's own. Tests: Kruskal-Wallis over all names and
     Wilcoxon's rank sum for every pair (Holm). Like the published analysis, both ignore who rated. power is the share of
-    simulations with p < level; its interval is exact (Clopper-Pearson).
+    simulations with p < level; its interval is exact (Clopper-Pearson). Every rating is of a text of its own:
+    where raters share texts, a test that takes this into account has less power.
     """
     shares = {name: check_shares(values, name) for name, values in shares.items()}
     categories = max(map(len, shares.values()), default=0)

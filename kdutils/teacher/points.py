@@ -22,10 +22,23 @@ if TYPE_CHECKING:
     from kdutils.teacher.stored import StoredTeacher
 
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
-_POINT = re.compile(r"(?<![\d.,])([1-9])(?!\d|[.,]\d)")
-# Numbers that are no points: of what is rated, of an order, the ends of a scale, of an item before the rating.
-_NO_POINT = re.compile(r"(?:explanation|statement|text)\s*#?\d+|\b\d+(?:st|nd|rd|th)\b"
-                       r"|\b\d+\s*(?:to|-|–|—)\s*\d+\b|\A\s*\d+[.)]\s(?=[^\n]*:\s*\d)", re.IGNORECASE)
+_POINT = re.compile(r"(?<![\d.,])(?<!\A[-−])(?<!\s[-−])([1-9])(?!\d|[.,]\d)")
+_MEANING = r"(?:\s*\([^()]*\)|\s*=\s*[a-z][a-z ]*?)?"  # 1 (strongly disagree) to 5, 1 = strongly disagree to 5
+_NO_POINT = re.compile(rf"""  # numbers that are never the point
+    (?:explanation|statement|text)(?:s\s*\d+\s*(?:and|or|&)\s*\d+|\s*\#?\d+)  # of what is rated
+    | \b\d+(?:st|nd|rd|th)\b                                                 # of an order
+    | \b\d+{_MEANING}\s*(?:to|through|-|–|—|…|\.\.+)\s*\d+\b              # the ends of a scale
+    | \bbetween\s+\d+{_MEANING}\s*and\s*\d+\b
+    | \bout\s+of\s+\d+\b | /\s*\d+                                         # its size
+    | \A\s*\d+[.)]\s(?=[^\n]*:\s*\d)                                       # of an item before the rating
+    """, re.IGNORECASE | re.VERBOSE)
+_OF_SCALE = re.compile(r"""  # numbers that describe the scale, unless they are the only ones
+    \b\d+[\s-]*(?:point|star|level)\b | \bscale\s+of\s+\d+\b               # a 5-point scale
+    | \b\d+\s+(?:means|meaning|stands\s+for|being|indicates|represents)\b   # 1 means strongly disagree
+    | \b\d+\s+is\s+(?:the\s+)?(?:strongly|best|worst|highest|lowest|maximum|minimum)\b
+    | \b\d+\s*=[^\d=]+(?:\d+\s*=[^\d=]+)+                                 # 1 = strongly disagree, 5 = strongly agree
+    | \b1\s*,\s*2\s*,[\d\s,]*(?:(?:or|and)\s*\d+)?                         # 1, 2, 3, 4 or 5
+    """, re.IGNORECASE | re.VERBOSE)
 
 
 def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
@@ -105,9 +118,12 @@ def _written_points(teacher, prompts, points, progress=None):
 def point_of_text(text: str, points: int) -> list[float]:
     """Return probability 1 for the first whole number of `text`, NaN if it has none or one outside the scale.
 
-    Numbers that name a text or the ends of the scale do not count ("Explanation 2: 4", "on a scale of 1 to 5: 4").
+    Numbers that name a text or the ends or the size of the scale do not count ("Explanation 2: 4", "on a scale of 1 to
+    5: 4", "out of 5: 4"), nor do negative ones. Those that describe the scale count only if there is no other ("1 means
+    strongly disagree, so 2", but "3 = neither").
     """
-    found = _POINT.search(_NO_POINT.sub(" ", text))
+    rest = _NO_POINT.sub(" ", text)
+    found = _POINT.search(_OF_SCALE.sub(" ", rest)) or _POINT.search(rest)
     if not found or int(found[1]) > points:
         return [np.nan] * points
     return [float(int(found[1]) == point) for point in range(1, points + 1)]

@@ -112,17 +112,22 @@
       : consent && !consent.checked ? "Please tick the box if you agree to take part." : "";
     by("start-error").textContent = error;
     if (error) return;
-    const about = {};
-    for (const field of document.querySelectorAll("[data-ask]")) about[field.dataset.ask] = field.value.trim();
     const found = kept(rater, person.participant);
     if (found) {
       const done = answered(found);
       if (done) notice(`Welcome back: ${done} of ${study.orders[rater].length} pages were already answered in this browser.`);
-      begin({...found, consent: !!consent, about});
+      begin({...found, consent: !!consent, about: aboutNow(found.about)});
     } else {
-      begin({rater, participant: person.participant, consent: !!consent, about, started: now(), page: 0, answers: {}});
+      begin({rater, participant: person.participant, consent: !!consent, about: aboutNow({}), started: now(), page: 0, answers: {}});
     }
   });
+
+  // What the rater says about themselves: what is filled in now, else what was said before.
+  function aboutNow(before) {
+    const about = {};
+    for (const field of document.querySelectorAll("[data-ask]")) about[field.dataset.ask] = field.value.trim() || before[field.dataset.ask] || "";
+    return about;
+  }
 
   const missingPages = () => order.some((text) => missing(state, text).length);
   const answered = (of) => study.orders[of.rater].filter((text) => !missing(of, text).length).length;
@@ -149,7 +154,7 @@
       found.consent = true;
     }
     notice(`${answered(found)} of ${study.orders[found.rater].length} pages were read from the file.`);
-    begin(found);
+    begin({...found, about: aboutNow(found.about)});
   });
 
   // Pages ------------------------------------------------------------------------------------------------------
@@ -283,15 +288,15 @@
   by("back").addEventListener("click", back);
 
   document.addEventListener("keydown", (event) => {
-    if (by("page").hidden || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+    if (by("page").hidden || event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
     const own = document.activeElement.closest("fieldset");
     if (!by("shortcuts").checked) return;
     const radio = document.activeElement.matches("input[type=radio]");
     const button = document.activeElement.matches("button, #shortcuts");
     const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
     if (digit && digit <= points(order[state.page])) {
-      const open = missing(state, order[state.page]);
-      const at = own || fieldsets[open.length ? items.indexOf(open[0]) : 0];
+      const at = own || fieldsets[items.indexOf(missing(state, order[state.page])[0])];
+      if (!at) return;  // it would change an answer that nobody looks at
       choose(at, digit);
       const after = fieldsets.slice(fieldsets.indexOf(at) + 1).find((fieldset) => !fieldset.querySelector(":checked"));
       focus(after || by("next"));
