@@ -35,16 +35,24 @@ _PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, patt
 class StudyError(ValueError):
     """The input is wrong. The message says what is wrong, where, and what to do.
 
-    The command line prints the message and exits with code 2. In a notebook it is the last line of the traceback.
+    The command line prints the message and exits with `code`. In a notebook it is the last line of the traceback.
     Every message is cleaned: one line of at most LONGEST characters (the middle of a longer one is cut out), without
     secrets, control characters and lone surrogates.
     """
+
+    code = 2  # of the command line that ends with it
 
     def __init__(self, message: object = "") -> None:
         text = _one_line(masked(message))
         if len(text) > LONGEST:
             text = f"{text[:LONGEST - 203]} … {text[-200:]}"
         super().__init__(text)
+
+
+class AlreadyRunning(StudyError):
+    """Another process works in the same folder."""
+
+    code = 3
 
 
 class StudyErrors(StudyError):

@@ -77,12 +77,13 @@ def test_a_long_list_is_compared_and_not_printed():
         "the parameter seeds was [0] and is [0, 1]"]
 
 
-def test_a_job_that_is_not_finished_has_no_reason(finished):
+def test_a_job_that_is_not_finished_has_no_reason_and_what_is_finished_below_it_is_counted(finished):
     make, experiment = finished
     for job in experiment.jobs:
         if job.kind == "students":
             (experiment.folder / job.folder / "metrics.json").unlink()
-    assert list(reruns.rerun_lines(make(training={"epochs": 3.0}))) == []
+    assert list(reruns.rerun_lines(make(training={"epochs": 3.0}))) == [
+        "5 finished runs build on unfinished ones; they run again where the results of these have changed"]
 
 
 @pytest.mark.parametrize(("file", "jobs"), [

@@ -259,6 +259,7 @@ def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(
     ("failed", r"\(comparison: failed\)"),
     ("damaged", "not the file that was written"),
     ("changed", "was run with another value of 'experiment'"),
+    ("another", r"1 of 13 jobs .*\(students/.*/seeds-1: was made from another outputs/toy/data/mini/questions.parq"),
     ("two", r"2 of 13 jobs .*data/mini: not finished, and 1 more"),
 ])
 def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept_stays(toy, fault, says, capsys):
@@ -274,6 +275,11 @@ def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept
         (folder / "metrics.json").write_text(json.dumps(metrics_of(toy.jobs[-1])))
     if fault == "changed":
         write_run(folder, metrics_of(toy.jobs[-1]), parameters={"experiment": "other"})
+    if fault == "another":
+        job = next(job for job in toy.jobs if job.kind == "students" and job.parameters["seeds"] == [1])
+        about, table = runs.read_json(toy.folder / job.folder / "run.json"), "data/mini/questions.parquet"
+        (toy.folder / table).write_text("other questions")
+        write_run(toy.folder / job.folder, metrics_of(job), **{**about, "inputs": {f"outputs/toy/{table}": "0" * 64}})
     with pytest.raises(StudyError, match=says):
         keeping.keep("toy")
     assert main(["keep", "toy"]) == 2 and capsys.readouterr().err.startswith("error: toy: ")

@@ -431,38 +431,3 @@ def _people_jobs(root, settings, evaluations):
             "texts": f"{root}/human_study/key/texts.parquet",
             "ratings": settings.get("human_ratings", {}).get("ratings", []), "output": f"{root}/model_ratings"},
             ("human_study",))
-
-
-# What is finished
-
-def unfinish_downstream(experiment: Experiment) -> None:
-    """Make unfinished again every run that builds on an unfinished one: its results are of something else."""
-    unfinished = set()
-    for job in experiment.jobs:
-        metrics = experiment.folder / job.folder / "metrics.json"
-        if not metrics.is_file() or unfinished & set(job.needs):
-            unfinished.add(job.folder)
-            metrics.unlink(missing_ok=True)
-
-
-def comparison_of_finished(experiment: Experiment) -> Job | None:
-    """Return the comparison job over the finished evaluations, the others named as missing, or None.
-
-    After a failed run there is a report nevertheless.
-    """
-    comparison, finished = experiment.jobs[-1], {
-        job.folder for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()}
-    evaluations = [job for job in experiment.jobs if job.kind == "evaluations"]
-    there = [job for job in evaluations if job.folder in finished and finished.issuperset(job.needs)]
-    if not there:
-        return None
-    trained = list(dict.fromkeys(job.parameters["students"] for job in there))
-    texts = [job for job in experiment.jobs if job.kind == "explanations" and job.folder in finished]
-    needs = (*(path.removeprefix(f"outputs/{experiment.name}/") for path in trained),
-             *(job.folder for job in (*there, *texts)))
-    missing = sorted((job for job in evaluations if job not in there), key=lambda job: job.parameters["output"])
-    return replace(comparison, needs=needs, parameters={
-        **comparison.parameters, "trainings": trained, "explained": [job.parameters["output"] for job in texts],
-        "evaluations": [job.parameters["output"] for job in there],
-        "missing": [{"folder": job.parameters["output"], "labels": job.parameters["labels"],
-                     "seeds": job.parameters["seeds"]} for job in missing]})

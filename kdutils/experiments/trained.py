@@ -12,6 +12,7 @@ from kdutils.comparison.runs_table import CELL, add_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
 from kdutils.experiments.execution import RECORD, recorded
+from kdutils.experiments.finished import changed_input, is_finished
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import METHODS
@@ -54,8 +55,8 @@ class Cell:
 def trained_cells(experiment: str) -> list[Cell]:
     """Return the cells of a finished experiment that have students; `experiment`: its name, its YAML file, or EXAMPLE.
 
-    Students whose training is not finished are named on stderr. Raises StudyError where the folder of outputs holds
-    none.
+    Students whose training is not finished, or was on something else than is there now, are left out and named on
+    stderr. Raises StudyError where the folder of outputs holds none.
     """
     if experiment == EXAMPLE:
         output = "example/students"
@@ -63,8 +64,9 @@ def trained_cells(experiment: str) -> list[Cell]:
                                          Job("evaluations", "evaluations", "", {"students": output})])
     else:
         found = _recorded(experiment)
-        cells = _cells(found.folder, found.jobs)
-        if waiting := _waiting(found.folder, found.jobs):
+        lacking = [job for job in found.jobs if not is_finished(found, job) or changed_input(found, job)]
+        cells = _cells(found.folder, [job for job in found.jobs if job not in lacking])
+        if waiting := _waiting(found.folder, lacking):
             print(f"left out, because their training is to run again or has not ended: {', '.join(waiting)}; "
                   f"run {found.command}", file=sys.stderr)
     if not cells:
@@ -96,8 +98,8 @@ def _cells(root, jobs):
 
 
 def _waiting(root, jobs):
-    """Return method and prompting of the trainings that are not finished, although they have a student of before."""
-    found = [job.labels for job in jobs if job.kind == "students" and not (root / job.folder / "metrics.json").is_file()
+    """Return method and prompting of those trainings, of unfinished `jobs`, that have a student of before."""
+    found = [job.labels for job in jobs if job.kind == "students"
              and any((root / job.folder).glob("seed-*/*.safetensors"))]
     return list(dict.fromkeys(f"{one['method']} ({one['prompting']})" if one.get("prompting", "-") != "-"
                               else one["method"] for one in found))

@@ -41,7 +41,8 @@ from kdutils.comparison.runs_table import (
 from kdutils.comparison.tables import MEASURES, fooled, mean_costs, measure_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
-from kdutils.experiments.execution import RECORD, recorded
+from kdutils.experiments.execution import RECORD, held, recorded
+from kdutils.experiments.finished import changed_input
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.schema import NAME
 from kdutils.report.figures import accuracy_by_method, save
@@ -71,8 +72,9 @@ def read_kept() -> dict[str, dict[str, Any]]:
 def keep(name: str, note: str = "") -> Path:
     """Keep the results of an experiment (its name or file) or of a benchmark (bench/NAME); return their folder.
 
-    The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished or its files are
-    damaged, or if there is no result: a run with --tiny or --smoke.
+    The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished, its files are
+    damaged or it was made from other inputs than those that are there now, or if there is no result: a run with --tiny
+    or --smoke. Raises AlreadyRunning while the experiment runs.
     """
     if name.startswith("bench/"):
         return _keep_benchmark(name.removeprefix("bench/"), note)
@@ -104,11 +106,12 @@ def _keep_experiment(name, note):
     name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     if not NAME.fullmatch(name) or not (grid.OUTPUTS / name / RECORD).is_file():
         raise StudyError(f"{short(name)}: this experiment has not been run; run it with ./run_all.sh first")
-    experiment = recorded(grid.OUTPUTS / name / RECORD)
-    if experiment.tiny:
-        raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
-    _check_finished(experiment)
-    found = _rounded(plain({**_results_of(experiment), "note": note}))
+    with held(grid.OUTPUTS / name):
+        experiment = recorded(grid.OUTPUTS / name / RECORD)
+        if experiment.tiny:
+            raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
+        _check_finished(experiment)
+        found = _rounded(plain({**_results_of(experiment), "note": note}))
 
     def write(folder):
         _save_small(draw_cells(found["cells"]), folder / FIGURE)
@@ -152,7 +155,10 @@ def _fault(experiment: Experiment, job: Job) -> str:
         return problems[0]
     given = read_json(folder / "run.json")["parameters"]
     changed = [key for key, value in plain(job.parameters).items() if given.get(key, value) != value]
-    return f"was run with another value of '{changed[0]}'" if changed else ""
+    if changed:
+        return f"was run with another value of '{changed[0]}'"
+    other = changed_input(experiment, job)
+    return f"was made from another {other}" if other else ""
 
 
 def _results_of(experiment):
