@@ -111,21 +111,6 @@ def test_a_comparison_of_what_was_finished_is_outdated_when_that_has_changed(toy
     assert outdated_runs(toy)[toy.jobs[-1].folder].endswith(other.folder)
 
 
-def test_what_has_changed_below_finished_runs_is_said(toy, monkeypatch):
-    monkeypatch.setattr(reruns, "changes_of", lambda *_: [])
-    for job in toy.jobs:
-        reruns.write_json(toy.folder / job.folder / "inputs.json", {})
-    data, explained = (next(job for job in toy.jobs if job.kind == kind) for kind in ("data", "explanations"))
-    (toy.folder / data.folder / "metrics.json").unlink()
-    line, = reruns.rerun_lines(toy)
-    assert line.startswith(f"{len(below(toy, data.folder))} finished runs build on unfinished ones; ")
-    finish(toy, data)
-    finish(toy, explained, "another result")
-    line, *_ = reruns.rerun_lines(toy, changed := set())
-    assert line.startswith(f"runs again, because it was made from another outputs/toy/{explained.folder}/expl")
-    assert {job.folder for job in toy.jobs if explained.folder in job.needs and job.kind == "students"} <= changed
-
-
 def test_a_student_of_other_texts_is_neither_asked_nor_exported(toy, monkeypatch, capsys):
     (toy.folder / RECORD).write_text("")
     monkeypatch.setattr("kdutils.experiments.trained.recorded", lambda path: toy)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdutils.errors import StudyError, short
-from kdutils.experiments.finished import changed_input, is_finished
+from kdutils.experiments.finished import is_finished
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.inputs import INPUTS, code_of, depends_on, digest_of, files_of
 from kdutils.runs import PROJECT, read_json, write_json
@@ -59,8 +59,6 @@ def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iter
         except (StudyError, LookupError, TypeError, AttributeError):
             unknown += 1
             continue
-        if other := changed_input(experiment, job):
-            changes.append(f"it was made from another {other}")
         if changes:
             again.add(job.folder)
             reasons.setdefault("; ".join(changes), []).append(job.folder)
