@@ -166,7 +166,7 @@ def secret_in(value: object) -> str | None:
         place, value, named = waiting.popleft()
         if isinstance(value, str) and (masked(value) != value or named and value.strip()):
             return place
-        if named and isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10 ** (_SHORTEST_SECRET - 1):
+        if named and isinstance(value, int) and abs(value) >= 10 ** (_SHORTEST_SECRET - 1):  # a password of digits
             return place
         if not isinstance(value, (dict, list, tuple)) or (id(value), named) in seen:
             continue

@@ -89,7 +89,8 @@ def test_a_secret_is_found_in_any_depth_and_in_what_holds_itself():
 
 
 @pytest.mark.parametrize("key", ["api_key", "apikey", "API-Key", "X-Api-Key", "xApiKey", "password", "db_password",
-                                 "Authorization", "Proxy-Authorization", "token", "access_token", "hfToken", "authtoken",
+                                 "Authorization", "Proxy-Authorization", "token", "access_token", "hfToken",
+                                 "authtoken",
                                  "client_secret", "secret", "Ocp-Apim-Subscription-Key", "Cookie", "api_key_2"])
 @pytest.mark.parametrize("value", ["9f8e", "Basic dXNlcjpwdw==", ["9f8e"], 12345678])
 def test_a_value_is_a_secret_by_the_name_of_its_key(key, value):
