@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in getattr(error, "lines", [error]):
             print(f"error: {line}", file=sys.stderr)
         return error.code
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full or read-only disk, most of all
         print(f"error: {_disk_error(error)}", file=sys.stderr)
         return 1
@@ -394,6 +397,13 @@ def index_experiment(options: argparse.Namespace) -> int:
 
 def run_experiment(options: argparse.Namespace) -> int:
     """Check, lock, repair and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils.experiments.snakemake_runs import printing_goes_on
+
+    with printing_goes_on():
+        return _run_experiment(options)
+
+
+def _run_experiment(options):
     from kdutils.experiments import slurm
     from kdutils.experiments.execution import RECORD, check_folder, held, record
     from kdutils.experiments.finished import comparison_of_finished, is_finished
