@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdutils.errors import INTERRUPTED, StudyError, first_line, masked
+from kdutils.errors import CONTROL, INTERRUPTED, StudyError, first_line, masked, printable
 from kdutils.packages import missing_requirements
 from kdutils.runs import PROJECT, called_path, check_run, read_json
 
@@ -260,7 +260,7 @@ def check_data_table(options: argparse.Namespace) -> int:
 
     checked = check_table(called_path(options.table), options.labels == "teacher")
     for line in checked.lines:
-        print(masked(line))
+        print(printable(masked(line)))
     if checked.copy or not checked.faulty:
         words = ["--new", "NAME", "--data", checked.copy or str(called_path(options.table))]
         print(f"next: ./run_all.sh {shlex.join(words + ['--labels', 'teacher'] * (options.labels == 'teacher'))}")
@@ -286,7 +286,8 @@ def keep_results(options: argparse.Namespace) -> int:
     before = kept.get(folder.name, {}).get("note", "")
     print(f"kept: {folder}\nRESULTS.md is written from it by ./run_all.sh --write-results")
     if before and not options.note:
-        print(f"the results kept before had a note, which is not kept: {before}\n--note keeps it, if it still holds")
+        print(f"the results kept before had a note, which is not kept: {printable(before)}\n--note keeps it, if it "
+              "still holds")
     return 0
 
 
@@ -308,12 +309,16 @@ def ask_students(options: argparse.Namespace) -> int:
             print(f"--cell asks others: {'; '.join(cell.name for cell in cells)}")
     for item in read_asked(called_path(options.questions)) if options.questions else _typed_questions(students):
         if not options.json:
-            print(full_question(item))
+            print(printable(full_question(item)))
         for student in students:
             record = ask(student, item)
-            print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(answer_lines(record)),
-                  flush=True)
+            print(_json_line(record) if options.json else "\n".join(answer_lines(record)), flush=True)
     return 0
+
+
+def _json_line(record):
+    """Return a record as JSON on a line, with an escape for every control character: a terminal would obey it."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False))
 
 
 def _typed_questions(students):

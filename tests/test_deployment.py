@@ -344,15 +344,34 @@ def test_relative_paths_of_asking_and_exporting_count_from_where_it_was_called(t
     assert main(["export", "example", "--to", "away"]) == 0 and (tmp_path / "away" / "example.py").is_file()
 
 
+ANSWER = {"student": "<b>", "answer": "a", "explanation": "", "choices": ["a", "<i>"], "seconds": 0.5,
+          "probabilities": [0.75, 0.25], "text": "Is <i> a & b?", "note": "<script>", "likeliest": "a",
+          "words": [{"word": "a", "score": 2.0, "start": 7, "end": 8},
+                    {"word": "Is", "score": 1.0, "start": 0, "end": 2}]}
+
+
 def test_marks_and_texts_of_an_answer_are_escaped():
-    answer = {"student": "<b>", "answer": "a", "explanation": "", "choices": ["a", "<i>"], "seconds": 0.5,
-              "probabilities": [0.75, 0.25], "text": "Is <i> a & b?", "note": "<script>", "likeliest": "a",
-              "words": [{"word": "a", "score": 2.0, "start": 7, "end": 8},
-                        {"word": "Is", "score": 1.0, "start": 0, "end": 2}]}
+    answer = ANSWER
     assert marked_html(answer) == ("<p><b>&lt;b&gt;</b>: <mark>Is</mark> &lt;i&gt; <mark>a</mark> &amp; b?"
                                    "<br><small>&lt;script&gt;</small></p>")
     assert mark_words(answer, "*", "*") == "*Is* <i> *a* & b?"
     assert "     75% ███████████████      a" in answer_lines(answer) and answer_lines(answer)[-1] == "    500 ms"
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2Jpear"  # it sets the title of a terminal and clears it
+
+
+def test_a_terminal_is_given_no_control_characters_of_models_and_files(tmp_path, capsys):
+    said = {**ANSWER, "student": HOSTILE, "answer": HOSTILE, "explanation": HOSTILE, "choices": [HOSTILE, "b"],
+            "text": HOSTILE, "note": HOSTILE}
+    assert not [line for line in answer_lines(said) if not line.isprintable()]
+    path = tmp_path / "asked.txt"
+    path.write_text(f"Which is a fruit? {HOSTILE} | pear | piano{HOSTILE}\n", "utf-8")
+    assert main(["ask", "example", "--from", str(path)]) == 0
+    assert not [line for line in capsys.readouterr().out.splitlines() if not line.isprintable()]
+    assert main(["ask", "example", "--json", "--from", str(path)]) == 0
+    line = capsys.readouterr().out.rstrip("\n")
+    assert line.isprintable() and json.loads(line)["question"].endswith(HOSTILE)
 
 
 @pytest.mark.parametrize(("answer", "choices", "text"), [
