@@ -29,7 +29,7 @@ from kdutils.runs import read_json, write_json
 from kdutils.student.methods import Explained, asked_as
 from kdutils.student.predicting import load_trained, predict_questions, predict_with, written_answers
 from kdutils.student.settings import TrainCombined
-from kdutils.student.training import Recipe, train_student
+from kdutils.student.training import Recipe, train_student, training_metrics
 from kdutils.teacher.word_scores import driving_words
 
 EXAMPLE = PROJECT / "kdutils" / "mini" / "example"
@@ -445,6 +445,21 @@ def test_cells_are_found_named_and_chosen_by_dev_alone(own_outputs):
     for name in ("", "few", "nothing", "../x"):
         with pytest.raises(StudyError, match="no such cell; there are: multitask"):
             select_cells(cells, [name])
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_best_seed_on_dev_is_that_of_the_weights_that_were_kept(checkpoint, tmp_path):
+    """By the mean that the training itself writes."""
+    records = {seed: {"curve": [{"accuracy": share} for share in curve]}
+               for seed, curve in enumerate(((0.9, 0.5), (0.6, 0.7), (0.99,)))}
+    records[2]["failed"] = "nan"
+    recipe = Recipe("multitask", T5, {**TRAINING, "checkpoint": checkpoint}, {"alpha": 0.5})
+    metrics, labels = training_metrics(recipe, records), {"dataset": "d", "method": "multitask"}
+    write_json(tmp_path / "students" / "metrics.json", {**metrics, "labels": labels})
+    write_json(tmp_path / "students" / "run.json", {"parameters": {"checkpoint": checkpoint}})
+    cell, = trained._cells(tmp_path, [Job("students", "students", "", {"output": "students"})])
+    assert cell.best_seed == {"best": 0, "last": 1}[checkpoint]
+    assert sum(cell.dev_accuracy.values()) / 2 == pytest.approx(metrics["dev_accuracy"])
 
 
 def test_an_experiment_without_students_is_one_clear_line(own_outputs):

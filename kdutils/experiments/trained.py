@@ -26,8 +26,8 @@ class Cell:
     """The trained students of one cell of the grid.
 
     `name`: as in the tables of notebook 31, with student and data set where the experiment has several. `labels`: the
-    labels of the cell. `folders`: {seed: folder of its student}. `dev_accuracy`: {seed: its best accuracy on dev}.
-    `evaluations`: folders of its finished evaluations.
+    labels of the cell. `folders`: {seed: folder of its student}. `dev_accuracy`: {seed: accuracy on dev of the weights
+    that were kept}. `evaluations`: folders of its finished evaluations.
     """
 
     name: str
@@ -88,13 +88,24 @@ def _cells(root, jobs):
     found, finished = {}, [job for job in jobs if (root / job.folder / "metrics.json").is_file()]
     for job in (job for job in finished if job.kind == "students"):
         folder, metrics = root / job.folder, read_json(root / job.folder / "metrics.json")
-        seeds = {int(seed): record for seed, record in metrics["seeds"].items() if "failed" not in record}
+        known = dev_accuracies(folder)
         found.setdefault(tuple(sorted(metrics["labels"].items())), []).append(Cell(
-            "", metrics["labels"], metrics["method"], {seed: folder / f"seed-{seed}" for seed in seeds},
-            {seed: max(point["accuracy"] for point in record["curve"]) for seed, record in seeds.items()},
+            "", metrics["labels"], metrics["method"], {seed: folder / f"seed-{seed}" for seed in known}, known,
             tuple(root / one.folder for one in finished
                   if one.kind == "evaluations" and one.parameters["students"] == job.parameters["output"])))
     return [_joined(parts) for parts in found.values() if any(part.folders for part in parts)]
+
+
+def dev_accuracies(folder: Path) -> dict[int, float]:
+    """Return {seed: accuracy on dev, 0 to 1, of the weights that were kept} of a finished training.
+
+    Failed students are left out. The mean is the ``dev_accuracy`` of metrics.json (student.training.training_metrics).
+    """
+    run = folder / "run.json"
+    last = run.is_file() and read_json(run)["parameters"].get("checkpoint") == "last"
+    curves = {int(seed): [point["accuracy"] for point in record["curve"]]
+              for seed, record in read_json(folder / "metrics.json")["seeds"].items() if "failed" not in record}
+    return {seed: curve[-1] if last else max(curve) for seed, curve in curves.items()}
 
 
 def _waiting(root, jobs):

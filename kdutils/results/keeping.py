@@ -14,7 +14,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
-seconds of training, peak_memory_mib and dev, [(step, accuracy on the dev split), …]}), ``cost``
+seconds of training, peak_memory_mib, dev, [(step, accuracy on the dev split), …], and dev_accuracy, that of the weights
+that were kept; none in results of an earlier version}), ``cost``
 (comparison.tables.mean_costs) and ``measures`` of its explanations ({measure: mean and sd over seeds}). A transfer is
 such a row without these. A contrast is a row of comparison.hypotheses.run_tests.
 """
@@ -45,6 +46,7 @@ from kdutils.experiments.execution import RECORD, held, recorded
 from kdutils.experiments.finished import changed_input
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.schema import NAME
+from kdutils.experiments.trained import dev_accuracies
 from kdutils.report.figures import accuracy_by_method, save
 from kdutils.runs import check_run, plain, read_json, write_json
 
@@ -255,7 +257,7 @@ def _distinct(values):
 def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequence[Path]) -> list[dict]:
     """Return the accuracy `rows` of the report with the seeds, cost and measures of each cell."""
     costs, measures = cost_table(map(str, trainings)), read_measures(map(str, evaluations))
-    means, accuracies, curves = mean_costs(costs), _accuracies(evaluations), _curves(trainings)
+    means, accuracies, on_dev = mean_costs(costs), _accuracies(evaluations), _on_dev(trainings)
     shown = [name for pattern in MEASURES.values() for name in measure_names(measures, pattern)]
     cells = []
     for row in rows:
@@ -265,8 +267,8 @@ def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequenc
         for cost in _of_cell(costs, row).to_dict("records"):
             seeds.setdefault(cost["seed"], {"accuracy": None}).update(
                 {key: cost[key] for key in ("seconds", "peak_memory_mib")})
-        for seed, curve in curves.get(tuple(row[key] for key in CELL), {}).items():
-            seeds[seed]["dev"] = curve
+        for seed, values in on_dev.get(tuple(row[key] for key in CELL), {}).items():
+            seeds[seed] |= values
         cells.append({**row, "seeds": seeds, "measures": {name: spread[name] for name in shown if name in spread},
                       "cost": next(iter(all_of.drop(columns=[*CELL, "n_seeds"]).to_dict("records")), {})})
     return cells
@@ -278,21 +280,27 @@ def _of_cell(table, row):
 
 def _accuracies(evaluations):
     """Return {cell: {seed: accuracy}}."""
-    return _of_seeds(evaluations, lambda values: values["accuracy"])
+    return _of_seeds(evaluations, lambda folder, seeds: {seed: values["accuracy"] for seed, values in seeds.items()})
 
 
-def _curves(trainings):
-    """Return {cell: {seed: [(step, accuracy on dev), …]}}."""
-    return _of_seeds(trainings, lambda values: [(point["step"], point["accuracy"]) for point in values["curve"]])
+def _on_dev(trainings):
+    """Return {cell: {seed: {dev: [(step, accuracy on dev), …], dev_accuracy: that of the weights that were kept}}}."""
+    def read(folder, seeds):
+        kept = dev_accuracies(folder)
+        return {seed: {"dev": [(point["step"], point["accuracy"]) for point in values["curve"]],
+                       **({"dev_accuracy": kept[seed]} if seed in kept else {})} for seed, values in seeds.items()}
+
+    return _of_seeds(trainings, read)
 
 
-def _of_seeds(folders, value):
-    """Return {cell: {seed: `value` of what the metrics of a run say about it}}."""
+def _of_seeds(folders, read):
+    """Return {cell: {seed: what `read` finds for it, given the folder of a run and the seeds of its metrics}}."""
     found = {}
-    for metrics in (read_json(folder / "metrics.json") for folder in folders):
+    for folder in folders:
+        metrics = read_json(folder / "metrics.json")
         cell = cell_of(metrics["labels"], {})
         own = found.setdefault(tuple(cell[key] for key in CELL), {})
-        own |= {int(seed): value(values) for seed, values in metrics["seeds"].items()}
+        own |= read(folder, {int(seed): values for seed, values in metrics["seeds"].items()})
     return found
 
 
