@@ -245,6 +245,98 @@ def test_hostile_texts_stay_in_their_places(tmp_path, exported):
     assert not fence and "# Owned" not in headings and not any("No | yes" in line for line in headings)
 
 
+# What went into a student, as its card says it
+
+def run_with(folder, parameters, student=None, notebook="x"):
+    """Write a run of these parameters, and its student; return the folder of the student."""
+    write_json(folder / "run.json", {"notebook": notebook, "parameters": parameters})
+    write_json(folder / "metrics.json", {})
+    if student is not None:
+        shutil.copytree(STUDENT, folder / "seed-0", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        write_json(folder / "seed-0" / "student.json", {**read_json(STUDENT / "student.json"), **student})
+    return folder / "seed-0"
+
+
+@pytest.fixture
+def studied(tmp_path):
+    """A function that returns the card of the student that ships, had its training had other parameters."""
+    from kdutils.deployment.card import model_card
+
+    def table(folder, source, notebook="x", **parameters):
+        """Write a run whose table is a copy of one that ships; return the path of the table."""
+        shutil.copytree(EXAMPLE / source, tmp_path / folder, dirs_exist_ok=True)
+        given = read_json(EXAMPLE / source / "run.json")["parameters"]
+        run_with(tmp_path / folder, {**given, **parameters}, notebook=notebook)
+        return str(next((tmp_path / folder).glob("*.parquet")))
+
+    def card(**parameters):
+        given = {**read_json(STUDENT.parent / "run.json")["parameters"], **parameters}
+        folder = run_with(tmp_path / "students", given, {})
+        item = questions("test", 1).iloc[0].to_dict()
+        return model_card(folder, "t", 1, "seq2seq", [], item, {"generated": "g", "explanation": "e"})
+
+    foreign = tmp_path / "foreign-model"
+    foreign.mkdir()
+    (foreign / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    (foreign / "config.json").write_text("{}")
+    return tmp_path, str(foreign), table, card
+
+
+def test_the_card_says_how_long_a_training_was(studied):
+    *_, card = studied
+    assert "| training | 32 epochs, 8 questions per step" in card() and "| training | 32 epochs" in card(max_steps=0)
+    assert "| training | 40 steps, 8 questions per step" in card(max_steps=40) and "epochs" not in card(max_steps=40)
+
+
+def test_a_card_is_mit_only_if_all_that_went_into_the_student_is(studied):
+    """Each way in which texts, tokens or answers of a foreign model, or data, reach a student, alone."""
+    root, foreign, table, card = studied
+    assert "license: mit" in card() and "| teacher | kdutils/mini/teacher (prompting few_shot) |" in card()
+    tuned = run_with(root / "tuned", {"model": foreign, "questions": str(QUESTIONS)}, {"student": {"model": foreign}})
+    taught = run_with(root / "taught", {"model": "kdutils/mini/teacher", "questions": str(QUESTIONS),
+                                        "distilled_from": foreign}, {"student": {"model": "kdutils/mini/teacher"}})
+    told = table("told", "explanations", model=foreign)
+    answered = table("answered", "questions", "08_label_questions", model=foreign, questions=str(QUESTIONS),
+                     labels={"teacher": "f"})
+    unknown = table("unknown", "explanations")
+    (root / "unknown" / "run.json").unlink()
+    named = "cc-by-nc-4.0"
+    for parameters, teacher, licence in (
+            ({"model": foreign}, "| base model | foreign-model |", f"- base model: {named}"),
+            ({"model": str(tuned)}, "| base model | foreign-model fine-tuned on the train questions |",
+             f"- base model: {named}"),
+            ({"tokenizer": foreign}, "", f"- vocabulary: {named}"),
+            ({"explanations": told}, "| teacher | foreign-model (prompting few_shot) |", f"- teacher: {named}"),
+            ({"counterfactuals": told}, "(prompting few_shot); foreign-model (prompt", f"- teacher: {named}"),
+            ({"soft_labels": told}, "(prompting few_shot); foreign-model (prompt", f"- teacher: {named}"),
+            ({"other_explanations": told, "other_questions": str(QUESTIONS)},
+             "| teacher | foreign-model (prompting few_shot) |", f"- teacher: {named}"),
+            ({"explanations": table("own", "explanations", model=str(tuned))},
+             "| teacher | foreign-model fine-tuned on the train questions (prompting few_shot) |", f"teacher: {named}"),
+            ({"explanations": table("bought", "explanations", model="m", backend="openai")},
+             "| teacher | m on a server (prompting few_shot) |", "- teacher: that of the model and the terms of its"),
+            ({"explanations": unknown}, "| teacher | not recorded |", "- teacher: not recorded"),
+            ({"explanations": "", "questions": answered}, "| teacher | foreign-model (answers of questions that had no",
+             f"- teacher: {named}"),
+            ({"distilled_from": foreign}, "| teacher of tokens | foreign-model |", f"- teacher of tokens: {named}"),
+            ({"distilled_from": str(taught)}, "| teacher of tokens | kdutils/mini/teacher fine-tuned on the train",
+             f"- teacher of tokens: {named}"),
+            ({"questions": table("data", "questions", dataset="esnli")}, "", "- data: that of the data set esnli"),
+            ({"other_explanations": table("lent", "explanations"), "other_questions": table(
+                "lent-data", "questions", dataset="esnli")}, "", "- data: that of the data set esnli, not recorded")):
+        text = card(**parameters)
+        assert "license: unknown" in text and licence in text and teacher in text, (parameters, text)
+        assert str(root) not in text
+    assert "- data: MIT" in card(explanations="", questions=answered), "the questions are those that were read"
+    assert "license: mit" in card(distilled_from="kdutils/mini/teacher")
+
+
+def test_random_weights_are_of_no_base_model(studied):
+    *_, card = studied
+    assert "base_model: google-t5/t5-small" in card(model="google-t5/t5-small")
+    assert "base_model" not in card(model="google-t5/t5-small", random_weights=True)
+
+
 # Ask
 
 @pytest.fixture(scope="module")
