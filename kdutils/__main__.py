@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from kdutils.errors import INTERRUPTED, StudyError, first_line, masked
+from kdutils.errors import CONTROL, INTERRUPTED, StudyError, first_line, masked, printable
 from kdutils.packages import missing_requirements
 from kdutils.runs import PROJECT, called_path, check_run, read_json
 
@@ -39,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         for line in getattr(error, "lines", [error]):
             print(f"error: {line}", file=sys.stderr)
-        return 2
+        return error.code
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full or read-only disk, most of all
         print(f"error: {_disk_error(error)}", file=sys.stderr)
         return 1
@@ -259,7 +260,7 @@ def check_data_table(options: argparse.Namespace) -> int:
 
     checked = check_table(called_path(options.table), options.labels == "teacher")
     for line in checked.lines:
-        print(masked(line))
+        print(printable(masked(line)))
     if checked.copy or not checked.faulty:
         words = ["--new", "NAME", "--data", checked.copy or str(called_path(options.table))]
         print(f"next: ./run_all.sh {shlex.join(words + ['--labels', 'teacher'] * (options.labels == 'teacher'))}")
@@ -285,7 +286,8 @@ def keep_results(options: argparse.Namespace) -> int:
     before = kept.get(folder.name, {}).get("note", "")
     print(f"kept: {folder}\nRESULTS.md is written from it by ./run_all.sh --write-results")
     if before and not options.note:
-        print(f"the results kept before had a note, which is not kept: {before}\n--note keeps it, if it still holds")
+        print(f"the results kept before had a note, which is not kept: {printable(before)}\n--note keeps it, if it "
+              "still holds")
     return 0
 
 
@@ -307,12 +309,16 @@ def ask_students(options: argparse.Namespace) -> int:
             print(f"--cell asks others: {'; '.join(cell.name for cell in cells)}")
     for item in read_asked(called_path(options.questions)) if options.questions else _typed_questions(students):
         if not options.json:
-            print(full_question(item))
+            print(printable(full_question(item)))
         for student in students:
             record = ask(student, item)
-            print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(answer_lines(record)),
-                  flush=True)
+            print(_json_line(record) if options.json else "\n".join(answer_lines(record)), flush=True)
     return 0
+
+
+def _json_line(record):
+    """Return a record as JSON on a line, with an escape for every control character: a terminal would obey it."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False))
 
 
 def _typed_questions(students):
@@ -396,9 +402,16 @@ def index_experiment(options: argparse.Namespace) -> int:
 
 def run_experiment(options: argparse.Namespace) -> int:
     """Check, lock, repair and run an experiment; write its pages whatever happened; say where they are."""
+    from kdutils.experiments.snakemake_runs import printing_goes_on
+
+    with printing_goes_on():
+        return _run_experiment(options)
+
+
+def _run_experiment(options):
     from kdutils.experiments import slurm
-    from kdutils.experiments.execution import RECORD, check_folder, record
-    from kdutils.experiments.grid import comparison_of_finished, unfinish_downstream
+    from kdutils.experiments.execution import RECORD, check_folder, held, record
+    from kdutils.experiments.finished import comparison_of_finished, is_finished
     from kdutils.experiments.inputs import check_data
     from kdutils.experiments.loading import load_experiment, ratings_source
     from kdutils.experiments.reruns import made_first, rerun_lines
@@ -422,16 +435,7 @@ def run_experiment(options: argparse.Namespace) -> int:
         _retry(experiment, options)
         return _dry_run(experiment, options)
     begun = time.time()
-    experiment.folder.mkdir(parents=True, exist_ok=True)
-    lock = experiment.folder / ".lock"
-    try:
-        held = FileLock(lock, timeout=0).acquire()
-    except Timeout:
-        print(f"error: '{experiment.name}' is already being run by process {lock.read_text() or 'unknown'}; wait for "
-              "it, or stop it first", file=sys.stderr)
-        return 3
-    with held:
-        lock.write_text(str(os.getpid()))
+    with held(experiment.folder):
         slurm.stop_jobs(experiment.folder)
         record(experiment, experiment.folder / RECORD)
         stop_orphans(experiment)
@@ -443,10 +447,11 @@ def run_experiment(options: argparse.Namespace) -> int:
         if not (experiment.folder / "index.html").is_file():
             write_pages(experiment)  # before anything is paid: what these runs will be able to show
         _retry(experiment, options)
-        say_costs(experiment, [job for job in experiment.jobs
-                               if not (experiment.folder / job.folder / "metrics.json").is_file()])
+        invalidate_damaged(experiment)
+        todo = [job for job in experiment.jobs if not is_finished(experiment, job)]
+        say_costs(experiment, todo)
         code, failed = 0, []
-        for folders in list(made_first(experiment, {*again, *invalidate_damaged(experiment)})):
+        for folders in list(made_first(experiment, {*again, *(job.folder for job in todo)})):
             if code != INTERRUPTED:
                 code = run_snakemake(experiment, options, *(f"{folder}/metrics.json" for folder in folders),
                                      changed=again, failed=failed)
@@ -456,7 +461,6 @@ def run_experiment(options: argparse.Namespace) -> int:
             code = run_snakemake(experiment, options, changed=again, failed=failed)
         if code == 1:
             slurm.say_ended(experiment.folder)
-            unfinish_downstream(experiment)
             if comparison_of_finished(experiment):
                 run_snakemake(experiment, options, "comparison/metrics.json", finished_only=1)
         try:
@@ -487,9 +491,8 @@ def _retry(experiment, options):
         print(line, flush=True)
 
 
-def invalidate_damaged(experiment: "Experiment") -> list[str]:
-    """Mark as unfinished every run whose files differ from its manifest; return their folders."""
-    damaged = []
+def invalidate_damaged(experiment: "Experiment") -> None:
+    """Mark as unfinished every run whose files differ from its manifest."""
     for job in experiment.jobs:
         folder = experiment.folder / job.folder
         if not (folder / "metrics.json").is_file():
@@ -498,8 +501,6 @@ def invalidate_damaged(experiment: "Experiment") -> list[str]:
         if problems:
             print(f"to be made again: {problems[0]}", flush=True)
             (folder / "metrics.json").unlink()
-            damaged.append(job.folder)
-    return damaged
 
 
 def _dry_run(experiment, options):
@@ -578,15 +579,19 @@ def say_costs(experiment: "Experiment", jobs: list["Job"]) -> tuple[dict[str, "P
 
 def write_pages(experiment: "Experiment") -> Path:
     """Render every executed notebook and the index page; return the index page's path."""
+    from kdutils.experiments.finished import is_finished, outdated_runs
     from kdutils.experiments.planned import name_meanings, power_lines
     from kdutils.report.index import render_pages, write_index
     from kdutils.report.study_page import write_study_page
 
+    outdated = outdated_runs(experiment)
     runs = [{"name": job.folder, "folder": experiment.folder / job.folder, "kind": job.kind, "notebook": job.notebook,
-             "parameters": job.parameters, "labels": job.labels} for job in experiment.jobs]
+             "parameters": job.parameters, "labels": job.labels, "outdated": outdated.get(job.folder, "")}
+            for job in experiment.jobs]
     render_pages(experiment.folder, runs)
     write_study_page(experiment.folder, runs, experiment.command, experiment.file)
-    settings, compared = experiment.settings, (experiment.folder / "comparison" / "metrics.json").is_file()
+    settings, last = experiment.settings, experiment.jobs[-1]
+    compared = is_finished(experiment, last) and last.folder not in outdated
     return write_index(experiment.folder, runs, {
         "name": experiment.name, "about": settings["about"], "needs": settings["needs"],
         "command": experiment.command, "planned": [] if compared else power_lines(experiment),
@@ -595,12 +600,14 @@ def write_pages(experiment: "Experiment") -> Path:
 
 def _report(experiment, code, page, seconds):
     """Print what can be said, what is missing, how long this call took, and where the report is."""
+    from kdutils.experiments.finished import unfinished_runs
     from kdutils.report.tables import duration
 
+    missing, last = unfinished_runs(experiment), experiment.jobs[-1]
     with contextlib.suppress(StudyError):
-        for one in read_json(experiment.folder / "comparison" / "metrics.json").get("answer", {}).get("statements", []):
+        metrics = {} if last in missing else read_json(experiment.folder / last.folder / "metrics.json")
+        for one in metrics.get("answer", {}).get("statements", []):
             print(f"{one['question']} {one['verdict']} {one['text']}")
-    missing = [job for job in experiment.jobs if not (experiment.folder / job.folder / "metrics.json").is_file()]
     if code == INTERRUPTED:
         total = len(experiment.jobs)
         print(f"stopped by Ctrl-C: {total - len(missing)} of {total} runs are finished and kept; the same command goes "

@@ -17,7 +17,7 @@ _LONE = re.compile("[\ud800-\udfff]")  # lone surrogates cannot be written to a 
 
 _MASK = "***"
 _SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD")  # of names of environment variables
-_SHORTEST_SECRET = 8  # characters; shorter values of these variables are not masked
+_SHORTEST_SECRET = 8  # characters; shorter values of these variables are not masked, shorter numbers no secret
 PLACEHOLDERS = {"lm-studio", "llama.cpp", "not-needed", "no-key-required", "placeholder"}  # for servers without keys
 _NAMED = "(?:key|token|secret|passw|pwd|signature|credential|auth(?!or))"
 _PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, pattern, kept in (
@@ -27,24 +27,40 @@ _PATTERNS = [(needle, re.compile(pattern, re.IGNORECASE), kept) for needle, patt
     ("=", rf"""([?&;](?:[\w.%-]{{0,60}}?{_NAMED}[\w.%-]{{0,60}}|sig)=)[^&\s"'<>#\\;]+""", r"\1***"),
     ("authorization", r"(authorization\W{1,6}(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}", r"\1***"),
     ("bearer", r"(\bbearer\s{1,3})(?=[a-z_.~+/=-]{0,200}\d)[\w.~+/=-]{16,}", r"\1***"),
-    *((start, rf"\b({start})[\w-]{{16,}}", r"\1***")  # keys of well-known services
-      for start in ("sk-", "hf_", "ghp_", "gho_", "ghs_", "github_pat_")),
+    *((start.lower(), rf"\b({start})[\w-]{{16,}}", r"\1***")  # keys of well-known services
+      for start in ("sk-", "hf_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "gsk_", "AIza", "nvapi-", "r8_",
+                    "AKIA")),
+    *((start, rf"\b({start})\w{{16,}}", r"\1***") for start in ("xai-", "pplx-")),  # of models with long names, too
 )]
+# How the key of a mapping ends whose value is a password or key. Tokens of a vocabulary (eos_token) are none.
+_OF_VOCABULARY = "".join(f"(?<!{word}_)" for word in (
+    "bos", "eos", "eot", "pad", "unk", "sep", "cls", "mask", "special", "start", "end", "stop", "first", "per"))
+_ENDS_OF_KEYS = re.compile(
+    "(?:(?:api|access|secret|private|subscription|auth|account|license)_?keys?|passw(?:or)?d|passphrase|pwd|secret|"
+    f"{_OF_VOCABULARY}token|credentials?|authori[sz]ation|auth|bearer|cookie)_?[0-9]*$")
 
 
 class StudyError(ValueError):
     """The input is wrong. The message says what is wrong, where, and what to do.
 
-    The command line prints the message and exits with code 2. In a notebook it is the last line of the traceback.
+    The command line prints the message and exits with `code`. In a notebook it is the last line of the traceback.
     Every message is cleaned: one line of at most LONGEST characters (the middle of a longer one is cut out), without
     secrets, control characters and lone surrogates.
     """
+
+    code = 2  # of the command line that ends with it
 
     def __init__(self, message: object = "") -> None:
         text = _one_line(masked(message))
         if len(text) > LONGEST:
             text = f"{text[:LONGEST - 203]} … {text[-200:]}"
         super().__init__(text)
+
+
+class AlreadyRunning(StudyError):
+    """Another process works in the same folder."""
+
+    code = 3
 
 
 class StudyErrors(StudyError):
@@ -142,20 +158,30 @@ def _secret_values():
 def secret_in(value: object) -> str | None:
     """Return the dotted key of the first text in `value` that holds a secret, None if there is none.
 
-    `value` is a plain value or nested dicts and lists of plain values.
+    `value` is a plain value or nested dicts and lists of plain values. A text is a secret by its form (`masked`), or by
+    the name of its key, such as api_key.
     """
-    waiting, seen = deque([("", value)]), set()
+    waiting, seen = deque([("", value, False)]), set()  # (place, value, whether its key is named like a secret)
     while waiting:
-        place, value = waiting.popleft()
-        if isinstance(value, str) and masked(value) != value:
+        place, value, named = waiting.popleft()
+        if isinstance(value, str) and (masked(value) != value or named and value.strip()):
             return place
-        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
+        if named and isinstance(value, int) and abs(value) >= 10 ** (_SHORTEST_SECRET - 1):  # a password of digits
+            return place
+        if not isinstance(value, (dict, list, tuple)) or (id(value), named) in seen:
             continue
-        seen.add(id(value))  # a YAML alias may repeat a value a million times, or refer to itself
+        seen.add((id(value), named))  # a YAML alias may repeat a value a million times, or refer to itself
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        waiting += [(f"{place}.{key}".strip(".")[:200], item) for key, item in pairs]
-        waiting += [(place, key) for key in value if isinstance(value, dict)]
+        waiting += [(f"{place}.{key}".strip(".")[:200], item,
+                     _names_secret(key) if isinstance(value, dict) else named) for key, item in pairs]
+        waiting += [(place, key, False) for key in value if isinstance(value, dict)]
     return None
+
+
+def _names_secret(key):
+    """Return whether a key of a mapping (api_key, X-Api-Key, accessToken) is named like that of a secret."""
+    words = re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(key)[-200:])).lower().strip("_")
+    return bool(_ENDS_OF_KEYS.search(words))
 
 
 def refuse_secrets(value: object, where: str = "") -> None:

@@ -132,7 +132,10 @@ def _assigned(source):
 
 
 class Run:
-    """One execution of one notebook; the docstring of the module lists the files of its folder."""
+    """One execution of one notebook; the docstring of the module lists the files of its folder.
+
+    Code, versions and inputs are recorded as they are when it starts: they may change while it runs.
+    """
 
     def __init__(self, notebook: str, folder: Path, parameters: dict[str, Any], seed: int) -> None:
         self.notebook, self.folder, self.parameters, self.seed = notebook, folder, parameters, seed
@@ -141,6 +144,7 @@ class Run:
         (self.folder / "manifest.json").unlink(missing_ok=True)
         self.started = time.time()
         self.laps = {}
+        self.began_with = {"git": git_revision(), "versions": versions(), "inputs": self._inputs()}
 
     def path(self, name: str) -> Path:
         """Return the path of a file or folder of this run, after making the folders above it."""
@@ -164,7 +168,7 @@ class Run:
         metrics = {**plain(metrics), "files": written}
         write_json(self.folder / "run.json", {
             "notebook": self.notebook, "parameters": plain(self.parameters), "seed": self.seed,
-            "inputs": self._inputs(), "versions": versions(), "git": git_revision(), "machine": machine(),
+            **self.began_with, "machine": machine(),
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self.started, 3), "laps": self.laps,
         })
@@ -176,11 +180,14 @@ class Run:
         return metrics
 
     def _inputs(self):
-        """Return the SHA-256 of every Parquet file, and of the metrics.json of every run, that a parameter names."""
+        """Return the SHA-256 of every Parquet file, and of the metrics.json of every run, that a parameter names.
+
+        A parameter names a run by its folder, or by that of one of its students (``seed-<n>``).
+        """
         values = [v for value in self.parameters.values() for v in (value if isinstance(value, list) else [value])]
         texts = [value for value in values if isinstance(value, str)]
         names = [text for text in texts if text.endswith(".parquet")]
-        names += [f"{text}/metrics.json" for text in texts if "/" in text]
+        names += [f"{re.sub(r'/seed-[0-9]+$', '', text)}/metrics.json" for text in texts if "/" in text]
         return {name: sha256(project_path(name)) for name in names
                 if project_path(name).is_file() and project_path(name).parent != self.folder}
 

@@ -29,7 +29,7 @@ from kdutils.runs import read_json, write_json
 from kdutils.student.methods import Explained, asked_as
 from kdutils.student.predicting import load_trained, predict_questions, predict_with, written_answers
 from kdutils.student.settings import TrainCombined
-from kdutils.student.training import Recipe, train_student
+from kdutils.student.training import Recipe, train_student, training_metrics
 from kdutils.teacher.word_scores import driving_words
 
 EXAMPLE = PROJECT / "kdutils" / "mini" / "example"
@@ -245,6 +245,98 @@ def test_hostile_texts_stay_in_their_places(tmp_path, exported):
     assert not fence and "# Owned" not in headings and not any("No | yes" in line for line in headings)
 
 
+# What went into a student, as its card says it
+
+def run_with(folder, parameters, student=None, notebook="x"):
+    """Write a run of these parameters, and its student; return the folder of the student."""
+    write_json(folder / "run.json", {"notebook": notebook, "parameters": parameters})
+    write_json(folder / "metrics.json", {})
+    if student is not None:
+        shutil.copytree(STUDENT, folder / "seed-0", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        write_json(folder / "seed-0" / "student.json", {**read_json(STUDENT / "student.json"), **student})
+    return folder / "seed-0"
+
+
+@pytest.fixture
+def studied(tmp_path):
+    """A function that returns the card of the student that ships, had its training had other parameters."""
+    from kdutils.deployment.card import model_card
+
+    def table(folder, source, notebook="x", **parameters):
+        """Write a run whose table is a copy of one that ships; return the path of the table."""
+        shutil.copytree(EXAMPLE / source, tmp_path / folder, dirs_exist_ok=True)
+        given = read_json(EXAMPLE / source / "run.json")["parameters"]
+        run_with(tmp_path / folder, {**given, **parameters}, notebook=notebook)
+        return str(next((tmp_path / folder).glob("*.parquet")))
+
+    def card(**parameters):
+        given = {**read_json(STUDENT.parent / "run.json")["parameters"], **parameters}
+        folder = run_with(tmp_path / "students", given, {})
+        item = questions("test", 1).iloc[0].to_dict()
+        return model_card(folder, "t", 1, "seq2seq", [], item, {"generated": "g", "explanation": "e"})
+
+    foreign = tmp_path / "foreign-model"
+    foreign.mkdir()
+    (foreign / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    (foreign / "config.json").write_text("{}")
+    return tmp_path, str(foreign), table, card
+
+
+def test_the_card_says_how_long_a_training_was(studied):
+    *_, card = studied
+    assert "| training | 32 epochs, 8 questions per step" in card() and "| training | 32 epochs" in card(max_steps=0)
+    assert "| training | 40 steps, 8 questions per step" in card(max_steps=40) and "epochs" not in card(max_steps=40)
+
+
+def test_a_card_is_mit_only_if_all_that_went_into_the_student_is(studied):
+    """Each way in which texts, tokens or answers of a foreign model, or data, reach a student, alone."""
+    root, foreign, table, card = studied
+    assert "license: mit" in card() and "| teacher | kdutils/mini/teacher (prompting few_shot) |" in card()
+    tuned = run_with(root / "tuned", {"model": foreign, "questions": str(QUESTIONS)}, {"student": {"model": foreign}})
+    taught = run_with(root / "taught", {"model": "kdutils/mini/teacher", "questions": str(QUESTIONS),
+                                        "distilled_from": foreign}, {"student": {"model": "kdutils/mini/teacher"}})
+    told = table("told", "explanations", model=foreign)
+    answered = table("answered", "questions", "08_label_questions", model=foreign, questions=str(QUESTIONS),
+                     labels={"teacher": "f"})
+    unknown = table("unknown", "explanations")
+    (root / "unknown" / "run.json").unlink()
+    named = "cc-by-nc-4.0"
+    for parameters, teacher, licence in (
+            ({"model": foreign}, "| base model | foreign-model |", f"- base model: {named}"),
+            ({"model": str(tuned)}, "| base model | foreign-model fine-tuned on the train questions |",
+             f"- base model: {named}"),
+            ({"tokenizer": foreign}, "", f"- vocabulary: {named}"),
+            ({"explanations": told}, "| teacher | foreign-model (prompting few_shot) |", f"- teacher: {named}"),
+            ({"counterfactuals": told}, "(prompting few_shot); foreign-model (prompt", f"- teacher: {named}"),
+            ({"soft_labels": told}, "(prompting few_shot); foreign-model (prompt", f"- teacher: {named}"),
+            ({"other_explanations": told, "other_questions": str(QUESTIONS)},
+             "| teacher | foreign-model (prompting few_shot) |", f"- teacher: {named}"),
+            ({"explanations": table("own", "explanations", model=str(tuned))},
+             "| teacher | foreign-model fine-tuned on the train questions (prompting few_shot) |", f"teacher: {named}"),
+            ({"explanations": table("bought", "explanations", model="m", backend="openai")},
+             "| teacher | m on a server (prompting few_shot) |", "- teacher: that of the model and the terms of its"),
+            ({"explanations": unknown}, "| teacher | not recorded |", "- teacher: not recorded"),
+            ({"explanations": "", "questions": answered}, "| teacher | foreign-model (answers of questions that had no",
+             f"- teacher: {named}"),
+            ({"distilled_from": foreign}, "| teacher of tokens | foreign-model |", f"- teacher of tokens: {named}"),
+            ({"distilled_from": str(taught)}, "| teacher of tokens | kdutils/mini/teacher fine-tuned on the train",
+             f"- teacher of tokens: {named}"),
+            ({"questions": table("data", "questions", dataset="esnli")}, "", "- data: that of the data set esnli"),
+            ({"other_explanations": table("lent", "explanations"), "other_questions": table(
+                "lent-data", "questions", dataset="esnli")}, "", "- data: that of the data set esnli, not recorded")):
+        text = card(**parameters)
+        assert "license: unknown" in text and licence in text and teacher in text, (parameters, text)
+        assert str(root) not in text
+    assert "- data: MIT" in card(explanations="", questions=answered), "the questions are those that were read"
+    assert "license: mit" in card(distilled_from="kdutils/mini/teacher")
+
+
+def test_random_weights_are_of_no_base_model(studied):
+    *_, card = studied
+    assert "base_model: google-t5/t5-small" in card(model="google-t5/t5-small")
+    assert "base_model" not in card(model="google-t5/t5-small", random_weights=True)
+
+
 # Ask
 
 @pytest.fixture(scope="module")
@@ -344,15 +436,34 @@ def test_relative_paths_of_asking_and_exporting_count_from_where_it_was_called(t
     assert main(["export", "example", "--to", "away"]) == 0 and (tmp_path / "away" / "example.py").is_file()
 
 
+ANSWER = {"student": "<b>", "answer": "a", "explanation": "", "choices": ["a", "<i>"], "seconds": 0.5,
+          "probabilities": [0.75, 0.25], "text": "Is <i> a & b?", "note": "<script>", "likeliest": "a",
+          "words": [{"word": "a", "score": 2.0, "start": 7, "end": 8},
+                    {"word": "Is", "score": 1.0, "start": 0, "end": 2}]}
+
+
 def test_marks_and_texts_of_an_answer_are_escaped():
-    answer = {"student": "<b>", "answer": "a", "explanation": "", "choices": ["a", "<i>"], "seconds": 0.5,
-              "probabilities": [0.75, 0.25], "text": "Is <i> a & b?", "note": "<script>", "likeliest": "a",
-              "words": [{"word": "a", "score": 2.0, "start": 7, "end": 8},
-                        {"word": "Is", "score": 1.0, "start": 0, "end": 2}]}
+    answer = ANSWER
     assert marked_html(answer) == ("<p><b>&lt;b&gt;</b>: <mark>Is</mark> &lt;i&gt; <mark>a</mark> &amp; b?"
                                    "<br><small>&lt;script&gt;</small></p>")
     assert mark_words(answer, "*", "*") == "*Is* <i> *a* & b?"
     assert "     75% ███████████████      a" in answer_lines(answer) and answer_lines(answer)[-1] == "    500 ms"
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2Jpear"  # it sets the title of a terminal and clears it
+
+
+def test_a_terminal_is_given_no_control_characters_of_models_and_files(tmp_path, capsys):
+    said = {**ANSWER, "student": HOSTILE, "answer": HOSTILE, "explanation": HOSTILE, "choices": [HOSTILE, "b"],
+            "text": HOSTILE, "note": HOSTILE}
+    assert not [line for line in answer_lines(said) if not line.isprintable()]
+    path = tmp_path / "asked.txt"
+    path.write_text(f"Which is a fruit? {HOSTILE} | pear | piano{HOSTILE}\n", "utf-8")
+    assert main(["ask", "example", "--from", str(path)]) == 0
+    assert not [line for line in capsys.readouterr().out.splitlines() if not line.isprintable()]
+    assert main(["ask", "example", "--json", "--from", str(path)]) == 0
+    line = capsys.readouterr().out.rstrip("\n")
+    assert line.isprintable() and json.loads(line)["question"].endswith(HOSTILE)
 
 
 @pytest.mark.parametrize(("answer", "choices", "text"), [
@@ -426,6 +537,21 @@ def test_cells_are_found_named_and_chosen_by_dev_alone(own_outputs):
     for name in ("", "few", "nothing", "../x"):
         with pytest.raises(StudyError, match="no such cell; there are: multitask"):
             select_cells(cells, [name])
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_best_seed_on_dev_is_that_of_the_weights_that_were_kept(checkpoint, tmp_path):
+    """By the mean that the training itself writes."""
+    records = {seed: {"curve": [{"accuracy": share} for share in curve]}
+               for seed, curve in enumerate(((0.9, 0.5), (0.6, 0.7), (0.99,)))}
+    records[2]["failed"] = "nan"
+    recipe = Recipe("multitask", T5, {**TRAINING, "checkpoint": checkpoint}, {"alpha": 0.5})
+    metrics, labels = training_metrics(recipe, records), {"dataset": "d", "method": "multitask"}
+    write_json(tmp_path / "students" / "metrics.json", {**metrics, "labels": labels})
+    write_json(tmp_path / "students" / "run.json", {"parameters": {"checkpoint": checkpoint}})
+    cell, = trained._cells(tmp_path, [Job("students", "students", "", {"output": "students"})])
+    assert cell.best_seed == {"best": 0, "last": 1}[checkpoint]
+    assert sum(cell.dev_accuracy.values()) / 2 == pytest.approx(metrics["dev_accuracy"])
 
 
 def test_an_experiment_without_students_is_one_clear_line(own_outputs):

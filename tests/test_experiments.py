@@ -9,6 +9,7 @@ from kdutils.experiments.grid import FOLDER, make_jobs
 from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import experiment_names, load_experiment
 from kdutils.experiments.planned import MOST_LISTED, job_lines, name_meanings
+from kdutils.experiments.schema import ExperimentFile
 from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 
 STUDENT = "kdutils/mini/student"
@@ -464,6 +465,17 @@ def test_without_limits_all_questions_are_read():
     every = {**MINI, "datasets": {"mini": {}, "few": {"reader": "mini", "limits": {"test": 5}}}}
     found = [job.parameters["limits"] for job in make_jobs("mini", every) if job.kind == "data"]
     assert found == [{}, {"test": 5}]
+
+
+@pytest.mark.parametrize("key", [key for key, field in ExperimentFile.model_fields.items() if not field.is_required()])
+def test_a_key_that_is_left_out_has_its_default(key):
+    settings = {name: value for name, value in MINI.items() if name != key}
+    default = ExperimentFile.model_fields[key].default
+    given = settings if default == {} else {**settings, key: default}
+    assert list(make_jobs("mini", given)) == list(make_jobs("mini", settings))
+    if key == "seeds_per_job":
+        assert all(job.parameters["seeds"] == MINI["seeds"] for job in make_jobs("mini", settings)
+                   if job.kind == "students")
 
 
 def test_the_grid_is_complete_and_in_order():

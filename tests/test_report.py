@@ -529,6 +529,18 @@ def test_states(tmp_path):
                       "stopped": "stopped", "waiting": "waiting", "comparison": "done"}
 
 
+def test_an_outdated_run_says_why_and_an_outdated_comparison_is_no_answer(tmp_path):
+    data, student, *_, comparison = some_runs(tmp_path)
+    student["outdated"] = "was made from another <table>"
+    page = read_page(index.write_index(tmp_path, [data, student, comparison], {"name": "mini"}))
+    words = " ".join(" ".join(page.words).split())
+    assert "2 of 3 runs done, 1 outdated." in words and "↻ outdated" in words and "another <table>" in words
+    assert "Multitask leads" in words and "61.2 % right on dev" in words, "it is kept, with its page"
+    comparison["outdated"] = "builds on students/a, which is to be made again"
+    page = read_page(index.write_index(tmp_path, [data, student, comparison], {"name": "mini"}))
+    assert "Multitask leads" not in page.text and "no result yet" in page.text
+
+
 def test_the_index_leads_to_everything(tmp_path):
     runs = some_runs(tmp_path)
     assert len(index.render_pages(tmp_path, runs)) == 6

@@ -10,8 +10,9 @@ from conftest import PROJECT
 
 from kdutils import source_code
 from kdutils.experiments import inputs, reruns
+from kdutils.experiments.grid import Job
 from kdutils.experiments.loading import load_experiment
-from kdutils.experiments.steps import NOTEBOOKS
+from kdutils.experiments.steps import NOTEBOOKS, SETTINGS
 from kdutils.teacher import prompting
 
 
@@ -77,12 +78,13 @@ def test_a_long_list_is_compared_and_not_printed():
         "the parameter seeds was [0] and is [0, 1]"]
 
 
-def test_a_job_that_is_not_finished_has_no_reason(finished):
+def test_a_job_that_is_not_finished_has_no_reason_and_what_is_finished_below_it_is_counted(finished):
     make, experiment = finished
     for job in experiment.jobs:
         if job.kind == "students":
             (experiment.folder / job.folder / "metrics.json").unlink()
-    assert list(reruns.rerun_lines(make(training={"epochs": 3.0}))) == []
+    assert list(reruns.rerun_lines(make(training={"epochs": 3.0}))) == [
+        "5 finished runs build on unfinished ones; they run again where the results of these have changed"]
 
 
 @pytest.mark.parametrize(("file", "jobs"), [
@@ -135,6 +137,27 @@ def test_code_that_a_step_imports_counts_and_other_code_does_not(finished, monke
     direct = {job.kind for job in experiment.jobs if reruns.changes_of(
         job, json.loads((experiment.folder / job.folder / reruns.INPUTS).read_text()))}
     assert "students" in direct and not direct & {"data", "report", "comparison"}
+
+
+@pytest.mark.parametrize("notebook", SETTINGS)
+def test_the_templates_that_a_notebook_renders_are_among_its_code(notebook):
+    """Those beside a module that uses jinja2, or in a folder there."""
+    code = inputs.code_of(Job("any", "any", notebook, {}))
+    rendering = [path for path in map(PROJECT.joinpath, code)
+                 if path.suffix == ".py" and "import jinja2" in path.read_text()]
+    templates = {path.relative_to(PROJECT).as_posix() for module in rendering for path in module.parent.rglob("*.j2")}
+    assert templates <= code.keys()
+    assert notebook != "31_compare_methods" or len([name for name in templates if "/comparison/" in name]) == 2
+
+
+def test_every_file_beside_a_module_belongs_to_the_code_of_one():
+    package = PROJECT / "kdutils"
+    files = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".png")]
+    apart = {*source_code.ELSEWHERE, "results"}  # inputs of their own, and documents that are no step
+    wanted = {path.relative_to(PROJECT).as_posix() for path in files
+              if not apart & set(path.relative_to(package).parts)}
+    known = set().union(*(source_code.code_digests(path) for path in package.rglob("*.py")))
+    assert wanted and wanted <= known, wanted - known
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"digests": {}}', '{"digests": [], "code": 3}'])

@@ -135,8 +135,9 @@ def test_all_that_a_finished_experiment_found_is_kept(toy):
     assert found["contrasts"] == [CONTRAST] and found["settings"]["seeds"] == [0, 1]
     multitask, baseline = found["cells"]
     assert {key: multitask[key] for key in cell("multitask", 0.85)} == cell("multitask", 0.85), "the row of the report"
-    assert multitask["seeds"] == {"0": {"accuracy": 0.8, "seconds": 10.0, "peak_memory_mib": 500, "dev": [[5, 0.25]]},
-                                  "1": {"accuracy": 0.9, "seconds": 30.0, "peak_memory_mib": 700, "dev": [[5, 0.25]]}}
+    on_dev = {"dev": [[5, 0.25]], "dev_accuracy": 0.25}
+    assert multitask["seeds"] == {"0": {"accuracy": 0.8, "seconds": 10.0, "peak_memory_mib": 500, **on_dev},
+                                  "1": {"accuracy": 0.9, "seconds": 30.0, "peak_memory_mib": 700, **on_dev}}
     assert multitask["cost"]["seconds"] == 20 and multitask["cost"]["peak_memory_mib"] == 600
     assert multitask["cost"]["questions"] == 40 and multitask["cost"]["epochs"] == 4
     assert multitask["measures"] == {"words": {"mean": 7.0, "sd": 1.41421}}, "six digits, and no counts"
@@ -229,6 +230,9 @@ def test_the_best_on_dev_is_the_cell_whose_students_are_and_needs_all_curves():
     assert document.best_on_dev(cells)["prompting"] == "a" and document.best_on_dev(cells)["dev"] == 0.5
     assert document.best_on_dev([*cells, {"prompting": "c", "seeds": {"0": {"accuracy": 1}}}]) is None
     assert document.best_on_dev([]) is None
+    last = [{**cell, "seeds": {seed: {**one, "dev_accuracy": one["dev"][-1][1]} for seed, one in cell["seeds"].items()}}
+            for cell in cells]
+    assert document.best_on_dev(last)["prompting"] == "b", "the last weights were kept"
 
 
 def test_the_questions_without_a_text_are_kept_with_the_last_stage_of_a_run(toy):
@@ -263,6 +267,7 @@ def test_the_figure_is_the_same_each_time_and_a_second_call_replaces_the_folder(
     ("failed", r"\(comparison: failed\)"),
     ("damaged", "not the file that was written"),
     ("changed", "was run with another value of 'experiment'"),
+    ("another", r"1 of 13 jobs .*\(students/.*/seeds-1: was made from another outputs/toy/data/mini/questions.parq"),
     ("two", r"2 of 13 jobs .*data/mini: not finished, and 1 more"),
 ])
 def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept_stays(toy, fault, says, capsys):
@@ -278,6 +283,11 @@ def test_an_unfinished_failed_or_damaged_experiment_is_refused_and_what_was_kept
         (folder / "metrics.json").write_text(json.dumps(metrics_of(toy.jobs[-1])))
     if fault == "changed":
         write_run(folder, metrics_of(toy.jobs[-1]), parameters={"experiment": "other"})
+    if fault == "another":
+        job = next(job for job in toy.jobs if job.kind == "students" and job.parameters["seeds"] == [1])
+        about, table = runs.read_json(toy.folder / job.folder / "run.json"), "data/mini/questions.parquet"
+        (toy.folder / table).write_text("other questions")
+        write_run(toy.folder / job.folder, metrics_of(job), **{**about, "inputs": {f"outputs/toy/{table}": "0" * 64}})
     with pytest.raises(StudyError, match=says):
         keeping.keep("toy")
     assert main(["keep", "toy"]) == 2 and capsys.readouterr().err.startswith("error: toy: ")

@@ -74,6 +74,23 @@ def test_what_a_run_read_is_recorded_with_its_checksum(tmp_path):
         f"{tmp_path}/earlier/metrics.json": runs.sha256(tmp_path / "earlier" / "metrics.json")}
 
 
+def test_code_versions_and_inputs_are_recorded_as_they_are_when_the_run_starts(tmp_path, monkeypatch):
+    finished_run(tmp_path / "students")
+    (tmp_path / "questions.parquet").write_text("questions")
+    monkeypatch.setattr(runs, "git_revision", lambda: "first")
+    monkeypatch.setattr(runs, "versions", lambda: {"torch": "1"})
+    run = runs.start_run("31", str(tmp_path / "later"), {
+        "questions": str(tmp_path / "questions.parquet"), "distilled_from": str(tmp_path / "students" / "seed-0")})
+    before = {str(tmp_path / "questions.parquet"): runs.sha256(tmp_path / "questions.parquet"),
+              f"{tmp_path}/students/metrics.json": runs.sha256(tmp_path / "students" / "metrics.json")}
+    monkeypatch.setattr(runs, "git_revision", lambda: "committed meanwhile")
+    monkeypatch.setattr(runs, "versions", lambda: {"torch": "2"})
+    (tmp_path / "questions.parquet").write_text("other questions")
+    run.finish({})
+    found = json.loads((tmp_path / "later" / "run.json").read_text())
+    assert (found["git"], found["versions"], found["inputs"]) == ("first", {"torch": "1"}, before)
+
+
 def test_starting_again_takes_the_results_away_first(tmp_path):
     finished_run(tmp_path)
     runs.start_run("01_test", str(tmp_path), {}, 0)

@@ -14,6 +14,7 @@ from kdutils.errors import StudyError, masked, secret_in
 from kdutils.experiments import snakemake_runs
 from kdutils.experiments.grid import FOLDER
 from kdutils.experiments.loading import load_experiment
+from kdutils.experiments.steps import SETTINGS
 from kdutils.report.index import render_pages, write_index
 from kdutils.teacher.backends import load_teacher
 from kdutils.teacher.completion import Completion, Decoding
@@ -31,7 +32,9 @@ MASKED = [  # (text, what is left of it)
     (f"https://host/v1?Client%20Secret={SECRET}", "https://host/v1?Client%20Secret=***"),
     (f"{{'Authorization': 'Basic {SECRET}=='}}", "{'Authorization': 'Basic ***'}"),
     (f"authorization: Bearer {SECRET}", "authorization: Bearer ***"), (f"a Bearer {SECRET} here", "a Bearer *** here"),
-    ("key sk-abcdefghijklmnop1234 hf_abcdefghijklmnop1234", "key sk-*** hf_***")]
+    ("key sk-abcdefghijklmnop1234 hf_abcdefghijklmnop1234", "key sk-*** hf_***"),
+    *((f"it is {start}abcdefghijklmnop1234, not", f"it is {start}***, not") for start in (
+        "gsk_", "AIza", "xai-", "nvapi-", "r8_", "AKIA", "glpat-", "pplx-"))]
 
 
 @pytest.mark.parametrize(("text", "rest"), MASKED)
@@ -43,7 +46,8 @@ def test_a_secret_is_masked_and_nothing_else(text, rest):
 @pytest.mark.parametrize("text", [
     "http://localhost:8000/v1", "http://host:8000/a@b", "https://site.org/@somebody/1", "write to me@site.org", "",
     "max_tokens=5; token=3", "basic understanding of bearer certificates", "a task-force of half_truths", "x?monkey",
-    "What is the key? answer=harp", "authorization: none is needed", "sk-learn", "google-t5/t5-small", "é\ud83d 😀"])
+    "What is the key? answer=harp", "authorization: none is needed", "sk-learn",
+    "xai-org/grok-1", "pplx-70b-chat-online-instruct", "an Aizawa map", "google-t5/t5-small", "é\ud83d 😀"])
 def test_what_is_no_secret_stays(text):
     assert masked(text) == text
 
@@ -82,6 +86,28 @@ def test_a_secret_is_found_in_any_depth_and_in_what_holds_itself():
         many = [many] * 10  # 10^41 texts, if an alias were followed every time
     assert secret_in(many) is None
     assert secret_in({f"http://u:{SECRET}@h": 1}) == ""
+
+
+@pytest.mark.parametrize("key", ["api_key", "apikey", "API-Key", "X-Api-Key", "xApiKey", "password", "db_password",
+                                 "Authorization", "Proxy-Authorization", "token", "access_token", "hfToken",
+                                 "authtoken",
+                                 "client_secret", "secret", "Ocp-Apim-Subscription-Key", "Cookie", "api_key_2"])
+@pytest.mark.parametrize("value", ["9f8e", "Basic dXNlcjpwdw==", ["9f8e"], 12345678])
+def test_a_value_is_a_secret_by_the_name_of_its_key(key, value):
+    assert secret_in({"request": {"extra_headers": {key: value}}}).startswith(f"request.extra_headers.{key}")
+    assert secret_in({key: ""}) is secret_in({key: None}) is secret_in({key: {"seed": "x"}}) is None
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "max_tokens", "token_budget", "stop_token", "eos_token", "pad_token_id",
+                                 "prompt_cache_key", "key", "keys", "tokens", "author", "secretary", "authority",
+                                 "per_token", "password_hint"])
+def test_other_keys_hold_what_they_like(key):
+    assert secret_in({"request": {key: "9f8e"}}) is None
+
+
+def test_no_parameter_of_a_notebook_is_named_like_a_secret():
+    for model in SETTINGS.values():
+        assert secret_in(dict.fromkeys(model.model_fields, "x")) is None, model.notebook
 
 
 # --- experiments -----------------------------------------------------------------------------------------------------
@@ -123,6 +149,9 @@ REFUSED = {
     "about": ("about", f"it ran at http://user:{SECRET}@host/v1", "key 'about'"),
     "needs": ("needs", f"a key such as sk-{SECRET}", "key 'needs'"),
     "stop text": ("teachers/served/stop", [f"http://u:{SECRET}@h"], "teachers.served.stop.0"),
+    "named": ("teachers/served/request", {"api_key": SECRET}, "teachers.served.request.api_key"),
+    "header": ("teachers/served/request", {"extra_headers": {"X-Api-Key": SECRET}}, "request.extra_headers.X-Api-Key"),
+    "basic": ("teachers/served/request", {"extra_headers": {"Authorization": f"Basic {SECRET}"}}, "s.Authorization"),
     "wrong type": ("seeds", f"http://u:{SECRET}@h", "key 'seeds'"),
     "unknown key": (f"http:__u:{SECRET}@h", 1, "a key: holds a password or a key"),
 }

@@ -138,6 +138,25 @@ def test_ratings_are_handed_back_once_and_stay(outputs, monkeypatch):
     assert ratings_of(load_experiment("mini")) == []
 
 
+def test_ratings_of_an_earlier_call_stop_no_later_one_that_has_no_study_for_them(outputs):
+    settings, back = yaml.safe_load((grid.FOLDER / "mini.yaml").read_text(encoding="utf-8")), outputs / "back"
+    file, plain = outputs / "a.yaml", {key: value for key, value in settings.items() if key != "human_study"}
+    file.write_text(yaml.safe_dump(settings))
+    given = load_experiment(file, ratings=[str(back)])
+    execution.record(given, given.folder / execution.RECORD)
+    file.write_text(yaml.safe_dump(plain))
+    without = load_experiment(file)
+    assert "human_ratings" not in without.settings and ratings_source(without, False) == ""
+    with pytest.raises(StudyError, match="--ratings: .*a.yaml has no human study"):
+        load_experiment(file, ratings=[str(back)])
+    execution.record(without, without.folder / execution.RECORD)
+    file.write_text(yaml.safe_dump(settings))
+    assert ratings_of(load_experiment(file)) == [str(back)], "the study is back, and so are its ratings"
+    back.rmdir()
+    with pytest.raises(StudyError, match="an earlier --ratings .*back: no such file or folder; .* --ratings '' for"):
+        load_experiment(file)
+
+
 def test_the_terminal_says_which_ratings_are_used_and_how_many(outputs, capsys):
     back, own = str(outputs / "back"), str(outputs / "own")
     (outputs / "own").mkdir()

@@ -1,5 +1,6 @@
 """What the terminal tells: failures in full, Ctrl-C, one program's help, lines that fit, commands that work."""
 
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from conftest import PROJECT
@@ -104,6 +106,59 @@ def test_runs_that_run_again_are_not_called_finished(tmp_path, monkeypatch, caps
     for changed, finished in ((set(), total), ({"human_ratings"}, total - 1)):
         snakemake_runs._follow(experiment, over, changed, say_finished=True)
         assert capsys.readouterr().out.startswith(f"{finished} of {total} runs are finished already\n")
+
+
+class Closed(io.StringIO):
+    """A terminal that takes some texts and is gone then, as a pipe that `head` has left or a disk that is full."""
+
+    def __init__(self, takes, error):
+        super().__init__()
+        self.left, self.error = takes, error
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("takes", [0, 3])
+def test_where_nothing_can_be_printed_any_more_the_runs_are_waited_for(takes, error, tmp_path, monkeypatch):
+    jobs = [SimpleNamespace(folder=f"data/{name}", kind="data", labels={}) for name in "abc"]
+    for job in jobs:
+        write_json(tmp_path / job.folder / "manifest.json", {"notebook.ipynb": {}})
+        write_json(tmp_path / job.folder / "metrics.json", {})
+    code = "import pathlib, time; time.sleep(1); pathlib.Path('ended').write_text('')"
+    monkeypatch.setattr(snakemake_runs, "snakemake_command", lambda *_, **__: [sys.executable, "-c", code])
+    monkeypatch.setattr(sys, "stdout", stdout := Closed(takes, error))
+    monkeypatch.setattr(sys, "stderr", Closed(0, error))
+    monkeypatch.chdir(tmp_path)
+    assert snakemake_runs.run_snakemake(SimpleNamespace(folder=tmp_path, jobs=jobs), None) == 0
+    assert (tmp_path / "ended").is_file() and sys.stdout is stdout
+    assert stdout.getvalue() == ("3 of 3 runs are finished already\n" if takes else "")
+
+
+def test_an_unexpected_error_ends_snakemake_and_its_jobs(tmp_path, monkeypatch):
+    code = ("import pathlib, subprocess, sys, time\n"
+            "job = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+            "pathlib.Path('pid').write_text(str(job.pid)); time.sleep(300)")
+    monkeypatch.setattr(snakemake_runs, "snakemake_command", lambda *_, **__: [sys.executable, "-c", code])
+    monkeypatch.chdir(tmp_path)
+    started = []
+
+    def broken(experiment, process, *_, **__):
+        started.append(process)
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(snakemake_runs, "_follow", broken)
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        snakemake_runs.run_snakemake(SimpleNamespace(folder=tmp_path, jobs=[]), None)
+    assert started[0].poll() is not None
+    job = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(job) or psutil.Process(job).status() == psutil.STATUS_ZOMBIE
 
 
 def test_ctrl_c_at_any_place_says_how_to_go_on(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Token-level distillation: loss and gradients against plain PyTorch in float64, and what is refused."""
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from test_loss import SMALL, assert_equal, exact, loss_by_hand, step_with_traine
 from torch.nn import functional
 
 from kdutils.errors import StudyError, StudyErrors
+from kdutils.experiments import schema
 from kdutils.experiments.grid import make_jobs
 from kdutils.experiments.inputs import files_of
 from kdutils.experiments.loading import load_experiment
@@ -468,6 +470,32 @@ def test_a_student_of_the_experiment_can_be_the_teacher(experiment):
         assert (f"x.yaml: key 'methods.token_kl.distilled_from': the first method of the student 'mini-llama-tuned' "
                 f"('{name}') must be another one, with the explanations of 'token_kl'; name it under its `methods`"
                 ) in caught.value.lines
+
+
+@pytest.mark.parametrize("lender", [None, "mini", "other"])
+def test_an_experiment_that_passes_the_check_has_every_job_that_another_one_needs(lender, experiment):
+    """All ways in which three students can teach each other, with a control that has no student on a data set."""
+    settings = experiment[0].settings
+    llama, students = settings["students"]["mini-llama-tuned"]["model"], ("big", "mid", "small")
+    settings = {**settings, "datasets": {"mini": {}, "other": {"reader": "mini"}}, "seeds": [0, 1], "seeds_per_job": 1,
+                "comparison": {}}
+    firsts, taught = [("control",), ("multitask", "control"), ("kl-a",), ("kl-b", "multitask")], ("big", "mid", TEACHER)
+    passed = 0
+    for chosen in itertools.product(firsts, repeat=len(students)):
+        for one, other in itertools.product(taught, repeat=2):
+            methods = {"kl-b": {"as": "token_kl", "distilled_from": other}, "multitask": {}, "control": {
+                "as": "shuffled", **({"rationales_of": lender} if lender else {})},
+                "kl-a": {"as": "token_kl", "distilled_from": one}}
+            used = {name: entry for name, entry in methods.items() if name in sum(chosen, ())}
+            changed = {**settings, "methods": used, "students": {
+                name: {"model": llama, "methods": list(own)} for name, own in zip(students, chosen, strict=True)}}
+            if list(schema._cell_faults(changed)):
+                continue
+            passed, seen = passed + 1, set()
+            for job in make_jobs("name", changed):
+                assert set(job.needs) <= seen, (changed["methods"], changed["students"], job.folder)
+                seen.add(job.folder)
+    assert passed > 20
 
 
 def test_a_trial_times_the_teacher_too(recipe, questions, monkeypatch):

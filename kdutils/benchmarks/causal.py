@@ -438,10 +438,11 @@ def run(output: Path, smoke: bool = False, threads: int = 0, methods: Sequence[s
     logging.disable_progress_bar()
     load_student(settings["model"])  # a missing model is an error before anything is measured
     about = {**machine(), "threads": threads}
+    begun = conditions(about)
     show_machine(about)
     bench, rows = Bench(threads, PRELOADED), []
     settings = {**settings, **fastest(bench, parts[0], explained, settings)}
-    found = {**conditions(about), "smoke": smoke, "settings": settings, "steps": rows, "seconds": 0}
+    found = {**begun, "smoke": smoke, "settings": settings, "steps": rows, "seconds": 0}
     found["versions"] |= {"trl": metadata.version("trl")}
     output.mkdir(parents=True, exist_ok=True)
     show_head(at_once)

@@ -40,7 +40,10 @@ def exit_code(run: Callable[[], object]) -> int:
 
 
 def conditions(about: dict) -> dict:
-    """Return what results.json of a benchmark says beside its numbers: machine (`about`), versions, commit and date."""
+    """Return what results.json of a benchmark says beside its numbers: machine (`about`), versions, commit and date.
+
+    It is asked before anything is measured: the code may change meanwhile.
+    """
     return {"machine": about, "versions": versions(), "git": git_revision(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
 
 

@@ -65,7 +65,8 @@ def main() -> None:
     measured = rate_published(output, options.smoke)
     about = read_json(output / "run.json")  # of the notebook: the code and the machine that it ran with
     show_machine(about["machine"])
-    found = {"smoke": options.smoke, **conditions(about["machine"]), "git": about["git"], **measured}
+    code = {name: about[name] for name in ("git", "versions")}
+    found = {"smoke": options.smoke, **conditions(about["machine"]), **code, **measured}
     for name, columns in (("agreement", AGREEMENT), ("bias", CHECKS)):
         print(f"\n{pd.DataFrame(found[name])[columns].to_string(index=False, float_format='%.3f')}")
     print(f"\n{found['conclusion']}\nthe executed notebook: {output / 'notebook.ipynb'}")

@@ -145,6 +145,7 @@ def run(output: Path, smoke: bool, threads: int) -> dict:
                       name: (big, lambda count, shots: word_prompts(count, shots, words), (2 if smoke else 24) * large)}
         results, curve, repeats = [], [], 1 if smoke else 3
         about = machine()
+        begun = conditions(about)
         show_machine(about)
         print("\n| model | new tokens | prompt tokens | plain, texts/s | shared, texts/s | ratio | goal | same text |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|")
@@ -162,7 +163,7 @@ def run(output: Path, smoke: bool, threads: int) -> dict:
             if teacher is mini:
                 results += [_show_row(f"{label}, 3 shots, to the blank line",
                                   compare(teacher, prompts_of(count, 3), 64, stop=["\n\n"], repeats=repeats))]
-    found = {**conditions(about), "smoke": smoke, "results": results, "shots": curve}
+    found = {**begun, "smoke": smoke, "results": results, "shots": curve}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
     draw(curve, output / "shots.png", 4 if smoke else 16)

@@ -340,6 +340,7 @@ def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str
     gpu = torch.cuda.is_available()
     settings, threads = SETTINGS["smoke" if smoke else "gpu" if gpu else "cpu"], threads or os.cpu_count()
     about, started = {**machine(), "threads": threads}, time.time()
+    begun = conditions(about)
     table, explained = load_questions(settings["questions"])
     show_machine(about)
     bench, at_once = Bench(threads), settings["questions_per_step"]
@@ -362,8 +363,8 @@ def run(output: Path, smoke: bool = False, threads: int = 0, sizes: Sequence[str
                                                   found, count * at_once)})
     growth = measure_growth(bench, table, explained, settings)
     shown = {**settings, "runs": [[*cell, *counts] for cell, counts in settings["runs"].items()]}
-    found = {**conditions(about), "smoke": smoke, "settings": shown, "steps": steps,
-             "runs": runs, "growth": growth, "seconds": round(time.time() - started)}
+    found = {**begun, "smoke": smoke, "settings": shown, "steps": steps, "runs": runs, "growth": growth,
+             "seconds": round(time.time() - started)}
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", found)
     draw(growth, output / "growth.png", at_once)

@@ -7,17 +7,20 @@ from typing import Any
 
 from kdutils.stats.estimates import p_text
 
+# The names are written out: source_code finds the files of a step by them.
+TEMPLATES = {"answer": "answer.txt.j2", "summary": "summary.txt.j2"}
+
 
 @cache
 def wording(name: str) -> Any:
-    """Return the macros and texts of the template ``<name>.txt.j2``."""
+    """Return the macros and texts of a template, a key of TEMPLATES."""
     import jinja2
 
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "points": lambda x: signed(100 * x, 1),
                             "list": list, "p": p_text, "listed": listed}
     # No escaping: a sentence is plain text, which a table or a page escapes like all texts.
-    return environment.from_string(Path(__file__).with_name(f"{name}.txt.j2").read_text(encoding="utf-8")).module
+    return environment.from_string(Path(__file__).with_name(TEMPLATES[name]).read_text(encoding="utf-8")).module
 
 
 def say(template: str, statement: str, **facts: Any) -> str:

@@ -27,6 +27,7 @@ from kdutils.stats.accuracy import bootstrap_mean
 from kdutils.student.methods import asked_as, format_source
 from kdutils.teacher.choices import PUBLISHED_TEACHERS
 from kdutils.teacher.quality import unusable_warning
+from kdutils.teacher.settings import LabelQuestions
 
 if TYPE_CHECKING:
     import jinja2
@@ -55,16 +56,14 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
     (runs_of_student). `item`: a question, and `record`: what the student says to it (predicting.predict_questions).
     """
     asks, about, given = asked_as(folder), read_json(folder / "student.json"), _parameters(folder.parent)
-    data, explained = _parameters_of(given["questions"]), _parameters_of(given.get("explanations", ""))
-    licences = [("base model", _licence(given["model"])), *([("teacher", _teacher_licence(explained))] if explained
-                                                            else []), ("data", _data_licence(data))]
+    data, licences = [run for run, _ in _question_runs(given)], _licences(given)
     own = all(text.startswith("MIT") for _, text in licences)
     results, passages = _results(measured, about["seed"]), reads_passages(folder)
     rows, machine = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
         parameters=parameters, explains=asks.explanation is not None, learns=asks.learns,
-        facts=_facts(given, data, _teacher(explained), about["seed"]), formats=_formats(asks, kind, passages),
+        facts=_facts(given, data[0], about["seed"]), formats=_formats(asks, kind, passages),
         format_note=_format_note(asks, kind, passages), passages=passages, split=item["split"],
         example=_example(item, record, asks, kind), results=results,
         starred=any(row["what"].endswith(STAR) for row in results), chance=_chance(measured),
@@ -98,6 +97,53 @@ def _parameters_of(table):
     return _parameters(folder) if table and (folder / "run.json").is_file() else {}
 
 
+def _text_tables(given):
+    """Return the tables of texts and probabilities that a training learns from, as its parameters name them."""
+    tables = [given.get("other_explanations") or given.get("explanations", ""), given.get("counterfactuals", ""),
+              given.get("soft_labels", "")]
+    return [table for table in tables if table]
+
+
+def _question_runs(given):
+    """Return [(parameters of the run that read questions, of the run that answered them)].
+
+    They are the questions of a training and those of the texts of another data set. A teacher has answered questions of
+    notebook 08; there is {} for all others.
+    """
+    found = []
+    for table in filter(None, (given["questions"], given.get("other_questions", ""))):
+        path = project_path(table).parent / "run.json"
+        run = read_json(path) if path.is_file() else {"notebook": "", "parameters": {}}
+        by_teacher = run["notebook"] == LabelQuestions.notebook
+        found.append((_parameters_of(run["parameters"]["questions"]), run["parameters"]) if by_teacher else
+                     (run["parameters"], {}))
+    return found
+
+
+def _teachers(given):
+    """Return [(parameters of a run that asked a teacher, what it wrote besides explanations)] behind a training."""
+    answered = [(run, " (answers of questions that had none)") for _, run in _question_runs(given) if run]
+    return [(_parameters_of(table), "") for table in _text_tables(given)] + answered
+
+
+def _licences(given, role="base model"):
+    """Return [(what, its licence)] of all that went into a student, each once; `role`: what its own model is called."""
+    found = _model_licences(given["model"], role)
+    for run, _ in _teachers(given):
+        found += [("teacher", said)] if (said := _teacher_terms(run)) else _model_licences(run["model"], "teacher")
+    for key, what in (("distilled_from", "teacher of tokens"), ("tokenizer", "vocabulary")):
+        found += _model_licences(given[key], what) if given.get(key) else []
+    return list(dict.fromkeys([*found, *(("data", _data_licence(run)) for run, _ in _question_runs(given))]))
+
+
+def _model_licences(model, role):
+    """Return the licence of a model; for one that the study has trained those of all that went into it."""
+    folder = project_path(model)
+    if model and (folder / "student.json").is_file() and (folder.parent / "run.json").is_file():
+        return _licences(_parameters(folder.parent), role)
+    return [(role, _licence(model))]
+
+
 def _example(item, record, asks, kind):
     """Return a question as the student reads it, and what it wrote."""
     source = "\n".join(filter(None, [item["question"], item.get("context")])) if kind == "classifier" else \
@@ -124,30 +170,37 @@ def _is_on_hub(model):
     return bool(HUB_ID.fullmatch(model)) and not model.startswith(EMBEDDED) and not exists(project_path(model))
 
 
+def _named(model):
+    """Return the public name of a model; of one that the study has trained, what it was before."""
+    path = project_path(model) / "student.json"
+    if not model or not path.is_file():
+        return _public_name(model)
+    before = read_json(path)["student"]
+    own = "random weights" if before.get("random_weights") else _named(before["model"])
+    return f"{own} fine-tuned on the train questions"
+
+
 def _teacher(given):
-    """Return who wrote the explanations, from the parameters of the explaining run; "none" for nobody."""
+    """Return who wrote texts, from the parameters of the run that asked; {}: there is none."""
     if not given:
-        return "none"
+        return "not recorded"
     how = f" (prompting {given['labels']['prompting']})" if "prompting" in given["labels"] else ""
     if given.get("backend") == "published":
         return f"{PUBLISHED_TEACHERS[given['published_teacher']]}, as published by the authors{how}"
-    tuned = " fine-tuned on the train questions" if _tuned_from(given) else ""
-    server = " on a server" if given.get("backend") == "openai" else ""
-    return f"{_public_name(_tuned_from(given) or given['model'])}{tuned}{server}{how}"
+    if given.get("backend") == "openai":
+        return f"{_public_name(given['model'])} on a server{how}"
+    return f"{_named(given['model'])}{how}"
 
 
-def _tuned_from(given):
-    """Return the model from which the study has fine-tuned a teacher, "" for another teacher."""
-    path = project_path(given["model"]) / "student.json"
-    return read_json(path)["student"]["model"] if path.is_file() else ""
-
-
-def _teacher_licence(given):
+def _teacher_terms(given):
+    """Return what is known of the licence of texts that no model here wrote, "" where one did."""
+    if not given:
+        return "not recorded"
     if given.get("backend") == "published":
         return "the authors state no licence for the published texts"
     if given.get("backend") == "openai":
         return "that of the model and the terms of its server, not recorded"
-    return _licence(_tuned_from(given) or given["model"])
+    return ""
 
 
 def _licence(model):
@@ -178,18 +231,20 @@ def _data_licence(data):
 
 
 def _metadata(title, given, data, kind, measured, seed, licence):
-    """Return the metadata of the Hub as YAML."""
+    """Return the metadata of the Hub as YAML; `data`: the parameters of the runs that read questions, its own first."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    task, hub, base = "multiple-choice" if kind == "classifier" else "text-generation", _hub_of(data), given["model"]
+    task, base = "multiple-choice" if kind == "classifier" else "text-generation", given["model"]
+    hubs = list(dict.fromkeys(filter(None, map(_hub_of, data))))
     results = [EvalResult(
-        task_type=task, dataset_type=hub or _data_of(run), dataset_name=_data_of(run), dataset_split=run.given["split"],
-        metric_type="accuracy", metric_name="accuracy",
+        task_type=task, dataset_type=_hub_of(data[0]) or _data_of(run), dataset_name=_data_of(run),
+        dataset_split=run.given["split"], metric_type="accuracy", metric_name="accuracy",
         metric_value=round(run.metrics["seeds"][str(seed)]["accuracy"], 4)) for run in measured[:1]]
     return ModelCardData(
         license=licence, library_name="transformers", pipeline_tag=task, model_name=title,
-        tags=["explanation-distillation", "knowledge-distillation"], base_model=base if _is_on_hub(base) else None,
-        datasets=[hub] if hub else None, eval_results=results or None).to_yaml() + "\n"
+        tags=["explanation-distillation", "knowledge-distillation"],
+        base_model=base if _is_on_hub(base) and not given["random_weights"] else None, datasets=hubs or None,
+        eval_results=results or None).to_yaml() + "\n"
 
 
 def _hub_of(data):
@@ -262,16 +317,19 @@ def _ms(value):
     return "–" if value is None else f"{value:.0f} ms"
 
 
-def _facts(given, data, teacher, seed):
-    """Return [(name, text)] of how the student was made."""
+def _facts(given, data, seed):
+    """Return [(name, text)] of how the student was made; `data`: the parameters of the run that read its questions."""
     counts = read_table(project_path(given["questions"]), "questions")["split"].value_counts()
     labels, adapted = given["labels"], "LoRA adapters, merged" if given["lora"] else "all weights"
     settings = [f"{key} {given[key]}" for key in ("alpha", "beta", "gamma", "counterfactual_style") if key in given]
-    rows = [("base model", "random weights" if given["random_weights"] else _public_name(given["model"])),
+    teachers = "; ".join(dict.fromkeys(_teacher(run) + what for run, what in _teachers(given))) or "none"
+    tokens = [("teacher of tokens", _named(given["distilled_from"]))] if given.get("distilled_from") else []
+    length = f"{given['max_steps']} steps" if given.get("max_steps") else f"{given['epochs']:g} epochs"
+    rows = [("base model", "random weights" if given["random_weights"] else _named(given["model"])),
             ("data", f"{labels.get('dataset', '-')}: {counts.get('train', 0)} train, {counts.get('dev', 0)} dev and "
                      f"{counts.get('test', 0)} test questions"),
-            ("teacher", teacher), ("method", ", ".join([labels.get("method", "-"), *settings])),
-            ("training", f"{given['epochs']:g} epochs, {given['questions_per_step']} questions per step, learning rate "
+            ("teacher", teachers), *tokens, ("method", ", ".join([labels.get("method", "-"), *settings])),
+            ("training", f"{length}, {given['questions_per_step']} questions per step, learning rate "
                          f"{given['learning_rate']:g}, {adapted}, seed {seed}")]
     return rows + ([("revision of the data", data["revision"])] if data.get("revision") else [])
 
@@ -306,7 +364,7 @@ def _format_note(asks, kind, passages):
 
 def _known_limits(measured, asks, given):
     """Return sentences on what the student cannot do."""
-    told = project_path(given.get("explanations") or "-").parent / "metrics.json"
+    told = project_path(next(iter(_text_tables(given)), "-")).parent / "metrics.json"
     few = unusable_warning(read_json(told)) if told.is_file() else ""
     limits = ["It was tested only on the questions named above. On others, and in other languages, it may be no better "
               "than guessing.",

@@ -8,17 +8,22 @@ record and not the experiment file, which may be edited during the run. The para
 """
 
 import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
-from kdutils.errors import StudyError, short
-from kdutils.experiments.grid import Experiment, Job, comparison_of_finished, make_jobs
+from kdutils.errors import AlreadyRunning, StudyError, short
+from kdutils.experiments.finished import comparison_of_finished
+from kdutils.experiments.grid import Experiment, Job, make_jobs
 from kdutils.experiments.reruns import INPUTS, inputs_of, write_inputs
 from kdutils.experiments.steps import NOTEBOOKS
 from kdutils.runs import PROJECT, add_notebook_checksum, write_text
 
 RECORD = "experiment.yaml"  # in the folder of an experiment: what its file said when it was last run
+LOCK = ".lock"  # in the folder of an experiment: held by the process that runs or keeps it, and names it
 PARAMETERS = "parameters.yaml"  # in the folder of a job
 MOST = 2000  # characters of error.txt
 START_TIMEOUT = 600  # seconds: on a busy machine a kernel takes more than a minute to begin
@@ -42,6 +47,21 @@ def recorded(path: Path | str) -> Experiment:
         raise StudyError(f"{path}: not what a run writes there; delete it and run the experiment again") from error
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of an experiment's folder, which is made first; AlreadyRunning where another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    try:
+        lock = FileLock(path, timeout=0).acquire()
+    except Timeout:
+        raise AlreadyRunning(f"'{folder.name}' is already being run by process {path.read_text() or 'unknown'}; wait "
+                             "for it, or stop it first") from None
+    with lock:
+        path.write_text(str(os.getpid()))
+        yield
+
+
 def check_folder(experiment: Experiment) -> str:
     """Return what a run of `experiment` would change in a folder that was run before, as a sentence or "".
 
@@ -51,7 +71,7 @@ def check_folder(experiment: Experiment) -> str:
     try:
         kept = recorded(folder / RECORD)
     except StudyError:  # none yet, or of an earlier version
-        if folder.exists() and not (folder / ".lock").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder / LOCK).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StudyError(f"{folder}: holds something that is no experiment; rename {experiment.file} or move the "
                              "folder away") from None
         return ""

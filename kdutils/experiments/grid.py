@@ -39,6 +39,7 @@ from kdutils.experiments.steps import (
 )
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT
+from kdutils.settings import MAX_SEED
 from kdutils.student.methods import METHODS, Method
 from kdutils.student.protocols import protocol_parameters
 from kdutils.teacher.choices import PROMPTINGS, Prompting
@@ -171,6 +172,18 @@ def token_teacher(settings: dict, method: str) -> str:
     return name if name in settings["students"] else ""
 
 
+def token_teachers(settings: dict, method: str) -> list[str]:
+    """Return the students whose tokens `method` learns: of the experiment, then those behind it, the nearest first.
+
+    A student is that of its first method. In a circle, which cannot be trained, the last one stands twice.
+    """
+    found = []
+    while (name := token_teacher(settings, method)) and name not in found:
+        found.append(name)
+        method = methods_of(settings, name)[0]
+    return [*found, name] if name else found
+
+
 def promptings_like(settings: dict, teacher: str, base: str) -> list[str]:
     """Return the promptings of `teacher` that are forms of `base` (a key of PROMPTINGS)."""
     return [name for name in promptings_of(settings, teacher) if base_of(settings, "promptings", name) == base]
@@ -216,7 +229,7 @@ def labelling_teacher(settings: dict) -> str:
 def seed_groups(settings: dict) -> list[list[int]]:
     """Return the seeds of an experiment, cut into those of one job each."""
     seeds = settings["seeds"]
-    size = settings.get("seeds_per_job", len(seeds))
+    size = settings.get("seeds_per_job", MAX_SEED)  # as schema.ExperimentFile has it
     return [seeds[start:start + size] for start in range(0, len(seeds), size)]
 
 
@@ -346,7 +359,7 @@ def _cells_on(root, settings, tables, data, explained):
     for teacher in settings["teachers"]:
         beside = {key: explained[own, teacher, names[0]] for key, base in BESIDE.items()
                   if (names := promptings_like(settings, teacher, base))}
-        for method in sorted(settings["methods"], key=lambda name: bool(token_teacher(settings, name))):
+        for method in sorted(settings["methods"], key=lambda name: len(token_teachers(settings, name))):
             lender = settings["methods"][method].get("rationales_of", "")
             for prompting in promptings_of(settings, teacher, method) if lender != own else []:
                 lent = (tables[lender], explained[lender, teacher, prompting]) if lender else ()
@@ -433,38 +446,3 @@ def _people_jobs(root, settings, evaluations):
             "texts": f"{root}/human_study/key/texts.parquet", **people,
             "ratings": settings.get("human_ratings", {}).get("ratings", []), "output": f"{root}/model_ratings"},
             ("human_study",))
-
-
-# What is finished
-
-def unfinish_downstream(experiment: Experiment) -> None:
-    """Make unfinished again every run that builds on an unfinished one: its results are of something else."""
-    unfinished = set()
-    for job in experiment.jobs:
-        metrics = experiment.folder / job.folder / "metrics.json"
-        if not metrics.is_file() or unfinished & set(job.needs):
-            unfinished.add(job.folder)
-            metrics.unlink(missing_ok=True)
-
-
-def comparison_of_finished(experiment: Experiment) -> Job | None:
-    """Return the comparison job over the finished evaluations, the others named as missing, or None.
-
-    After a failed run there is a report nevertheless.
-    """
-    comparison, finished = experiment.jobs[-1], {
-        job.folder for job in experiment.jobs if (experiment.folder / job.folder / "metrics.json").is_file()}
-    evaluations = [job for job in experiment.jobs if job.kind == "evaluations"]
-    there = [job for job in evaluations if job.folder in finished and finished.issuperset(job.needs)]
-    if not there:
-        return None
-    trained = list(dict.fromkeys(job.parameters["students"] for job in there))
-    texts = [job for job in experiment.jobs if job.kind == "explanations" and job.folder in finished]
-    needs = (*(path.removeprefix(f"outputs/{experiment.name}/") for path in trained),
-             *(job.folder for job in (*there, *texts)))
-    missing = sorted((job for job in evaluations if job not in there), key=lambda job: job.parameters["output"])
-    return replace(comparison, needs=needs, parameters={
-        **comparison.parameters, "trainings": trained, "explained": [job.parameters["output"] for job in texts],
-        "evaluations": [job.parameters["output"] for job in there],
-        "missing": [{"folder": job.parameters["output"], "labels": job.parameters["labels"],
-                     "seeds": job.parameters["seeds"]} for job in missing]})

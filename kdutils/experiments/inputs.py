@@ -37,6 +37,9 @@ from kdutils.teacher import prompting
 from kdutils.teacher.choices import PROMPTINGS, Prompting
 from kdutils.teacher.published.files import published_files
 
+INPUTS = "inputs.json"  # in the folder of a finished job: what it depended on, see reruns
+SOURCE = ("dataset", "reader", "folder", "files", "backend", "published_teacher", "published_folder")  # of tables
+
 # What is there before a run
 
 def notebook_fault(name: str, entry: Method | Prompting) -> str:
@@ -134,11 +137,13 @@ def file_faults(name: str, entry: dict) -> Iterator[tuple[str, str]]:
 def check_data(experiment: Experiment) -> list[str]:
     """Read the questions of every data set whose files are here; StudyError for what a run would stop at.
 
-    Nothing is downloaded: data sets of the Hub are left out, and so are finished ones whose files are gone. The result
+    Nothing is downloaded: data sets of the Hub are left out. So are finished ones whose files are gone, if their record
+    of inputs is gone, too; else they are refused, because they would run again and fail, or read other data. The result
     has a line for each split that is smaller than its limit.
     """
     lines = []
     for job in experiment.jobs:
+        _check_not_lost(experiment, job)
         if job.kind != "data":
             continue
         given = {**SETTINGS[DATA].defaults(), **job.parameters}
@@ -154,6 +159,26 @@ def check_data(experiment: Experiment) -> list[str]:
         lines += [f"data set '{given['dataset']}': {limit} questions of {split} are wanted, there are {counts[split]}"
                   for split, limit in job.parameters.get("limits", {}).items() if limit > counts[split]]
     return lines
+
+
+def _check_not_lost(experiment, job):
+    """Raise StudyError for a finished job whose tables were read from files of which none is found any more.
+
+    Most often KDUTILS_DATA is not set. An experiment file that names another source of them is no fault.
+    """
+    folder = experiment.folder / job.folder
+    if job.kind != "data" and job.parameters.get("backend") != "published" or not (folder / "metrics.json").is_file():
+        return
+    try:
+        kept = read_json(folder / INPUTS)
+        files, given = list(kept["files"]), kept["parameters"]
+    except (StudyError, LookupError, TypeError):
+        return
+    if files and all(given.get(key) == job.parameters.get(key) for key in SOURCE) and not files_of(job):
+        own = next((key for key in ("folder", "published_folder") if job.parameters.get(key)), "")
+        what = f"bring them back below its {own}" if own else "set KDUTILS_DATA to their folder, or bring them back"
+        raise StudyError(f"{folder}: was made from files ({short(files[0], 200)}) of which none is found now; {what}. "
+                         f"To make it anew without them, delete {folder}")
 
 
 def questions_are_here(given: dict) -> bool:

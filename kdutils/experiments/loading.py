@@ -43,7 +43,8 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     """Return the Experiment of a name or of a path to a YAML file; StudyError naming file and key.
 
     `tiny`: with tiny models and few questions (tiny.py), under a name of its own. `ratings`: files and folders that
-    take the place of those in the file, as in later runs; None takes those of the last run, [""] simulates raters.
+    take the place of those in the file, as in later runs; None takes those of the last run as long as the file has a
+    human study, [""] simulates raters.
     `leave_out_too_long`: the parameter of this name is set for every prompting that asks a teacher; None does what the
     last run did.
     """
@@ -58,8 +59,8 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     given = tuple(map(_as_called, filter(None, ratings))) if ratings is not None else last.ratings if last else ()
     if leave_out_too_long is None:
         leave_out_too_long = bool(last and last.leave_out_too_long)
-    if given:
-        settings = _with_ratings(settings, given, path)
+    if given and (ratings is not None or isinstance(settings, dict) and "human_study" in settings):
+        settings = _with_ratings(settings, given, path, "--ratings" if ratings is not None else "an earlier --ratings")
     check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: the file name names a folder: use only letters, digits, '.', '_' and '-'")
@@ -111,13 +112,13 @@ def _as_called(path):
     return str(called) if exists(called) and called != project_path(path) else path
 
 
-def _with_ratings(settings, given, path):
-    """Return `settings` with these files and folders as ratings of the human study."""
+def _with_ratings(settings, given, path, option):
+    """Return `settings` with these files and folders as ratings of the human study; `option`: what has named them."""
     if not isinstance(settings, dict) or "human_study" not in settings:
         raise StudyError(f"--ratings: {short(str(path), 200)} has no human study (key human_study)")
     for one in given:
         if not exists(project_path(one)):
-            raise StudyError(f"--ratings {short(one, 200)}: no such file or folder; name its place, or give "
+            raise StudyError(f"{option} {short(one, 200)}: no such file or folder; name its place, or give "
                              "--ratings '' for simulated raters")
     analysis = settings.get("human_ratings")
     return {**settings, "human_ratings": {**(analysis if isinstance(analysis, dict) else {}), "ratings": list(given)}}

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kdutils.errors import StudyError, short
+from kdutils.experiments.finished import is_finished
 from kdutils.experiments.grid import Experiment, Job
-from kdutils.experiments.inputs import code_of, depends_on, digest_of, files_of
+from kdutils.experiments.inputs import INPUTS, code_of, depends_on, digest_of, files_of
 from kdutils.runs import PROJECT, read_json, write_json
 
-INPUTS = "inputs.json"  # in the folder of a finished job
 MOST = 3  # names of changed files, or of jobs, in one sentence
 
 
@@ -51,12 +51,11 @@ def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iter
     """
     reasons, unknown, again = {}, 0, set()
     for job in experiment.jobs:
-        folder = experiment.folder / job.folder
-        if not (folder / "metrics.json").is_file():
+        if not is_finished(experiment, job):
             again.add(job.folder)
             continue
         try:
-            changes = changes_of(job, read_json(folder / INPUTS))
+            changes = changes_of(job, read_json(experiment.folder / job.folder / INPUTS))
         except (StudyError, LookupError, TypeError, AttributeError):
             unknown += 1
             continue
@@ -68,8 +67,9 @@ def rerun_lines(experiment: Experiment, changed: set[str] | None = None) -> Iter
         yield f"runs again, because {reason}:\n    {', '.join(folders[:MOST])}{more}"
     changed = set() if changed is None else changed
     changed.update(folder for folders in reasons.values() for folder in folders)
-    if following := _following(experiment, changed, again):
-        yield f"{following} finished runs build on these; they run again where the results of these have changed"
+    if following := _following(experiment, again):
+        on = "these" if reasons else "unfinished ones"
+        yield f"{following} finished runs build on {on}; they run again where the results of these have changed"
     if unknown:
         yield (f"{unknown} finished runs have no record of what they depended on (of an earlier version, or damaged); "
                "they run again where something has changed")
@@ -82,7 +82,7 @@ def made_first(experiment: Experiment, folders: Collection[str]) -> Iterator[lis
     results come back the same: Snakemake compares these only when it starts.
     """
     needed = {need for job in experiment.jobs for need in job.needs if job.folder not in folders
-              and (experiment.folder / job.folder / "metrics.json").is_file()}
+              and is_finished(experiment, job)}
     steps, depths = {}, {}
     for job in experiment.jobs:  # each after those it needs
         depths[job.folder] = max((depths.get(need, 0) + (need in folders) for need in job.needs), default=0)
@@ -91,9 +91,9 @@ def made_first(experiment: Experiment, folders: Collection[str]) -> Iterator[lis
     yield from (steps[depth] for depth in sorted(steps))
 
 
-def _following(experiment, changed, again):
-    """Return how many finished jobs build on `changed` ones and do not run again by themselves."""
-    reached = set(changed)
+def _following(experiment, again):
+    """Return how many finished jobs build on jobs that are made `again` and are none of them."""
+    reached = set(again)
     for job in experiment.jobs:  # each after those it needs
         if reached & set(job.needs):
             reached.add(job.folder)

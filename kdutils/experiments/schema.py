@@ -32,6 +32,7 @@ from kdutils.experiments.grid import (
     protocol_of,
     seed_groups,
     token_teacher,
+    token_teachers,
     trained_by_hand,
     trained_with,
 )
@@ -112,7 +113,7 @@ class ExperimentFile(BaseModel):
     methods: Entries
     students: Entries
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
-    seeds_per_job: Annotated[int, Field(ge=1, le=MAX_SEED)] = 1
+    seeds_per_job: Annotated[int, Field(ge=1, le=MAX_SEED)] = MAX_SEED  # all of a cell
     threads_per_job: Annotated[int, Field(ge=1, le=1024)] = 1
     training: dict = {}
     evaluation: dict = {}
@@ -440,8 +441,9 @@ def _cell_faults(settings) -> Iterator[Fault]:
             yield key, "no student learns by it; name it under a student's `methods`"
         teachers = [teacher for teacher in settings["teachers"] if promptings_of(settings, teacher, method)]
         if name := token_teacher(settings, method):
-            first = methods_of(settings, name)[0]
-            if first == method or any(set(promptings_of(settings, teacher, method)) - set(promptings_of(
+            first, chain = methods_of(settings, name)[0], token_teachers(settings, method)
+            circle, lent = len(set(chain)) < len(chain), "rationales_of" in settings["methods"][first]
+            if circle or lent or any(set(promptings_of(settings, teacher, method)) - set(promptings_of(
                     settings, teacher, first)) for teacher in teachers):
                 yield f"{key}.distilled_from", f"the first method of the student '{name}' ('{first}') must be " \
                                                f"another one, with the explanations of '{method}'; name it under " \

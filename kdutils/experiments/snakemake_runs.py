@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import psutil
 
-from kdutils.errors import INTERRUPTED, StudyError, masked
+from kdutils.errors import INTERRUPTED, StudyError, masked, printable
 from kdutils.experiments.grid import Experiment
 from kdutils.experiments.slurm import more_options, option_values
 from kdutils.runs import PROJECT, leave_process_group, mask_file, mask_run, read_json
@@ -40,16 +40,23 @@ def run_snakemake(experiment: Experiment, options: Namespace, *targets: str, fin
     with open(experiment.folder / "snakemake.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            _follow(experiment, process, set(changed), say_finished=not targets)
+            with printing_goes_on():
+                _follow(experiment, process, set(changed), say_finished=not targets)
         except KeyboardInterrupt:
             stopped = time.time()
-            print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
+            with printing_goes_on():
+                print("\nstopping the jobs that run …", file=sys.stderr, flush=True)
             process.wait()  # the signal reached Snakemake too: it stops its jobs itself
             for job in experiment.jobs:  # a job that was stopped has not failed
                 error = experiment.folder / job.folder / "error.txt"
                 if error.is_file() and error.stat().st_mtime >= stopped - 1:
                     error.unlink()
             return INTERRUPTED
+        finally:
+            if process.poll() is None:  # an error here, or Ctrl-C again: neither Snakemake nor its jobs are left alone
+                process.terminate()
+                stop_orphans(experiment)
+                process.wait()
     mask_file(experiment.folder / "snakemake.log")
     for job in experiment.jobs:  # those that are finished were masked when they were sealed
         if not (experiment.folder / job.folder / "metrics.json").is_file():
@@ -74,6 +81,39 @@ def environment_of(experiment: Experiment) -> dict[str, str]:
     leave_process_group(always=True, environment=inherited)  # a job is one process, whatever a scheduler has set
     return {**inherited, "PATH": path, MARK: str(experiment.folder), "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+class _Printing:
+    """A stream that prints to another one and, where that fails, from then on nowhere."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        return self._try("write", text)
+
+    def flush(self):
+        return self._try("flush")
+
+    def _try(self, name, *given):
+        try:
+            return getattr(self.stream, name)(*given)
+        except OSError:
+            nowhere = open(os.devnull, "w")
+            with contextlib.suppress(OSError):  # what is still buffered goes there, too, when Python ends
+                os.dup2(nowhere.fileno(), self.stream.fileno())
+            self.stream = nowhere
+            return len(given[0]) if given else None
+
+
+@contextlib.contextmanager
+def printing_goes_on() -> Iterator[None]:
+    """Print nothing more where that fails, as into a closed pipe (| head) or onto a full disk, and go on."""
+    with contextlib.redirect_stdout(_Printing(sys.stdout)), contextlib.redirect_stderr(_Printing(sys.stderr)):
+        yield
 
 
 def _follow(experiment, process, changed, say_finished):
@@ -102,7 +142,8 @@ def _follow(experiment, process, changed, say_finished):
             return
         if time.time() - shown > (2 if sys.stdout.isatty() else 30):
             shown = time.time()
-            lines = _show_running(experiment, begun, ended, lines)
+            with contextlib.suppress(OSError, ValueError):  # a file is being written
+                lines = _show_running(experiment, begun, ended, lines)
         time.sleep(0.3)
 
 
@@ -116,7 +157,9 @@ def fitted(start: str, text: str) -> str:
 
 def _say_failure(folder):
     """Print why a run failed, and the page that shows where."""
-    reason = masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace")).strip()
+    reason = ""
+    with contextlib.suppress(OSError):  # it is made again
+        reason = printable(masked((folder / "error.txt").read_text(encoding="utf-8", errors="replace"))).strip()
     print("\n".join(f"    {line}" for line in [*reason.splitlines(), f"page: {folder / 'report.html'}"]), flush=True)
 
 

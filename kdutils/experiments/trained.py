@@ -12,6 +12,7 @@ from kdutils.comparison.runs_table import CELL, add_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
 from kdutils.experiments.execution import RECORD, recorded
+from kdutils.experiments.finished import changed_input, is_finished
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import METHODS
@@ -25,8 +26,8 @@ class Cell:
     """The trained students of one cell of the grid.
 
     `name`: as in the tables of notebook 31, with student and data set where the experiment has several. `labels`: the
-    labels of the cell. `folders`: {seed: folder of its student}. `dev_accuracy`: {seed: its best accuracy on dev}.
-    `evaluations`: folders of its finished evaluations.
+    labels of the cell. `folders`: {seed: folder of its student}. `dev_accuracy`: {seed: accuracy on dev of the weights
+    that were kept}. `evaluations`: folders of its finished evaluations.
     """
 
     name: str
@@ -54,8 +55,8 @@ class Cell:
 def trained_cells(experiment: str) -> list[Cell]:
     """Return the cells of a finished experiment that have students; `experiment`: its name, its YAML file, or EXAMPLE.
 
-    Students whose training is not finished are named on stderr. Raises StudyError where the folder of outputs holds
-    none.
+    Students whose training is not finished, or was on something else than is there now, are left out and named on
+    stderr. Raises StudyError where the folder of outputs holds none.
     """
     if experiment == EXAMPLE:
         output = "example/students"
@@ -63,8 +64,9 @@ def trained_cells(experiment: str) -> list[Cell]:
                                          Job("evaluations", "evaluations", "", {"students": output})])
     else:
         found = _recorded(experiment)
-        cells = _cells(found.folder, found.jobs)
-        if waiting := _waiting(found.folder, found.jobs):
+        lacking = [job for job in found.jobs if not is_finished(found, job) or changed_input(found, job)]
+        cells = _cells(found.folder, [job for job in found.jobs if job not in lacking])
+        if waiting := _waiting(found.folder, lacking):
             print(f"left out, because their training is to run again or has not ended: {', '.join(waiting)}; "
                   f"run {found.command}", file=sys.stderr)
     if not cells:
@@ -86,18 +88,29 @@ def _cells(root, jobs):
     found, finished = {}, [job for job in jobs if (root / job.folder / "metrics.json").is_file()]
     for job in (job for job in finished if job.kind == "students"):
         folder, metrics = root / job.folder, read_json(root / job.folder / "metrics.json")
-        seeds = {int(seed): record for seed, record in metrics["seeds"].items() if "failed" not in record}
+        known = dev_accuracies(folder)
         found.setdefault(tuple(sorted(metrics["labels"].items())), []).append(Cell(
-            "", metrics["labels"], metrics["method"], {seed: folder / f"seed-{seed}" for seed in seeds},
-            {seed: max(point["accuracy"] for point in record["curve"]) for seed, record in seeds.items()},
+            "", metrics["labels"], metrics["method"], {seed: folder / f"seed-{seed}" for seed in known}, known,
             tuple(root / one.folder for one in finished
                   if one.kind == "evaluations" and one.parameters["students"] == job.parameters["output"])))
     return [_joined(parts) for parts in found.values() if any(part.folders for part in parts)]
 
 
+def dev_accuracies(folder: Path) -> dict[int, float]:
+    """Return {seed: accuracy on dev, 0 to 1, of the weights that were kept} of a finished training.
+
+    Failed students are left out. The mean is the ``dev_accuracy`` of metrics.json (student.training.training_metrics).
+    """
+    run = folder / "run.json"
+    last = run.is_file() and read_json(run)["parameters"].get("checkpoint") == "last"
+    curves = {int(seed): [point["accuracy"] for point in record["curve"]]
+              for seed, record in read_json(folder / "metrics.json")["seeds"].items() if "failed" not in record}
+    return {seed: curve[-1] if last else max(curve) for seed, curve in curves.items()}
+
+
 def _waiting(root, jobs):
-    """Return method and prompting of the trainings that are not finished, although they have a student of before."""
-    found = [job.labels for job in jobs if job.kind == "students" and not (root / job.folder / "metrics.json").is_file()
+    """Return method and prompting of those trainings, of unfinished `jobs`, that have a student of before."""
+    found = [job.labels for job in jobs if job.kind == "students"
              and any((root / job.folder).glob("seed-*/*.safetensors"))]
     return list(dict.fromkeys(f"{one['method']} ({one['prompting']})" if one.get("prompting", "-") != "-"
                               else one["method"] for one in found))

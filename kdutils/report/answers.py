@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdutils.errors import printable
 from kdutils.report.figures import share_bars, show
 from kdutils.report.tables import LONG_TEXT, show_table
 
@@ -48,7 +49,7 @@ def answer_text(record: Mapping[str, Any]) -> str:
 
 
 def answer_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return an answer as lines for a terminal; driving words stand between asterisks."""
+    """Return an answer as lines for a terminal, without control characters; driving words stand between asterisks."""
     lines = [f"{record['student']}: {answer_text(record)}"]
     lines += [f"    explanation: {record['explanation']}"] if record["explanation"] else []
     for choice, share in zip(record["choices"], record["probabilities"], strict=True):
@@ -56,7 +57,7 @@ def answer_lines(record: Mapping[str, Any]) -> list[str]:
     if record["words"]:
         lines.append(f"    driving words: {mark_words(record, '*', '*')}".replace("\n", " "))
     lines += [f"    {record['note']}"] if record["note"] else []
-    return [*lines, f"    {1000 * record['seconds']:.0f} ms"]
+    return list(map(printable, [*lines, f"    {1000 * record['seconds']:.0f} ms"]))
 
 
 def mark_words(record: Mapping[str, Any], before: str, after: str, escape: Callable[[str], str] = str) -> str:

@@ -3,8 +3,9 @@
     render_pages(folder, runs)
     write_index(folder, runs, experiment)
 
-`runs` is a list of dicts with name, folder, kind (one of KINDS), notebook, parameters and labels. `experiment` is a
-dict with name, about, needs, command, planned (sentences: what the runs will be able to show) and names (meanings).
+`runs` is a list of dicts with name, folder, kind (one of KINDS), notebook, parameters and labels. A finished run that
+was made from something else than is there now has the reason under outdated. `experiment` is a dict with name, about,
+needs, command, planned (sentences: what the runs will be able to show) and names (meanings).
 """
 
 import json
@@ -35,13 +36,14 @@ KEY_METRICS = {  # kind of run -> {place of a metric: its words in the list of r
     "human_study": {"plan.raters": "{} raters", "plan.texts": "{} texts", "ratings": "{} ratings",
                     "raters.kept": "{} raters kept"},
 }
+STATES = ("done", "failed", "outdated", "stopped", "waiting")
 PAGE, NOTEBOOK, PAGES = "report.html", "notebook.ipynb", "pages.json"
 
 
 def state_of(folder: Path) -> tuple[str, str, list[str]]:
     """Return (state, last line of the error of a failed run, problems with its files) of the run in `folder`.
 
-    The state is done, failed, stopped (or still running) or waiting.
+    The state is done, failed, stopped (or still running) or waiting; _view makes outdated of done.
     """
     if (folder / "metrics.json").is_file() and (folder / "manifest.json").is_file():
         return "done", "", []
@@ -123,6 +125,8 @@ def _view(run, page):
     """Return what the template shows of one run: texts and links."""
     folder = Path(run["folder"])
     state, error, problems = state_of(folder)
+    if state == "done" and run.get("outdated"):
+        state, problems = "outdated", [run["outdated"]]
     metrics = _read(folder / "metrics.json", problems)
     manifest = _read(folder / "manifest.json", problems)
     seconds = _read(folder / "run.json", problems).get("seconds")
@@ -225,7 +229,7 @@ def _accuracy_row(row):
 
 def _counts(views):
     states = [view["state"] for view in views]
-    parts = [f"{states.count(state)} {state}" for state in ("failed", "stopped", "waiting") if state in states]
+    parts = [f"{states.count(state)} {state}" for state in STATES[1:] if state in states]
     return ", ".join([f"{states.count('done')} of {len(states)} runs done", *parts])
 
 
@@ -234,7 +238,7 @@ def _group(kind, views):
     runs = [view for view in views if view["kind"] == kind]
     used = {name for view in runs for name in view["labels"]}
     order = [name for name in LABELS if name in used] + sorted(used - set(LABELS))
-    states = {state: sum(view["state"] == state for view in runs) for state in ("done", "failed", "stopped", "waiting")}
+    states = {state: sum(view["state"] == state for view in runs) for state in STATES}
     return {"kind": kind, "runs": runs, "labels": order, "title": kind.replace("_", " ").capitalize(),
             "state": ", ".join(f"{count} {state}" for state, count in states.items() if count),
             "open": bool(states["failed"])}

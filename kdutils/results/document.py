@@ -282,10 +282,11 @@ def chosen_words(attributions: Rows) -> list[str]:
 def best_on_dev(cells: Rows) -> dict[str, Any] | None:
     """Return the cell with the highest mean dev accuracy, under ``dev``; None where a seed has none kept.
 
-    A seed's is the highest of its training, because its student is the one of that step.
+    A seed's is that of the weights that were kept; in results of an earlier version the highest of its training.
     """
     known = cells and all(seed.get("dev") for cell in cells for seed in cell["seeds"].values())
-    means = [{**cell, "dev": fmean(max(share for _, share in seed["dev"]) for seed in cell["seeds"].values())}
+    means = [{**cell, "dev": fmean(seed.get("dev_accuracy", max(share for _, share in seed["dev"]))
+                                   for seed in cell["seeds"].values())}
              for cell in cells if known]
     return max(means, key=lambda cell: cell["dev"], default=None)
 

@@ -14,7 +14,8 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
-seconds of training, peak_memory_mib and dev, [(step, accuracy on the dev split), …]}), ``cost``
+seconds of training, peak_memory_mib, dev, [(step, accuracy on the dev split), …], and dev_accuracy, that of the weights
+that were kept; none in results of an earlier version}), ``cost``
 (comparison.tables.mean_costs) and ``measures`` of its explanations ({measure: mean and sd over seeds}). A transfer is
 such a row without these. A contrast is a row of comparison.hypotheses.run_tests.
 """
@@ -41,9 +42,11 @@ from kdutils.comparison.runs_table import (
 from kdutils.comparison.tables import MEASURES, fooled, mean_costs, measure_names
 from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
-from kdutils.experiments.execution import RECORD, recorded
+from kdutils.experiments.execution import RECORD, held, recorded
+from kdutils.experiments.finished import changed_input
 from kdutils.experiments.grid import Experiment, Job
 from kdutils.experiments.schema import NAME
+from kdutils.experiments.trained import dev_accuracies
 from kdutils.report.figures import accuracy_by_method, save
 from kdutils.runs import check_run, plain, read_json, write_json
 
@@ -71,8 +74,9 @@ def read_kept() -> dict[str, dict[str, Any]]:
 def keep(name: str, note: str = "") -> Path:
     """Keep the results of an experiment (its name or file) or of a benchmark (bench/NAME); return their folder.
 
-    The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished or its files are
-    damaged, or if there is no result: a run with --tiny or --smoke.
+    The folder is replaced as a whole. Raises StudyError, and changes nothing, if a job is not finished, its files are
+    damaged or it was made from other inputs than those that are there now, or if there is no result: a run with --tiny
+    or --smoke. Raises AlreadyRunning while the experiment runs.
     """
     if name.startswith("bench/"):
         return _keep_benchmark(name.removeprefix("bench/"), note)
@@ -104,11 +108,12 @@ def _keep_experiment(name, note):
     name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     if not NAME.fullmatch(name) or not (grid.OUTPUTS / name / RECORD).is_file():
         raise StudyError(f"{short(name)}: this experiment has not been run; run it with ./run_all.sh first")
-    experiment = recorded(grid.OUTPUTS / name / RECORD)
-    if experiment.tiny:
-        raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
-    _check_finished(experiment)
-    found = _rounded(plain({**_results_of(experiment), "note": note}))
+    with held(grid.OUTPUTS / name):
+        experiment = recorded(grid.OUTPUTS / name / RECORD)
+        if experiment.tiny:
+            raise StudyError(f"{name}: was run with --tiny, which gives no result; run the experiment without --tiny")
+        _check_finished(experiment)
+        found = _rounded(plain({**_results_of(experiment), "note": note}))
 
     def write(folder):
         _save_small(draw_cells(found["cells"]), folder / FIGURE)
@@ -152,7 +157,10 @@ def _fault(experiment: Experiment, job: Job) -> str:
         return problems[0]
     given = read_json(folder / "run.json")["parameters"]
     changed = [key for key, value in plain(job.parameters).items() if given.get(key, value) != value]
-    return f"was run with another value of '{changed[0]}'" if changed else ""
+    if changed:
+        return f"was run with another value of '{changed[0]}'"
+    other = changed_input(experiment, job)
+    return f"was made from another {other}" if other else ""
 
 
 def _results_of(experiment):
@@ -249,7 +257,7 @@ def _distinct(values):
 def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequence[Path]) -> list[dict]:
     """Return the accuracy `rows` of the report with the seeds, cost and measures of each cell."""
     costs, measures = cost_table(map(str, trainings)), read_measures(map(str, evaluations))
-    means, accuracies, curves = mean_costs(costs), _accuracies(evaluations), _curves(trainings)
+    means, accuracies, on_dev = mean_costs(costs), _accuracies(evaluations), _on_dev(trainings)
     shown = [name for pattern in MEASURES.values() for name in measure_names(measures, pattern)]
     cells = []
     for row in rows:
@@ -259,8 +267,8 @@ def _cells(rows: Sequence[dict], trainings: Sequence[Path], evaluations: Sequenc
         for cost in _of_cell(costs, row).to_dict("records"):
             seeds.setdefault(cost["seed"], {"accuracy": None}).update(
                 {key: cost[key] for key in ("seconds", "peak_memory_mib")})
-        for seed, curve in curves.get(tuple(row[key] for key in CELL), {}).items():
-            seeds[seed]["dev"] = curve
+        for seed, values in on_dev.get(tuple(row[key] for key in CELL), {}).items():
+            seeds[seed] |= values
         cells.append({**row, "seeds": seeds, "measures": {name: spread[name] for name in shown if name in spread},
                       "cost": next(iter(all_of.drop(columns=[*CELL, "n_seeds"]).to_dict("records")), {})})
     return cells
@@ -272,21 +280,27 @@ def _of_cell(table, row):
 
 def _accuracies(evaluations):
     """Return {cell: {seed: accuracy}}."""
-    return _of_seeds(evaluations, lambda values: values["accuracy"])
+    return _of_seeds(evaluations, lambda folder, seeds: {seed: values["accuracy"] for seed, values in seeds.items()})
 
 
-def _curves(trainings):
-    """Return {cell: {seed: [(step, accuracy on dev), …]}}."""
-    return _of_seeds(trainings, lambda values: [(point["step"], point["accuracy"]) for point in values["curve"]])
+def _on_dev(trainings):
+    """Return {cell: {seed: {dev: [(step, accuracy on dev), …], dev_accuracy: that of the weights that were kept}}}."""
+    def read(folder, seeds):
+        kept = dev_accuracies(folder)
+        return {seed: {"dev": [(point["step"], point["accuracy"]) for point in values["curve"]],
+                       **({"dev_accuracy": kept[seed]} if seed in kept else {})} for seed, values in seeds.items()}
+
+    return _of_seeds(trainings, read)
 
 
-def _of_seeds(folders, value):
-    """Return {cell: {seed: `value` of what the metrics of a run say about it}}."""
+def _of_seeds(folders, read):
+    """Return {cell: {seed: what `read` finds for it, given the folder of a run and the seeds of its metrics}}."""
     found = {}
-    for metrics in (read_json(folder / "metrics.json") for folder in folders):
+    for folder in folders:
+        metrics = read_json(folder / "metrics.json")
         cell = cell_of(metrics["labels"], {})
         own = found.setdefault(tuple(cell[key] for key in CELL), {})
-        own |= {int(seed): value(values) for seed, values in metrics["seeds"].items()}
+        own |= read(folder, {int(seed): values for seed, values in metrics["seeds"].items()})
     return found
 
 
