@@ -88,6 +88,18 @@ def test_a_difference_that_was_not_planned_is_a_hint(tmp_path):
     assert hint in said[HELP]["sure"][0] and not any("hint" in one for one in said[CONTENT]["sure"])
 
 
+def test_beside_a_difference_the_methods_without_one_are_named(tmp_path):
+    rng = np.random.default_rng(5)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37)).add("shuffled", right=spread(19, 21, 20, rng=rng))
+    world.add("random_tokens", right=spread(20, 22, 19, rng=rng))
+    world.add("token_rationale", right=spread(21, 20, 22, rng=rng))
+    said, _ = said_of(world)
+    assert said[CONTENT]["verdict"].startswith("Yes, with multitask")
+    assert said[CONTENT]["text"].endswith(" For token_rationale (few_shot), the difference is not shown.")
+    assert "not shown" not in said[HELP]["text"], "one contrast alone is planned"
+
+
 def test_a_verdict_on_comparisons_that_nobody_planned_is_a_hint(tmp_path):
     rng = np.random.default_rng(3)
     world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
