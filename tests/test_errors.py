@@ -98,7 +98,8 @@ def test_where_no_question_has_a_type_there_is_no_group_by_type():
     ("If a person is tired when at work, which drink helps?", "which"), ("When do people who are ill sleep?", "when"),
     ("Animals make up a large part of the?", "other"), ("He was late. Did he run when it rained?", "yes or no"),
     ("Quelle est la couleur?", "other"), ("The man who was late went where?", "where"),
-    ("You sleep when you are tired", "when"),
+    ("You sleep when you are tired", "when"), ("Where in the U.S. would you find a beach?", "where"),
+    ("Mr. Ali could drive. What did Mrs. Ali do?", "what"),
     ("Isabel asked which road leads home?", "which"), ("The boat that he built could", "other")])
 def test_the_type_of_a_question_is_the_word_that_asks(question, kind):
     assert question_type(question) == kind

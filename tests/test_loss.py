@@ -219,13 +219,15 @@ def test_a_step_in_one_two_or_four_chunks_is_the_same_step(students, questions, 
         assert_equal(gradients, whole)
 
 
-def test_running_out_of_memory_splits_the_step_and_does_not_change_it(students, questions, explained, tmp_path):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")])
+def test_running_out_of_memory_splits_the_step_and_does_not_change_it(students, questions, explained, tmp_path, error):
     class SmallMachine(StudyTrainer):
         room = 500
 
         def _to_device(self, chunk):
             if chunk["input_ids"].numel() + chunk["labels"].numel() > self.room:
-                raise torch.OutOfMemoryError("simulated")
+                raise error
             return super()._to_device(chunk)
 
     class NoMachine(SmallMachine):

@@ -95,6 +95,8 @@ def test_what_states_another_answer_argues_for_it():
 def test_sentences():
     assert split_sentences(" One is 1.5 m. Two!  Three。四 ") == ["One is 1.5 m.", "Two!", "Three。", "四"]
     assert split_sentences("") == []
+    assert split_sentences("Mr. A and Mrs. B met Dr. C, i.e. us, in the U.S. at 5 p.m. So did I. And he?") == [
+        "Mr. A and Mrs. B met Dr. C, i.e. us, in the U.S. at 5 p.m.", "So did I.", "And he?"]
 
 
 def test_rules_per_text_and_none_without_choices():

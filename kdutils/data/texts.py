@@ -244,7 +244,9 @@ _YES_NO = ({"yes", "no"}, {"是", "否"}, {"是", "不是"}, {"对", "错"}, {"�
 _TRUE_FALSE = {"true", "false"}
 _ORDINARY = (*_YES_NO, _TRUE_FALSE)  # choices that are also ordinary words: these are not searched inside a text
 _LABELS = {"entailment", "neutral", "contradiction"}  # datasets.NLI_LABELS; texts say "contradicts" or "follows"
-_SENTENCE_ENDS = re.compile(rf"(?<=[.!?])\s|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
+# Not behind a title ("Mr. Smith"), and behind initials not before a small letter ("the U.S. would").
+_NO_END = r"(?<!\b[MD]r\.)(?<!\bMs\.)(?<!\bMrs\.)(?<!\bSt\.)(?<!\bvs\.)"
+_SENTENCE_ENDS = re.compile(rf"(?<=[.!?]){_NO_END}\s(?!(?<=\b\w\.\w\.\s)[a-z])|(?<=[{WIDE_ENDS}])|(?<=．)(?!\d)")
 
 
 _NOT = r"(?: ?not|n[\'’]t)"

@@ -83,7 +83,7 @@ def question_type(question: str, choices: Sequence[str] = ()) -> str | None:
     asks, laid_out = text.rstrip(CLOSERS).endswith("?"), text.startswith(LAYOUT[0]) and text.endswith(LAYOUT[-1])
     if laid_out or not asks and set(map(str.lower, choices)) == {"true", "false"}:
         return None
-    sentences = split_sentences(text.lower())
+    sentences = list(map(str.lower, split_sentences(text)))
     if asks and any(_AUXILIARY.match(one) for one in (sentences[:1] + sentences[-1:])):
         return "yes or no"
     for sentence in reversed(sentences):

@@ -135,7 +135,7 @@ def _view(run, page):
              if (folder / name).is_file()]
     return {
         "name": run["name"], "kind": run["kind"], "notebook": run.get("notebook", ""),
-        "mark": str(metrics.get("mark") or "SIMULATED") if metrics.get("simulated") is True else "",
+        "mark": study_page.mark_of_result(metrics),
         "state": state, "error": error, "problems": problems, "links": links, "metrics": metrics,
         "page": dict(links).get("page", ""), "time": duration(seconds) if _is_number(seconds) else "",
         "tables": [(name, link_to(folder / name, page)) for name in _tables(manifest, folder)],

@@ -29,7 +29,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kdutils.errors import StudyError
-from kdutils.hub import device
+from kdutils.hub import device, is_memory_error
 from kdutils.runs import leave_process_group, process_group
 from kdutils.settings import PRECISIONS
 from kdutils.student.attention import attends_in_blocks
@@ -151,8 +151,8 @@ class StudyTrainer(Trainer):
                     total, per_task = step_loss(model, chunk, scale, self.targets_of)
                 self.accelerator.backward(total)
                 sums += per_task
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_error(error):
                 raise
             enough = False
         if self.accelerator.num_processes > 1:  # either all of them run the step again, or none
