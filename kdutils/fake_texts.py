@@ -1,4 +1,4 @@
-"""Texts that are nobody's own reasons, measured in the same way as explanations of students and teachers.
+"""Fake texts, which are nobody's reasons, measured in the same way as explanations of students and teachers.
 
 A fake student gives the same answers as the real one. A measure by which a fake is as good as real students, or as a
 teacher, does not show that their explanations are good. The fakes:

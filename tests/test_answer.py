@@ -72,7 +72,8 @@ def test_no_difference_shown_says_what_would_have_been_found(tmp_path):
     assert said[HELP]["verdict"] == "No benefit shown."
     points = 100 * tests.loc[tests["question"] == "explaining", "detectable"].iloc[0]
     assert said[HELP]["sure"][0].startswith("Not sure: ")
-    assert said[HELP]["sure"][0].endswith(f"less than about {points:.0f} points would mostly be missed.")
+    assert said[HELP]["sure"][0].endswith(f"a true difference of about {points:.0f} points would be found with "
+                                          "probability 0.8, a smaller one less often.")
 
 
 def test_a_difference_that_was_not_planned_is_a_hint(tmp_path):
@@ -149,7 +150,7 @@ def test_one_seed_says_nothing_about_methods(tmp_path):
         assert said[question]["sure"] == ["Train with at least 5 seeds."]
     runs, _, accuracies = world.read()
     assert answer.differences(accuracies, tests).empty
-    assert answer.limits(accuracies, tests, runs)[0].startswith("Anything about methods: with one seed each, ")
+    assert answer.limits(accuracies, tests, runs)[0].startswith("Differences between methods: with one seed each, ")
 
 
 @pytest.mark.parametrize(("right", "text"), [
@@ -207,21 +208,23 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     assert said[TRUE]["text"] == (
         "The students answer well and explain falsely: 90.0 % to 95.0 % of their answers are right, but of their "
         "explanations only 5.0 % to 10.0 % are wholly true.")
-    assert said[TRUE]["sure"] == ["Quite sure of these shares: every statement was compared with the facts."]
+    assert said[TRUE]["sure"] == ["Quite sure of these shares: every statement that can be read was compared with "
+                                  "the facts. A text with another statement does not count as wholly true."]
     assert said[TRUE]["more"].startswith(
         "Compared were 40 texts per student and seed (2 seeds). Of the teacher's explanations, 99.5 % are wholly true. "
         "Most texts of token_rationale (tokens) state nothing that can be checked. It is not shown that the "
         "explanations help to predict what a student answers more than the texts of a control do. LAS measures ")
     true, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 0.9)}))
     assert true[TRUE]["verdict"] == "True." and "Nearly all explanations are true" in true[TRUE]["text"]
-    assert "of their explanations that state a fact (90.0 % of all) 95.0 % are wholly true." in true[TRUE]["text"]
+    assert ("of their explanations that state a fact (90.0 % or more of each student's) 95.0 % are wholly true."
+            in true[TRUE]["text"])
     half, _ = said_of(world, measures=measured(world, {"multitask": (0.97, 0.98, 0.55)}))
     assert half[TRUE]["verdict"].startswith("Partly true"), "what states nothing is not true"
     two = teachers.assign(**{"wholly true": [0.6, 0.95], "true statements": 0.9})
     both, _ = said_of(world, measures=measures, teachers=two)
     assert "Of the teacher's explanations, 60.0 % to 95.0 % are wholly true." in both[TRUE]["more"]
     beside, _ = said_of(world, measures=measured(world, {"multitask": (0.95, 0.97, 1, 0.02)}))
-    assert beside[TRUE]["verdict"] == "True, but beside the point."
+    assert beside[TRUE]["verdict"] == "True, but often no reason for the answer."
     assert "but many give no reason for the answer: 90.0 % of" in beside[TRUE]["text"]
     assert "are wholly true, and 2.0 % give a true reason for the answer." in beside[TRUE]["text"]
 
@@ -301,7 +304,8 @@ def test_two_seeds_show_very_large_differences_alone(questions, accuracies, says
 def test_the_difference_that_mini_can_show_is_known_before_it_runs():
     line, = power_lines(load_experiment("mini"))
     points = int(re.search(r"^mini-t5 on mini: 3 seeds and 200 test questions show differences between methods of "
-                           r"about (\d+) points and more; .*6 primary contrasts; .*Take at least 5 seeds\.$", line)[1])
+                           r"about (\d+) points and more with probability 0.8, smaller ones less often \(6 primary "
+                           r"contrasts; .*Take at least 5 seeds\.$", line)[1])
     assert points == round(100 * answer.expected_detectable(3, 200, hypotheses.LEVEL / 6))
     assert power_lines(load_experiment("mini", tiny=True)) == []
 

@@ -264,6 +264,23 @@ def test_scores_do_not_depend_on_the_batch(eager, rows, attribution):
             assert error == (error_alone and pytest.approx(error_alone, rel=1e-4, abs=1e-9))
 
 
+@pytest.mark.parametrize("attribution", [name for name in ATTRIBUTIONS if name not in ("random", "attention_rollout")])
+def test_without_a_padding_token_the_end_token_takes_its_place(attribution):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        attn_implementation="eager")).eval()
+    rows = [[3, 4, 5, 6], [7, 8]], [[9, 10], [11]]
+    settings = {"steps": 4, "evaluations": 16}
+    assert model.config.pad_token_id is None
+    without = scores_of(model, rows, attribution, **settings)
+    model.config.pad_token_id = 2
+    assert without == scores_of(model, rows, attribution, **settings)
+    assert np.isfinite([score for scores, _ in without for score in scores]).all()
+
+
 class LinearModel:
     """Logits of every target token are linear in one source token's embedding: that token alone has influence."""
 

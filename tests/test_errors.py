@@ -69,6 +69,11 @@ def test_differences_are_broken_down_by_kind():
     assert table.at["rationale names the answer", "difference"] == 1 and table.at["no rationale", "difference"] == -1
 
 
+def test_without_a_common_question_there_is_no_group():
+    flags = rationale_flags(explained({"1": "An x it is."}), QUESTIONS)
+    assert accuracy_by_question_group(said("x", "y", "z"), said("x", "y", "z"), QUESTIONS[:0], flags).empty
+
+
 def test_where_no_question_has_a_type_there_is_no_group_by_type():
     flags = rationale_flags(explained({"1": "An x it is."}), QUESTIONS)
     claims = QUESTIONS.assign(choices=[["true", "false"]] * 3, answer=["true", "false", "true"], question=[

@@ -1,4 +1,4 @@
-"""Texts that are not the student's own reasons: what they are, and that a measure which they fool is marked."""
+"""Fake texts: what they are, and that a measure which they fool is marked."""
 
 import pandas as pd
 import pytest

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from kdutils.errors import StudyError
@@ -155,6 +156,14 @@ def test_agreement_with_people_is_that_of_scipy_and_a_rater_that_does_not_track_
     assert table["spearman"][0] < 0 and "does not track people" in model_rater.describe_rater(table, "quality")
     _, said = model_rater.rank_methods(wrong, wide, "quality")
     assert said[0].startswith("The model ranks the 2 methods otherwise than people; ")
+    some = right.assign(quality=right["quality"].where(right["text"].isin(wide["text"].unique()[:-1])))
+    ranks, _ = model_rater.rank_methods(some, wide, "quality")
+    scored = wide[wide["text"] != wide["text"].unique()[-1]].groupby("method")["quality"].mean()
+    assert ranks.set_index("method")["people"].to_dict() == pytest.approx(scored.to_dict()), "of texts that both rated"
+    one = right.assign(quality=right["quality"].where(right["text"].isin(wide.loc[
+        wide["method"] == wide["method"].iloc[0], "text"])))
+    assert model_rater.rank_methods(one, wide, "quality")[1] == [
+        "A ranking needs rated texts of two methods or more; there is one."]
     same = right.assign(**{name: 3.0 for name in [*ITEMS, "quality"]})
     table, said = model_rater.compare_with_people(same, wide, ["quality"])
     assert said and "not known" in model_rater.describe_rater(table, "quality")
@@ -234,7 +243,9 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
 
 
 @pytest.mark.parametrize("text, point", [("4", 4), (" 5.", 5), ("I choose 2, because 3", 2), ("4/5", 4),
-                                         ("4. I agree", 4), ("Answer 4", 4), ("**4**", 4), ("Explanation 2: 4", 4),
+                                         ("4. I agree", 4), ("Answer 4", 4), ("Answer 1: 4", 4),
+                                         ("Answer 2 is right so 4", 4),
+                                         ("On a 5-point scale: Answer 4", 4), ("**4**", 4), ("Explanation 2: 4", 4),
                                          ("3 of 5", 3),
                                          ("On a scale of 1 to 5: 4", 4), ("From 1-5, 2", 2), ("2nd explanation: 4", 4),
                                          ("1. I strongly agree: 5", 5), ("Statement 1\uff1a3", 3), ("1 to 5", None),
@@ -436,23 +447,53 @@ def test_a_local_model_that_thinks_first_is_read_by_its_text(tmp_path, monkeypat
         assert source == "text" and found.tolist() == [one_hot(3).tolist()], thinking
 
 
-def test_likelihoods_are_those_of_the_model_by_the_plain_way():
-    import torch
+def llama_tokenizer():
+    """A vocabulary that takes a space alone for two: Llama's puts one before each text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
 
-    teacher = HfTeacher("kdutils/mini/teacher", token_budget=200)
+    pieces = ["<unk>", "<s>", "</s>", "▁", "▁▁", *"0123456789:.?", *map(chr, range(65, 400))]
+    own = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, [("▁", "▁")], unk_token="<unk>"))
+    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    own.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=own, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(params=["mini", "llama", "real llama"])
+def causal_teacher(request, tmp_path):
+    """A causal teacher, by the kind of its vocabulary."""
+    if request.param == "mini":
+        return HfTeacher("kdutils/mini/teacher", token_budget=200)
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    if request.param == "llama":
+        tokenizer = llama_tokenizer()
+        assert len(tokenizer(" 1")["input_ids"]) == len(tokenizer("1")["input_ids"]) == 2
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue("real_data") / "tokenizers/llama/derived")
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        initializer_range=1.0)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return HfTeacher(str(tmp_path), token_budget=200)
+
+
+def test_likelihoods_are_those_of_the_model_by_the_plain_way(causal_teacher):
+    teacher, words = causal_teacher, [str(point) for point in range(1, 6)]
     prompts = [f"{asked}Number:" for asked in ("Question: Which one can swim?\n", "", "Which one?\n", "Who is it?\n")]
-    words = [str(point) for point in range(1, 6)]
     found = next_word_probabilities(teacher, prompts, words)
     for prompt, row in zip(prompts, found, strict=True):
-        probabilities = []
+        probabilities, asked = [], teacher.tokenizer(prompt)["input_ids"]
         for word in words:
-            ids = teacher.tokenizer(prompt)["input_ids"]
-            more = teacher.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            ids = teacher.tokenizer(f"{prompt} {word}")["input_ids"]
+            assert ids[:len(asked)] == asked
             with torch.no_grad():
-                logs = teacher.model(torch.tensor([ids + more])).logits[0].float().log_softmax(-1)
-            probabilities.append(sum(logs[len(ids) - 1 + place, token].item() for place, token in enumerate(more)))
+                logs = teacher.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+            probabilities.append(sum(logs[place - 1, ids[place]].item() for place in range(len(asked), len(ids))))
         expected = np.exp(probabilities) / np.exp(probabilities).sum()
         assert row == pytest.approx(expected, abs=1e-5) and row.sum() == pytest.approx(1)
+        assert row.max() - row.min() > 1e-3
     with pytest.raises(StudyError, match="begins say and another"):
         next_word_probabilities(teacher, prompts, ["say", "say"])
     with pytest.raises(StudyError, match="context"):

@@ -478,8 +478,8 @@ def test_what_a_vocabulary_cannot_write_is_said_before_a_teacher_is_asked(tmp_pa
     experiment = load_experiment(tmp_path / "braces.yaml")
     say_costs(experiment, experiment.jobs)
     said = capsys.readouterr().out
-    assert said.count("t5-small: 1 of 100 questions have an answer that this vocabulary cannot write, such as '水'; "
-                      "they count as wrong.") == 1
+    assert said.count("t5-small: 1 of 100 questions has an answer that this vocabulary cannot write, such as '水'; "
+                      "it counts as wrong.") == 1
     assert "mini/student:" not in said and said.index("t5-small") < said.index("completions are in the store")
 
 

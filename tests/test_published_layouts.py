@@ -9,7 +9,7 @@ from datasets import Dataset
 from fuzzing import rounds
 
 from kdutils.data.answers import answered_right, exact_match, overlap_f1, short_answer_words
-from kdutils.data.datasets import READERS
+from kdutils.data.datasets import NLI_LABELS, READERS
 from kdutils.data.readers import question_files, read_questions
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
@@ -174,6 +174,16 @@ def test_a_drawn_dev_split_shares_no_passage_with_train(tmp_path):
     pd.DataFrame(rows[:4]).to_json(tmp_path / "one.jsonl", orient="records", lines=True)
     one = read_questions("boolq", str(tmp_path), {"train": "one.jsonl"})  # a single passage has to be in both
     assert one["split"].value_counts().to_dict() == {"train": 3, "dev": 1}
+
+
+def test_a_drawn_dev_split_shares_no_premise_with_train(tmp_path):
+    rows = [{"pairID": f"{number}", "promptID": number // 3, "sentence1": f"Premise {number // 3}.",
+             "sentence2": f"Hypothesis {number}.", "gold_label": NLI_LABELS[number % 3]} for number in range(60)]
+    pd.DataFrame(rows).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame = read_questions("mnli", str(tmp_path), {"train": "t.jsonl"})
+    of = {split: set(group["question"].str.extract(r"(Premise \d+)")[0]) for split, group in frame.groupby("split")}
+    assert frame["split"].value_counts().to_dict() == {"train": 54, "dev": 6}
+    assert len(of["dev"]) == 2 and not of["dev"] & of["train"]
 
 
 def test_one_stem_with_other_choices_is_another_question(tmp_path):

@@ -520,7 +520,7 @@ def test_an_answer_of_another_shape_stops_nothing(tmp_path, broken):
 
 def test_before_there_is_a_result_the_index_says_what_the_runs_can_show(tmp_path):
     page = read_page(index.write_index(tmp_path, some_runs(tmp_path)[:2], {"planned": ["About 14 points <and> more."]}))
-    assert "About 14 points <and> more." in page.text and "no result yet" in page.text
+    assert "About 14 points <and> more." in page.text and "no result, or an outdated one" in page.text
 
 
 def test_states(tmp_path):
@@ -538,7 +538,7 @@ def test_an_outdated_run_says_why_and_an_outdated_comparison_is_no_answer(tmp_pa
     assert "Multitask leads" in words and "61.2 % right on dev" in words, "it is kept, with its page"
     comparison["outdated"] = "builds on students/a, which is to be made again"
     page = read_page(index.write_index(tmp_path, [data, student, comparison], {"name": "mini"}))
-    assert "Multitask leads" not in page.text and "no result yet" in page.text
+    assert "Multitask leads" not in page.text and "no result, or an outdated one" in page.text
 
 
 def test_the_index_leads_to_everything(tmp_path):

@@ -397,7 +397,7 @@ on 2026-02-01 with commit aaaaaaaaaa on Linux x86_64, ACME 1, 2 cores, no GPU, 1
 ![Accuracy of every cell, dots for seeds and intervals over seeds](outputs/results/toy/accuracy.png)
 
 On mini: 40 training questions, 4 epochs, 10 questions of the test split, chance 20.0 %. Same in all cells: data set
-mini, student t5, teacher llama, explanations few_shot, seeds 2.
+mini, student t5, teacher llama, explanations few_shot, 2 seeds.
 
 | method | accuracy | 95 % interval | by likelihood | no choice | training, s | peak, MiB |
 |---|--:|---|--:|--:|--:|--:|
@@ -410,7 +410,7 @@ Explanations of the students (`kdutils.evaluation` defines the measures):
 |---|--:|
 | multitask | 7.0 |
 
-Explanations of the teachers, as their page judges them (shares are of the usable texts):
+Quality of the teachers' explanations (notebook 07; shares are of the usable texts):
 
 | dataset | teacher | explanations | stage | texts | unusable | words | answer named * | \
 contradicted | repeated | unfinished |
@@ -418,8 +418,7 @@ contradicted | repeated | unfinished |
 | mini | a | few_shot, critique_revision | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
 | mini | a | few_shot | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
 
-A star marks a measure by which a text that is nobody's own reason (`kdutils.fake_texts`) is at least as good as the
-teacher's.
+A star marks a measure on which a fake text scores at least as well as some of the teacher's.
 
 From the report:
 
@@ -454,7 +453,7 @@ def test_a_measure_that_a_fake_reaches_has_a_star_and_its_reason(toy):
     assert keep_toy(toy)["fooled"] == {"names_answer": reason}
     text = document.results_text(keeping.read_kept())
     assert "| method | names_answer * | words |\n|---|--:|--:|\n| multitask | 0.400 | 7.0 |\n\nA star marks" in text
-    assert f"explanations. It is no evidence of good explanations.\n\n- names_answer: {reason}\n" in text
+    assert f"explanations.\nSuch a measure is no evidence of good explanations.\n\n- names_answer: {reason}\n" in text
 
 
 def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_end():

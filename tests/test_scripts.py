@@ -440,8 +440,8 @@ def test_what_the_vocabulary_lacks_is_in_the_record_of_a_trained_student_and_of_
                                             "explained": 8, "examples": ["green"]}
     found = gaps_of(tmp_path, rows[rows["split"] == "dev"])
     assert (found["count"], found["questions"], found["explanations"]) == (1, 4, 0)
-    assert gap_lines(found, "test ") == ["1 of 4 test questions have an answer that this vocabulary cannot write, "
-                                         "such as 'green'; they count as wrong."]
+    assert gap_lines(found, "test ") == ["1 of 4 test questions has an answer that this vocabulary cannot write, "
+                                         "such as 'green'; it counts as wrong."]
 
 
 def test_the_embedded_vocabulary_writes_everything_and_nothing_is_said():

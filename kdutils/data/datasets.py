@@ -19,9 +19,10 @@ train drawn with seed 0. ANLI is round 1 (Nie et al. 2020). SVAMP (Patel et al. 
 Hsieh et al. (2023); one of the 800 is left out, so its dev split is drawn from 799. CREAK (Onoe et al. 2021): the
 labels of its test split are not public, so its dev split is the test split here, and dev is drawn from train. The
 same holds for BoolQ (Clark et al. 2019), MNLI (Williams et al. 2018; its matched dev split), QASC (Khot et al. 2020)
-and SQuAD 1.1 (Rajpurkar et al. 2016). A dev split that is drawn shares no passage with train. OpenBookQA (Mihaylov et
-al. 2018), ARC (Clark et al. 2018; its Challenge set, the Easy set by `files`) and ECQA (Aggarwal et al. 2021) have
-their own three splits. ``boolq_dev`` is the dev split of BoolQ alone, cut into three by passage.
+and SQuAD 1.1 (Rajpurkar et al. 2016). A dev split that is drawn shares no passage and no premise with train.
+OpenBookQA (Mihaylov et al. 2018), ARC (Clark et al. 2018; its Challenge set, the Easy set by `files`) and ECQA
+(Aggarwal et al. 2021) have their own three splits. ``boolq_dev`` is the dev split of BoolQ alone, cut into three by
+passage.
 
 Human explanations: of OpenBookQA and QASC the facts from which a question was written, and of ECQA three texts: the
 free text, which says why the right answer is right and the others are wrong, the reasons for the right answer, and

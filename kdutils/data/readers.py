@@ -28,6 +28,7 @@ from kdutils.data.questions import (
 )
 from kdutils.data.records import read_records
 from kdutils.data.tables import QUESTIONS, fill_columns, path_kind
+from kdutils.data.texts import LAYOUT
 from kdutils.errors import StudyError, first_line, shown
 from kdutils.hub import reach_hub
 from kdutils.runs import project_path
@@ -377,15 +378,16 @@ def _test_from_train(train, dataset, seed):
 def _drawn_from(train, dataset, split, seed):
     """Return (train, split): a tenth of train, drawn by ``datasets`` as the published dev split was.
 
-    Questions on one context stay together: what is drawn is a tenth of the contexts then.
+    Questions on one context, or on one premise, stay together: what is drawn is a tenth of the contexts then.
     """
     from datasets import Dataset
 
     if len(train) < 2:
         raise StudyError(f"{dataset}: {len(train)} training question cannot be split into train and {split}")
     groups = {}
-    for row, context in enumerate(train["context"]):
-        groups.setdefault(context or row, []).append(row)
+    for row, (question, context) in enumerate(zip(train["question"], train["context"], strict=True)):
+        premise = question.partition(LAYOUT[1])[0] if question.startswith(LAYOUT[0]) else ""
+        groups.setdefault(context or premise or row, []).append(row)
     rows = list(groups.values()) if len(groups) > 1 else [[row] for row in range(len(train))]
     parts = Dataset.from_dict({"row": range(len(rows))}).train_test_split(test_size=DEV_SHARE, seed=seed)
     kept, drawn = ([row for group in parts[name]["row"] for row in rows[group]] for name in ("train", "test"))

@@ -276,9 +276,10 @@ def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
 
     Decided by, in this order: the last answer that the text states ("the answer is …", a yes or no as first word, or,
     for the choices true and false, "it is not true that …", see _verdict); the one choice that its first sentence
-    names, if that sentence has no word of contrast; the one choice that the text names. Yes and no, true and false are
-    not searched inside the text, because they are ordinary words. Words that state an answer are known in English,
-    Chinese and Japanese (verdicts in English alone), words of contrast also in Thai.
+    names, if that sentence has no word of contrast; the one choice that the text names. If this is not `answer` and is
+    named only in sentences with a word of contrast, as in "Unlike a library, it …", nothing is shown. Yes and no, true
+    and false are not searched inside the text, because they are ordinary words. Words that state an answer are known in
+    English, Chinese and Japanese (verdicts in English alone), words of contrast also in Thai.
     """
     if (stated := _states(text, answer, choices)) is not None:
         return stated
@@ -288,8 +289,15 @@ def argues_for(text: str, answer: str, choices: Sequence[str]) -> bool | None:
     for part in ([] if _CONTRAST.search(first) else [first]) + [text]:
         named = [choice for choice in choices if names_answer(part, choice)]
         if len(named) == 1:
-            return None if _only_denied(part, named[0]) else named[0] == answer
+            if _only_denied(part, named[0]) or named[0] != answer and _only_contrasted(part, named[0]):
+                return None
+            return named[0] == answer
     return None
+
+
+def _only_contrasted(text, choice):
+    named = [sentence for sentence in split_sentences(text) if names_answer(sentence, choice)]
+    return bool(named) and all(map(_CONTRAST.search, named))
 
 
 def _states(text, answer, choices):

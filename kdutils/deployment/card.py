@@ -259,7 +259,7 @@ def _data_of(run):
 def _results(measured, seed):
     """Return the rows of the table of results: of this student, and of all seeds of its cell.
 
-    A star marks a measure of explanations by which a text that is not the student's own reason is as good.
+    A star marks a measure of explanations on which a fake text is as good.
     """
     rows = []
     for run in measured:

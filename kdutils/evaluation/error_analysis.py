@@ -153,6 +153,8 @@ def accuracy_by_question_group(first: pd.DataFrame, second: pd.DataFrame, questi
     """
     accuracy = _accuracy_per_question(first, second)
     asked = questions[questions["id"].isin(accuracy.dropna().index)]
+    if asked.empty:
+        return pd.DataFrame(columns=["questions with", "questions", "first", "second", "difference"])
     words, kinds = asked["question"].map(count_words), pd.Series(
         map(question_type, asked["question"], asked["choices"]), index=asked.index, dtype=object)
     groups = {f"question word: {kind}": kinds == kind for kind in (*QUESTION_WORDS, "yes or no", "other")} \

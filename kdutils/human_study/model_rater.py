@@ -176,6 +176,7 @@ def _gain_over_length(table, name, clusters, **drawn):
 def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple[pd.DataFrame, list[str]]:
     """Return (table of RANKS over the texts that both rated, sentences): mean points of each method, rank 1 is best."""
     both = wide.merge(scores[["text", rating]], on="text", suffixes=("", "_model"))
+    both = both.dropna(subset=[rating, f"{rating}_model"])
     means = both.groupby("method").agg(people=(rating, "mean"), model=(f"{rating}_model", "mean"),
                                        texts=("text", "nunique")).reset_index()
     table = means.assign(rank_people=means["people"].rank(ascending=False).astype(float),

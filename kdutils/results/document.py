@@ -19,6 +19,7 @@ from typing import Any
 
 import jinja2
 
+from kdutils.comparison import wording
 from kdutils.errors import StudyError
 from kdutils.experiments.loading import experiment_names
 from kdutils.report.answer_html import example_rows
@@ -97,12 +98,12 @@ def _environment():
 
 def percent(share: float | None) -> str:
     """Return a share from 0 to 1 in percent with one decimal, "–" for None."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else wording.percent(share)
 
 
 def fixed(number: float | None, digits: int = 0) -> str:
     """Return a number with `digits` decimals and thousands separators, "–" for None."""
-    return "–" if number is None else f"{number:,.{digits}f}".replace("-", "−")
+    return "–" if number is None else f"{round(number, digits) + 0.0:,.{digits}f}".replace("-", "−")  # no −0
 
 
 def span(numbers: Iterable[float | None]) -> str:
@@ -320,9 +321,10 @@ def worked_example(example: Mapping[str, Any] | None) -> str:
 
 
 def same_in_all(cells: Rows) -> list[str]:
-    """Return what is the same in all cells, and therefore not in their table: "student mini-t5", "seeds 3"."""
-    return [f"{PARTS[key]} {next(iter(values))}" for key, values in _values(cells).items()
-            if len(values) == 1 and key not in ("method", "tested_on")]
+    """Return what is the same in all cells, and therefore not in their table: "student mini-t5", "3 seeds"."""
+    same = {key: next(iter(values)) for key, values in _values(cells).items() if len(values) == 1}
+    return [f"{value} seed{'s' * (value > 1)}" if key == "n_seeds" else f"{PARTS[key]} {value}"
+            for key, value in same.items() if key not in ("method", "tested_on")]
 
 
 def _names(cells):

@@ -44,8 +44,10 @@ class EpochRows:
     """The rows of all questions in one epoch, as a map-style dataset; ``self[i]`` is the list of rows of question i.
 
     `entries`: from tokenize_rows. `ids`: the ids of the questions. Set `epoch` at the beginning of each epoch. Of a
-    tuple of alternatives one is drawn, all with the same probability, by a hash of seed, id and epoch. So a draw does
-    not depend on the order of the questions or on where a training was resumed.
+    tuple of n alternatives, such as sampled rationales, each is drawn with probability 1/n, by a hash of seed, id and
+    epoch. So a draw does not depend on the order of the questions or on where a training was resumed. Ho et al. (2023,
+    Fine-tune-CoT) and Li et al. (2023, SCoTD) train on all samples; one per epoch is a choice of this study, so that
+    more samples do not mean more steps.
     """
 
     def __init__(self, entries: list, ids: Sequence[str], seed: int):
@@ -217,9 +219,11 @@ def gap_lines(gaps: dict, name: str = "") -> list[str]:
     count, wrong = gaps["count"], gaps["wrong"]
     such, lines = "such as " + ", ".join(repr(text[:40]) for text in gaps["examples"]), []
     if count:
-        verdict = "they count as wrong" if wrong == count else f"{wrong} of them count as wrong"
-        lines.append(f"{count} of {gaps['questions']} {name}questions have an answer that this vocabulary cannot "
-                     f"write, {such}; {verdict if wrong else 'what is left of it is still read as right'}.")
+        verdict = f"{wrong} of them count{'s' * (wrong == 1)} as wrong" if wrong < count else \
+            "it counts as wrong" if count == 1 else "they count as wrong"
+        lines.append(f"{count} of {gaps['questions']} {name}questions {'has' if count == 1 else 'have'} an answer that "
+                     f"this vocabulary cannot write, {such}; "
+                     f"{verdict if wrong else 'what is left of it is still read as right'}.")
     if gaps["choices"]:
         lines.append(f"{gaps['choices']} other choice{'s' * (gaps['choices'] > 1)} cannot be written"
                      f"{'' if count else ', ' + such}.")

@@ -77,6 +77,14 @@ def mean_log_p(model: "PreTrainedModel", embeddings: "torch.Tensor", mask: "torc
     return target_log_p(model, embeddings, mask, decoder, target, counted).sum(-1) / counted.sum(-1)
 
 
+def padding(model: "PreTrainedModel") -> int:
+    """Return the id of the token that takes the place of a word: padding, without one the end token, else 0."""
+    if model.config.pad_token_id is not None:
+        return model.config.pad_token_id
+    end = model.config.eos_token_id
+    return (end[0] if isinstance(end, list) else end) or 0
+
+
 def gradient_scores(score: Callable, model: "PreTrainedModel", batch: "dict[str, torch.Tensor]") -> "torch.Tensor":
     """Return the mean over a row's target tokens of each source token's score, (rows, S).
 
@@ -119,7 +127,7 @@ def integrated_gradients(model: "PreTrainedModel", batch: "dict[str, torch.Tenso
 
     source, embed = batch["source"], model.get_input_embeddings()
     keeps = torch.isin(source, torch.tensor(sorted(special), device=source.device))
-    baseline = embed(torch.where(keeps, source, model.config.pad_token_id))
+    baseline = embed(torch.where(keeps, source, padding(model)))
     tokens = source.shape[1] + batch["target"].shape[1]
     parts, errors = IntegratedGradients(partial(mean_log_p, model)).attribute(
         embed(source), baseline, n_steps=steps, internal_batch_size=max(len(source), token_budget // tokens),
@@ -154,7 +162,7 @@ def perturbation_scores(method: Callable, model: "PreTrainedModel", batch: "dict
         count = int(words.max()) + 1  # the tokens that stay are one more part, without an influence
         if not count:
             continue
-        baseline = embed(torch.where(words < 0, source, model.config.pad_token_id))
+        baseline = embed(torch.where(words < 0, source, padding(model)))
         given = (batch["mask"][row:row + 1, :len(words[0])], *(batch[name][row:row + 1]
                                                                for name in ("decoder", "target", "counted")))
         at_once = max(1, token_budget // (source.shape[1] + batch["target"].shape[1]))

@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from kdutils.errors import StudyError
-from kdutils.teacher.attributions import target_log_p
+from kdutils.teacher.attributions import padding, target_log_p
 from kdutils.teacher.word_scores import (
     SETTINGS,
     answer_share,
@@ -157,7 +157,7 @@ def _answer_probabilities(questions, sources, targets, settings, words, kept):
               for found, offsets in zip(words, word_offsets(tokenizer, encoded), strict=True)]
 
     def source(row, there):
-        return [token if owner < 0 or names[row][owner] in there else model.config.pad_token_id
+        return [token if owner < 0 or names[row][owner] in there else padding(model)
                 for token, owner in zip(encoded["input_ids"][row], owners[row], strict=True)]
 
     found = {}

@@ -177,14 +177,14 @@ class HfTeacher:
               keep: Keep | None = None) -> list[Completion]:
         """Return log p of the tokens of a text behind each prompt (see completion.Teacher)."""
         texts, encoded, forced = [(prompt,) for prompt in prompts], {}, {}
-        for text, (before, behind) in zip(texts, self._split(prompts, continuations), strict=True):
+        for text, (before, behind) in zip(texts, self.split(prompts, continuations), strict=True):
             encoded[text], forced[text] = (before,), behind
         most = max(map(len, forced.values()), default=1)
         self._check_lengths(texts, encoded, most)
         done = self._run(_Scoring(self, encoded, Decoding(most), forced), texts, progress, keep)
         return [done[text] for text in texts]
 
-    def _split(self, prompts, continuations):
+    def split(self, prompts: list[str], continuations: list[str]) -> list[tuple[list[int], list[int]]]:
         """Return (token ids of the prompt, token ids of the text behind it) of each prompt.
 
         A causal model reads both as one text, because tokenizers treat the space between them in different ways.

@@ -7,6 +7,7 @@ With these probabilities, human_study.model_rater computes an expected point, th
 import json
 import re
 from dataclasses import replace
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ _OF_SCALE = re.compile(r"""  # numbers that describe the scale, unless they are 
     | \b\d+\s*=[^\d=]+(?:\d+\s*=[^\d=]+)+                                 # 1 = strongly disagree, 5 = strongly agree
     | \b1\s*,\s*2\s*,[\d\s,]*(?:(?:or|and)\s*\d+)?                         # 1, 2, 3, 4 or 5
     """, re.IGNORECASE | re.VERBOSE)
+_OF_ANSWER = re.compile(r"\banswer\s*\#?\d+", re.IGNORECASE)  # of a rated answer, unless "Answer 4" is the rating
 
 
 def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
@@ -120,10 +122,11 @@ def point_of_text(text: str, points: int) -> list[float]:
 
     Numbers that name a text or the ends or the size of the scale do not count ("Explanation 2: 4", "on a scale of 1 to
     5: 4", "out of 5: 4"), nor do negative ones. Those that describe the scale count only if there is no other ("1 means
-    strongly disagree, so 2", but "3 = neither").
+    strongly disagree, so 2", but "3 = neither"), and so does the number of an answer ("Answer 1: 4", but "Answer 4").
     """
     rest = _NO_POINT.sub(" ", text)
-    found = _POINT.search(_OF_SCALE.sub(" ", rest)) or _POINT.search(rest)
+    scaleless = _OF_SCALE.sub(" ", rest)
+    found = _POINT.search(_OF_ANSWER.sub(" ", scaleless)) or _POINT.search(scaleless) or _POINT.search(rest)
     if not found or int(found[1]) > points:
         return [np.nan] * points
     return [float(int(found[1]) == point) for point in range(1, points + 1)]
@@ -139,24 +142,26 @@ def next_word_probabilities(teacher: "HfTeacher", prompts: list[str], words: lis
     """
     import torch
 
-    shared, firsts = _first_tokens(teacher, words)
-    encoded, model = teacher.encode(prompts, len(shared) + 1), teacher.model
+    read, model = [_first_tokens(teacher, prompt, words) for prompt in prompts], teacher.model
+    teacher.encode(prompts, max((len(shared) for _, shared, _ in read), default=0) + 1)  # says which one is too long
     seq2seq, lengths = teacher.config.is_encoder_decoder, {}
-    for place, ids in enumerate(encoded):
-        lengths.setdefault(len(ids), []).append(place)
+    for place, (ids, shared, _) in enumerate(read):
+        lengths.setdefault((len(ids), len(shared)), []).append(place)
     result, done = np.empty((len(prompts), len(words))), 0
     for length, places in sorted(lengths.items()):
-        size = max(1, teacher.token_budget // (length + len(shared) + 1))
+        size = max(1, teacher.token_budget // (sum(length) + 1))
         for batch in (places[at:at + size] for at in range(0, len(places), size)):
-            rows = [encoded[place] + ([] if seq2seq else shared) for place in batch]
+            rows = [read[place][0] + ([] if seq2seq else read[place][1]) for place in batch]
             given = {"input_ids": torch.tensor(rows, device=model.device)}
             if seq2seq:
                 config, generation = model.config, model.generation_config
                 start = next(one for one in (generation.decoder_start_token_id, generation.bos_token_id,
                                              config.decoder_start_token_id) if one is not None)
-                given["decoder_input_ids"] = torch.tensor([[start, *shared]] * len(batch), device=model.device)
+                given["decoder_input_ids"] = torch.tensor([[start, *read[place][1]] for place in batch],
+                                                          device=model.device)
             with torch.inference_mode():
-                logits = model(**given).logits[:, -1, firsts].float()
+                logits = model(**given).logits[:, -1].float()
+            logits = logits.gather(1, torch.tensor([read[place][2] for place in batch], device=model.device))
             result[batch] = torch.softmax(logits, -1).cpu().numpy()
             done += len(batch)
             if progress:
@@ -164,15 +169,17 @@ def next_word_probabilities(teacher: "HfTeacher", prompts: list[str], words: lis
     return result
 
 
-def _first_tokens(teacher, words):
-    """Return (tokens that all words begin with, the first token in which they differ)."""
-    spaced = words if teacher.chat or teacher.config.is_encoder_decoder else [f" {word}" for word in words]
-    rows = [teacher.tokenizer(word, add_special_tokens=False)["input_ids"] for word in spaced]
-    same = 0
-    while all(len(row) > same + 1 for row in rows) and len({row[same] for row in rows}) == 1:
-        same += 1
-    firsts = [row[same] for row in rows]
+def _first_tokens(teacher, prompt, words):
+    """Return the token ids of a prompt, those with which all words begin behind it, and the next one of each word.
+
+    Each word is read behind the prompt: some tokenizers split " 1" alone in another way.
+    """
+    splits = teacher.split([prompt] * len(words), [f" {word}" for word in words])
+    before = commonprefix([ids for ids, _ in splits])
+    behind = [ids[len(before):] + more for ids, more in splits]
+    same = min(len(commonprefix(behind)), min(map(len, behind)) - 1)
+    firsts = [ids[same] for ids in behind]
     if len(set(firsts)) < len(words):
         raise StudyError(f"{teacher.name}: its vocabulary begins {words[0]} and another of {', '.join(words)} with the "
                          "same token, so their likelihoods cannot be compared; reach the model by a server")
-    return rows[0][:same], firsts
+    return before, behind[0][:same], firsts

@@ -48,7 +48,7 @@ from kdutils.hub import (
     read_tokenizer,
 )
 from kdutils.runs import is_complete
-from kdutils.teacher.attributions import ATTRIBUTIONS, is_causal
+from kdutils.teacher.attributions import ATTRIBUTIONS, is_causal, padding
 from kdutils.teacher.choices import ATTRIBUTION_TARGETS
 from kdutils.teacher.progress import show_progress
 
@@ -482,7 +482,7 @@ def padded_batch(model: "PreTrainedModel", sources: list[list[int]], targets: Se
         width = max(map(len, lists))
         return torch.tensor([[*ids, *[filler] * (width - len(ids))] for ids in lists], device=model.device)
 
-    start, pad = getattr(model.config, "decoder_start_token_id", None), model.config.pad_token_id or 0
+    start, pad = getattr(model.config, "decoder_start_token_id", None), padding(model)
     return {"source": padded(sources, pad), "mask": padded([[1] * len(ids) for ids in sources], 0),
             "decoder": padded([[start or 0, *ids[:-1]] for ids in targets], pad),  # a causal model does without it
             "target": padded(targets, pad),
