@@ -154,7 +154,8 @@ class Targets:
         wanted = teacher.exp()
         divergence = (wanted * teacher.sub_(student)).sum(1)
         soft = student.exp_().sub_(wanted).mul_(self.temperature)
-        return self._mix(hard, losses, divergence), slope.mul_(hard[:, None]).addcmul_(soft, (1 - hard)[:, None])
+        slope.mul_(hard[:, None])[:, :soft.shape[1]].addcmul_(soft, (1 - hard)[:, None])
+        return self._mix(hard, losses, divergence), slope
 
     def mixed(self, logits: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
         """Return L of all counted tokens, (n,), as a function that autograd can follow; shapes as in soften."""
@@ -163,7 +164,9 @@ class Targets:
         return self._mix(self.hard.to(logits), losses, divergence)
 
     def _log_probabilities(self, part, logits):
-        return [(one / self.temperature).log_softmax(1) for one in (logits, self.logits_of(part).to(logits.dtype))]
+        both = logits, self.logits_of(part).to(logits.dtype)
+        shared = min(one.shape[1] for one in both)  # what the longer one has besides are no tokens, see distilled_from
+        return [(one[:, :shared] / self.temperature).log_softmax(1) for one in both]
 
     def _mix(self, hard, losses, divergence):
         return hard * losses + (1 - hard) * self.temperature**2 * divergence
@@ -175,7 +178,8 @@ def distilled_from(method: str, parameters: dict, student: dict, model: PreTrain
 
     `student`: the arguments of models.load_student that gave `model` and `tokenizer`. `longest`: how many tokens the
     student writes at most, if it learns from its own texts. Raises StudyError if one of the
-    two is no causal model, or if their vocabularies differ.
+    two is no causal model, or if their vocabularies differ. Their output layers may be padded to different sizes, as in
+    some families of models. Then the divergence is that of the distributions over the tokens that both have.
     """
     name = parameters.get("distilled_from")
     if not name:
@@ -188,10 +192,12 @@ def distilled_from(method: str, parameters: dict, student: dict, model: PreTrain
     if fault := vocabulary_fault(name, vocabulary.get_vocab(), own, tokenizer.get_vocab()):
         raise StudyError(f"{method}: {fault}")
     sizes = [one.get_output_embeddings().weight.shape[0] for one in (teacher, model)]
-    if sizes[0] != sizes[1]:
-        raise StudyError(f"{method}: the output layer of {name} has {sizes[0]} tokens and that of {own} {sizes[1]}; "
-                         "give a teacher and a student with output layers of one size")
     names = [task.name for task in tasks_of(method, parameters)]
+    lacks = min(sizes) <= max(tokenizer.get_vocab().values()) or OWN in names and sizes[0] < sizes[1]
+    if sizes[0] != sizes[1] and lacks:
+        raise StudyError(f"{method}: the output layer of {name} has {sizes[0]} tokens and that of {own} {sizes[1]}; "
+                         f"the vocabulary has {len(tokenizer.get_vocab())}. Give a teacher whose output layer has all "
+                         "tokens that the student can write")
     hard = tuple(0.0 if task == OWN else parameters.get("hard", 0.5) for task in names)
     return Distilled(teacher.requires_grad_(False), parameters.get("temperature", 1.0), hard, name,
                      names.index(OWN) if OWN in names else None, longest)
