@@ -46,13 +46,14 @@ from kdutils.student.models import load_student
 from kdutils.student.rows import counted_tokens
 from kdutils.student.training import Recipe, train_student
 from kdutils.teacher.choices import PROMPTINGS
+from kdutils.teacher.completion import Completion
 from kdutils.teacher.explaining import explain, plan, soft_labels, write_explanations
 from kdutils.teacher.hf import HfTeacher
 from kdutils.teacher.prompting import each_choice, few_shot_prompts
 from kdutils.teacher.quality import examples_of, explanation_metrics, raw_table, text_table
 from kdutils.teacher.served import ServedTeacher
 from kdutils.teacher.settings import ExplainSoftLabels
-from kdutils.teacher.soft_labels import choice_probabilities, describe_soft_labels
+from kdutils.teacher.soft_labels import choice_probabilities, describe_soft_labels, shares_of_first_tokens
 from kdutils.teacher.store import Store
 from kdutils.teacher.stored import StoredTeacher
 from tests.test_answer import HELP, said_of
@@ -543,3 +544,10 @@ def test_the_experiment_is_right_and_a_method_without_a_probability_is_not_asked
     check_settings(MINI, "soft-mini.yaml")
     with pytest.raises(StudyErrors, match="'soft_label' writes no explanations"):
         check_settings({**MINI, "human_study": {"study": "mini", "methods": ["soft_label"]}}, "mine.yaml")
+
+
+def test_the_letter_of_a_choice_is_read_with_marks_around_it():
+    tokens = [("B", 0.25), (" b", 0.125), ("**B", 0.0625), ("B)", 0.03125), ("(B", 0.03125), ('"B".', 0.03125),
+              ("A", 0.25), ("Because", 0.125), ("AB", 0.0625), ("-B", 0.03125)]
+    done = Completion(json.dumps([(token, math.log(share)) for token, share in tokens]), "stop", 1, 1)
+    assert shares_of_first_tokens(done, ["a", "b", "c"]) == pytest.approx([0.25, 0.53125, 0])

@@ -13,6 +13,7 @@ from kdutils.errors import StudyError
 from kdutils.stats.calibration import expected_calibration_error
 from kdutils.teacher.completion import Completion
 
+MARKS = " ()[]*\"'.:"  # around a letter or a number that is a whole token
 LEAST = 0.01  # probability of all words together; where thinking or a sentence begins, they have less
 NO_LETTER = "no letter of a choice among the first tokens"
 
@@ -34,10 +35,10 @@ def choice_probabilities(log_p: Sequence[float], temperature: float = 1.0) -> li
 def shares_of_first_tokens(done: Completion, words: Sequence[str]) -> list[float]:
     """Return the probability of each of `words` as the first token of an answer (ServedTeacher.first_tokens).
 
-    Several tokens can be one word, in upper and lower case, with a space or a bracket before it.
+    Several tokens can be one word, in upper and lower case, with a space, a mark or a bracket around it ("**B", "B)").
     """
     tokens = json.loads(done.text)
-    return [sum(math.exp(log_p) for token, log_p in tokens if token.strip(" (").casefold() == word) for word in words]
+    return [sum(math.exp(log_p) for token, log_p in tokens if token.strip(MARKS).casefold() == word) for word in words]
 
 
 def as_scores(done: Completion, letters: Sequence[str]) -> list[Completion]:
