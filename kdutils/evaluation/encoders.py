@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -42,22 +43,33 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
-def token_states(texts: list[str], encoder: str) -> dict[str, np.ndarray]:
-    """Return {text: the unit vectors of its tokens, (tokens, size)}: last hidden states without tokens that are added.
+def read_batches(texts: list[str], encoder: str) -> Iterator[tuple]:
+    """Yield (texts of a batch, last hidden states, mask of their tokens, mask of added tokens), the shortest first.
 
-    A text is read up to encoder_limit.
+    Shapes: (texts, tokens, size) of the states, (texts, tokens) of the masks. A text is read up to encoder_limit.
     """
     import torch
 
     model, tokenizer = load_encoder(encoder)
-    states, waiting = {}, sorted(texts, key=len)
-    for start in range(0, len(waiting), BATCH):
-        batch = waiting[start:start + BATCH]
+    for batch in batches(sorted(texts, key=len)):
         inputs = tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=encoder_limit(model),
                            return_special_tokens_mask=True)
         with torch.no_grad():
             hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
-        counted = (inputs["attention_mask"] == 1) & (inputs["special_tokens_mask"] == 0)
+        yield batch, hidden, inputs["attention_mask"], inputs["special_tokens_mask"]
+
+
+def batches(items: list) -> list[list]:
+    """Return `items` cut into lists of BATCH, in their order."""
+    return [items[start:start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+def token_states(texts: list[str], encoder: str) -> dict[str, np.ndarray]:
+    """Return {text: the unit vectors of its tokens, (tokens, size)}: last hidden states, without added tokens."""
+    import torch
+
+    states = {}
+    for batch, hidden, mask, added in read_batches(texts, encoder):
         vectors = torch.nn.functional.normalize(hidden.double(), dim=-1)
-        states |= {text: vectors[row][counted[row]].numpy() for row, text in enumerate(batch)}
+        states |= {text: vectors[row][(mask[row] == 1) & (added[row] == 0)].numpy() for row, text in enumerate(batch)}
     return states

@@ -39,7 +39,7 @@ import pandas as pd
 from kdutils.data.tables import CHOICE, word_lists
 from kdutils.data.texts import argues_for, denies_answer, split_sentences
 from kdutils.errors import StudyError
-from kdutils.evaluation.encoders import BATCH, encoder_limit, load_encoder
+from kdutils.evaluation.encoders import batches, encoder_limit, read_batches
 from kdutils.evaluation.settings import PROXIES
 
 if TYPE_CHECKING:
@@ -104,16 +104,10 @@ def _support(texts, known, encoder):
 
 def sentence_vectors(sentences: list[str], encoder: str) -> dict[str, np.ndarray]:
     """Return {sentence: unit vector}, the mean of the encoder's last hidden states, normalised."""
-    import torch
-
-    model, tokenizer = load_encoder(encoder)
     vectors = {}
-    for batch in _batches(sorted(sentences, key=len)):
-        inputs = tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=encoder_limit(model))
-        with torch.no_grad():
-            states = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
-        mask = inputs["attention_mask"][..., None]
-        means = ((states * mask).sum(dim=1) / mask.sum(dim=1)).double().numpy()
+    for batch, states, mask, _ in read_batches(sentences, encoder):
+        counted = mask[..., None]
+        means = ((states * counted).sum(dim=1) / counted.sum(dim=1)).double().numpy()
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         vectors.update(zip(batch, means, strict=True))
     return vectors
@@ -135,7 +129,7 @@ def nli_probabilities(pairs: list[tuple[str, str]], nli: str) -> dict[tuple[str,
 
     model, tokenizer, places = load_nli(nli)
     found = {}
-    for batch in _batches(sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))):
+    for batch in batches(sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))):
         inputs = tokenizer([one for one, _ in batch], [two for _, two in batch], return_tensors="pt", padding=True,
                            truncation="longest_first", max_length=encoder_limit(model))
         with torch.no_grad():
@@ -163,7 +157,3 @@ def load_nli(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[
                          "language inference (key nli)")
     model = load_weights(AutoModelForSequenceClassification, found, config=config, dtype=torch.float32)
     return model.eval(), read_tokenizer(name), [labels[label] for label in LABELS]
-
-
-def _batches(items):
-    return [items[start:start + BATCH] for start in range(0, len(items), BATCH)]

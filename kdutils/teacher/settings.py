@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from kdutils.data.texts import LAYOUT
 from kdutils.errors import short
 from kdutils.runs import project_path
 from kdutils.settings import (
@@ -223,8 +224,7 @@ class ExplainTokens(Settings):
         [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], description="numbers of words that are compared on dev, empty for none")
     target: Literal[*ATTRIBUTION_TARGETS] = Field(
         "gold", description="gold: explain the right answer, own: explain the teacher's answer")
-    frame: Texts = Field(["Premise:", "Hypothesis:", "What is the relationship?"],
-                         description="layout of a question, never chosen")
+    frame: Texts = Field(list(LAYOUT), description="layout of a question, never chosen")
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="points on the path of integrated gradients")
     evaluations: Annotated[int, Field(ge=8, le=1_000_000)] = Field(
         512, description="evaluations of the teacher per question, of shapley_sampling and lime")
