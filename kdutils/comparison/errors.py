@@ -40,7 +40,8 @@ def largest_losses(differences: pd.DataFrame) -> pd.DataFrame:
 
     Groups of fewer than LEAST questions do not count.
     """
-    large = differences[(differences["questions"] >= LEAST) & (differences["difference"] < 0)]
+    lost = differences["difference"].round(6) < 0  # of equal means the difference may be −1e-14
+    large = differences[(differences["questions"] >= LEAST) & lost]
     large = large.sort_values("difference", kind="stable")
     lowest = large.drop_duplicates(["dataset", "student", "tested_on", "name"])
     return lowest.sort_index().reset_index(drop=True)
@@ -139,7 +140,7 @@ def _told_tests(effects):
     sizes = effects[["with", "without"]].min(axis=1)[tested].groupby(effects["rationale"], sort=False).min()
     lost = int((~tested).sum())
     left = f"; {lost} comparison{'s' * (lost > 1)} could not be tested" if lost else ""
-    return "Tested, with the questions of the smaller group: " + ", ".join(
+    return "Tested properties, with the smallest number of questions with or without each: " + ", ".join(
         f"{name} ({size})" for name, size in sizes.items()) + f"{left}. With few questions only a large effect shows."
 
 

@@ -17,7 +17,7 @@ def wording(name: str) -> Any:
     import jinja2
 
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "points": lambda x: signed(100 * x, 1),
+    environment.filters |= {"percent": percent, "points": lambda x: signed(100 * x, 1),
                             "list": list, "p": p_text, "listed": listed}
     # No escaping: a sentence is plain text, which a table or a page escapes like all texts.
     return environment.from_string(Path(__file__).with_name(TEMPLATES[name]).read_text(encoding="utf-8")).module
@@ -27,6 +27,11 @@ def say(template: str, statement: str, **facts: Any) -> str:
     """Return what the macro `statement` says: a line break is a space, and nothing before a punctuation mark."""
     text = re.sub(r"\s*\n\s*(?=[.,:;])", "", getattr(wording(template), statement)(**facts))
     return re.sub(r"\s*\n\s*", " ", text).strip()
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 in percent with one decimal."""
+    return f"{round(100 * share, 6):.1f} %"  # a mean may be 0.20049999999 for 0.2005
 
 
 def signed(number: float, digits: int) -> str:
