@@ -42,17 +42,17 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
                                   "learned only the answers: multitask (few_shot) 90.0 % against label_only 47.5 %.")
     row = tests[tests["question"] == "explaining"].iloc[0]
     assert said[HELP]["sure"] == [
-        f"Quite sure: multitask (few_shot) minus label_only +42.5 points (95 % interval +{100 * row['low']:.1f} to "
-        f"+{100 * row['high']:.1f}, p < 0.001)."]
+        f"Tested as planned: multitask (few_shot) minus label_only +42.5 points (95 % interval "
+        f"+{100 * row['low']:.1f} to +{100 * row['high']:.1f}, p < 0.001)."]
     assert "gave fewer right answers than students that learned from the right explanations" in said[CONTENT]["text"]
     assert ". This need not be due to the reasons they give: " in said[CONTENT]["sure"][0] and not said[CONTENT]["more"]
     harm, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
         "multitask", right=spread(18, 20, 19, rng=rng)))
-    assert harm[HELP]["verdict"] == "No, it does harm." and harm[CONTENT]["verdict"] == "Cannot be said."
+    assert harm[HELP]["verdict"] == "No, fewer right answers." and harm[CONTENT]["verdict"] == "Cannot be said."
     some, _ = said_of(World(tmp_path / "some").add("label_only", right=spread(34, 33, 35, rng=rng), explains=False).add(
         "multitask", right=spread(9, 11, 10, rng=rng)).add("combined", right=spread(34, 34, 33, rng=rng)).add(
         "shuffled", right=spread(34, 33, 34, rng=rng)))
-    assert some[HELP]["verdict"] == "No, it does harm with multitask (few_shot)."
+    assert some[HELP]["verdict"] == "No, fewer right answers with multitask (few_shot)."
     assert some[HELP]["text"].startswith("multitask (few_shot) gave fewer right answers than students that ")
     assert some[CONTENT]["verdict"] == "Yes, but other texts did better.", "a difference is no 'No'"
 
@@ -109,7 +109,7 @@ def test_a_verdict_on_comparisons_that_nobody_planned_is_a_hint(tmp_path):
     assert said[HELP]["sure"][0].startswith("Not planned, so only a hint: multitask (few_shot) +42.5 points (")
     said, _ = said_of(World(tmp_path / "harm").add("label_only", right=(36, 35, 37), explains=False).add(
         "multitask", right=spread(18, 20, 19, rng=rng)), primary=["content"])
-    assert said[HELP]["verdict"] == "A hint only: it does harm."
+    assert said[HELP]["verdict"] == "A hint only: fewer right answers."
 
 
 def test_what_is_missing_is_said_before_anything_else(tmp_path):
@@ -204,10 +204,10 @@ def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     teachers = pd.DataFrame({"dataset": ["small", "small"], "wholly true": [0.995, 0.0],
                              "true statements": [0.999, None]})
     said, _ = said_of(world, measures=measures, teachers=teachers, tested=["las"])
-    assert said[TRUE]["verdict"] == "Not true; no use shown."
+    assert said[TRUE]["verdict"] == "Mostly not true; no use shown."
     assert said[TRUE]["text"] == (
-        "The students answer well and explain falsely: 90.0 % to 95.0 % of their answers are right, but of their "
-        "explanations only 5.0 % to 10.0 % are wholly true.")
+        "The students answer well, but few of their explanations are wholly true: 90.0 % to 95.0 % of their answers "
+        "are right, and of their explanations only 5.0 % to 10.0 % are wholly true.")
     assert said[TRUE]["sure"] == ["Quite sure of these shares: every statement that can be read was compared with "
                                   "the facts. A text with another statement does not count as wholly true."]
     assert said[TRUE]["more"].startswith(
@@ -271,7 +271,7 @@ def test_the_example_is_a_question_on_which_students_differ_with_every_answer_ma
         assert who["true"] == "✓ true"
         assert {row["who"]: row["answer"][0] == "✓" for row in students} == right
         assert {row["who"]: row["true"] for row in students} == {
-            "label_only": "–", "multitask (few_shot)": "✓ true", "shuffled (few_shot)": "✗ partly false"}
+            "label_only": "–", "multitask (few_shot)": "✓ true", "shuffled (few_shot)": "✗ not wholly true"}
         assert found["note"] == ("Drawn at random from the 21 of 40 test questions on which these students differ. The "
                                  "students are those of the lowest seed (0).")
         json.dumps(found)

@@ -220,6 +220,22 @@ class ModelOfSets:
         return SimpleNamespace(logits=torch.cat([1 - p, p], 1).log()[:, None])
 
 
+def test_sampled_shapley_values_are_those_of_all_orders_where_words_interact():
+    """Exact values by hand of a sum of products: each product is shared equally by its words; occlusion differs."""
+    def value(stays, a, b, c, d):
+        return -3 + 0.5 * a + 1.5 * b * c - 0.9 * c * d * a - 0.4 * d
+
+    exact = np.abs([0.5 - 0.3, 0.75, 0.75 - 0.3, -0.4 - 0.3])
+    found = {}
+    for attribution in ("shapley_sampling", "occlusion"):
+        settings = SETTINGS | {"attribution": attribution, "evaluations": 10_000, "token_budget": 30_000}
+        [(_, scores, _)] = token_scores(ModelOfSets(value), [[5, 6, 7, 8, 9]], [[1]], set(), settings,
+                                        parts=[[-1, 0, 1, 2, 3]])
+        found[attribution] = np.array(scores[1:])
+    np.testing.assert_allclose(found["shapley_sampling"], exact, atol=0.03)
+    np.testing.assert_allclose(found["occlusion"], [0.4, 1.5, 0.6, 1.3], atol=1e-4)
+
+
 def test_lime_against_weighted_least_squares_over_all_sets_of_words():
     """The authors' distance (scikit-learn), kernel and odds of each set, and the fit of statsmodels without a penalty.
 

@@ -19,6 +19,7 @@ from kdutils.errors import StudyError
 from kdutils.evaluation.accuracy import correct_matrix
 from kdutils.report.figures import accuracy_against_measure, difference_intervals, heat_map
 from kdutils.results import document, keeping
+from kdutils.runs import read_json
 from kdutils.stats.accuracy import (
     RESAMPLES,
     CrossedTest,
@@ -263,6 +264,19 @@ def test_accuracy_of_cells_by_hand(study):
     assert row["likelihood"] == 0.5 and row["calibration_error"] == pytest.approx(0.1)
 
 
+def test_exact_match_and_f1_of_short_answers_are_means_of_the_seeds_that_have_them(tmp_path):
+    world = World(tmp_path).add("label_only", right=(18, 20), explains=False).add("multitask", right=(36, 35))
+    [path] = tmp_path.glob("evaluations/**/label_only/**/metrics.json")
+    metrics = read_json(path)
+    for seed, (exact, f1) in {"0": (0.25, 0.5), "1": (0.75, 0.75)}.items():
+        metrics["seeds"][seed] |= {"exact_match": exact, "f1": f1}
+    write(path, metrics)
+    table = world.read()[2].set_index("method")
+    assert list(table.loc["label_only", ["exact_match", "f1"]]) == [0.5, 0.625]
+    assert table.loc["multitask", ["exact_match", "f1"]].isna().all()
+    assert "exact_match" not in World(tmp_path / "no").add("label_only", explains=False).read()[2]
+
+
 def test_an_experiment_without_any_finished_seed_is_an_error(tmp_path):
     world = World(tmp_path).add("multitask", right=(20,))
     folder = Path(world.evaluations[0])
@@ -492,14 +506,21 @@ def test_what_is_significant_only_before_the_correction_is_not_claimed():
            "second": "label_only", "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_corrected": 0.3,
            "n_seeds": 3, "n_questions": 50}
 
-    def said(**changed):
-        return summary._primary("s on d", None, pd.DataFrame([row | changed]), 0.02)
+    cells = pd.DataFrame([{"name": "a", "likelihood": 0.5, "no_choice": 0.0},
+                          {"name": "label_only", "likelihood": 0.25, "no_choice": 0.005}])
+
+    def said(cells=cells, **changed):
+        return summary._primary("s on d", cells, pd.DataFrame([row | changed]), 0.02)
 
     start = "Does explaining help, s on d (%s, 50 questions): a minus label_only +10.0 points (%s): "
     interval = "+2.0 to +18.0, p = 0.%s"
-    assert said() == [start % ("3 seeds", interval % "300") + "no difference shown; one of 12.0 points would be found "
-                      "with probability 0.8."]
+    assert said() == [start % ("3 seeds", interval % "300") + "no difference shown; a true difference of 12.0 points "
+                      "would be found with probability 0.8."]
     assert said(p_corrected=0.001) == [start % ("3 seeds", interval % "001") + "a difference."]
+    assert said(cells.assign(no_choice=[0.0, 0.25]), p_corrected=0.001) == [
+        start % ("3 seeds", interval % "001") + "a difference (0.0 % and 25.0 % of their answers are none of the "
+        "choices; by likelihood 50.0 % and 25.0 % are right)."]
+    assert said(cells.assign(no_choice=[0.0, np.nan]), p_corrected=0.001) == said(p_corrected=0.001), "free text"
     assert said(p_corrected=0.001, n_seeds=1) == [
         start % ("1 seed", interval % "001") + "one seed, which says nothing about the methods."]
     assert said(low=np.nan, high=np.nan, p=np.nan, p_corrected=np.nan, detectable=np.nan) == [
@@ -522,7 +543,8 @@ def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
     helps = next(sentence for sentence in said if sentence.startswith("Does explaining help"))
     assert re.search(r"multitask \(few_shot\) minus label_only \+42\.5 points \(.*\): a difference\.$", helps)
     revised = next(sentence for sentence in said if sentence.startswith("Does the revision"))
-    assert re.search(r": no difference shown; one of \d+\.\d points would be found with probability 0\.8\.$", revised)
+    assert re.search(r": no difference shown; a true difference of \d+\.\d points would be found with probability "
+                     r"0\.8\.$", revised)
     assert any("2 runs failed or are missing and not included in any mean: standard (few_shot) seed 2, "
                "combined (few_shot) seed 0." in sentence for sentence in said)
     assert "1 evaluation with unknown labels is missing: outputs/x." in said
@@ -600,8 +622,9 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     runs, _, accuracies = world.read()
     said = summary.summarise(accuracies, world.tests(["las"]), runs)
     more = next(sentence for sentence in said if sentence.startswith("Exploratory, tiny on small"))
-    assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons has q below 0\.05: multitask minus "
-                     r"standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. It is a hypothesis for ", more)
+    assert re.search(r"\(3 seeds, 40 questions\): 1 of 3 further comparisons of accuracy has q below 0\.05: "
+                     r"multitask minus standard \(few_shot\) \+3\d\.\d points \(.*, q < 0\.001\)\. It is a hypothesis",
+                     more)
     assert not [sentence for sentence in said if re.search(r"[a-z)]\.[A-Z]", sentence)]  # a space between sentences
     las = next(sentence for sentence in said if sentence.startswith("Do explanations help to predict"))
     assert "; its control +0.310; the intervals overlap, so a difference is not shown)" in las
@@ -620,9 +643,9 @@ def test_other_comparisons_are_exploratory_and_las_stands_beside_that_of_the_con
     fakes = parts.assign(fake="answer", measure="las", value=0.9)
     reached = next(one for one in summary.summarise(accuracies, table, runs, measures=parts, fakes=fakes)
                    if one.startswith("Do explanations help to predict"))
-    assert "(+0.700 where the text alone tells the answer, −0.100 elsewhere; " in reached
+    assert "; +0.700 for texts that tell the answer without the question, −0.100 for others; " in reached
     assert "; its control reaches +0.500)" in reached
-    assert reached.endswith("A text that only repeats the answer reaches +0.900, which none of these exceeds.")
+    assert reached.endswith("A text that only repeats the answer reaches +0.900; none of these is above it.")
 
 
 def test_the_summary_says_whether_explanations_are_true_where_that_can_be_checked(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from datetime import date
 
 import numpy as np
@@ -18,7 +19,7 @@ from kdutils.data import readers
 from kdutils.data.answers import evaluate_equation, format_number
 from kdutils.data.datasets import NLI_LABELS, READERS, Reader, _id_of, _svamp_places, content_key, nli_question
 from kdutils.data.questions import check_questions
-from kdutils.data.readers import limit_questions, read_questions
+from kdutils.data.readers import limit_questions, question_files, read_questions
 from kdutils.data.tables import read_table, write_table
 from kdutils.errors import StudyError
 
@@ -276,6 +277,31 @@ def test_a_hub_that_is_away_is_named(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", load)
     with pytest.raises(StudyError, match="Salesforce/cos_e train: .*no route to host.*KDUTILS_DATA"):
         read_questions("cqa")
+
+
+def test_a_data_set_that_the_folder_lacks_is_read_from_the_hub_and_one_in_part_is_not(tmp_path, monkeypatch):
+    rows = [{"uid": f"u{row}", "premise": f"One {row}.", "hypothesis": "It is.", "label": row % 3, "reason": ""}
+            for row in range(6)]
+    monkeypatch.setenv("KDUTILS_DATA", str(tmp_path))
+    monkeypatch.setattr("datasets.load_dataset", lambda name, config, revision, split: Dataset.from_list(
+        [{**row, "uid": f"{split}{row['uid']}", "premise": f"{split} {row['premise']}"} for row in rows]))
+    assert sizes(read_questions("anli")) == {"train": 6, "dev": 6, "test": 6} and question_files("anli") == {}
+    with pytest.raises(StudyError, match="anli/.*: no such file or folder"):
+        read_questions("anli", str(tmp_path))  # a folder that is named is meant
+    part = tmp_path / READERS["anli"].local["test"]
+    part.parent.mkdir(parents=True)
+    part.write_text("{}")
+    with pytest.raises(StudyError, match="no such file or folder; correct the path, `folder` or KDUTILS_DATA"):
+        read_questions("anli")
+
+
+def test_line_breaks_of_published_texts_leave_no_empty_line_in_a_prompt():
+    row = {"id": "q1", "question": {"stem": "What is wet?\n\n Think.", "choices": [
+        {"label": "A", "text": "the\n\nsea"}, {"label": "B", "text": "sand"}]}, "answerKey": "A"}
+    kept = readers._normalised_rows(READERS["arc"], [row], "train", "f", Counter(), faults := [])
+    item = kept[0][2]
+    assert (item["question"], item["choices"], item["answer"], faults) == (
+        "What is wet?\nThink.", ["the sea", "sand"], "the sea", [])
 
 
 # Layouts and formats

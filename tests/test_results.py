@@ -212,15 +212,21 @@ def test_attributions_are_kept_and_shown_side_by_side_with_what_was_chosen(publi
     assert ("reports 68.0 % of" in text) == bool(published)
 
 
-def test_the_planned_contrasts_that_show_a_difference_stand_first():
-    """By hand: of three planned contrasts, one has a corrected p below 0.05; one has none."""
+def test_the_planned_contrasts_that_show_a_difference_stand_first(monkeypatch):
+    """By hand: of three planned contrasts, one has a corrected p below 0.05, one has none; differences of its cells."""
     rows = [{**CONTRAST, "family": "primary", "p_corrected": p, "difference": gap}
             for p, gap in ((0.05, 0.5), (None, 0.1), (0.01, -0.125))]
-    results = {"toy": {"kind": "experiment", "contrasts": [*rows, {**CONTRAST, "family": "exploratory"}]},
+    cells = [{"dataset": "mini", "student": "t5", "name": name, "likelihood": likely, "no_choice": none}
+             for name, likely, none in (("multitask (few_shot)", 0.5, 0.25), ("label_only", 0.75, None))]
+    results = {"toy": {"kind": "experiment", "contrasts": [*rows, {**CONTRAST, "family": "exploratory"}],
+                       "cells": [*cells, {**cells[0], "student": "another", "likelihood": 1.0}]},
                "bench-x": {"kind": "benchmark"}}
-    assert document.planned_differences(results) == [
-        "1 of 3 planned contrasts of two seeds or more show a difference (corrected p below 0.05)",
-        "toy, mini, t5: multitask (few_shot) minus label_only −12.5 points"]
+    row = {"experiment": "toy", "student": "t5", "contrast": "multitask (few_shot) minus label_only",
+           "accuracy": "−12.5", "by likelihood": "−25.0", "no choice": "–"}
+    assert document.planned_differences(results) == (
+        "1 of 3 planned contrasts of two seeds or more show a difference (corrected p below 0.05)", [row])
+    monkeypatch.setattr(document, "LATER", {"toy": {"multitask (few_shot)"}})
+    assert document.planned_differences(results)[1] == [row | {"contrast": row["contrast"] + " †"}]
 
 
 def test_the_best_on_dev_is_the_cell_whose_students_are_and_needs_all_curves():
@@ -418,8 +424,6 @@ contradicted | repeated | unfinished |
 | mini | a | few_shot, critique_revision | rationale | 1,200 | 3 | 17.3 | 25.0 % | 12.5 % | 0.0 % | 100.0 % |
 | mini | a | few_shot | revision | 1,200 | 3 | 1,234.6 | 25.0 % | – | 0.0 % | 100.0 % |
 
-A star marks a measure on which a fake text scores at least as well as some of the teacher's.
-
 From the report:
 
 - multitask is better.
@@ -452,8 +456,8 @@ def test_a_measure_that_a_fake_reaches_has_a_star_and_its_reason(toy):
     reason = "at least as good as a student: 'answer' in 1 of 1 cell"
     assert keep_toy(toy)["fooled"] == {"names_answer": reason}
     text = document.results_text(keeping.read_kept())
-    assert "| method | names_answer * | words |\n|---|--:|--:|\n| multitask | 0.400 | 7.0 |\n\nA star marks" in text
-    assert f"explanations.\nSuch a measure is no evidence of good explanations.\n\n- names_answer: {reason}\n" in text
+    assert ("| method | names_answer * | words |\n|---|--:|--:|\n| multitask | 0.400 | 7.0 |\n\nThe stars:\n\n"
+            f"- names_answer: {reason}\n") in text and "Such a measure is no evidence of good explanations." in text
 
 
 def test_a_worked_example_is_a_question_and_a_table_that_no_text_of_a_model_can_end():
@@ -492,6 +496,8 @@ def test_parts_that_differ_are_columns_and_what_is_missing_is_a_dash():
         "| t5 | – | label_only | – | 1 | 50.0 % | 40.0 to 60.0 % | 75.0 % | 12.5 % | – | – |",
         "| gpt | a\\|b | multitask | few_shot | 2 | 50.0 % | 40.0 to 60.0 % | 75.0 % | 12.5 % | 1,234 | – |",
         "| t5 | llama | multitask | tokens | 2 | – | – | – | – | – | – |"]
+    short = document.accuracy_rows([{**rows[0], "exact_match": 0.25, "f1": 0.375}, rows[1]])
+    assert [(row["exact match"], row["F1"]) for row in short] == [("25.0 %", "37.5 %"), ("–", "–")]
     moved = [cell("label_only", 0.5, tested_on=name) for name in ("cqa", "creak")]
     assert [row["tested on"] for row in document.accuracy_rows(moved)] == ["cqa", "creak"]
     assert document.measure_rows(rows) == []

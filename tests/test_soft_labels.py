@@ -298,6 +298,16 @@ def test_a_chat_on_a_server_is_asked_for_the_letter_of_the_choice(tmp_path, monk
     with Letters({"<think>": 0.999, "b": 0.001}) as (_, teacher), pytest.raises(
             StudyError, match="none of 10 texts is usable .no letter of a choice.*set thinking: off"):
         explain(table, "soft_labels", {**given, "base_url": teacher.base_url})
+    with Letters({"The": 0.6, "b": 0.4}) as (_, teacher), pytest.raises(StudyError, match="no letter of a choice"):
+        explain(table, "soft_labels", {**given, "base_url": teacher.base_url})  # it mostly begins a sentence
+
+
+def test_a_local_chat_that_begins_with_thinking_gives_no_soft_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    (template := tmp_path / "chat.jinja").write_text("{{ messages[0]['content'] }}\n<think>\n")
+    given = {**ExplainSoftLabels.defaults(), "model": "kdutils/mini/teacher", "chat": True}
+    with pytest.raises(StudyError, match="begins the answer with thinking.*set thinking: off"):
+        explain(build_questions(2, 0, 0).head(2), "soft_labels", {**given, "chat_template": str(template)})
 
 
 # What a student learns

@@ -65,7 +65,8 @@ def parse_answer(text: str, choices: Sequence[str] = ()) -> tuple[str, str]:
       before it. Without such a conclusion the answer follows "the answer is" anywhere in the text.
 
     The answer is matched to the choices (see `match_choice`), first the whole of it, then its first sentence. Without
-    choices its first sentence is taken if that is a number. An answer that matches nothing is returned as written.
+    choices its first sentence is taken if that is a number (but see is_ordinal). An answer that matches nothing is
+    returned as written.
     """
     text = text.strip()
     ends = [] if text.lower().startswith("the answer is") else list(_CONCLUSION.finditer(text))
@@ -84,9 +85,20 @@ def _matched(answer, choices):
     sentence = _SENTENCE.match(answer)
     for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
         choice = match_choice(candidate, choices)
-        if choice in choices or not choices and parse_number(candidate) is not None:
+        if choice in choices or not choices and parse_number(candidate) is not None and not (
+                sentence and candidate == sentence[1] and is_ordinal(candidate, answer[sentence.end():])):
             return choice
     return answer if answer in choices else whole
+
+
+def is_ordinal(number: str, rest: str) -> bool:
+    """Say whether the full stop behind a number belongs to a name, as in "1. FC Köln", and ends no sentence.
+
+    It does if all words of `rest` up to the next full stop begin with a capital or a digit, the first with a capital.
+    """
+    words = rest.partition(".")[0].split()
+    return number.strip().isdigit() and bool(words) and words[0][0].isupper() and all(
+        word[0].isupper() or word[0].isdigit() for word in words)
 
 
 def parse_number(text: str) -> float | None:

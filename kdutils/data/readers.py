@@ -43,7 +43,8 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     ``attrs["notes"]`` of the frame maps each reason to leave out or change rows to their number. For data from the Hub
     ``attrs["hub"]`` maps each split to repository, revision and commit.
 
-    - `folder` holds the files. "" is the environment variable KDUTILS_DATA, or the Hugging Face Hub if it is not set.
+    - `folder` holds the files. "" is the environment variable KDUTILS_DATA. The Hugging Face Hub is read if it is not
+      set, or names a folder with none of the reader's files.
     - `files` (split -> path relative to `folder`) replaces the reader's own files; splits that it does not name are
       not read. Formats: see `records.read_records`.
     - `seed` draws the splits that a data set lacks. The dev split is a tenth of train, where 0 gives the published one.
@@ -192,7 +193,7 @@ def _normalised(reader, record):
 
 def _records(dataset, reader, folder, files, notes, revision, commits):
     """Return split -> (file or place on the Hub, list of records)."""
-    folder = folder or os.environ.get("KDUTILS_DATA", "")
+    folder = _folder_of(reader, folder, files)
     if not files and not folder and reader.hub:
         return {split: _from_hub(reader, split, revision, commits) for split in reader.hub_splits}
     paths = question_files(dataset, folder, files)
@@ -200,6 +201,15 @@ def _records(dataset, reader, folder, files, notes, revision, commits):
     stand_ins = {} if files or reader.instead and not _is_instead(reader, folder) else reader.stand_ins
     notes.update({f"{split}: {what}": len(records[split][1]) for split, what in stand_ins.items()})
     return records
+
+
+def _folder_of(reader, folder, files):
+    """Return the folder of the files of a data set, "" for the Hub."""
+    data = os.environ.get("KDUTILS_DATA", "")
+    if folder or files or not reader.hub or not Path(data).is_dir():
+        return folder or data
+    own = [*reader.local.values(), *reader.instead.values()]
+    return data if any(path_kind(Path(data) / name) for name in own) else ""
 
 
 def _unpacked(reader, records, path):
@@ -221,7 +231,8 @@ def _is_instead(reader, folder):
 
 def question_files(dataset: str, folder: str = "", files: Mapping[str, str] | None = None) -> dict[str, Path]:
     """Return split -> path of the files that `read_questions` reads; {} for data that is made or read from the Hub."""
-    reader, folder = READERS[dataset], folder or os.environ.get("KDUTILS_DATA", "")
+    reader = READERS[dataset]
+    folder = _folder_of(reader, folder, files)
     if reader.make or not files and not folder and reader.hub:
         return {}
     paths = files or (reader.instead if _is_instead(reader, folder) else reader.local)
@@ -248,7 +259,8 @@ def _from_hub(reader, split, revision, commits):
         data = load_dataset(reader.hub, reader.config, revision=revision or reader.revision, split=name)
     except Exception as error:  # a dozen unrelated types, depending on the layer that failed
         raise StudyError(f"{source}: cannot be loaded from the Hugging Face Hub ({type(error).__name__}: "
-                         f"{first_line(error)}); set KDUTILS_DATA or `folder` to a folder that holds the files"
+                         f"{first_line(error)}); set KDUTILS_DATA or `folder` to a folder that holds "
+                         f"{shown(', '.join(reader.local.values()), 200)}"
                          ) from error
     commits[split] = {"repository": reader.hub, "revision": revision or reader.revision or "",
                       "commit": _loaded_commit(data)}
@@ -283,6 +295,11 @@ def _to_frame(reader, records, split, source, notes, places, faults, unlabelled)
     wrong = find_row_faults(frame, places, unlabelled)
     faults += wrong.values()
     return frame.drop(index=list(wrong))
+
+
+def _without_blank_lines(text, joint):
+    """Return a text with `joint` for its line breaks, of which two would end a prompt; anything else as it is."""
+    return re.sub(r"\s*\n\s*", joint, text) if isinstance(text, str) else text
 
 
 def _names_splits(reader, records):
@@ -320,8 +337,11 @@ def _normalised_rows(reader, records, split, source, notes, faults):
         if place and split == SPLIT_COLUMN:
             item["split"] = place[0]
         item = {"split": split, "human_explanations": [], "context": "", "other_answers": [], **item}
+        item |= {key: _without_blank_lines(item[key], joint) for key, joint in (("question", "\n"), ("answer", " "))}
         if isinstance(item["context"], str):
-            item["context"] = " ".join(item["context"].split())  # an empty line would end a prompt
+            item["context"] = " ".join(item["context"].split())
+        if isinstance(item["choices"], list):
+            item["choices"] = [_without_blank_lines(choice, " ") for choice in item["choices"]]
         if split != SPLIT_COLUMN and item["split"] != split:
             faults.append(Fault(source, row, f"field 'split': {shown(item['split'])} in the file given as '{split}'",
                                 f"field 'split' is not that of the file given as '{split}'", shown(item["split"], 20)))

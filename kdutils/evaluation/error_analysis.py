@@ -59,6 +59,8 @@ _QUESTION_WORD = re.compile(rf"\b({'|'.join(QUESTION_WORDS)})(?:m|se)?\b")  # al
 _VERB = r"(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)(?:n?['’]t)?\b"
 _AUXILIARY = re.compile(rf"\W*{_VERB}")
 _ASKS = re.compile(rf"(?:\A\W*|[,;:–—]\s*)({'|'.join(QUESTION_WORDS)})(?:m|se)?\s+{_VERB}")  # at the head of a clause
+_UNMARKED = re.compile(rf"\A\W*({'|'.join(QUESTION_WORDS)})(?:m|se)?\s+(?:{_VERB}|of\b)"  # without a question mark
+                       r"|\bwhat(?:\s+(?:kind|type|sort)s?\s+of)?\W*\Z")
 FLAGS = {"names_answer": ("rationale names the answer", "rationale does not name it"),
          "argues_otherwise": ("rationale argues for another choice", ""),
          "cut": ("rationale was cut off or ran on", ""),
@@ -73,19 +75,24 @@ def question_type(question: str, choices: Sequence[str] = ()) -> str | None:
 
     A question that begins with an auxiliary verb asks for yes or no, whatever words follow. Otherwise the type is a
     question word of the last sentence that has one, because a story before the question may have a "who" or "when".
-    Of several, "when he left, the man who was late did what?", it is the one at the end, else one that begins a clause
-    and has an auxiliary behind it, else the first that is seldom a conjunction or a relative pronoun (what, why, how),
-    else the first but "when". A text without any is a sentence to complete (``other``). A claim to be judged true or
-    false has no type. Nor have premise and hypothesis: their question is the same for all and was added by this
-    project (texts.LAYOUT).
+    Without a question mark, a text is a question only if it begins with a question word and its verb ("What is the
+    largest planet", "Which of these") or ends with "what" ("A bee is what kind of"), else a sentence to complete, of
+    the type ``other`` ("A plant wilts when"). Of several, "when he left, the man who was late did what?", it is the one
+    at the end, else one that begins a clause and has an auxiliary behind it, else the first that is seldom a
+    conjunction or a relative pronoun (what, why, how), else the first but "when". A claim to be judged true or false
+    has no type. Nor have premise and hypothesis: their question is the same for all and was added by this project
+    (texts.LAYOUT).
     """
     text = question.strip()
     asks, laid_out = text.rstrip(CLOSERS).endswith("?"), text.startswith(LAYOUT[0]) and text.endswith(LAYOUT[-1])
     if laid_out or not asks and set(map(str.lower, choices)) == {"true", "false"}:
         return None
     sentences = list(map(str.lower, split_sentences(text)))
-    if asks and any(_AUXILIARY.match(one) for one in (sentences[:1] + sentences[-1:])):
+    if any(_AUXILIARY.match(one) for one in (sentences[:1] + sentences[-1:]) if one.rstrip(CLOSERS).endswith("?")):
         return "yes or no"
+    if not asks:
+        found = _UNMARKED.search(sentences[-1]) if sentences else None
+        return "other" if not found else found[1] or "what"
     for sentence in reversed(sentences):
         if found := list(_QUESTION_WORD.finditer(sentence)):
             words = [one[1] for one in found]

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from kdutils.data.answers import match_choice
+from kdutils.data.answers import is_ordinal, match_choice
 from kdutils.data.questions import LETTERS
 from kdutils.data.tables import EXPLANATIONS, read_table, write_table
 from kdutils.data.texts import ENDS, WIDE_ENDS, find_mentions
@@ -28,7 +28,7 @@ from kdutils.teacher.cleaning import Cleaned, clean, is_abbreviation, is_refusal
 from kdutils.teacher.completion import Completion, Decoding, Progress, Teacher
 from kdutils.teacher.progress import show_progress
 from kdutils.teacher.soft_labels import NO_LETTER, as_scores, choices_table
-from kdutils.teacher.thinking import without_thinking
+from kdutils.teacher.thinking import thinks_first, without_thinking
 
 if TYPE_CHECKING:
     from kdutils.teacher.store import Store
@@ -245,6 +245,9 @@ def soft_labels(teacher: Teacher, questions: pd.DataFrame, parameters: dict,
                 for one in as_scores(answer, LETTERS[:len(choices)])]
         return choices_table(rows, done, parameters["choice_temperature"])
     asked = prompts.few_shot_prompts(rows, dataset, seed, given_answer=False)
+    if any(thinks_first(teacher.teacher, prompt) for prompt in asked[:1]):
+        raise StudyError("thinking: the chat template of this teacher begins the answer with thinking, so no choice "
+                         "can follow; set thinking: off, or chat: false")
     behind = [whole[len(start):] for start, whole in zip(asked, prompts.few_shot_prompts(rows, dataset, seed),
                                                          strict=True)]
     done = _ask(lambda some: teacher.score([asked[row] for row in some], [behind[row] for row in some], progress),
@@ -400,7 +403,7 @@ def _first_answer(text, choices):
             return "", whole
         return choice, text[end:]
     for stop in _END.finditer(text):
-        if stop.start() and not _goes_on(text[:stop.end()]):
+        if stop.start() and not _goes_on(text[:stop.end()]) and not is_ordinal(text[:stop.start()], text[stop.end():]):
             return text[:stop.start()].strip().rstrip("*_`"), text[stop.end():]
     return "", whole
 

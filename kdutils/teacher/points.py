@@ -16,7 +16,7 @@ from kdutils.errors import StudyError
 from kdutils.teacher.completion import TOP_TOKENS, Decoding, Progress
 from kdutils.teacher.served import ServedTeacher
 from kdutils.teacher.soft_labels import LEAST, choice_probabilities, shares_of_first_tokens
-from kdutils.teacher.thinking import opens_thinking
+from kdutils.teacher.thinking import thinks_first
 
 if TYPE_CHECKING:
     from kdutils.teacher.hf import HfTeacher
@@ -58,7 +58,7 @@ def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
     from kdutils.teacher.hf import HfTeacher
 
     model, words = teacher.teacher, [str(point) for point in range(1, points + 1)]
-    thinks = getattr(model, "chat", False) and _thinks_first(model, prompts)
+    thinks = any(thinks_first(model, prompt) for prompt in prompts[:1])
     if isinstance(model, HfTeacher) and not thinks:
         return next_word_probabilities(model, prompts, words, progress), "likelihood", []
     if not isinstance(model, ServedTeacher) or thinks:
@@ -79,12 +79,6 @@ def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
         notes = [f"Of {len(unknown)} of {len(prompts)} prompts the written answers are read, because no point is among "
                  "their most probable first tokens.", *notes]
     return found, "likelihood", notes
-
-
-def _thinks_first(model, prompts):
-    """Return whether the answers of a chat begin with thinking, so that their first token is no point."""
-    return model.thinking == "on" or hasattr(model, "in_chat") and any(
-        opens_thinking(model.in_chat(prompt)) for prompt in prompts[:1])
 
 
 def _served_probabilities(teacher, prompts, words, progress=None):

@@ -14,7 +14,7 @@ from kdutils.stats.calibration import expected_calibration_error
 from kdutils.teacher.completion import Completion
 
 MARKS = " ()[]*\"'.:"  # around a letter or a number that is a whole token
-LEAST = 0.01  # probability of all words together; where thinking or a sentence begins, they have less
+LEAST = 0.5  # probability of all words together; with less, the model mostly thinks first or begins a sentence
 NO_LETTER = "no letter of a choice among the first tokens"
 
 

@@ -71,3 +71,9 @@ def opens_thinking(prompt: str) -> bool:
     """Return whether a prompt, with the chat template, ends inside the thinking."""
     found = _OPENED.search(prompt[-100:])
     return bool(found) and found.lastgroup == "open"
+
+
+def thinks_first(model: object, prompt: str) -> bool:
+    """Return whether the answers of a teacher's model to a prompt begin with thinking, not with what was asked for."""
+    return getattr(model, "chat", False) and (
+        model.thinking == "on" or hasattr(model, "in_chat") and opens_thinking(model.in_chat(prompt)))
