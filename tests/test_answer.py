@@ -329,7 +329,14 @@ def test_contrasts_that_an_experiment_writes_out_are_on_the_start_page(tmp_path)
     assert planned["verdict"] == "A difference."
     assert re.fullmatch(r"multitask minus standard \(few_shot\) \+4\d\.\d points \(95 % interval \+\d.*, p < 0\.001"
                         r"\)\.", planned["text"])
+    [path] = tmp_path.glob("evaluations/**/standard/**/metrics.json")
+    path.write_text(path.read_text(encoding="utf-8").replace('"no_choice": 0.25', '"no_choice": 0.5'), encoding="utf-8")
+    said = said_of(world, primary=["explaining", "multitask (few_shot) minus standard (few_shot)",
+                                   "standard (few_shot) minus label_only"])[0]
+    made_of = "25.0 % and 50.0 % of their answers are none of the choices; by likelihood 50.0 % and 50.0 % are right"
+    assert said["What do the other planned contrasts show?"]["text"].endswith(f"p < 0.001; {made_of}).")
     explaining = " ".join(said["Does explaining help?"]["sure"])
+    assert f"For multitask (few_shot) minus label_only: {made_of[:6]}" not in explaining, "equal shares"
     assert "standard (few_shot) minus label_only −" in explaining, "told there, and not twice"
     for primary in ([], ["explaining", "standard (few_shot) minus label_only"]):
         assert "What do the other planned contrasts show?" not in said_of(world, primary=primary)[0]
