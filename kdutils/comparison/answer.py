@@ -15,7 +15,7 @@ import pandas as pd
 from kdutils.comparison.contrasts import QUESTIONS
 from kdutils.comparison.hypotheses import LEVEL, significant, with_control
 from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
-from kdutils.comparison.summary import FEW_SEEDS, describe, proxy_shares, simulatability, true_shares
+from kdutils.comparison.summary import FEW_SEEDS, describe, outside, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
 from kdutils.stats.accuracy import crossed_test
 from kdutils.stats.power import simulate_answers
@@ -57,7 +57,7 @@ def _written_out(places):
     for place in places:
         tests, told = place["tests"], {*_explaining_rows(place).index, *_content_rows(place).index}
         own = tests[(tests["family"] == "primary") & ~tests["question"].isin(QUESTIONS) & ~tests.index.isin(told)]
-        rows += describe(own)
+        rows += [_with_cells(row, place) for row in describe(own)]
     if not rows:
         return []
     one_seed = max(row["n_seeds"] for row in rows) < 2
@@ -122,7 +122,7 @@ def _judged(place, rows, margin):
     planned = rows["family"] == "primary"
     hints = [row for row in describe(rows[~planned]) if row["significant"]] if planned.any() else []
     unplanned, rows = not planned.any(), rows[planned] if planned.any() else rows
-    described = [row | {"one": place["cells"][row["first"]], "other": place["cells"][row["second"]],
+    described = [_with_cells(row, place) | {
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}
                  for row in describe(rows)]
     described = [row for row in described if not row["one_seed"]] or described  # one seed says nothing about methods
@@ -144,6 +144,12 @@ def _judged(place, rows, margin):
             "detectable": [min(found), max(found)] if found else [],
             "weak": list(dict.fromkeys(name for row in described for name in row["weak"])),
             "differing": list(dict.fromkeys(row["first"] for row in (*higher, *lower)))}
+
+
+def _with_cells(row, place):
+    """Return a contrast with its cells, and what it owes to answers that are none of the choices."""
+    one, other = place["cells"][row["first"]], place["cells"][row["second"]]
+    return row | {"one": one, "other": other, "outside": outside(one, other)}
 
 
 def _truth(place, margin, shares, fakes):
@@ -328,4 +334,4 @@ def _truth_mark(known):
     """Return whether what a text states is true, from its measures of truth; "–" where it states nothing."""
     if known["true_share"] is None or known["true_share"] != known["true_share"]:
         return "–"
-    return "✓ true" if known["wholly_true"] else "✗ false" if known["true_share"] == 0 else "✗ partly false"
+    return "✓ true" if known["wholly_true"] else "✗ false" if known["true_share"] == 0 else "✗ not wholly true"

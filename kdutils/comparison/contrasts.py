@@ -1,4 +1,4 @@
-"""The primary questions of a report and the contrasts that answer them; both are fixed before any result is seen.
+"""The primary questions of a report and the contrasts that answer them. The experiment file names both before a run.
 
 A family of six or fewer contrasts per data set and student is corrected by Holm's method. All other comparisons are
 exploratory (hypotheses). With every comparison in one family, a report could show hardly any difference.

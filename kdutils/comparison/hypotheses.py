@@ -1,4 +1,4 @@
-"""The hypothesis tests of a report. Which comparisons are made is fixed in advance.
+"""The hypothesis tests of a report. The experiment file decides before a run which comparisons are made.
 
 Three families, which the column `family` names:
 

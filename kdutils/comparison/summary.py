@@ -7,6 +7,7 @@ difference. With one seed a test compares two students, and the sentence says so
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -124,10 +125,22 @@ def _not_above_chance(place, cells, rows, margin):
 
 def _primary(place, cells, rows, margin):
     """State the answer to each primary question."""
-    primary = _of(rows, "primary")
-    return [_say("primary", place=place, question=question, rows=describe(part), size=_size(part),
+    primary, known = _of(rows, "primary"), {cell["name"]: cell for cell in cells.to_dict("records")}
+    return [_say("primary", place=place, question=question, size=_size(part),
+                 rows=[row | {"outside": outside(known[row["first"]], known[row["second"]])} for row in describe(part)],
                  margin=100 * margin, one_seed=(part["n_seeds"] < 2).all(), family=len(primary))
             for question, part in primary.groupby("question", sort=False)]
+
+
+def outside(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return what a difference of two cells (tables.accuracy_table) owes to answers that are none of the choices.
+
+    "" where their shares of such answers differ by less than a point, and where a likelihood was not measured.
+    """
+    known = [cell[key] for cell in (one, other) for key in ("no_choice", "likelihood")]
+    if any(value is None or value != value for value in known) or abs(known[0] - known[2]) < 0.01 - 1e-9:
+        return ""
+    return _say("outside", one=one, other=other)
 
 
 def _truth(measures, teachers):
@@ -278,8 +291,10 @@ def _cautions(tests, runs, missing):
         statements.append(_say("without_result", count_runs=len(lost), names=names))
     if unknown := [folder for folder in missing if isinstance(folder, str)]:
         statements.append(_say("unknown_missing", folders=unknown))
-    if low := int((runs["state"] == "below chance").sum()):
-        statements.append(_say("below_chance", low=low, total=int(ended.sum())))
+    if (below := runs["state"] == "below chance").any():
+        other = runs["tested_on"] != runs["dataset"]
+        statements.append(_say("below_chance", low=[int((below & part).sum()) for part in (~other, other)],
+                               total=[int((ended & part).sum()) for part in (~other, other)]))
     primary = tests[tests["family"] == "primary"]
     if (tests["n_seeds"] < 2).any():
         statements.append(_say("one_seed"))

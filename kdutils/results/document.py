@@ -21,7 +21,8 @@ import jinja2
 
 from kdutils.comparison import wording
 from kdutils.errors import StudyError
-from kdutils.experiments.loading import experiment_names
+from kdutils.experiments.loading import experiment_file, experiment_names
+from kdutils.experiments.yaml_file import read_settings
 from kdutils.report.answer_html import example_rows
 from kdutils.report.tables import duration
 from kdutils.results.keeping import FIGURE, read_kept
@@ -33,6 +34,9 @@ EARLIER = {  # benchmark -> the commit whose code printed earlier/<benchmark>.md
     "bench-teacher": ("5b73640", "2026-11-23"), "bench-training": ("25f3908", "2026-11-23")}
 SHOWN = {  # measure of explanations -> its digits in RESULTS.md; results.json has all that the report has
     "wholly_true": 3, "las": 3, "qbe": 3, "overlap_gain": 3, "rouge_l_teacher": 3, "names_answer": 3, "words": 1}
+LATER = {  # experiment -> the students (first of a contrast) that were planned when test results of it were known
+    "soft-mini": {"soft_multitask (few_shot)", "soft_multitask_gold (few_shot)"},
+    "token-kl-mini": {"on_policy (few_shot)"}}
 SHORT_ANSWERS = {"exact_match": "exact match", "f1": "F1"}  # only of cells with short free-text answers
 PARTS = {"dataset": "data set", "tested_on": "tested on", "student": "student", "teacher": "teacher",
          "method": "method", "prompting": "explanations", "n_seeds": "seeds"}
@@ -56,9 +60,10 @@ def write_documents() -> list[Path]:
 def results_text(kept: Mapping[str, dict], names: Iterable[str] = ()) -> str:
     """Return RESULTS.md for the kept results {name: results.json}; `names`: experiments that may not have been kept."""
     quoted = {name: (HERE / "earlier" / f"{name}.md").read_text(encoding="utf-8") for name in EARLIER}
+    abouts = {name: read_settings(experiment_file(name))["about"] for name in experiment_names()}  # may be reworded
     text = _rendered(lambda environment: environment.get_template("RESULTS.md.j2").render(
-        results=kept, not_kept=[name for name in names if name not in kept], quoted=quoted, earlier=EARLIER,
-        figure=FIGURE), "RESULTS.md")
+        results=kept, abouts=abouts, not_kept=[name for name in names if name not in kept], quoted=quoted,
+        earlier=EARLIER, figure=FIGURE), "RESULTS.md")
     return "\n\n".join(map(_filled, re.split(r"\n{2,}", text.strip()))) + "\n"
 
 
@@ -149,7 +154,7 @@ def accuracy_rows(cells: Rows) -> list[dict[str, str]]:
     def row(cell):
         interval = "–" if cell["low"] is None else f"{fixed(100 * cell['low'], 1)} to {percent(cell['high'])}"
         texts = {"accuracy": percent(cell["mean"]), "95 % interval": interval,
-                 **{title: percent(cell[key]) for key, title in SHORT_ANSWERS.items() if key in shown},
+                 **{title: percent(cell.get(key)) for key, title in SHORT_ANSWERS.items() if key in shown},
                  "by likelihood": percent(cell["likelihood"]), "no choice": percent(cell["no_choice"])}
         if "cost" in cell:
             texts |= {"training, s": fixed(cell["cost"].get("seconds")),
@@ -202,18 +207,36 @@ def teacher_rows(teachers: Rows, fooled: Collection[str] = ()) -> list[dict[str,
     return rows
 
 
-def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence per planned contrast of kept experiments that shows a difference, and first how many do.
+def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[dict[str, str]]]:
+    """Return how many planned contrasts of kept experiments show a difference, and a row of a table for each of these.
 
-    One seed says nothing about methods, so its contrasts do not count.
+    One seed says nothing about methods, so its contrasts do not count. Differences are in percentage points. A dagger
+    marks the contrasts that were planned when test results of the experiment were known (LATER).
     """
     planned = [(name, row) for name, result in results.items() if result["kind"] == "experiment"
                for row in result["contrasts"] if row.get("family") == "primary" and row["n_seeds"] > 1]
     shown = [(name, row) for name, row in planned if row["p_corrected"] is not None and row["p_corrected"] < 0.05]
-    return [f"{len(shown)} of {len(planned)} planned contrasts of two seeds or more show a difference "
-            "(corrected p below 0.05)"] + [
-        f"{name}, {row['dataset']}, {row['student']}: {row['first']} minus {row['second']} "
-        f"{'+' if row['difference'] > 0 else ''}{fixed(100 * row['difference'], 1)} points" for name, row in shown]
+    rows = []
+    for name, row in shown:
+        cells = {cell["name"]: cell for cell in results[name]["cells"]
+                 if (cell["dataset"], cell["student"]) == (row["dataset"], row["student"])}
+        later = " †" if row["first"] in LATER.get(name, ()) else ""
+        rows.append({"experiment": name, "student": row["student"],
+                     "contrast": f"{row['first']} minus {row['second']}{later}", "accuracy": _points(row["difference"]),
+                     **{title: _points(_change(cells, row, key))
+                        for key, title in (("likelihood", "by likelihood"), ("no_choice", "no choice"))}})
+    return (f"{len(shown)} of {len(planned)} planned contrasts of two seeds or more show a difference "
+            "(corrected p below 0.05)"), rows
+
+
+def _change(cells, row, key):
+    """Return the difference of two cells in `key`, first minus second; None where one has no value."""
+    first, second = (cells[row[end]][key] for end in ("first", "second"))
+    return None if None in (first, second) else first - second
+
+
+def _points(difference):
+    return "–" if difference is None else wording.signed(100 * difference, 1)
 
 
 def _without(kept):
