@@ -115,6 +115,17 @@ def toy(own_outputs):
     return experiment
 
 
+def test_the_time_side_by_side_leaves_out_pauses_of_more_than_a_minute():
+    """By hand: jobs from 0 to 10 s, from 5 to 8 s and from 70 to 75 s; then one from 136 to 140 s, after 61 s."""
+    def at(second, seconds):
+        return {"started": f"2026-01-31T23:{second // 60:02d}:{second % 60:02d}+00:00", "seconds": seconds}
+
+    jobs = [at(70, 5.0), at(0, 10.0), at(5, 3.0)]
+    assert keeping._span(jobs)[0] == 75
+    wall, end = keeping._span([*jobs, at(136, 4.0)])
+    assert wall == 75 + 4 and end.isoformat() == "2026-01-31T23:02:20+00:00"
+
+
 def keep_toy(toy):
     return json.loads((keeping.keep("toy") / "results.json").read_text())
 
