@@ -6,11 +6,12 @@ Everything comes from the files that the runs wrote (metrics.json, costs.json, r
   runs.git_revision), machines (runs.machine), versions, seconds (of all jobs together, in all their pieces), note (what
   else has to be known about this run, "" for nothing); numbers have DIGITS significant digits,
 - of an experiment: about, settings (of its file), jobs (their number), wall (seconds from the first start to the last
-  end), split (whose questions were asked), cells, teachers (teacher.quality.text_table; of soft labels also their
-  accuracy per split, of a run how many questions are without a text to learn from), attributions (of each run of
-  notebook 05: choice, costs, agreement, published_share), errors (of notebook 32: summary, effects, losses), transfers,
-  contrasts, fooled (comparison.tables.fooled), fooled_teachers (teacher.quality.read_fooled), summary (the sentences of
-  the report) and example (comparison.answer.example; none for a run of an earlier version),
+  end, without pauses of more than PAUSE), split (whose questions were asked), cells, teachers
+  (teacher.quality.text_table; of soft labels also their accuracy per split, of a run how many questions are without a
+  text to learn from), attributions (of each run of notebook 05: choice, costs, agreement, published_share), errors (of
+  notebook 32: summary, effects, losses), transfers, contrasts, fooled (comparison.tables.fooled), fooled_teachers
+  (teacher.quality.read_fooled), summary (the sentences of the report) and example (comparison.answer.example; none for
+  a run of an earlier version),
 - of a benchmark: found (its own results.json) and figures.
 
 A cell is a row of comparison.tables.accuracy_table, in the order of the report. It also has ``seeds`` ({seed: accuracy,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 FILE, FIGURE = "results.json", "accuracy.png"
 DIGITS = 6  # of a kept number
+PAUSE = timedelta(seconds=60)  # in which no job runs, as between two calls; starting the next job takes less
 RUNNING = ("parameters", "bytes", "peak_memory_mib", "libraries_mib", "answer_ms", "explanation_ms")
 ATTRIBUTION = ("choice", "costs", "agreement", "published_share")
 CONTRAST = ("family", "question", "comparison", "dataset", "student", "measure", "first", "second", "difference", "low",
@@ -172,7 +174,7 @@ def _results_of(experiment):
     trained = [read_json(folder / "run.json") for folder in folders["students"]]
     evaluated = list(map(str, folders["evaluations"]))
     compared = read_json(folders["comparison"][0] / "metrics.json")
-    started, ended = _span(runs)
+    wall, ended = _span(runs)
     splits = {read_json(folder / "metrics.json")["split"] for folder in folders["evaluations"]}
     settings = {key: value for key, value in experiment.settings.items() if key not in ("about", "needs")}
     reports, explained = ([read_json(folder / "metrics.json") for folder in folders[kind]]
@@ -183,7 +185,7 @@ def _results_of(experiment):
         "commits": _distinct(run["git"] for run in sorted(runs, key=lambda run: run["started"])),
         "machines": _distinct(run["machine"] for run in trained), "versions": runs[-1]["versions"],
         "jobs": len(runs), "seconds": round(seconds, 1),
-        "wall": round((ended - started).total_seconds(), 1), "split": ", ".join(sorted(splits)),
+        "wall": round(wall, 1), "split": ", ".join(sorted(splits)),
         "cells": _cells(compared["accuracy"], folders["students"], folders["evaluations"]),
         "teachers": _teachers(reports, explained),
         "attributions": [{**metrics["labels"], **{key: metrics[key] for key in ATTRIBUTION}}
@@ -200,9 +202,15 @@ def _results_of(experiment):
 
 
 def _span(runs):
-    """Return the start of the first job and the end of the last one."""
+    """Return the seconds from the first start of a job to the last end, without pauses, and this end."""
     starts = [datetime.fromisoformat(run["started"]) for run in runs]
-    return min(starts), max(start + timedelta(seconds=run["seconds"]) for start, run in zip(starts, runs, strict=True))
+    spans = sorted((start, start + timedelta(seconds=run["seconds"])) for start, run in zip(starts, runs, strict=True))
+    wall, (start, end) = timedelta(), spans[0]
+    for next_start, next_end in spans:
+        if next_start - end > PAUSE:
+            wall, start = wall + (end - start), next_start
+        end = max(end, next_end)
+    return (wall + (end - start)).total_seconds(), end
 
 
 def _seconds(folder):
