@@ -269,6 +269,23 @@ def test_hub_anli_is_round_1(monkeypatch):
     assert frame["human_explanations"].map(len).eq(0).all()
 
 
+def test_a_few_unusable_rows_of_the_hub_are_left_out_and_many_are_an_error(monkeypatch):
+    empty = 2
+
+    def load(name, config, revision, split):
+        return Dataset.from_list([{"uid": f"{split}-{row}", "premise": f"{split} {row}.", "label": row % 3,
+                                   "reason": "", "hypothesis": "" if row < empty else "It is."} for row in range(200)])
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    frame = read_questions("anli")
+    assert sizes(frame) == {"train": 198, "dev": 198, "test": 198} and len(frame.attrs["notes"]) == 3
+    assert frame.attrs["notes"]["facebook/anli train_r1: left out, field 'hypothesis' is empty or not a text"] == 2
+    empty = 3
+    with pytest.raises(StudyError, match="9 faulty rows.*field 'hypothesis'"):
+        read_questions("anli")
+
+
 def test_a_hub_that_is_away_is_named(monkeypatch):
     def load(*args, **options):
         raise RuntimeError("no route to host")

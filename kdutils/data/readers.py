@@ -34,6 +34,7 @@ from kdutils.hub import reach_hub
 from kdutils.runs import project_path
 
 DEV_SHARE = 0.1
+UNUSABLE = 0.01  # share of the rows from the Hub that are left out where they cannot be used; with more it is an error
 
 
 def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | None = None, seed: int = 0,
@@ -53,7 +54,8 @@ def read_questions(dataset: str, folder: str = "", files: Mapping[str, str] | No
     - `revision` is a commit, branch or tag on the Hub; "" is the reader's own.
     - `unlabelled`: questions of train and dev may be without an answer, which is then "".
 
-    Raises one StudyError that names file, row (from 0) and field of all questions that cannot be used.
+    Raises one StudyError that names file, row (from 0) and field of all questions that cannot be used. Of rows from the
+    Hub, which nobody here can correct, up to UNUSABLE are left out and noted.
     """
     if dataset not in READERS:
         raise StudyError(f"dataset '{dataset}' is unknown; choose one of {', '.join(sorted(READERS))}")
@@ -124,6 +126,9 @@ def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] |
         split = "train" if undivided else split
         frame = _to_frame(reader, rows, split, source, notes, places, faults, unlabelled)
         frames |= _by_split(frame, split)
+    if commits and len(faults) <= UNUSABLE * sum(len(rows) for _, rows in records.values()):
+        notes.update(f"{fault.source}: left out, {fault.summary or fault.text}" for fault in faults)
+        faults = []  # nobody can correct them on the Hub
     if reader.drop_repeats:
         _drop_overlap(frames, notes)
     else:
