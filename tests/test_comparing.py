@@ -554,6 +554,14 @@ def test_the_summary_is_short_and_names_best_weak_and_failed(study, tests):
     assert not [sentence for sentence in said if re.search(r"\s[.,;:)]|[(]\s|\s\s|\n|[^.]$", sentence)], said
 
 
+def test_runs_and_transfers_below_chance_are_counted_apart(tmp_path):
+    world = World(tmp_path).add("label_only", right=(18, 20), explains=False)
+    world.add("label_only", right=(0, 1), tested_on="other", explains=False)
+    runs, _, accuracies = world.read()
+    assert ("0 of 2 runs are below chance, and 2 of 2 transfers to another data set; all are included in the means."
+            in summary.summarise(accuracies, world.tests(), runs))
+
+
 def test_one_seed_is_said_to_say_nothing_of_methods(tmp_path):
     world = World(tmp_path).add("label_only", right=(5,), explains=False).add("multitask", right=(38,))
     runs, _, accuracies = world.read()

@@ -183,6 +183,7 @@ def test_what_greedy_decoding_does_not_look_at_is_not_in_its_settings():
     (" $\\boxed{19}$. It is 48 - 29.", [], "19", " It is 48 - 29."),
     (" 3.5. It is half of 7.", [], "3.5", " It is half of 7."),
     (" 1. FC Köln. The club won.", [], "1. FC Köln", " The club won."), (" 8. He left.", [], "8", " He left."),
+    (" 19\nTwelve.", [], "19", "Twelve."), (" 8。Yes。", [], "8", "Yes。"),
     (" I'm sorry, but I can't help with that. It is about weapons.", [], "",
      " I'm sorry, but I can't help with that. It is about weapons."),
     (" I cannot assist. Sorry.", ["yes", "no"], "", " I cannot assist. Sorry."),

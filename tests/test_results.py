@@ -240,6 +240,12 @@ def test_the_planned_contrasts_that_show_a_difference_stand_first(monkeypatch):
     assert document.planned_differences(results)[1] == [row | {"contrast": row["contrast"] + " †"}]
 
 
+def test_every_contrast_that_is_marked_as_planned_later_is_a_kept_one():
+    kept = keeping.read_kept()
+    for name, firsts in document.LATER.items():
+        assert firsts <= {row["first"] for row in kept[name]["contrasts"] if row["family"] == "primary"}, name
+
+
 def test_the_best_on_dev_is_the_cell_whose_students_are_and_needs_all_curves():
     cells = [{"prompting": name, "seeds": {str(seed): {"dev": curve} for seed, curve in enumerate(curves)}}
              for name, curves in (("a", [[[1, 0.5], [2, 0.25]], [[1, 0.25], [2, 0.5]]]),

@@ -94,10 +94,11 @@ def _matched(answer, choices):
 def is_ordinal(number: str, rest: str) -> bool:
     """Say whether the full stop behind a number belongs to a name, as in "1. FC Köln", and ends no sentence.
 
-    It does if all words of `rest` up to the next full stop begin with a capital or a digit, the first with a capital.
+    It does if a space follows, and all words of `rest` up to the next full stop begin with a capital or a digit, the
+    first with a capital.
     """
     words = rest.partition(".")[0].split()
-    return number.strip().isdigit() and bool(words) and words[0][0].isupper() and all(
+    return number.strip().isdigit() and rest[:1] == " " and bool(words) and words[0][0].isupper() and all(
         word[0].isupper() or word[0].isdigit() for word in words)
 
 
