@@ -388,13 +388,16 @@ def ask_chat(tmp_path, way, prompts, thinking="off"):
         return rate_points(StoredTeacher(chat, store), prompts, 5), server.seen
 
 
+FEW = "the points among the 20 most probable first tokens have together less than half of the probability"
+
+
 def test_a_chat_is_read_by_the_points_among_its_probable_first_tokens(tmp_path):
     prompts = ["It is good", "It is bad", "It is good"]
     (found, source, notes), seen = ask_chat(tmp_path, "", prompts)
     assert source == "likelihood" and found[0] == pytest.approx([0, 0, 0, 0.4 / 0.6, 0.2 / 0.6])
     assert found[2].tolist() == found[0].tolist()
     assert found[1].tolist() == one_hot(2).tolist() and notes == [
-        "Of 1 of 3 prompts the written answers are read, because no point is among their most probable first tokens."]
+        f"The written answers to 1 of 3 prompts are read, because {FEW}."]
     assert [(body["messages"][0]["content"], body["max_tokens"], body.get("top_logprobs")) for body in seen] == [
         ("It is good", 1, 20), ("It is bad", 1, 20), ("It is bad", 8, None)], "each is asked for once"
     assert all(body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False} for body in seen)
@@ -403,28 +406,35 @@ def test_a_chat_is_read_by_the_points_among_its_probable_first_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(("way", "word", "said"), [
-    ("plain", "good", "no point is among the 20 most probable first tokens that the server gives."),
-    ("", "odd", "no point is among the 20 most probable first tokens that the server gives."),
+    ("plain", "good", f"{FEW}, for each of the first prompts .2.."),
+    ("", "odd", f"{FEW}, for each of the first prompts .2.."),
     ("no log p", "good", "the server gives no likelihoods: m at http://127.*Only no echo is supported.*")])
 def test_a_chat_without_log_p_of_points_is_read_by_its_text(tmp_path, way, word, said):
     (found, source, notes), seen = ask_chat(tmp_path, way, [f"It is {word}", "It is bad"])
     assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
     assert len(notes) == 1 and re.fullmatch(f"The written answers are read, because {said}", notes[0])
-    assert [body["max_tokens"] for body in seen] == [1, 8, 8]
+    assert [body["max_tokens"] for body in seen] == ([1, 8, 8] if way == "no log p" else [1, 1, 8, 8])
+
+
+def test_a_first_answer_without_a_point_does_not_decide_for_all(tmp_path):
+    (found, source, notes), seen = ask_chat(tmp_path, "", ["It is odd", "It is good"])
+    assert source == "likelihood" and found[1] == pytest.approx([0, 0, 0, 0.4 / 0.6, 0.2 / 0.6])
+    assert found[0].tolist() == one_hot(2).tolist() and notes == [
+        f"The written answers to 1 of 2 prompts are read, because {FEW}."]
 
 
 def test_a_chat_that_thinks_gets_room_for_it_and_its_first_tokens_are_no_points(tmp_path):
     prompts = ["It is good", "It is bad"]
     (found, source, notes), seen = ask_chat(tmp_path, "thinks", prompts)
     assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
-    assert notes[0].startswith("The written answers are read, because no point is among the 20") and notes[1:] == [
+    assert notes[0].startswith(f"The written answers are read, because {FEW}") and notes[1:] == [
         "The model thinks in spite of `thinking: off`: 2 of 2 answers were asked for again, with 2048 tokens."]
-    assert sorted(body["max_tokens"] for body in seen) == [1, 8, 8, 2048, 2048]
+    assert sorted(body["max_tokens"] for body in seen) == [1, 1, 8, 8, 2048, 2048]
     (found, source, notes), seen = ask_chat(tmp_path / "on", "thinks", prompts, "on")
     assert (source, notes) == ("text", []) and found.tolist() == [one_hot(2).tolist()] * 2
     assert [body["max_tokens"] for body in seen] == [2048, 2048] and seen[0]["chat_template_kwargs"]["thinking"]
     (found, _, notes), seen = ask_chat(tmp_path / "auto", "thinks", prompts, "auto")
-    assert [body["max_tokens"] for body in seen] == [1, 2048, 2048] and "chat_template_kwargs" not in seen[0]
+    assert [body["max_tokens"] for body in seen] == [1, 1, 2048, 2048] and "chat_template_kwargs" not in seen[0]
     assert found.tolist() == [one_hot(2).tolist()] * 2 and len(notes) == 1
 
 

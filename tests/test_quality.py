@@ -174,3 +174,5 @@ def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prom
 def test_many_unusable_texts_are_worth_a_warning(lost, warning):
     problems = {"only the answer": lost - 3, "empty": 3}
     assert unusable_warning({"texts": 120, "unusable": lost, "problems": problems}) == warning
+    assert unusable_warning({"texts": 10, "unusable": 5, "problems": {"why": 5}, "raw": [{"stage": "choice"}]}) == (
+        "only 5 of 10 probabilities can be used (why: 5)")

@@ -5,6 +5,7 @@ a key goes into OPENAI_API_KEY. A model of any size will do: the texts need not 
 """
 
 import json
+import math
 import os
 import urllib.request
 
@@ -67,6 +68,18 @@ def test_a_greedy_text_is_the_same_again_and_drawn_ones_are_not(name):
     assert len(drawn) > 1
 
 
+def test_the_first_tokens_of_a_chat_begin_with_the_one_that_it_writes(name):
+    teacher = ServedTeacher(name, URL, chat=True, retries=2)
+    shown = [json.loads(one.text) for one in teacher.first_tokens(PROMPTS)]
+    if not any(shown):
+        pytest.skip("the server shows no log p of first tokens")
+    for tokens, done in zip(shown, teacher.complete(PROMPTS, Decoding(1)), strict=True):
+        log_p = [value for _, value in tokens]
+        assert log_p == sorted(log_p, reverse=True) and 0.1 < sum(map(math.exp, log_p)) <= 1.001 and len(tokens) > 4
+        likely = [token for token, value in tokens if value > log_p[0] - 0.1]  # kernels round batches in their own way
+        assert done.text.strip() in [token.strip() for token in likely]
+
+
 def test_several_are_in_flight_and_what_is_in_the_store_is_not_asked_again(teacher, tmp_path):
     decoding = Decoding(12, ("\n",))
     with Store(tmp_path / "store.sqlite") as store:
@@ -82,7 +95,7 @@ def test_several_are_in_flight_and_what_is_in_the_store_is_not_asked_again(teach
 
 def test_a_prompt_longer_than_the_context_is_named_and_the_others_are_finished(teacher):
     kept = []
-    with pytest.raises(StudyError, match="1 of the prompts: too long.*word word '.*2 of 3 completions") as failed:
+    with pytest.raises(StudyError, match="1 of the prompts: too long.*word word .*2 of 3 completions") as failed:
         teacher.complete([PROMPTS[0], TOO_LONG, PROMPTS[1]], Decoding(5), keep=kept.extend)
     assert failed.value.prompts == [TOO_LONG] and sorted(prompt for prompt, _ in kept) == PROMPTS[:2]
     assert len(str(failed.value)) < 1200 and "\n" not in str(failed.value)

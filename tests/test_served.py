@@ -293,6 +293,14 @@ def test_a_prompt_without_room_is_asked_once_and_named_and_the_others_are_finish
     assert "11 of 12 completions are kept" in str(failed.value) and "\n" not in str(failed.value)
 
 
+def test_the_message_says_how_many_are_kept_even_if_names_prompts_and_replies_are_long(pauses):
+    long = "which word is this? " + "word " * 100
+    with BadServer(lambda prompt, _: "too long: llama.cpp" if prompt == long else "good") as server:
+        teacher = ServedTeacher("/models/" + "folder/" * 12 + "model.gguf", server.url, requests=1)
+        with pytest.raises(StudyError, match="too long .*of 12 completions are kept; .*it continues from there$"):
+            teacher.complete([*PROMPTS[1:], long], SHORT, keep=lambda _: None)
+
+
 def test_where_no_prompt_has_room_the_rest_is_not_asked(pauses):
     prompts = [f"question {number}" for number in range(500)]
     with BadServer(lambda *_: "too long: llama.cpp") as server, pytest.raises(StudyError, match="too long .*3001"):

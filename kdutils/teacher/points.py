@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kdutils.teacher.stored import StoredTeacher
 
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
+TRIED = 8  # prompts that show whether a chat begins its answers with a point
+_FEW = f"the points among the {TOP_TOKENS} most probable first tokens have together less than half of the probability"
 _POINT = re.compile(r"(?<![\d.,])(?<!\A[-−])(?<!\s[-−])([1-9])(?!\d|[.,]\d)")
 _MEANING = r"(?:\s*\([^()]*\)|\s*=\s*[a-z][a-z ]*?)?"  # 1 (strongly disagree) to 5, 1 = strongly disagree to 5
 _NO_POINT = re.compile(rf"""  # numbers that are never the point
@@ -52,7 +54,8 @@ def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
     the points among the TOP_TOKENS most probable first tokens of its answer, divided by their sum. A row in which the
     sum is below LEAST is read as text.
     "text": any other server, and a model that thinks first, write an answer, and its first number has probability 1; a
-    row without one is NaN. All rows are read so where the server gives no likelihoods for the first prompt.
+    row without one is NaN. All rows are read so where the server gives no likelihoods for the first prompt, and in a
+    chat for none of the first TRIED ones.
     The notes say how many rows of a server are read as text, and why. Raises StudyError if the server fails later.
     """
     from kdutils.teacher.hf import HfTeacher
@@ -65,19 +68,20 @@ def rate_points(teacher: "StoredTeacher", prompts: list[str], points: int,
         found, notes = _written_points(teacher, prompts, points, progress)
         return found, "text", notes
     ask = _chat_probabilities if model.chat else _served_probabilities
+    reason, tried = "", prompts[:TRIED]
     try:
-        known = not np.isnan(ask(teacher, prompts[:1], words)).any()
-        reason = "" if known else f"no point is among the {TOP_TOKENS} most probable first tokens that the server gives"
+        ask(teacher, prompts[:1], words)
     except StudyError as error:
         reason = f"the server gives no likelihoods: {error}"
+    if tried and not reason and np.isnan(ask(teacher, tried, words)).all():  # the first one is in the store
+        reason = f"{_FEW}, for each of the first prompts ({len(tried)})"
     if reason:
         found, notes = _written_points(teacher, prompts, points, progress)
         return found, "text", [f"The written answers are read, because {reason}.", *notes]
     found, notes = ask(teacher, prompts, words, progress), []
     if len(unknown := np.flatnonzero(np.isnan(found).any(axis=1))):
         found[unknown], notes = _written_points(teacher, [prompts[row] for row in unknown], points)
-        notes = [f"Of {len(unknown)} of {len(prompts)} prompts the written answers are read, because no point is among "
-                 "their most probable first tokens.", *notes]
+        notes = [f"The written answers to {len(unknown)} of {len(prompts)} prompts are read, because {_FEW}.", *notes]
     return found, "likelihood", notes
 
 

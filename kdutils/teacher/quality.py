@@ -63,7 +63,7 @@ def learnt_metrics(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict:
 
 
 def unusable_warning(metrics: dict) -> str:
-    """Return how few explanations of an explaining run can be used, and why; "" where few are lost.
+    """Return how few explanations (or probabilities of choices) of a run can be used, and why; "" where few are lost.
 
     `metrics`: what explanation_metrics returned.
     """
@@ -71,7 +71,8 @@ def unusable_warning(metrics: dict) -> str:
     if lost <= MANY_UNUSABLE * texts:
         return ""
     why = ", ".join(f"{problem}: {count}" for problem, count in metrics.get("problems", {}).items())
-    return f"only {texts - lost} of {texts} explanations can be used{f' ({why})' if why else ''}"
+    things = "probabilities" if any(row["stage"] == CHOICE for row in metrics.get("raw", [])) else "explanations"
+    return f"only {texts - lost} of {texts} {things} can be used{f' ({why})' if why else ''}"
 
 
 def few_usable(cleaned: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
-from kdutils.errors import StudyError, masked, refuse_secrets
+from kdutils.errors import LONGEST, StudyError, masked, refuse_secrets
 from kdutils.teacher.cleaning import preamble_end
 from kdutils.teacher.completion import TOP_TOKENS, Completion, Decoding, Keep, Progress
 from kdutils.teacher.prompting import read_template
@@ -370,10 +370,12 @@ class ServedTeacher:
         else:
             raise error
         what = " ".join(masked(what.replace(_key(), "***") if _key() else what).split())  # some servers repeat the key
-        what = "".join(character if character.isprintable() else "?" for character in what)[:500]
-        there = f"{done} of {total} completions are {'kept' if kept else 'there'}"
-        return f"{self.model} at {self.base_url}: {what}. {there}; {advice}, then run again" + (
-            ": it continues from there" if kept else "")
+        what = "".join(character if character.isprintable() else "?" for character in what)
+        start, end = f"{self.model} at {self.base_url}: ", (
+            f". {done} of {total} completions are {'kept' if kept else 'there'}; {advice}, then run again"
+            + (": it continues from there" if kept else ""))
+        room = max(LONGEST - len(start) - len(end) - 100, 120)  # 100: for the questions that stand in front
+        return start + (what if len(what) <= room else f"{what[:room]} …") + end
 
     def _unusable(self, failed):
         """Return (what, advice) where single prompts failed: first those that do not fit, which need other advice."""

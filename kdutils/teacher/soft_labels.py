@@ -15,7 +15,7 @@ from kdutils.teacher.completion import Completion
 
 MARKS = " ()[]*\"'.:"  # around a letter or a number that is a whole token
 LEAST = 0.5  # probability of all words together; with less, the model mostly thinks first or begins a sentence
-NO_LETTER = "no letter of a choice among the first tokens"
+NO_LETTER = "the letters of the choices have less than half of the probability of the first token"
 
 
 def choice_probabilities(log_p: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -58,8 +58,8 @@ def choices_table(rows: pd.DataFrame, completions: list[Completion], temperature
     """Return a frame of tables.EXPLANATIONS with a row per question and choice, of the stage ``choice``.
 
     `rows`: from prompting.each_choice. `completions`: of each row, log p of the tokens (completion.Teacher.score); a
-    planned one counts as 0. A question with a prompt that was too long, or without a letter (as_scores), has no
-    probabilities.
+    planned one counts as 0. A question with a prompt that was too long, or whose letters have too little probability
+    (as_scores), has no probabilities.
     """
     table = pd.DataFrame([
         {"id": key, "stage": CHOICE, "round": 0, "sample": 0, "answer": choice, "text": choice, "raw": done.text,
