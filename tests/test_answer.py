@@ -57,10 +57,20 @@ def test_an_effect_is_said_with_its_numbers(tmp_path):
     assert some[CONTENT]["verdict"] == "Yes, but other texts did better.", "a difference is no 'No'"
 
 
+@pytest.mark.parametrize("method", ["soft_multitask", "token_kl"])
+def test_a_student_that_also_learns_probabilities_does_not_show_that_explaining_helps(tmp_path, method):
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=np.random.default_rng(3)), explains=False)
+    world.add("soft_label", right=(36, 35, 36), explains=False).add(method, right=(36, 35, 37))
+    said, tests = said_of(world)
+    assert said[HELP]["verdict"] == "Cannot be said."
+    assert said[HELP]["text"].startswith("No student that learned answers and explanations alone ")
+    assert not (tests["question"] == "explaining").any()
+
+
 def test_a_control_without_its_method_is_no_student_that_learned_to_explain(tmp_path):
     world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False).add("shuffled", right=(36, 35, 37))
     said, tests = said_of(world)
-    assert said[HELP]["verdict"] == "Cannot be said." and said[HELP]["text"].startswith("No explaining student was ")
+    assert said[HELP]["verdict"] == "Cannot be said." and said[HELP]["text"].startswith("No student that learned ")
     assert answer.differences(world.read()[2], tests)["control"].tolist() == [True]
 
 

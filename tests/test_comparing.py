@@ -849,11 +849,22 @@ def test_examples_are_of_every_method_that_loses_a_question_and_a_transfer_has_i
     assert (losses["questions"] >= 20).all() and len(lowest) == 4, "of three methods, and of the one tested elsewhere"
     assert errors.largest_losses(large.assign(difference=large["difference"].abs())).empty, "nothing is lost"
     assert errors.largest_losses(large.assign(difference=-2e-14)).empty, "nor by equal means, but for rounding"
+    assert errors.largest_losses(large.assign(difference=-50, questions=19)).empty, "of few, some lose much by chance"
     some = {cell: (questions, explanations.assign(text=explanations["text"].where(explanations.index % 2 == 0, "No.")))
             for cell, (questions, explanations) in inputs.items()}
     effects = errors.effects_of_rationales(predictions, some)
     assert effects.query("rationale == 'rationale names the answer'")["name"].value_counts().to_dict() == {
         "multitask (few_shot)": 1, "standard (few_shot)": 1, "counterfactual (few_shot)": 1}, "no transfer"
+
+
+def test_the_tests_of_rationales_are_corrected_by_benjamini_and_hochberg(tmp_path, monkeypatch):
+    """By hand: 3 · 0.01, 3/2 · 0.02 and 0.03 are all 0.03; Holm's method has 0.03, 0.04 and 0.04."""
+    world = World(tmp_path).add("label_only", right=(20,), explains=False).add("multitask", right=(30,))
+    columns = ["rationale", "with", "without", "effect", "low", "high", "p"]
+    monkeypatch.setattr(errors, "rationale_effects", lambda *_: pd.DataFrame(
+        [[name, 20, 20, 0.1, 0.0, 0.2, p] for name, p in (("a", 0.01), ("b", 0.02), ("c", 0.03))], columns=columns))
+    effects = errors.effects_of_rationales(world.read()[1], runs_table.read_inputs(world.evaluations))
+    assert effects["q"].tolist() == pytest.approx([0.03] * 3)
 
 
 def test_a_rationale_that_goes_with_the_loss_is_found_and_told(tmp_path):

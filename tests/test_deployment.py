@@ -269,9 +269,9 @@ def studied(tmp_path):
         run_with(tmp_path / folder, {**given, **parameters}, notebook=notebook)
         return str(next((tmp_path / folder).glob("*.parquet")))
 
-    def card(**parameters):
+    def card(method="multitask", **parameters):
         given = {**read_json(STUDENT.parent / "run.json")["parameters"], **parameters}
-        folder = run_with(tmp_path / "students", given, {})
+        folder = run_with(tmp_path / "students", given, {"method": method})
         item = questions("test", 1).iloc[0].to_dict()
         return model_card(folder, "t", 1, "seq2seq", [], item, {"generated": "g", "explanation": "e"})
 
@@ -286,6 +286,18 @@ def test_the_card_says_how_long_a_training_was(studied):
     *_, card = studied
     assert "| training | 32 epochs, 8 questions per step" in card() and "| training | 32 epochs" in card(max_steps=0)
     assert "| training | 40 steps, 8 questions per step" in card(max_steps=40) and "epochs" not in card(max_steps=40)
+
+
+def test_the_card_names_all_that_only_some_methods_have(studied):
+    _, _, table, card = studied
+    softly = table("softly", "explanations", choice_temperature=2.0)
+    hard, soft = (card("soft_label", explanations=softly, hard=share) for share in (0.5, 0.0))
+    assert "It learnt from the right answers and the probabilities that a teacher" in hard and ", hard 0.5 |" in hard
+    assert "It learnt from the probabilities that a teacher gives" in soft and ", hard 0.0 |" in soft
+    assert "(prompting few_shot, temperature of the choices 2) |" in soft
+    tokens = card("token_kl", hard=0.5, on_policy=0.25, temperature=3.0, wrong_answers="first")
+    assert ", hard 0.5, on_policy 0.25, temperature 3.0, wrong_answers first |" in tokens
+    assert "| method | multitask, alpha 0.5 |" in card()
 
 
 def test_a_card_is_mit_only_if_all_that_went_into_the_student_is(studied):

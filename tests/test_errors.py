@@ -223,6 +223,31 @@ def test_the_effect_of_a_rationale_is_a_difference_of_mean_gains_with_students_t
     assert rationale_effects(first, second, flags.head(0))["p"].isna().all()
 
 
+def test_a_group_of_fewer_than_twenty_and_one_without_variation_have_no_p():
+    keys = [str(number) for number in range(60)]
+    draw = np.random.default_rng(1).random(60) < 0.5
+    flags = pd.DataFrame({name: False for name in ("argues_otherwise", "cut", "wholly_true", "teacher_errs")},
+                         index=keys).assign(words=7)
+    for size, right, tested in ((19, draw, False), (20, draw, True), (20, [True] * 60, False)):
+        first, second = (pd.DataFrame({"id": keys, "seed": 0, "correct": one}) for one in (right, [True] * 60))
+        row = rationale_effects(first, second, flags.assign(names_answer=[True] * size + [False] * (60 - size))).iloc[0]
+        assert (row["with"], row["without"], math.isnan(row["p"])) == (size, 60 - size, not tested)
+
+
+def test_a_long_rationale_has_more_words_than_the_median():
+    keys = list("12345")
+    right = pd.DataFrame({"id": keys, "seed": 0, "correct": True})
+    flags = pd.DataFrame({name: False for name in ("names_answer", "argues_otherwise", "cut", "wholly_true",
+                                                   "teacher_errs")}, index=keys).assign(words=[2, 5, 5, 5, 9])
+    row = rationale_effects(right, right, flags).set_index("rationale").loc["rationale has more than 5 words"]
+    assert (row["with"], row["without"]) == (1, 4), "the three of the median are not longer"
+
+
+@pytest.mark.parametrize(("change", "cut"), [("cut_at_blank_line", 1), ("unfinished_kept", 1), ("quotes_removed", 0)])
+def test_a_rationale_that_ran_on_or_has_no_end_counts_as_cut(change, cut):
+    assert rationale_flags(explained({"1": "An x it is"}, changes=[change]), QUESTIONS)["cut"].tolist() == [cut]
+
+
 def test_groups_that_differ_by_chance_are_called_different_as_often_as_said():
     """A group of 20 in which few questions can differ: of equal groups, one in twenty has a p below 0.05."""
     rng, small, found = np.random.default_rng(0), 20, []

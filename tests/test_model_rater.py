@@ -166,7 +166,10 @@ def test_agreement_with_people_is_that_of_scipy_and_a_rater_that_does_not_track_
         "A ranking needs rated texts of two methods or more; there is one."]
     same = right.assign(**{name: 3.0 for name in [*ITEMS, "quality"]})
     table, said = model_rater.compare_with_people(same, wide, ["quality"])
-    assert said and "not known" in model_rater.describe_rater(table, "quality")
+    assert said and "not known: the correlation of its scores with" in model_rater.describe_rater(table, "quality")
+    assert model_rater.rank_methods(same, wide, "quality")[1][0].startswith("Some methods have the same mean")
+    unsure = pd.DataFrame([dict.fromkeys(model_rater.AGREEMENT, 0.1) | {"construct": "quality", "low": -0.1}])
+    assert model_rater.describe_rater(unsure, "quality").startswith("This rater is not shown to track people")
     nobody, said = model_rater.compare_with_people(right, wide.iloc[:0], ["quality"])
     assert not len(nobody) and len(said) == 1 and "not known" in model_rater.describe_rater(nobody, "quality")
 
@@ -271,6 +274,17 @@ def test_a_filled_plan_reads_back_marked_as_a_models(made, tmp_path):
 def test_a_point_is_read_from_the_answer_of_a_server(text, point):
     found = point_of_text(text, 5)
     assert found == one_hot(point).tolist() if point else np.isnan(found).all()
+
+
+@pytest.mark.parametrize("text, first, second", [
+    ("Explanation 1: 4, Explanation 2: 2", 4, 2), ("explanation #2 = 5; Explanation 1 is 3", 3, 5),
+    ("**Explanation 1:** 4", 4, None), ("Explanation 2: 2", None, 2), ("3", 3, 3), ("Explanation 1: 9", None, None),
+    ("Explanations 1 and 2 differ: 4", 4, 4), ("Explanation 1 is better, so 5", 5, 5)])
+def test_the_point_of_the_other_explanation_does_not_count(made, text, first, second):
+    askings = model_rater.rating_prompts(made[1], ITEMS)
+    for place, point in (("first", first), ("second", second)):
+        found = point_of_text(text, 5, askings.loc[askings["place"] == place, "prompt"].iloc[0])
+        assert found == one_hot(point).tolist() if point else np.isnan(found).all()
 
 
 class Server:
@@ -406,14 +420,14 @@ def test_a_chat_is_read_by_the_points_among_its_probable_first_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(("way", "word", "said"), [
-    ("plain", "good", f"{FEW}, for each of the first prompts .2.."),
+    ("plain", "good", "the server gives no likelihoods: m at http://127.*no log p of the first tokens.*"),
     ("", "odd", f"{FEW}, for each of the first prompts .2.."),
     ("no log p", "good", "the server gives no likelihoods: m at http://127.*Only no echo is supported.*")])
 def test_a_chat_without_log_p_of_points_is_read_by_its_text(tmp_path, way, word, said):
     (found, source, notes), seen = ask_chat(tmp_path, way, [f"It is {word}", "It is bad"])
     assert source == "text" and found.tolist() == [one_hot(2).tolist()] * 2
     assert len(notes) == 1 and re.fullmatch(f"The written answers are read, because {said}", notes[0])
-    assert [body["max_tokens"] for body in seen] == ([1, 8, 8] if way == "no log p" else [1, 1, 8, 8])
+    assert [body["max_tokens"] for body in seen] == ([1, 8, 8] if way else [1, 1, 8, 8])
 
 
 def test_a_first_answer_without_a_point_does_not_decide_for_all(tmp_path):

@@ -90,7 +90,8 @@ def test_a_published_layout(dataset, row, item, ending, tmp_path):
 
 
 def test_squad_over_several_lines_and_questions_without_an_answer(tmp_path):
-    questions = [{"id": "1", "question": "Who swims?", "answers": [], "is_impossible": True},
+    questions = [{"id": "1", "question": "Who swims?", "answers": [{"text": "Ann", "answer_start": 0}],
+                  "is_impossible": True},
                  {"id": "2", "question": "Who floats?", "answers": [{"text": " Ann ", "answer_start": 0}]}]
     paragraphs = [{"context": "Ann floats.", "qas": questions}]
     whole = {"version": "v2.0", "data": [{"title": "Swimming", "paragraphs": paragraphs}]}
@@ -196,7 +197,7 @@ def test_one_stem_with_other_choices_is_another_question(tmp_path):
 
 
 def test_two_sums_are_two_questions_and_contrary_answers_are_said(tmp_path):
-    rows = [{"question": question, "passage": "", "answer": answer} for question, answer in [
+    rows = [{"question": question, "passage": "Sums.", "answer": answer} for question, answer in [
         ("is 3 + 2 five", True), ("is 3 - 2 five", False), ("is 3+2 five?", True), ("is 3 - 2 five", True),
         ("is well-known", True), ("is well known", True)]]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -204,6 +205,13 @@ def test_two_sums_are_two_questions_and_contrary_answers_are_said(tmp_path):
     assert frame["question"].tolist() == ["Is 3 + 2 five?", "Is 3 - 2 five?", "Is well-known?"]
     assert frame["id"].is_unique and frame.attrs["notes"] == {
         "test: question repeated in the split": 2, "test: question repeated in the split, with another answer": 1}
+
+
+def test_a_question_of_boolq_without_its_passage_is_noted(tmp_path):
+    rows = [{"question": "is it one", "answer": True}, {"question": "is it two", "answer": True, "passage": "It is."}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    frame = read_questions("boolq", str(tmp_path), {"test": "t.jsonl"})
+    assert len(frame) == 2 and frame.attrs["notes"] == {"test: no passage": 1}
 
 
 def test_a_missing_text_is_no_explanation():

@@ -170,9 +170,10 @@ def test_the_report_shows_the_known_defects_of_the_published_files(dataset, prom
 
 
 @pytest.mark.parametrize(("lost", "warning"), [
-    (78, "only 42 of 120 explanations can be used (only the answer: 75, empty: 3)"), (24, ""), (0, "")])
+    (78, "only 42 of 120 explanations can be used (only the answer: 75, empty: 3); students learn from these alone"),
+    (24, ""), (0, "")])
 def test_many_unusable_texts_are_worth_a_warning(lost, warning):
     problems = {"only the answer": lost - 3, "empty": 3}
     assert unusable_warning({"texts": 120, "unusable": lost, "problems": problems}) == warning
     assert unusable_warning({"texts": 10, "unusable": 5, "problems": {"why": 5}, "raw": [{"stage": "choice"}]}) == (
-        "only 5 of 10 probabilities can be used (why: 5)")
+        "only 5 of 10 questions have probabilities (why: 5); of the others, students learn the right answers")

@@ -286,6 +286,20 @@ def test_a_few_unusable_rows_of_the_hub_are_left_out_and_many_are_an_error(monke
         read_questions("anli")
 
 
+def test_a_row_of_the_hub_that_repeats_an_id_is_left_out(monkeypatch):
+    def load(name, config, revision, split):
+        return Dataset.from_list([{"id": f"{split}-{max(row, 1) if split == 'train' else row}", "answerKey": "A",
+                                   "question": f"{split} {row}?", "choices": {"label": ["A", "B"], "text": ["a", "b"]}}
+                                  for row in range(100)])
+
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    frame = read_questions("arc")
+    assert sizes(frame) == {"train": 99, "dev": 100, "test": 100} and frame["id"].is_unique
+    assert frame["question"].iloc[0] == "train 0?", "the first of the two is kept"
+    assert list(frame.attrs["notes"].items()) == [("allenai/ai2_arc train: left out, field 'id': duplicate id", 1)]
+
+
 def test_a_hub_that_is_away_is_named(monkeypatch):
     def load(*args, **options):
         raise RuntimeError("no route to host")

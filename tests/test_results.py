@@ -406,6 +406,35 @@ def test_a_commit_is_dirty_only_if_tracked_code_differs_from_it(tmp_path, monkey
 # --- the documents
 
 
+@pytest.mark.parametrize("change", [{"p_corrected": None}, {"p_corrected": 0.001}, {"p_corrected": 0.9}])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sentences_of_every_section_follow_the_numbers(change, sign):
+    kept = keeping.read_kept()
+    for result in kept.values():
+        for row in result.get("contrasts", []):
+            row |= {**change, "difference": sign * abs(row["difference"])}
+    text = document.results_text(kept)
+    assert not re.search(r"\bnan\b|\bNaN\b|\bNone\b(?! of)", text)
+    gains, losses = (len(re.findall(rf"points, a {word}\.", text)) for word in ("gain", "loss"))
+    shown = change["p_corrected"] == 0.001
+    assert (gains > 0, losses > 0) == (shown and sign > 0, shown and sign < 0)
+
+
+def test_a_reason_for_a_gain_is_told_only_where_it_is_one():
+    kept = {name: result for name, result in keeping.read_kept().items() if name in ("soft-mini", "tokens-mini")}
+    for few, k in ((0.02, 2), (0.3, 5)):
+        for cell in kept["soft-mini"]["cells"]:
+            cell["no_choice"] = few if cell["method"] == "soft_multitask" else 0.1
+        for row in (*kept["soft-mini"]["contrasts"], *kept["tokens-mini"]["contrasts"]):
+            row |= {"p_corrected": 0.001, "difference": abs(row["difference"]) * (
+                -1 if row["first"].endswith("(chosen_on_dev)") else 1)}
+        for row in kept["tokens-mini"]["attributions"]:
+            row["choice"]["k"] = k if row["prompting"] == "chosen_on_dev" else 5
+        text = document.results_text(kept)
+        assert ("Part of it is that fewer answers" in text) == (few < 0.1)
+        assert ("They also learn another number of words" in text) == (k != 5)
+
+
 def test_a_section_of_any_experiment_is_written_from_its_file_alone(toy):
     keep_toy(toy)
     text = document.results_text(keeping.read_kept(), ["toy", "not-run"])

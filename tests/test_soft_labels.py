@@ -23,8 +23,11 @@ from kdutils.deployment.card import model_card
 from kdutils.errors import StudyError, StudyErrors
 from kdutils.evaluation.truth_proxies import teacher_proxies
 from kdutils.experiments import schema
+from kdutils.experiments.cost import planned_questions
 from kdutils.experiments.grid import make_jobs
+from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.planned import planned_contrasts
+from kdutils.experiments.retrying import retry_unusable
 from kdutils.experiments.schema import check_settings
 from kdutils.experiments.yaml_file import FOLDER
 from kdutils.runs import PROJECT, read_json, write_json
@@ -261,15 +264,16 @@ class Letters(Echo):
 
     def __init__(self, first):
         super().__init__()
-        self.first, self.RequestHandlerClass = first, _Letter
+        self.first, self.top, self.RequestHandlerClass = first, None, _Letter
 
 
 class _Letter(_Reply):
     def do_POST(self):
         self.server.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         top = [{"token": token, "logprob": math.log(share)} for token, share in self.server.first.items()]
+        top = top if self.server.top is None else self.server.top
         reply = {"choices": [{"message": {"content": "b"}, "finish_reason": "length",
-                              "logprobs": {"content": [{**top[0], "top_logprobs": top}]}}],
+                              "logprobs": {"content": [{"top_logprobs": top}]}}],
                  "usage": {"prompt_tokens": 7, "completion_tokens": 1}}
         self.send_response(200)
         self.end_headers()
@@ -295,11 +299,55 @@ def test_a_chat_on_a_server_is_asked_for_the_letter_of_the_choice(tmp_path, monk
     assert again["probability"].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0, 0] * 2), "√0.2 : √0.8"
     assert found.loc[found["id"] == item["id"], "answer"].tolist() == list(item["choices"])
     write_explanations(found, table, tmp_path / "e.parquet")
+    assert found.attrs["notes"]["prompt tokens"] == 14 and found.attrs["notes"]["written tokens"] == 2, "two replies"
     with Letters({"<think>": 0.999, "b": 0.001}) as (_, teacher), pytest.raises(
             StudyError, match="none of 10 texts is usable .*less than half.*set thinking: off"):
         explain(table, "soft_labels", {**given, "base_url": teacher.base_url})
     with Letters({"The": 0.6, "b": 0.4}) as (_, teacher), pytest.raises(StudyError, match="less than half"):
         explain(table, "soft_labels", {**given, "base_url": teacher.base_url})  # it mostly begins a sentence
+
+
+@pytest.mark.parametrize(("top", "says", "asked"), [
+    ([], "no log p of the first tokens .* take a server that does", 1),
+    ([{"token": None, "logprob": -0.1}], "first tokens that are no texts", 2),
+    ([{"token": 5, "logprob": -0.1}], "first tokens that are no texts", 2),
+    ([{"token": "b", "logprob": 800.0}], "whose log p is above 0", 2),
+    ([{"token": "b", "logprob": float("nan")}], "whose log p is above 0", 2),
+    ([{"token": "b", "logprob": "low"}], "log p that is no number", 2)])
+def test_replies_without_usable_log_p_are_told_and_not_stored(tmp_path, top, says, asked):
+    with Letters({"b": 1.0}) as (server, teacher), Store(tmp_path / "store.sqlite") as store:
+        server.top = top
+        stored = StoredTeacher(ServedTeacher("m", teacher.base_url, requests=1, retries=0), store)
+        with pytest.raises(StudyError, match=says):
+            stored.first_tokens([f"question {number}" for number in range(100)])
+        assert len(server.seen) <= 2 * asked and store.size() == 0, "not all are asked"
+        server.top = None
+        assert stored.first_tokens(["question 1"])[0].text == '[["b", 0.0]]'
+
+
+def test_soft_labels_without_a_letter_are_counted_by_question_and_asked_for_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDUTILS_STORE", str(tmp_path / "store.sqlite"))
+    with Letters({"b": 1.0}) as (server, teacher):
+        path = tmp_path / "softly.yaml"
+        path.write_text(yaml.safe_dump({
+            "about": "a test", "needs": "a server", "datasets": {"mini": {"limits": {"train": 2, "dev": 1, "test": 1}}},
+            "teachers": {"it": {"backend": "openai", "base_url": teacher.base_url, "model": "m", "chat": True}},
+            "promptings": {"soft_labels": {"splits": ["train", "dev"]}}, "methods": {"soft_label": {}},
+            "students": {"t5": {"model": "kdutils/mini/student"}}, "seeds": [0]}))
+        loaded = load_experiment(path)
+        job = next(job for job in loaded.jobs if job.kind == "explanations")
+        given, table = {**ExplainSoftLabels.defaults(), **job.parameters}, planned_questions(loaded, job)
+        table = table[table["split"] != "test"].reset_index(drop=True)
+        explain(table.head(1), "soft_labels", given)
+        server.first = {"The": 0.7, "b": 0.3}
+        metrics = explanation_metrics(explain(table, "soft_labels", given), table, given)
+        assert (metrics["texts"], metrics["unusable"], list(metrics["problems"].values())) == (3, 2, [2])
+        line, = retry_unusable(loaded)
+        assert line.startswith(f"{job.folder}: 2 unusable completions to ask for again (the letters of the choices")
+        server.first, server.seen[:] = {"b": 1.0}, []
+        found = explain(table, "soft_labels", given)
+        assert list(retry_unusable(loaded)) == [f"{job.folder}: no unusable completion"]
+    assert len(server.seen) == 2 and found["problem"].eq("").all()
 
 
 def test_a_local_chat_that_begins_with_thinking_gives_no_soft_labels(tmp_path, monkeypatch):
@@ -489,7 +537,7 @@ def test_a_student_of_soft_labels_is_no_student_that_explains(tmp_path):
     world = World(tmp_path).add("label_only", right=(20, 21, 19), explains=False)
     world.add("soft_label", right=(34, 35, 36), explains=False)
     said = said_of(world)[0][HELP]
-    assert said["verdict"] == "Cannot be said." and said["text"].startswith("No explaining student was trained")
+    assert said["verdict"] == "Cannot be said." and said["text"].startswith("No student that learned answers and")
     both = said_of(world.add("multitask", right=(36, 35, 37)))[0][HELP]
     assert "multitask (few_shot)" in both["text"] and "soft_label" not in both["text"]
 
@@ -513,7 +561,7 @@ def test_a_new_method_is_one_entry_for_experiments_comparisons_and_cards(tmp_pat
         monkeypatch.setattr(room, "UNEXPLAINED", unexplained)
     said = said_of(World(tmp_path).add("label_only", right=(20, 21, 19), explains=False).add(
         "dummy", right=(34, 35, 36), explains=False))[0][HELP]
-    assert said["text"].startswith("No explaining student was trained")
+    assert said["text"].startswith("No student that learned answers and")
     shutil.copytree(EXAMPLE, tmp_path / "taught")
     student = tmp_path / "taught" / "seed-0"
     write_json(student / "student.json", {**read_json(student / "student.json"), "method": "dummy"})

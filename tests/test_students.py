@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from kdutils.errors import StudyError
 from kdutils.hub import model_context
 from kdutils.student.chunks import cut_rows, pad_chunk
-from kdutils.student.collating import EpochRows, RowFormat, StepCollator, tokenize_rows
+from kdutils.student.collating import EpochRows, RowFormat, StepCollator, choice_row, tokenize_rows
 from kdutils.student.methods import Explained
 from kdutils.student.models import (
     choice_logits,
@@ -121,6 +121,16 @@ def test_a_classifier_learns_twenty_questions_by_heart_and_comes_back_as_one(twe
     again, tokenizer = load_student(str(tmp_path))
     assert model_kind(again) == "classifier"
     assert predict_questions(again, tokenizer, "label_only", items, 20) == said
+
+
+def test_a_choice_that_leaves_a_classifier_no_room_for_the_question_is_told(twenty):
+    tokenizer = student(ENCODER, kind="classifier")[1]
+    item = {"id": "q", "question": "Which one?", "choices": ["duck", "duck " * 40], "answer": "duck"}
+    most = len(tokenizer("", "duck " * 40)["input_ids"])
+    with pytest.raises(StudyError, match=f"question 'q': its longest choice takes {most} of max_source_tokens .{most}"):
+        choice_row(tokenizer, item, most)
+    row, was_cut = choice_row(tokenizer, item, most + 1)
+    assert was_cut and max(map(len, row.pairs)) == most + 1
 
 
 def test_a_classifier_scores_the_choices_of_each_question_alone(twenty):

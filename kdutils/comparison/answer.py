@@ -14,7 +14,16 @@ import pandas as pd
 
 from kdutils.comparison.contrasts import QUESTIONS
 from kdutils.comparison.hypotheses import LEVEL, significant, with_control
-from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, Inputs, add_names, in_domain, student_label
+from kdutils.comparison.runs_table import (
+    BASELINE,
+    CELL,
+    PROBABLE,
+    UNEXPLAINED,
+    Inputs,
+    add_names,
+    in_domain,
+    student_label,
+)
 from kdutils.comparison.summary import FEW_SEEDS, describe, outside, proxy_shares, simulatability, true_shares
 from kdutils.comparison.wording import listed, say, signed
 from kdutils.stats.accuracy import crossed_test
@@ -92,10 +101,10 @@ def _kinds(place):
 
 
 def _explaining_rows(place):
-    """Return the contrasts of students that learn to explain with those that learn answers alone."""
+    """Return the contrasts of students that learn explanations, and no probabilities, with those of answers alone."""
     rows, cells = place["tests"], place["cells"]
     baselines = {name for name, row in cells.items() if row["kind"] == BASELINE}
-    others = _controls(place) | {name for name, row in cells.items() if row["kind"] in UNEXPLAINED}
+    others = _controls(place) | {name for name, row in cells.items() if row["kind"] in (*UNEXPLAINED, *PROBABLE)}
     return rows[rows["second"].isin(baselines) & rows["measure"].eq("accuracy") & ~rows["first"].isin(others)]
 
 

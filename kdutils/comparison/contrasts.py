@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import pandas as pd
 
-from kdutils.comparison.runs_table import BASELINE, CELL, UNEXPLAINED, add_names, in_domain
+from kdutils.comparison.runs_table import BASELINE, CELL, PROBABLE, UNEXPLAINED, add_names, in_domain
 from kdutils.errors import StudyError
 
 MOST_PRIMARY = 6
@@ -84,6 +84,7 @@ def _first_of(rows, *kinds):
 
 def _explaining(rows) -> Iterator[tuple[dict, dict]]:
     baselines, methods = [row for row in rows if row["kind"] == BASELINE], _distilled(rows)
+    methods = [row for row in methods if row["kind"] not in PROBABLE]
     chosen = _first_of(methods, "multitask", "combined") or methods[:2]
     yield from ((row, nearest_baseline(row, baselines)) for row in chosen if baselines)
 

@@ -24,6 +24,7 @@ PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice"
 Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
 BASELINE = "label_only"  # the method without explanations, with which all others are compared
 UNEXPLAINED = tuple(name for name, method in METHODS.items() if method.explanation is None)
+PROBABLE = ("soft_multitask", "token_kl")  # they learn explanations and probabilities, so either can be why they differ
 
 
 def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), missing: Iterable[str | dict] = (),

@@ -186,13 +186,14 @@ def _creak(row):
 
 
 def _boolq(row):
-    """Return a question on a passage. The layout of LLM-Adapters (Hu et al. 2023) has no passages."""
+    """Return a question on a passage. The layout of LLM-Adapters (Hu et al. 2023) has none; elsewhere this is noted."""
     if "instruction" in row:
         row = {**row, "question": _instructed(row, _BOOLQ_ASKED)[1]}
     question = _text(row, "question").rstrip("? ")
     question, passage = f"{question[:1].upper()}{question[1:]}?", row.get("passage") or ""
-    return {"id": _id_of("boolq", f"{passage} {question}"), "question": question, "context": passage,
+    item = {"id": _id_of("boolq", f"{passage} {question}"), "question": question, "context": passage,
             "choices": list(YES_NO), "answer": _yes_no(row["answer"]), "human_explanations": []}
+    return item if passage or "instruction" in row else item | {"note": "no passage"}
 
 
 _BOOLQ_ASKED = re.compile(r"Please answer the following question with true or false, question: (.+?)\s*"

@@ -126,9 +126,6 @@ def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] |
         split = "train" if undivided else split
         frame = _to_frame(reader, rows, split, source, notes, places, faults, unlabelled)
         frames |= _by_split(frame, split)
-    if commits and len(faults) <= UNUSABLE * sum(len(rows) for _, rows in records.values()):
-        notes.update(f"{fault.source}: left out, {fault.summary or fault.text}" for fault in faults)
-        faults = []  # nobody can correct them on the Hub
     if reader.drop_repeats:
         _drop_overlap(frames, notes)
     else:
@@ -139,7 +136,12 @@ def examine_questions(dataset: str, folder: str = "", files: Mapping[str, str] |
     pairs = find_pair_faults(_joined(frames), places)
     if own and not own.columns["id"]:  # ids made from the text repeat where a question does, which is said anyway
         pairs = [fault for fault in pairs if "duplicate id" not in fault.summary]
-    return Examined(dataset, frames, places, faults + pairs, notes, commits, records, own, undivided)
+    faults += pairs
+    if commits and len(faults) <= UNUSABLE * sum(len(rows) for _, rows in records.values()):
+        notes.update(f"{fault.source}: left out, {fault.summary or fault.text}" for fault in faults)
+        lost, faults = {(fault.source, fault.row) for fault in faults}, []  # nobody can correct them on the Hub
+        frames = {split: frame[[places[index] not in lost for index in frame.index]] for split, frame in frames.items()}
+    return Examined(dataset, frames, places, faults, notes, commits, records, own, undivided)
 
 
 def _joined(frames):

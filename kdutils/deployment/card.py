@@ -24,7 +24,8 @@ from kdutils.fake_texts import STAR, fooled_by
 from kdutils.hub import HUB_ID, exists, locate_model
 from kdutils.runs import PROJECT, project_path, read_csv, read_json
 from kdutils.stats.accuracy import bootstrap_mean
-from kdutils.student.methods import asked_as, format_source
+from kdutils.student.methods import PROBABILITIES, asked_as, format_source
+from kdutils.student.settings import own_settings
 from kdutils.teacher.choices import PUBLISHED_TEACHERS
 from kdutils.teacher.quality import unusable_warning
 from kdutils.teacher.settings import LabelQuestions
@@ -57,12 +58,13 @@ def model_card(folder: Path, title: str, parameters: int, kind: str, measured: S
     """
     asks, about, given = asked_as(folder), read_json(folder / "student.json"), _parameters(folder.parent)
     data, licences = [run for run, _ in _question_runs(given)], _licences(given)
-    own = all(text.startswith("MIT") for _, text in licences)
+    own, soft = all(text.startswith("MIT") for _, text in licences), asks.learns.startswith(PROBABILITIES)
     results, passages = _results(measured, about["seed"]), reads_passages(folder)
     rows, machine = _costs(measured)
     card = environment().get_template("card.md.j2").render(
         title=title, metadata=_metadata(title, given, data, kind, measured, about["seed"], "mit" if own else "unknown"),
-        parameters=parameters, explains=asks.explanation is not None, learns=asks.learns,
+        parameters=parameters, explains=asks.explanation is not None,
+        learns=f"the right answers and {asks.learns}" if soft and given.get("hard") else asks.learns,
         facts=_facts(given, data[0], about["seed"]), formats=_formats(asks, kind, passages),
         format_note=_format_note(asks, kind, passages), passages=passages, split=item["split"],
         example=_example(item, record, asks, kind), results=results,
@@ -184,7 +186,8 @@ def _teacher(given):
     """Return who wrote texts, from the parameters of the run that asked; {}: there is none."""
     if not given:
         return "not recorded"
-    how = f" (prompting {given['labels']['prompting']})" if "prompting" in given["labels"] else ""
+    softer = f", temperature of the choices {heat:g}" if (heat := given.get("choice_temperature", 1)) != 1 else ""
+    how = f" (prompting {given['labels']['prompting']}{softer})" if "prompting" in given["labels"] else ""
     if given.get("backend") == "published":
         return f"{PUBLISHED_TEACHERS[given['published_teacher']]}, as published by the authors{how}"
     if given.get("backend") == "openai":
@@ -321,7 +324,7 @@ def _facts(given, data, seed):
     """Return [(name, text)] of how the student was made; `data`: the parameters of the run that read its questions."""
     counts = read_table(project_path(given["questions"]), "questions")["split"].value_counts()
     labels, adapted = given["labels"], "LoRA adapters, merged" if given["lora"] else "all weights"
-    settings = [f"{key} {given[key]}" for key in ("alpha", "beta", "gamma", "counterfactual_style") if key in given]
+    settings = [f"{name} {value}" for name, value in own_settings(given).items()]
     teachers = "; ".join(dict.fromkeys(_teacher(run) + what for run, what in _teachers(given))) or "none"
     tokens = [("teacher of tokens", _named(given["distilled_from"]))] if given.get("distilled_from") else []
     length = f"{given['max_steps']} steps" if given.get("max_steps") else f"{given['epochs']:g} epochs"
@@ -377,7 +380,7 @@ def _known_limits(measured, asks, given):
         limits.insert(0, "An explanation that reads well can be false. "
                       + ("The results say how often it is." if truth else "No measure here says how often it is.")
                       + " It does not show why the model gave its answer.")
-    limits += [f"Of what its teacher wrote, {few}; it learned from these alone."] if few else []
+    limits += [f"Of what its teacher gave, {few}."] if few else []
     return [*limits, "`example.py` does not shorten a question that is longer than the model's context."]
 
 

@@ -8,7 +8,7 @@ from kdutils.experiments.cost import planned_questions, prompting_of_job
 from kdutils.experiments.grid import Experiment
 from kdutils.experiments.steps import SETTINGS
 from kdutils.teacher.choices import PROMPTINGS
-from kdutils.teacher.explaining import unusable_completions
+from kdutils.teacher.explaining import asks_for_letters, unusable_completions
 from kdutils.teacher.store import Store, store_path
 
 
@@ -22,7 +22,8 @@ def retry_unusable(experiment: Experiment, dry_run: bool = False) -> Iterator[st
             continue
         parameters, prompting = {**SETTINGS[job.notebook].defaults(), **job.parameters}, prompting_of_job(job)
         entry = PROMPTINGS[prompting]
-        if not (entry.function and entry.writes) or parameters["backend"] != "openai":
+        writes = entry.writes or asks_for_letters(parameters)
+        if not (entry.function and writes) or parameters["backend"] != "openai":
             continue
         try:
             questions = planned_questions(experiment, job, download=False)

@@ -169,8 +169,7 @@ def _say_unusable(folder):
 
     with contextlib.suppress(StudyError):
         if warning := unusable_warning(read_json(folder / "metrics.json")):
-            print(f"    warning: {warning}\n    students learn from these alone; page: {folder / 'report.html'}",
-                  flush=True)
+            print(f"    warning: {warning}\n    page: {folder / 'report.html'}", flush=True)
 
 
 def _outcome(experiment, job, since):

@@ -184,6 +184,8 @@ def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple
     if len(table) < 2:
         return table, ["A ranking needs rated texts of two methods or more; there is "
                        f"{'one' if len(table) else 'none'}."]
+    if table["rank_people"].duplicated().any() or table["rank_model"].duplicated().any():
+        return table, ["Some methods have the same mean, so the two rankings are not compared."]
     same = table["rank_people"].equals(table["rank_model"])
     return table, [f"The model ranks the {len(table)} methods {'as people do' if same else 'otherwise than people'}; a "
                    f"ranking by chance is as people's in 1 of {factorial(len(table))} cases."]
@@ -192,16 +194,21 @@ def rank_methods(scores: pd.DataFrame, wide: pd.DataFrame, rating: str) -> tuple
 def describe_rater(table: pd.DataFrame, rating: str) -> str:
     """Return the sentence that says whether the model tracks people; `table`: compare_with_people.
 
-    It does if the intervals of Spearman's correlation and of what it has ahead of length alone are above 0.
+    It does if the intervals of Spearman's correlation and of what it has ahead of length alone are above 0. It does not
+    if the interval of the correlation has no value above 0.
     """
     row = table[table["construct"] == rating]
-    if not len(row) or not np.isfinite(row["spearman"].iloc[0]):
+    if not len(row) or not row["ratings"].iloc[0]:
         return "Whether this rater tracks people is not known: no text has ratings by people that can be compared."
+    if not np.isfinite(row["spearman"].iloc[0]):
+        return "Whether this rater tracks people is not known: the correlation of its scores with " \
+               f"{row['ratings'].iloc[0]:.0f} ratings of {rating} by people has no interval."
     value, low, high, length, gain, *ends = row[["spearman", "low", "high", "length", "gain", "gain_low",
                                                  "gain_high"]].iloc[0]
     interval = f"Spearman {value:.2f}, 95 % interval {low:.2f} to {high:.2f}"
     if not low > 0:
-        return f"This rater does not track people ({interval} for {rating}). Do not use it in their place."
+        does = "is not shown to track" if high > 0 else "does not track"
+        return f"This rater {does} people ({interval} for {rating}). Do not use it in their place."
     rises = f"its scores rise with people's ratings of {rating} ({interval})"
     size = f"the {'length' if length > 0 else 'shortness'} of a text"
     than = f"{size} does (Spearman {abs(length):.2f})"

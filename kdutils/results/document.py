@@ -96,6 +96,7 @@ def _environment():
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= FORMATS
+    environment.tests["shown"] = is_shown
     return environment
 
 
@@ -215,7 +216,7 @@ def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
     """
     planned = [(name, row) for name, result in results.items() if result["kind"] == "experiment"
                for row in result["contrasts"] if row.get("family") == "primary" and row["n_seeds"] > 1]
-    shown = [(name, row) for name, row in planned if row["p_corrected"] is not None and row["p_corrected"] < 0.05]
+    shown = [(name, row) for name, row in planned if is_shown(row)]
     rows = []
     for name, row in shown:
         cells = {cell["name"]: cell for cell in results[name]["cells"]
@@ -227,6 +228,11 @@ def planned_differences(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
                         for key, title in (("likelihood", "by likelihood"), ("no_choice", "no choice"))}})
     return (f"{len(shown)} of {len(planned)} planned contrasts of two seeds or more show a difference "
             "(corrected p below 0.05)"), rows
+
+
+def is_shown(contrast: Mapping[str, Any]) -> bool:
+    """Return whether a contrast shows a difference; it has no corrected p where nothing varies."""
+    return contrast["p_corrected"] is not None and contrast["p_corrected"] < 0.05
 
 
 def _change(cells, row, key):

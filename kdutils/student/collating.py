@@ -309,6 +309,10 @@ def choice_row(tokenizer: PreTrainedTokenizerBase, item: dict, max_source: int) 
     pairs = tokenizer(*texts)
     too_long = max(map(len, pairs["input_ids"])) > max_source
     if too_long:
+        needed = max(map(len, tokenizer([""] * len(texts[1]), texts[1])["input_ids"]))
+        if needed >= max_source:
+            raise StudyError(f"question {item['id']!r}: its longest choice takes {needed} of max_source_tokens "
+                             f"({max_source}), so no room is left for the question; raise max_source_tokens")
         pairs = tokenizer(*texts, truncation="only_first", max_length=max_source)
     return ChoiceRow(0, pairs["input_ids"], pairs.get("token_type_ids", []),
                      list(item["choices"]).index(item["answer"])), too_long

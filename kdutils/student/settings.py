@@ -314,6 +314,16 @@ def chosen_settings(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
             if not is_of_grid(field)}
 
 
+def own_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the parameters `given` of a training that only some methods have, such as weights of tasks.
+
+    The teacher of token_kl is left out: it is a model, which has a licence.
+    """
+    own = {name for model in _below(Train) for name, field in model.model_fields.items()
+           if name not in {*Train.model_fields, "distilled_from"} and not is_of_grid(field)}
+    return {name: value for name, value in given.items() if name in own}
+
+
 def _below(model):
     for one in model.__subclasses__():
         yield from ([one] if "notebook" in vars(one) else [])

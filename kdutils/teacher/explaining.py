@@ -116,11 +116,16 @@ def _written(teacher, questions, prompting, parameters, report):
 
 
 def unusable_completions(questions: pd.DataFrame, prompting: str, parameters: dict, store: "Store") -> dict[str, str]:
-    """Return {key: problem} of the stored completions of this explaining from which no text can be read."""
+    """Return {key: problem} of the stored completions of this explaining from which no text (or letter) can be read."""
     from kdutils.teacher.stored import PlanningTeacher
 
     teacher = PlanningTeacher(load_teacher(parameters), store)
     table = _written(teacher, questions, prompting, parameters, None)
+    if prompting == "soft_labels":  # of these questions, each has one completion
+        lost = questions[questions["id"].isin(table.loc[table["problem"] == NO_LETTER, "id"])]
+        teacher = PlanningTeacher(load_teacher(parameters), store)
+        _written(teacher, lost, prompting, parameters, None)
+        return dict.fromkeys(teacher.stored, NO_LETTER)
     # With the question's answer, more texts are unusable ("only the answer"); these are known by their raw text.
     problems = {row.raw: row.problem for row in table[table["problem"] != ""].itertuples() if row.raw}
     found = {key: problem_of(done) or problems.get(done.text, "") for key, done in teacher.stored.items()}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NEW_TOKENS, THINKING_TOKENS = 8, 2048  # of an answer that is read as text, and of one with the thinking before it
 TRIED = 8  # prompts that show whether a chat begins its answers with a point
+# One of several explanations that a prompt of human_study.model_rater asks about.
+_RATED = re.compile(r"^Statement about (\w+ \d):", re.MULTILINE)
 _FEW = f"the points among the {TOP_TOKENS} most probable first tokens have together less than half of the probability"
 _POINT = re.compile(r"(?<![\d.,])(?<!\A[-−])(?<!\s[-−])([1-9])(?!\d|[.,]\d)")
 _MEANING = r"(?:\s*\([^()]*\)|\s*=\s*[a-z][a-z ]*?)?"  # 1 (strongly disagree) to 5, 1 = strongly disagree to 5
@@ -42,6 +44,7 @@ _OF_SCALE = re.compile(r"""  # numbers that describe the scale, unless they are 
     | \b\d+\s*=[^\d=]+(?:\d+\s*=[^\d=]+)+                                 # 1 = strongly disagree, 5 = strongly agree
     | \b1\s*,\s*2\s*,[\d\s,]*(?:(?:or|and)\s*\d+)?                         # 1, 2, 3, 4 or 5
     """, re.IGNORECASE | re.VERBOSE)
+_OF_EACH = re.compile(r"\b(explanation\s*\#?\d)\W{0,5}(?:is\s+)?([1-9])(?!\d|[.,]\d)", re.IGNORECASE)  # of a list
 _OF_ANSWER = re.compile(r"\banswer\s*\#?\d+", re.IGNORECASE)  # of a rated answer, unless "Answer 4" is the rating
 
 
@@ -112,16 +115,23 @@ def _written_points(teacher, prompts, points, progress=None):
         done = teacher.complete([prompts[row] for row in again], replace(decoding, max_new_tokens=THINKING_TOKENS))
         for row, one in zip(again, done, strict=True):
             texts[row] = one
-    return np.array([point_of_text(one.text, points) for one in texts]).reshape(-1, points), notes
+    found = [point_of_text(one.text, points, prompt) for one, prompt in zip(texts, prompts, strict=True)]
+    return np.array(found).reshape(-1, points), notes
 
 
-def point_of_text(text: str, points: int) -> list[float]:
+def point_of_text(text: str, points: int, prompt: str = "") -> list[float]:
     """Return probability 1 for the first whole number of `text`, NaN if it has none or one outside the scale.
+
+    If `prompt` asks about one of several explanations and `text` rates these by name ("Explanation 1: 4"), the number
+    of the other one does not count.
 
     Numbers that name a text or the ends or the size of the scale do not count ("Explanation 2: 4", "on a scale of 1 to
     5: 4", "out of 5: 4"), nor do negative ones. Those that describe the scale count only if there is no other ("1 means
     strongly disagree, so 2", but "3 = neither"), and so does the number of an answer ("Answer 1: 4", but "Answer 4").
     """
+    if rated := _RATED.search(prompt):
+        each = {re.sub(r"[\s#]+", " ", name.casefold()): point for name, point in _OF_EACH.findall(text)}
+        text = each.get(rated[1].casefold(), "") if each else text
     rest = _NO_POINT.sub(" ", text)
     scaleless = _OF_SCALE.sub(" ", rest)
     found = _POINT.search(_OF_ANSWER.sub(" ", scaleless)) or _POINT.search(scaleless) or _POINT.search(rest)

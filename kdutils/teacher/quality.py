@@ -32,17 +32,21 @@ def explanation_metrics(explanations: pd.DataFrame, questions: pd.DataFrame, par
     """Return what an explaining notebook writes to metrics.json; `parameters` are those of the notebook.
 
     ``exactly_right`` is {stage: {split: share of texts that equal a true one word for word}}. It is empty for every
-    data set but the embedded world, where the true texts are known. ``fooled``: see fooled_measures.
+    data set but the embedded world, where the true texts are known. ``fooled``: see fooled_measures. ``texts``,
+    ``unusable`` and ``problems`` count questions in a table of soft labels, which has a row per choice.
     """
     from kdutils.data.mini_world import exactly_right
 
     dataset, quality = parameters["dataset"], text_table(explanations, questions, prompts_named(parameters))
     exact = {stage: exactly_right(questions, part) for stage, part in explanations.groupby("stage", sort=False)
              if dataset == "mini" and stage not in ("critique", CHOICE)}
+    soft = explanations["stage"].eq(CHOICE).all()
+    counted = explanations.drop_duplicates("id") if soft else explanations
+    lost = counted["text"].isna()
     return {"labels": parameters["labels"], "dataset": dataset, "backend": parameters["backend"],
             "caution": explanations.attrs.get("caution", ""), "content": explanations.attrs.get("content", {}),
-            "texts": len(explanations), "unusable": int(explanations["text"].isna().sum()),
-            "problems": explanations.loc[explanations["text"].isna(), "problem"].value_counts().to_dict(),
+            "texts": len(counted), "unusable": int(lost.sum()),
+            "problems": counted.loc[lost, "problem"].value_counts().to_dict(),
             "raw": raw_table(explanations).to_dict("records"),
             "quality": quality.to_dict("records"), "fooled": fooled_measures(quality, explanations, questions),
             "exactly_right": exact}
@@ -63,7 +67,9 @@ def learnt_metrics(explanations: pd.DataFrame, questions: pd.DataFrame) -> dict:
 
 
 def unusable_warning(metrics: dict) -> str:
-    """Return how few explanations (or probabilities of choices) of a run can be used, and why; "" where few are lost.
+    """Return how few explanations (or soft labels) of a run can be used, why, and what students learn instead.
+
+    It is "" where few are lost.
 
     `metrics`: what explanation_metrics returned.
     """
@@ -71,8 +77,10 @@ def unusable_warning(metrics: dict) -> str:
     if lost <= MANY_UNUSABLE * texts:
         return ""
     why = ", ".join(f"{problem}: {count}" for problem, count in metrics.get("problems", {}).items())
-    things = "probabilities" if any(row["stage"] == CHOICE for row in metrics.get("raw", [])) else "explanations"
-    return f"only {texts - lost} of {texts} {things} can be used{f' ({why})' if why else ''}"
+    soft = any(row["stage"] == CHOICE for row in metrics.get("raw", []))
+    things, rest = ("questions have probabilities", "of the others, students learn the right answers") if soft else \
+        ("explanations can be used", "students learn from these alone")
+    return f"only {texts - lost} of {texts} {things}{f' ({why})' if why else ''}; {rest}"
 
 
 def few_usable(cleaned: pd.DataFrame) -> pd.DataFrame:

@@ -140,9 +140,9 @@ class ServedTeacher:
                      keep: Keep | None = None) -> list[Completion]:
         """Return the TOP_TOKENS most probable first tokens of each answer of a chat, with log p.
 
-        They are the text of a Completion: a JSON list of [token, log p], empty where the server gives none (fields
-        `logprobs` and `top_logprobs`, as OpenAI and vLLM have them). `prompts` are as in complete. Raises StudyError
-        where the server refuses.
+        They are the text of a Completion: a JSON list of [token, log p] (fields `logprobs` and `top_logprobs` of the
+        server, as OpenAI, vLLM and llama.cpp have them). `prompts` are as in complete. Raises StudyError where the
+        server refuses, or gives none.
         """
         more = {"logprobs": True, "top_logprobs": TOP_TOKENS}
 
@@ -150,7 +150,27 @@ class ServedTeacher:
             asked = self._body(prompt, Decoding(1))
             return asked | {"extra_body": more | asked["extra_body"]}
 
-        return self._every(prompts, body, _first_tokens, progress, keep)
+        return self._every(prompts, body, self._first_tokens, progress, keep)
+
+    def _first_tokens(self, reply, _):
+        """Return the most probable first tokens in a reply, as a Completion."""
+        try:
+            reply = json.loads(reply)
+            shown = (reply["choices"][0].get("logprobs") or {}).get("content") or [{}]
+            pairs = [[one["token"], float(one["logprob"])] for one in shown[0].get("top_logprobs") or []]
+            tokens = [(reply.get("usage") or {}).get(name) for name in ("prompt_tokens", "completion_tokens")]
+        except ValueError:
+            raise _Unusable("a reply that is not JSON, or log p that is no number") from None
+        except (LookupError, TypeError, AttributeError):
+            raise _Unusable("a reply without a completion") from None
+        if not all(isinstance(token, str) and log_p < 0.01 for token, log_p in pairs):  # a NaN is not below either
+            raise _Unusable("first tokens that are no texts, or whose log p is above 0")
+        if not pairs:
+            raise StudyError(f"{self.model} at {self.base_url}: its reply shows no log p of the first tokens (fields "
+                             "logprobs and top_logprobs); take a server that does (OpenAI, vLLM, llama.cpp), chat: "
+                             "false or the backend hf")
+        return Completion(json.dumps([[token, min(log_p, 0.0)] for token, log_p in pairs]), "stop",
+                          *(count if type(count) is int else None for count in tokens))
 
     def _scored(self, reply, text):
         """Return log p of the tokens of `text`, at the end of the repeated text, as a Completion.
@@ -389,20 +409,6 @@ class ServedTeacher:
         return (f"{len(too_long)} of the prompts: too long for the context, new tokens included{others}; {which}",
                 "start the server with a longer context (or a higher limit of a reply), ask for fewer tokens, or leave "
                 "out what does not fit (leave_out_too_long: true)")
-
-
-def _first_tokens(reply, _):
-    """Return the most probable first tokens in a reply, as a Completion."""
-    try:
-        reply = json.loads(reply)
-        shown = (reply["choices"][0].get("logprobs") or {}).get("content") or [{}]
-        pairs = [[one["token"], float(one["logprob"])] for one in shown[0].get("top_logprobs") or []]
-        tokens = [(reply.get("usage") or {}).get(name) for name in ("prompt_tokens", "completion_tokens")]
-    except ValueError:
-        raise _Unusable("a reply that is not JSON") from None
-    except (LookupError, TypeError, AttributeError):
-        raise _Unusable("a reply without a completion") from None
-    return Completion(json.dumps(pairs), "stop", *(count if type(count) is int else None for count in tokens))
 
 
 def _parts(message):

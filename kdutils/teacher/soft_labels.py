@@ -45,13 +45,15 @@ def as_scores(done: Completion, letters: Sequence[str]) -> list[Completion]:
     """Return the first tokens of an answer as one Completion per choice, with log p of its letter, as score gives it.
 
     A letter that is not among the tokens has −inf. The text is "" where all letters together have less than LEAST, as
-    where the model thinks first or begins a sentence.
+    where the model thinks first or begins a sentence. The first one has the tokens of the answer, the others have 0.
     """
-    if done.finish_reason != "stop":
-        return [done] * len(letters)
-    shares = shares_of_first_tokens(done, letters)
-    return [replace(done, text=json.dumps([math.log(share) if share else -math.inf]) if sum(shares) >= LEAST else "")
-            for share in shares]
+    texts = [done.text] * len(letters)
+    if done.finish_reason == "stop":
+        shares = shares_of_first_tokens(done, letters)
+        texts = [json.dumps([math.log(share) if share else -math.inf]) if sum(shares) >= LEAST else ""
+                 for share in shares]
+    return [replace(done, text=text) if not place else replace(done, text=text, prompt_tokens=0, completion_tokens=0)
+            for place, text in enumerate(texts)]
 
 
 def choices_table(rows: pd.DataFrame, completions: list[Completion], temperature: float) -> pd.DataFrame:
