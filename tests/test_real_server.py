@@ -80,6 +80,21 @@ def test_the_first_tokens_of_a_chat_begin_with_the_one_that_it_writes(name):
         assert done.text.strip() in [token.strip() for token in likely]
 
 
+def test_log_p_of_a_text_is_that_of_its_parts_and_highest_for_what_the_server_writes(name):
+    teacher = ServedTeacher(name, URL, chat=False, retries=0)
+    wrote = teacher.complete([COUNTING], Decoding(4))[0].text
+    try:
+        teacher.score([COUNTING], [wrote])
+    except StudyError as error:
+        pytest.skip(f"the server gives no log p of a text: {error}")
+    whole, other, first = (sum(json.loads(teacher.score([COUNTING], [text])[0].text))
+                           for text in (wrote, " a banana is yellow", " twelve"))
+    rest, = teacher.score([f"{COUNTING} twelve"], [", thirteen"])
+    both, = teacher.score([COUNTING], [" twelve, thirteen"])
+    assert other < whole <= 0 and first <= 0
+    assert sum(json.loads(both.text)) == pytest.approx(first + sum(json.loads(rest.text)), abs=0.3), "bf16 rounds"
+
+
 def test_several_are_in_flight_and_what_is_in_the_store_is_not_asked_again(teacher, tmp_path):
     decoding = Decoding(12, ("\n",))
     with Store(tmp_path / "store.sqlite") as store:
