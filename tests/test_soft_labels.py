@@ -264,7 +264,7 @@ class Letters(Echo):
 
     def __init__(self, first):
         super().__init__()
-        self.first, self.top, self.RequestHandlerClass = first, None, _Letter
+        self.first, self.top, self.ends, self.RequestHandlerClass = first, None, "length", _Letter
 
 
 class _Letter(_Reply):
@@ -272,7 +272,7 @@ class _Letter(_Reply):
         self.server.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         top = [{"token": token, "logprob": math.log(share)} for token, share in self.server.first.items()]
         top = top if self.server.top is None else self.server.top
-        reply = {"choices": [{"message": {"content": "b"}, "finish_reason": "length",
+        reply = {"choices": [{"message": {"content": "b"}, "finish_reason": self.server.ends,
                               "logprobs": {"content": [{"top_logprobs": top}]}}],
                  "usage": {"prompt_tokens": 7, "completion_tokens": 1}}
         self.send_response(200)
@@ -321,7 +321,9 @@ def test_replies_without_usable_log_p_are_told_and_not_stored(tmp_path, top, say
         with pytest.raises(StudyError, match=says):
             stored.first_tokens([f"question {number}" for number in range(100)])
         assert len(server.seen) <= 2 * asked and store.size() == 0, "not all are asked"
-        server.top = None
+        server.ends = "content_filter"
+        assert bool(top) or stored.first_tokens(["question 2"])[0].text == "[]", "one filtered prompt is no such server"
+        server.top, server.ends = None, "length"
         assert stored.first_tokens(["question 1"])[0].text == '[["b", 0.0]]'
 
 

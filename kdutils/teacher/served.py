@@ -141,8 +141,8 @@ class ServedTeacher:
         """Return the TOP_TOKENS most probable first tokens of each answer of a chat, with log p.
 
         They are the text of a Completion: a JSON list of [token, log p] (fields `logprobs` and `top_logprobs` of the
-        server, as OpenAI, vLLM and llama.cpp have them). `prompts` are as in complete. Raises StudyError where the
-        server refuses, or gives none.
+        server, as OpenAI, vLLM and llama.cpp have them). It is empty for an answer that a filter withheld or the model
+        refused. `prompts` are as in complete. Raises StudyError where the server refuses, or gives none.
         """
         more = {"logprobs": True, "top_logprobs": TOP_TOKENS}
 
@@ -156,7 +156,9 @@ class ServedTeacher:
         """Return the most probable first tokens in a reply, as a Completion."""
         try:
             reply = json.loads(reply)
-            shown = (reply["choices"][0].get("logprobs") or {}).get("content") or [{}]
+            choice = reply["choices"][0]
+            withheld = choice.get("finish_reason") == "content_filter" or (choice.get("message") or {}).get("refusal")
+            shown = (choice.get("logprobs") or {}).get("content") or [{}]
             pairs = [[one["token"], float(one["logprob"])] for one in shown[0].get("top_logprobs") or []]
             tokens = [(reply.get("usage") or {}).get(name) for name in ("prompt_tokens", "completion_tokens")]
         except ValueError:
@@ -165,7 +167,7 @@ class ServedTeacher:
             raise _Unusable("a reply without a completion") from None
         if not all(isinstance(token, str) and log_p < 0.01 for token, log_p in pairs):  # a NaN is not below either
             raise _Unusable("first tokens that are no texts, or whose log p is above 0")
-        if not pairs:
+        if not (pairs or withheld):
             raise StudyError(f"{self.model} at {self.base_url}: its reply shows no log p of the first tokens (fields "
                              "logprobs and top_logprobs); take a server that does (OpenAI, vLLM, llama.cpp), chat: "
                              "false or the backend hf")
