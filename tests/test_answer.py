@@ -12,7 +12,7 @@ from kdutils.experiments.loading import load_experiment
 from kdutils.experiments.planned import power_lines
 from kdutils.stats.accuracy import crossed_difference
 from kdutils.stats.power import detectable_accuracy, simulate_answers
-from kdutils.student.methods import explained_of
+from kdutils.student.methods import METHODS, explained_of
 from kdutils.teacher.quality import few_usable
 from tests.test_comparing import SIZE, World, spread
 
@@ -65,6 +65,11 @@ def test_a_student_that_also_learns_probabilities_does_not_show_that_explaining_
     assert said[HELP]["verdict"] == "Cannot be said."
     assert said[HELP]["text"].startswith("No student that learned answers and explanations alone ")
     assert not (tests["question"] == "explaining").any()
+
+
+def test_every_method_that_also_learns_probabilities_is_known_as_such():
+    assert set(runs_table.PROBABLE) == {name for name, method in METHODS.items() if method.explanation is not None
+                                        and not method.control_of and "probabilit" in method.learns}
 
 
 def test_a_control_without_its_method_is_no_student_that_learned_to_explain(tmp_path):
