@@ -67,6 +67,31 @@ def test_a_student_that_also_learns_probabilities_does_not_show_that_explaining_
     assert not (tests["question"] == "explaining").any()
 
 
+def test_one_seed_that_is_left_says_nothing_beside_others_with_several(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37)).add("combined", right=(35, 35, 36))
+    world.add("standard", right=(39,), failed=(1, 2))
+    planned = ["multitask (few_shot) minus label_only", "standard (few_shot) minus multitask (few_shot)",
+               "combined (few_shot) minus multitask (few_shot)"]
+    said, tests = said_of(world, primary=planned)
+    assert (tests["n_seeds"] == 1).any()
+    other = said["What do the other planned contrasts show?"]
+    assert other["verdict"] == "No difference shown."
+    assert "(one seed, which says nothing about the methods)" in other["text"]
+    assert not any("standard" in sentence for sentence in said[HELP]["sure"]), "no hint of one seed either"
+
+
+def test_a_contrast_that_is_not_shown_is_named_where_another_of_the_method_is(tmp_path):
+    rng = np.random.default_rng(3)
+    world = World(tmp_path).add("label_only", right=spread(18, 20, 19, rng=rng), explains=False)
+    world.add("multitask", right=(36, 35, 37)).add("shuffled", right=spread(19, 21, 20, rng=rng))
+    world.add("lent", right=spread(36, 35, 36, rng=rng), kind="shuffled")
+    said, _ = said_of(world)
+    assert said[CONTENT]["text"].endswith(
+        "The difference of multitask (few_shot) from lent (few_shot) is not shown.")
+
+
 def test_every_method_that_also_learns_probabilities_is_known_as_such():
     assert set(runs_table.PROBABLE) == {name for name, method in METHODS.items() if method.explanation is not None
                                         and not method.control_of and "probabilit" in method.learns}

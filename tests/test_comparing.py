@@ -422,6 +422,18 @@ def test_a_control_is_compared_with_the_method_of_its_own_settings(tmp_path):
     assert "soft_multitask (few_shot) +0.305" in las and "its control +0.050" in las and "its control +0.285" in las
 
 
+def test_the_settings_of_another_student_hide_no_control(tmp_path):
+    """The student "big" has another model and no control: the one of "tiny" is compared all the same."""
+    world = World(tmp_path)
+    for student, model in (("tiny", "kdutils/mini/student"), ("big", "google/t5-v1_1-base")):
+        world.add("label_only", right=(20, 21), explains=False, student=student, model=model)
+        world.add("multitask", right=(30, 31), student=student, model=model)
+        if student == "tiny":
+            world.add("shuffled", right=(20, 22), model=model)
+    found = contrasts.primary_contrasts(world.read()[1], ["content"])
+    assert [(first[3:5], second[3:5]) for _, first, second in found] == [(("tiny", "multitask"), ("tiny", "shuffled"))]
+
+
 def test_las_is_tested_over_seeds_and_questions_where_each_question_has_its_prediction(tmp_path):
     world, rng = World(tmp_path).add("label_only", right=(20, 21), explains=False), np.random.default_rng(0)
     world.add("multitask", right=(30, 31), las=(0.30, 0.30)).add("standard", right=(29, 28), las=(0.25, 0.25))

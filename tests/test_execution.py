@@ -311,6 +311,9 @@ def everything(tmp_path, monkeypatch, outputs):
     (data / "own" / "test" / "data-00000-of-00001.arrow").write_bytes(b"arrow")
     for name in ("teacher", "tuned", "student", "words", "encoder", "nli", "simulator"):
         shutil.copytree(PROJECT / "kdutils/mini" / ("teacher" if name == "teacher" else "student"), data / name)
+    (data / "told").mkdir()
+    (data / "told" / "shown.parquet").write_bytes(b"shown")
+    (data / "told" / "like.parquet").write_bytes(b"like")
     (data / "ratings").mkdir()
     (data / "ratings" / "one.json").write_text("{}")
     monkeypatch.setenv("KDUTILS_DATA", str(data))
@@ -326,7 +329,8 @@ def everything(tmp_path, monkeypatch, outputs):
         "students": {"s": {"model": str(data / "student"), "tokenizer": str(data / "words")}}, "seeds": [0],
         "evaluation": {"encoder": str(data / "encoder"), "nli": str(data / "nli"),
                        "simulator": {"model": str(data / "simulator")}},
-        "human_study": {"methods": ["multitask"]}, "human_ratings": {"ratings": [str(data / "ratings")]},
+        "human_study": {"methods": ["multitask"], "explanations": str(data / "told" / "shown.parquet")},
+        "human_ratings": {"ratings": [str(data / "ratings")], "explanations": str(data / "told" / "like.parquet")},
     }
     return data, list(make_jobs("everything", settings))
 
@@ -351,6 +355,7 @@ CHANGED = {  # file below the data -> what runs again by itself (what builds on 
     "encoder/model.safetensors": {"evaluations", "report"}, "nli/model.safetensors": {"evaluations", "report"},
     "simulator/model.safetensors": {"evaluations"},
     "ratings/one.json": {"human_ratings"}, "ratings/two.json": {"human_ratings"},
+    "told/shown.parquet": {"human_study"}, "told/like.parquet": {"human_ratings"},
     "ratings/late/three.json": {"human_ratings"}, "teacher_llama/esnli-llama-train.parquet": set(),
 }
 
@@ -374,7 +379,20 @@ def test_every_file_that_a_job_reads_is_listed_with_it(everything):
     listed = {file.relative_to(data).parts[0] for job in jobs for file in inputs.files_of(job)
               if file.is_relative_to(data)}
     assert listed == {"own", "teacher", "tuned", "student", "words", "encoder", "nli", "simulator", "ratings",
-                      "teacher_llama"}
+                      "teacher_llama", "told"}
+
+
+def test_a_table_that_is_named_with_its_full_path_alone_is_tracked(tmp_path, monkeypatch):
+    monkeypatch.delenv("KDUTILS_DATA", raising=False)
+    table, seen = tmp_path / "t.csv", []
+    for text in ("question,answer\nA?,a\n", "question,answer\nB?,b\n"):
+        table.write_text(text)
+        inputs._file_digest.cache_clear()
+        job = Job("data", "data/own", "01_look_at_the_data", {
+            "dataset": "own", "reader": "table", "files": {"all": str(table)}, "output": "outputs/x/data/own"})
+        assert inputs.files_of(job) == [table]
+        seen.append(inputs.depends_on(job)["files"])
+    assert seen[0] != seen[1]
 
 
 def test_prompts_count_for_their_own_data_set_alone(everything, tmp_path, monkeypatch):

@@ -301,6 +301,39 @@ def test_all_faults_that_need_no_grid_are_told_together_and_no_consequences(chan
         assert sum(f"key '{one}" in line for line in refused.value.lines) == 1, (one, refused.value.lines)
 
 
+@pytest.mark.parametrize("change", [{"epochs": 2.0}, {"questions_per_step": 16}, {"max_steps": 20}])
+def test_methods_of_a_student_that_train_on_different_amounts_are_refused_before_anything_runs(tmp_path, change):
+    (key, value), = change.items()
+    path = tmp_path / "uneven.yaml"
+    path.write_text(changed(f"methods/multitask/{key}", value))
+    with pytest.raises(StudyErrors, match=f"methods.multitask.{key}': {value:g}, and .* train on as much"):
+        load_experiment(path)
+    whole = yaml.safe_load(changed(f"students/mini-t5/{key}", value))
+    path.write_text(yaml.safe_dump(whole))
+    load_experiment(path)
+    whole["methods"]["published"] = {"as": "multitask", "protocol": "published", "max_steps": 10}  # others may
+    path.write_text(yaml.safe_dump(whole))
+    load_experiment(path)
+
+
+def test_people_see_the_texts_of_students_on_their_own_data_set_alone(tmp_path):
+    settings = yaml.safe_load((FOLDER / "mini.yaml").read_text())
+    settings["datasets"]["second"] = {**settings["datasets"]["mini"], "reader": "mini", "seed": 5}
+    told = "outputs/moved/explanations/mini/mini-llama/few_shot/explanations.parquet"
+    settings |= {"transfer": ["mini", "second"], "human_study": {**settings["human_study"], "explanations": told}}
+    path = tmp_path / "moved.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    job = next(job for job in load_experiment(path).jobs if job.folder == "human_study")
+    shown = [folder.removeprefix("outputs/moved/") for folder in job.parameters["evaluations"]]
+    assert {folder.split("/")[0] for folder in shown} == {"evaluations"} and set(shown) < set(job.needs)
+    assert {folder.split("/")[1] for folder in shown} == {"mini", "second"}
+    assert "explanations/mini/mini-llama/few_shot" in job.needs, "a study waits for the texts that it shows"
+    settings["human_study"]["explanations"] = str(tmp_path / "none.parquet")
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(StudyErrors, match="human_study.explanations': .*none.parquet: no such file"):
+        load_experiment(path)
+
+
 def test_a_rater_rates_the_texts_of_the_experiment_and_is_compared_with_what_people_sent_back(tmp_path):
     path, chat = tmp_path / "rated.yaml", tmp_path / "chat.jinja"
     (tmp_path / "back").mkdir()

@@ -164,6 +164,8 @@ def test_measures_beside_peoples_ratings_are_marked_where_a_fake_is_as_good(tmp_
     assert found["names_answer"] == "'answer' has 1.000, 'teacher' has 1.000"
     assert "rouge_l_teacher" not in found, "the student's texts are the teacher's; the control's would be beaten"
     assert "rouge_l_teacher" in fooled_measures(tmp_path / "texts.parquet", rated, teacher)
+    texts.assign(method=texts["method"] + " · few_shot").to_parquet(tmp_path / "texts.parquet")
+    assert fooled_measures(tmp_path / "texts.parquet", rated, teacher, left_out=["shuffled"]) == found, "joined labels"
     worse = texts.assign(explanation=["Nothing to say."] * 24)
     worse.to_parquet(tmp_path / "texts.parquet")
     found = fooled_measures(tmp_path / "texts.parquet", rated, teacher, left_out=["shuffled"])

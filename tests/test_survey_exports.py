@@ -174,6 +174,32 @@ def submissions(rows):
                     for number, (person, status, code) in enumerate(rows))]
 
 
+@pytest.mark.parametrize("tag", ["time", "timing", "T1"])
+def test_timers_of_qualtrics_cost_no_rating(made, tmp_path, tag):
+    plan, answers, right = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, person: [person], lambda text, item: f"{text}_{item}",
+                          str, PANEL)
+    timers = [f"{text}_{tag}_{part}" for text in text_ids(plan) for part in (
+        "First Click", "Last Click", "Page Submit", "Click Count")]
+    path = write(tmp_path / "back" / "export.csv", [["PROLIFIC_PID", *names, *timers], *(
+        [*row, *["1.0", "3.0", "20.5", "4"] * len(text_ids(plan))] for row in rows)])
+    ratings, problems, _ = read_ratings(path, plan)
+    same(ratings, right)
+    assert set(problems["what"]) == {"id of another source"} and (ratings["seconds"] == 20.5).all()
+
+
+def test_who_withdrew_is_found_by_the_id_of_the_panel_where_the_code_is_left_open(made, tmp_path):
+    plan, answers, right = made
+    names, _, rows = wide(answers, text_ids(plan), lambda code, person: [person, "" if person == PANEL[1] else code],
+                          lambda text, item: f"{text}_{item}", str, PANEL)
+    write(tmp_path / "back" / "survey.csv", [["PROLIFIC_PID", "rater", *names], *rows])
+    write(tmp_path / "back" / "prolific.csv", submissions([
+        (person, "RETURNED" if person == PANEL[1] else "APPROVED", "") for person in PANEL]))
+    ratings, _, raters = read_ratings(tmp_path / "back", plan)
+    assert raters["status"].tolist() == ["kept", "returned at Prolific", "kept", "kept"]
+    same(ratings, right[right["rater"] != list(answers)[1]])
+
+
 def test_the_list_of_prolific_says_who_is_who_and_who_withdrew(made, tmp_path):
     plan, answers, right = made
     names, _, rows = wide(answers, text_ids(plan), lambda code, person: [person], lambda text, item: f"{text}_{item}",

@@ -129,7 +129,8 @@ def _judged(place, rows, margin):
     Where some are planned, the verdict is on these alone; exploratory ones that differ are `hints`.
     """
     planned = rows["family"] == "primary"
-    hints = [row for row in describe(rows[~planned]) if row["significant"]] if planned.any() else []
+    hints = [row for row in describe(rows[~planned]) if row["significant"] and not row["one_seed"]] \
+        if planned.any() else []
     unplanned, rows = not planned.any(), rows[planned] if planned.any() else rows
     described = [_with_cells(row, place) | {
                         "weak": [name for name in (row["first"], row["second"]) if name in place["weak"]]}

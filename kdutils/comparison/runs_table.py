@@ -19,6 +19,7 @@ from kdutils.student.methods import METHODS
 from kdutils.student.settings import chosen_settings
 
 CELL = ["dataset", "teacher", "prompting", "student", "method", "tested_on"]
+TRAINED = CELL[:-1]  # of a student, wherever it is tested
 PER_RUN = ["accuracy", "likelihood", "per_token", "exact", "unread", "no_choice", "calibration_error", "exact_match",
            "f1"]
 Inputs = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]  # cell: questions and explanations
@@ -50,7 +51,7 @@ def read_evaluations(folders: Iterable[str], trainings: Iterable[str] = (), miss
         chance = metrics["accuracy"]["chance"]
         table = read_table(folder / "predictions.parquet", "predictions").assign(
             **cell, chance=chance, control_of=(control_of or {}).get(cell["kind"], ""))
-        table["settings"] = [settings.get(cell["method"])] * len(table)
+        table["settings"] = [settings.get(tuple(cell[key] for key in TRAINED))] * len(table)
         predictions.append(table)
         for seed, values in metrics["seeds"].items():
             correct = table.loc[table["seed"] == int(seed), "correct"]
@@ -82,13 +83,13 @@ def method_kinds(trainings: Iterable[str]) -> dict[str, str]:
     return {metrics["labels"].get("method", "-"): metrics.get("method", "-") for metrics in every}
 
 
-def method_settings(trainings: Iterable[str]) -> dict[str, dict]:
-    """Return {name of a method in the experiment: the settings that its trainings were given (chosen_settings)}."""
+def method_settings(trainings: Iterable[str]) -> dict[tuple, dict]:
+    """Return {cell in the order of TRAINED: the settings that its trainings were given (chosen_settings)}."""
     found = {}
     for folder in map(project_path, trainings):
         metrics = read_json(folder / "metrics.json")
         if (folder / "run.json").is_file() and metrics.get("method") in METHODS:
-            found[metrics["labels"].get("method", "-")] = chosen_settings(
+            found[tuple(metrics["labels"].get(key, "-") for key in TRAINED)] = chosen_settings(
                 METHODS[metrics["method"]].notebook, read_json(folder / "run.json")["parameters"])
     return found
 

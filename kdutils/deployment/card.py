@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 EMBEDDED = "kdutils/mini/"  # models that were made for this project
 MEASURES = {  # of explanations, from 0 to 1: what the card calls them
-    "true_share": "share of its statements that are true", "wholly_true": "explanations without a false statement",
+    "true_share": "share of its statements that are true",
+    "wholly_true": "explanations of which every statement can be read and is true",
     "names_answer": "explanations that name its answer", "rouge_l_teacher": "ROUGE-L to the teacher's explanation"}
 
 

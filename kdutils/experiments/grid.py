@@ -290,6 +290,7 @@ def _jobs(name, settings):
     for data in tables.values():
         cells += (here := list(_cells_on(root, settings, tables, data, explained)))
         yield from (job for cell in here for job in cell)
+    shown = [evaluate for _, evaluate in cells]  # texts of transferred students are not for people
     cells += (moved := [(train, _transfer(root, settings, train, evaluate, tables[other])) for train, evaluate in cells
                         for other in settings.get("transfer", []) if other != train.labels["dataset"]])
     yield from (job for _, job in moved)
@@ -299,7 +300,7 @@ def _jobs(name, settings):
         **of_texts, **settings.get("report", {}), "explained": [f"{root}/{job.folder}" for job in explained.values()],
         "output": f"{root}/report"}, tuple(job.folder for job in explained.values()))
     if "human_study" in settings:
-        yield from _people_jobs(root, settings, [evaluate for _, evaluate in cells])
+        yield from _people_jobs(root, settings, shown, [job.folder for job in explained.values()])
     compared = {"trainings": [f"{root}/{folder}" for folder in dict.fromkeys(train.folder for train, _ in cells)],
                 "evaluations": [f"{root}/{evaluate.folder}" for _, evaluate in cells]}
     yield Job("errors", "errors", ERRORS, {**settings.get("errors", {}), **compared, "output": f"{root}/errors"},
@@ -423,9 +424,17 @@ def _transfer(root, settings, train, evaluate, data):
         "output": f"{root}/{folder}"}, (data.folder, train.folder), {**evaluate.labels, **labels})
 
 
-def _people_jobs(root, settings, evaluations):
-    """Yield the jobs that make a human study, analyse its ratings (simulated until there are any) and ask a model."""
-    entry = settings["human_study"]
+def _people_jobs(root, settings, evaluations, explained):
+    """Yield the jobs that make a human study, analyse its ratings (simulated until there are any) and ask a model.
+
+    `explained`: the folders of the explaining jobs, on which a study waits that names a table of theirs.
+    """
+    entry, analysis = settings["human_study"], settings.get("human_ratings", {})
+
+    def told(values):
+        return tuple(folder for folder in explained
+                     if values.get("explanations") == f"{root}/{folder}/explanations.parquet")
+
     shown = [job for job in evaluations if all(
         job.labels[label] in entry.get(key, [job.labels[label]])
         for key, label in (("methods", "method"), ("promptings", "prompting")))]
@@ -434,15 +443,15 @@ def _people_jobs(root, settings, evaluations):
         "explanations": "", **parameters_of(entry, "human_study"),
         "evaluations": [f"{root}/{job.folder}" for job in shown],
         "questions": [f"{root}/{folder}/questions.parquet" for folder in data], "output": f"{root}/human_study"},
-        (*data, *(job.folder for job in shown)))
+        (*data, *(job.folder for job in shown), *told(entry)))
     yield Job("human_study", "human_ratings", RATINGS, {
-        **settings.get("human_ratings", {}), "plan": f"{root}/human_study/key/plan.parquet",
-        "output": f"{root}/human_ratings"}, ("human_study",))
+        **analysis, "plan": f"{root}/human_study/key/plan.parquet",
+        "output": f"{root}/human_ratings"}, ("human_study", *told(analysis)))
     if "rater" in entry:
-        people = {name: value for name, value in settings.get("human_ratings", {}).items()
+        people = {name: value for name, value in analysis.items()
                   if name in ("failed_checks_allowed", "keep_unfinished")}  # the same people as in the analysis
         yield Job("human_study", "model_ratings", RATER, {
             **entry["rater"], "plan": f"{root}/human_study/key/plan.parquet",
             "texts": f"{root}/human_study/key/texts.parquet", **people,
-            "ratings": settings.get("human_ratings", {}).get("ratings", []), "output": f"{root}/model_ratings"},
+            "ratings": analysis.get("ratings", []), "output": f"{root}/model_ratings"},
             ("human_study",))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -239,9 +240,10 @@ def files_of(job: Job) -> list[Path]:
     own = project_path(Path(*Path(given["output"]).parts[:2]))  # what the experiment makes itself comes later
     files = [path for name in _models_of(given) for folder in _model_folders(name) for path in _below(folder)
              if not path.is_relative_to(own)]
-    if job.kind == "data" and (given.get("folder") or data):
-        paths = question_files(given.get("reader") or given["dataset"], given.get("folder", ""), given.get("files"))
-        files += [file for path in paths.values() for file in _below(path)]
+    if job.kind == "data":
+        with suppress(StudyError):  # a reader without files: the job itself reports it
+            paths = question_files(given.get("reader") or given["dataset"], given.get("folder", ""), given.get("files"))
+            files += [file for path in paths.values() for file in _below(path)]
     if given.get("backend") == "published":
         if given.get("published_folder") or data:
             files += published_files(given["dataset"], given.get("published_teacher", "llama"),
@@ -249,8 +251,9 @@ def files_of(job: Job) -> list[Path]:
     elif job.kind in ("explanations", "labels"):
         files += _prompt_files(job)
     files += [project_path(given["chat_template"])] if given.get("chat_template") else []
-    for path in given.get("ratings", []):
-        files += _below(project_path(path))
+    told = given.get("explanations", "") if job.kind == "human_study" else ""
+    for path in (*given.get("ratings", []), *filter(None, [told])):
+        files += [file for file in _below(project_path(path)) if not file.is_relative_to(own)]
     return sorted({path for path in files if path.is_file()})
 
 

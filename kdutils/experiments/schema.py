@@ -414,6 +414,19 @@ def _training_faults(settings) -> Iterator[Fault]:
         for method in methods_of(settings, student):
             yield from ((f"methods.{method}.{key}", what)
                         for key, what in _faults_of_training(settings, method, student) if key != "model")
+        yield from _unequal_training(settings, student)
+
+
+def _unequal_training(settings, student) -> Iterator[Fault]:
+    """Check that the methods of a student train on as much: of two that do not, nobody knows why they differ."""
+    first = {}
+    for method in methods_of(settings, student):
+        given = {**SETTINGS[method_of(settings, method).notebook].defaults(), **trained_with(settings, method, student)}
+        for key in ("epochs", "questions_per_step", "max_steps"):
+            other, value = first.setdefault((protocol_of(settings, method), key), (method, given[key]))
+            if value != given[key]:
+                yield f"methods.{method}.{key}", f"{given[key]:g}, and {value:g} for '{other}': all methods of a " \
+                                                 "student train on as much; set it under training or the student"
 
 
 def _faults_of_training(settings, method, student) -> Iterator[Fault]:
@@ -546,6 +559,10 @@ def _people_faults(settings) -> Iterator[Fault]:
     if silent:
         yield "human_study.methods", f"'{silent[0]}' writes no explanations; name the methods to compare"
     yield from ((f"human_study.{key}", what) for key, what in given.conflicts())
+    for where in ("human_study", "human_ratings"):
+        table = settings.get(where, {}).get("explanations", "")
+        if table and not table.startswith("outputs/") and (fault := path_fault(table, "any")):  # that may come later
+            yield f"{where}.explanations", fault
     yield from _conflicts("human_study.rater", RATER, entry.get("rater", {}))
     if "rater" in entry and given.task != "rating":
         yield "human_study.rater", f"a model can rate, and the task of this study is {given.task}; set task: rating"

@@ -162,7 +162,7 @@ def eligible_texts(predictions: pd.DataFrame, questions: pd.DataFrame, answered:
     if "dataset" in predictions:  # missing for a teacher's texts
         predictions = predictions.assign(dataset=predictions.groupby("id")["dataset"].transform("first").fillna("-"))
     drawn = student_seeds == "drawn"
-    ordered = predictions.sample(frac=1, random_state=seed) if drawn else predictions.sort_values("seed")
+    ordered = predictions.sample(frac=1, random_state=seed) if drawn else predictions.sort_values("seed", kind="stable")
     chosen = ordered.drop_duplicates(["method", "id"]).sort_values(["id", "method"])
     for method, group in chosen.groupby("method"):
         if not group["explanation"].str.strip().any():

@@ -55,7 +55,8 @@ def fooled_measures(path: Path | str | None, ratings: pd.DataFrame, explanations
     if path is None:
         return {}
     texts = study_texts(path, ratings["text"])
-    texts = texts[texts["text"].isin(ratings["text"]) & ~texts["method"].isin({"teacher", *left_out})]
+    methods = texts["method"].str.split(" · ").str[0]  # label_methods joins prompting, student and teacher to it
+    texts = texts[texts["text"].isin(ratings["text"]) & ~methods.isin({"teacher", *left_out})]
     rationales = {} if explanations is None else _rationales(explanations)
     found = {}
     for _, own in texts.groupby("method", sort=False):

@@ -30,6 +30,7 @@ PREVIEWS = {"1", "2", "survey preview", "survey test"}  # Qualtrics' column Stat
 NOT_ANSWERED = {"n/a", "-99"}  # of LimeSurvey for what was not shown, of Qualtrics for what was seen and left open
 PERSON = ("rater", *sorted(PARTICIPANT - {"id"}), "token", "responseid", "response_id", "id")  # the first that is there
 _TEXT_ID = re.compile(r"(?<![a-z])[b-df-hj-np-tv-z]{8}")
+_CLICKS = re.compile(r"\b(?:first|last) click\b|\bclick count\b")  # of Qualtrics' timers; page submit is the time
 _LAST_NUMBER = re.compile(r"(?:^|[^0-9a-z]|sq)0*([1-9]\d?)\W*$")
 _ANSWER_CODE = re.compile(r"[Aa][Oo]?0*([1-9])")  # LimeSurvey: A4, AO04
 _NUMBERED = re.compile(r"([1-9])\W+(.+)")  # 4 - agree
@@ -39,12 +40,15 @@ _NUMBERED = re.compile(r"([1-9])\W+(.+)")  # 4 - agree
 
 
 def survey_columns(header: list[str], labels: Mapping[str, str], reader: _Reader) -> dict[str, tuple[str, str]]:
-    """Return {column: (text, item)} of a wide table; the item is "seconds" for a time, "" where it is not known."""
+    """Return {column: (text, item)} of a wide table; the item is "seconds" for a time, "" where it is not known.
+
+    Columns on the clicks of a page are left out.
+    """
     found = {}
     for name in header:
         words = f"{name} {labels.get(name, '')}".casefold()
         text = next((one for one in _TEXT_ID.findall(words) if one in reader.texts), None)
-        if text:
+        if text and not _CLICKS.search(words.replace("_", " ")):
             code = next((part for part in name.casefold().split() if text in part), name.casefold())
             found[name] = text, _item_of(code.replace(text, " "), words.replace(text, " "), reader.items)
     return found
@@ -107,7 +111,7 @@ def _read_person(path, line, cells, columns, person, plain, reader):
     rater, other = cells[person].strip() if person else "", ""
     if person == plain.get("rater"):
         other = next((cells[plain[name]].strip() for name in PERSON[1:-4] if name in plain), "")
-        rater = reader.person(rater, other) if other else rater
+        rater = (reader.person(rater, other) if rater else other) if other else rater
     pages = {}
     for name, (text, item) in columns.items():
         pages.setdefault(text, {})[item] = _survey_value(cells[name])
