@@ -30,6 +30,9 @@ RULES = [
     ("The text should have Briefly explained it.", "The text should have Briefly explained it.", []),
     ("It is true. Revision of the text is due.", "It is true. Revision of the text is due.", []),
     # sentences
+    ("He had 20 and gave 8 away. The result: 12.", "He had 20 and gave 8 away. The result: 12.", []),
+    ("He gave 8. What is left? 12.", "He gave 8. What is left? 12.", []), ("Add: 12.", "Add: 12.", []),
+    ("Steps: 1. Add. 2.", "Steps: 1. Add.", ["unfinished_removed"]), ("Steps: 1.", "Steps: 1.", ["unfinished_kept"]),
     ("It is so. And then the", "It is so.", ["unfinished_removed"]),
     ("It is so and then the", "It is so and then the", ["unfinished_kept"]),
     ("It is so. Consider:", "It is so.", ["unfinished_removed"]),

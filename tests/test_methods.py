@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from kdutils.data.answers import is_right, match_choice, normalise_answer, parse_answer, parse_number
+from kdutils.data.answers import answered_right, is_right, match_choice, normalise_answer, parse_answer, parse_number
 from kdutils.data.datasets import nli_question
 from kdutils.data.texts import LAYOUT, WORDS, question_words
 from kdutils.errors import StudyError
@@ -392,6 +392,26 @@ def test_an_answer_inside_a_longer_word_is_not_right():
 def test_numbers_are_compared_by_their_value(one, other, equal):
     assert is_right(one, other) is equal
     assert parse_number("nan") is None and parse_number("inf") is None and parse_number("$-5") is None
+
+
+@pytest.mark.parametrize(("predicted", "gold", "same"), [
+    ("-3 °C", "3 °C", False), ("−3 °C", "3 °C", False), ("−3 °C", "-3 °C", True), ("(-3) m", "-3 m", True),
+    ("-5 dollars", "5 dollars", False), ("+5 dollars", "5 dollars", True), ("$5 bill", "5 bill", True),
+    ("O-", "O+", False), ("o+", "O+", True), ("C", "C++", False), ("C#", "C", False), ("F#", "F", False),
+    ("x < 5", "x > 5", False), ("x=5", "x = 5", True), ("x+1", "x-1", False), ("x + 1", "x+1", True),
+    ("-x", "x", False), ("2^-1", "2^1", False), ("2^3", "23", False), ("-", "+", False),
+    ("well-known", "well known", True), ("- fire", "fire", True), ("10-20", "10 20", True),
+    ("1990–1995", "1990-1995", True),
+    ("Jean - Luc", "Jean-Luc", True), ("“fire”", "fire", True), ("the U.S.", "U.S", True), ("8.0", "8", True)])
+def test_signs_that_change_what_an_answer_says_have_to_be_the_same(predicted, gold, same):
+    read = parse_answer(f"The answer is {predicted}.")[0]
+    assert answered_right(read, {"answer": gold, "choices": []}) is same
+    assert is_right(gold, predicted) is same, "in both directions"
+
+
+@pytest.mark.parametrize("stated", [": (b) water.", "**(b) water**.", "**water**.", '"water".', "`water`"])
+def test_marks_around_a_stated_choice_do_not_count(stated):
+    assert parse_answer(f"The answer is {stated}", ["fire", "water", "ice"])[0] == "water"
 
 
 def test_choices_that_only_differ_in_case_or_article_are_told_apart():

@@ -123,7 +123,8 @@ def test_words_mentions_and_answers_of_ascii_texts_are_what_they_were():
         assert normalise_answer(text) == before_normalise(text)
         alike = before_normalise(answer) == before_normalise(text[:7])
         found["same"] += alike and text[:7] != answer
-        assert same_answer(answer, text[:7]) == alike or parse_number(answer) is not None
+        signs = re.search(r"[-+<>=^#]", answer + text[:7])  # they were dropped: -3 °C was 3 °C
+        assert same_answer(answer, text[:7]) == alike or parse_number(answer) is not None or signs
     assert min(found.values()) > 20, found
 
 

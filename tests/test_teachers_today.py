@@ -331,6 +331,32 @@ def test_unusable_completions_are_asked_for_again_and_no_others(server, experime
     assert list(retry_unusable(loaded)) == [f"{job.folder}: no unusable completion"]
 
 
+def test_unusable_completions_of_a_teacher_that_answers_itself_are_found_too(server, experiment, own_outputs):
+    """What is stored begins with the answer, what cannot be used is the rest."""
+    settings = yaml.safe_load(experiment.read_text())
+    settings["promptings"] = {"few_shot": {"given_answer": False}}
+    experiment.write_text(yaml.safe_dump(settings))
+    loaded = load_experiment(experiment)
+    job = next(job for job in loaded.jobs if job.kind == "explanations" and job.labels["teacher"] == "it")
+    parameters, questions = {**ExplainFewShot.defaults(), **job.parameters}, planned_questions(loaded, job)
+    answers = dict(zip(questions["question"], questions["answer"], strict=True))
+    short = {questions["question"][1]: "", questions["question"][4]: " The answer is {}."}
+
+    def reply(body):
+        asked = body["messages"][-1]["content"].split("\n\n")[-1]
+        name = next(text for text in answers if text in asked)
+        return message(f" {answers[name]}." + short.get(name, f" {ICE}").format(answers[name]))
+
+    server.answer = reply
+    first = explain(questions, "few_shot", parameters)
+    assert first["problem"].ne("").sum() == 2
+    line, = [line for line in retry_unusable(loaded) if "/it/" in line]
+    assert "2 unusable completions to ask for again" in line
+    short.clear()
+    server.seen.clear()
+    assert explain(questions, "few_shot", parameters)["problem"].eq("").all() and len(server.seen) == 2
+
+
 def test_the_experiment_in_the_readme_is_complete_and_right(tmp_path):
     blocks = (PROJECT / "README.md").read_text().split("```yaml\n")[1:]
     text, = [block.split("```")[0] for block in blocks if "thinking:" in block]

@@ -26,6 +26,14 @@ _LETTER = re.compile(r"\(?([A-Za-z])(?:\)?|\)\s*(.+))", re.DOTALL)  # b, (b) or 
 _NUMBER = re.compile(r"([-+]?)\s*[$€£]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)\.?\d*|\.\d+)\s*%?")
 _ASCII_MARKS = str.maketrans({"−": "-", "٫": ".", "٬": ",", "٪": "%"})
 _PUNCTUATION = re.compile(rf"[^\w\s{ACCENTS}]|_")
+_SIGN = re.compile(r"""  # punctuation that changes what an answer says
+    [<>=^]                                          # x < 5, 2^3
+    | (?<![\w)\]])-(?=[\d.(]|[^\W\d_]\b)             # -3 °C, -x; not of a list, a range or a word (well-known)
+    | (?<=\w)-(?=[\s,.;)]|$)                         # O-
+    | (?:(?<=[\w)\]+])|(?<!\S))\+(?!\s?\d) | (?<=[\w)\]])\s?\+  # O+, C++, x + 1; not +5
+    | (?<=\w)\#                                     # F#
+    """, re.VERBOSE)
+_MARKS = " \t\n:*_`\"“”"  # around an answer
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -83,7 +91,8 @@ def _matched(answer, choices):
     """Return the choice or number that `answer` or its first sentence is, else `answer` without its full stop."""
     whole = answer.rstrip(".").rstrip()
     sentence = _SENTENCE.match(answer)
-    for candidate in ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else []):
+    candidates = ([answer] if choices else []) + [whole] + ([sentence[1]] if sentence else [])
+    for candidate in candidates + [one.strip(_MARKS).rstrip(".") for one in candidates if choices]:
         choice = match_choice(candidate, choices)
         if choice in choices or not choices and parse_number(candidate) is not None and not (
                 sentence and candidate == sentence[1] and is_ordinal(candidate, answer[sentence.end():])):
@@ -131,14 +140,25 @@ def match_choice(answer: str, choices: Sequence[str]) -> str:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Say whether two answers are equal: numbers by value (8 and 8.0), other texts after `normalise_answer`."""
+    """Say whether two answers are equal: numbers by value (8 and 8.0), other texts after `normalise_answer`.
+
+    Signs that change what a text says have to be the same: -3 °C is not 3 °C, and O- is not O+.
+    """
     first, second = parse_number(one), parse_number(other)
     if first is not None and second is not None:
         return first == second
+    if _signs(one) != _signs(other):
+        return False
     if normalise_answer(one) == normalise_answer(other):
         return True
     return not (one.isascii() and other.isascii()) and (
         normalise_answer(_turkish_lower(one)) == normalise_answer(_turkish_lower(other)))
+
+
+def _signs(text):
+    """Return the signs of a text in their order, without the spaces around them."""
+    plain = compose(text).strip().translate(_ASCII_MARKS).replace("–", "-")
+    return [sign.strip() for sign in _SIGN.findall(plain)]
 
 
 def _turkish_lower(text):

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 from kdutils.data.texts import CLOSERS, ENDS, PAIRS, WIDE_ENDS
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _CLOSERS = f"[{re.escape(CLOSERS)}]*"
@@ -58,7 +58,7 @@ _ANSWER_END = re.compile(r"""["'”’」]?(?:\.["'”’]?(?:\s+|$)|[。।۔][
 _STOP = re.compile(f"[{ENDS}{WIDE_ENDS}．]+{_CLOSERS}")
 _ABBREVIATION = re.compile(
     r"""(?:^|[\s("'“‘])(?:e\.g|i\.e|cf|vs|Dr|Mr|Mrs|Ms|Prof|Gen|Sen|Rep|Gov|Capt|Sgt|St|Mt|approx|Fig)\.$""")
-_NUMBERING = re.compile(r"(?:^|[.:;!?]\s+)\(?\d{1,2}\.$")  # "1." that opens an entry of a list
+_NUMBERING = re.compile(r"(?:^|[.:;!?]\s+)\(?(\d{1,2})\.$")  # "1." that opens an entry of a list
 _INITIAL = re.compile(r"(?:^|[\s.(])[A-Z]\.$")  # J. K. Rowling, the U.S. Army
 
 
@@ -176,9 +176,15 @@ def _is_finished(text):
 
 
 def _is_inside_word(text, stop):
-    """Return whether a full stop belongs to an abbreviation or to the number of a list entry, not to a sentence."""
-    before = text[:stop.end()][-12:]  # longer than any of them, with the space before it
-    return bool(_ABBREVIATION.search(before) or _NUMBERING.search(before))
+    """Return whether a full stop belongs to an abbreviation or to the number of a list entry, not to a sentence.
+
+    Such a number is 1, or the one before it is in the text, too: "The result: 12." is a sentence.
+    """
+    before = text[:stop.end()]
+    number = _NUMBERING.search(before[-12:])  # longer than any of them, with the space before it
+    listed = number and (int(number[1]) == 1 or re.search(
+        rf"(?:^|[.:;!?]\s+)\(?{int(number[1]) - 1}\.\s", before))
+    return bool(listed or _ABBREVIATION.search(before[-12:]))
 
 
 def _whole_sentences(text):

@@ -18,7 +18,7 @@ import pandas as pd
 
 from kdutils.data.answers import is_ordinal, match_choice
 from kdutils.data.questions import LETTERS
-from kdutils.data.tables import EXPLANATIONS, read_table, write_table
+from kdutils.data.tables import CHOICE, EXPLANATIONS, read_table, write_table
 from kdutils.data.texts import ENDS, WIDE_ENDS, find_mentions
 from kdutils.errors import StudyError
 from kdutils.teacher import prompting as prompts
@@ -121,15 +121,31 @@ def unusable_completions(questions: pd.DataFrame, prompting: str, parameters: di
 
     teacher = PlanningTeacher(load_teacher(parameters), store)
     table = _written(teacher, questions, prompting, parameters, None)
-    if prompting == "soft_labels":  # of these questions, each has one completion
-        lost = questions[questions["id"].isin(table.loc[table["problem"] == NO_LETTER, "id"])]
-        teacher = PlanningTeacher(load_teacher(parameters), store)
-        _written(teacher, lost, prompting, parameters, None)
-        return dict.fromkeys(teacher.stored, NO_LETTER)
+    lost = table[table["problem"] != ""]
+    first = {}
+    if prompting == "soft_labels" or not parameters.get("given_answer", True):
+        of_first = lost[lost["stage"].isin([CHOICE, "rationale"])]
+        first = dict(_first_completions(of_first, questions, prompting, parameters, store))
+    if prompting == "soft_labels":
+        return first
     # With the question's answer, more texts are unusable ("only the answer"); these are known by their raw text.
-    problems = {row.raw: row.problem for row in table[table["problem"] != ""].itertuples() if row.raw}
-    found = {key: problem_of(done) or problems.get(done.text, "") for key, done in teacher.stored.items()}
+    problems = {row.raw: row.problem for row in lost.itertuples() if row.raw}
+    found = {key: problem_of(done) or problems.get(done.text, "") for key, done in teacher.stored.items()} | first
     return {key: problem for key, problem in found.items() if problem}
+
+
+def _first_completions(lost, questions, prompting, parameters, store):
+    """Yield (key, problem) of the stored completions behind the `lost` rows of the first stage of a prompting.
+
+    Their raw text is not what is stored: the answer of the teacher, or the letters, were read from it.
+    """
+    from kdutils.teacher.stored import PlanningTeacher
+
+    for (sample, problem), rows in lost.groupby(["sample", "problem"]):
+        teacher = PlanningTeacher(load_teacher(parameters), store)
+        asked = questions[questions["id"].isin(rows["id"])].reset_index(drop=True)
+        PROMPTED[prompting](teacher, asked, {**parameters, "sample": sample}, None)
+        yield from ((key, problem) for key in teacher.stored)
 
 
 def problem_of(done: Completion) -> str:
@@ -362,11 +378,12 @@ def _with_gaps(questions, answers, completions, usable, stage, turn, problem):
     return whole.set_index("id").loc[questions["id"]].reset_index()[table.columns]
 
 
-_LEAD = re.compile(r"[\s*_`]*(?:(?:so,? )?the (?:(?:correct|right|best|final) )?answer is:?[\s*_`]+)?", re.IGNORECASE)
+_LEAD = re.compile(r"[\s*_`]*(?:(?:(?:so,? )?the (?:(?:correct|right|best|final) )?answer is:?"
+                   r"|(?:the )?(?:(?:correct|right|best|final) )?answer(?:\*\*)?:)[\s*_`]+)?", re.IGNORECASE)
 _BOXED = re.compile(r"\$*\\boxed\{(?:\\text\{)?([^{}]*)\}*\$*")
 _CHOSEN = re.compile(r"\(([A-Za-z])\)\s*[*_`]*\s*")  # "(b) ", before the text of a choice or alone
 _AFTER_CHOICE = re.compile(rf"[*_`]*(?:\s*\([A-Za-z]\))?[*_`]*(?:\.(?=\s|[*_`]|$)|[{WIDE_ENDS}]|[!?,;:](?=\s|$)|(?=\n)"
-                           r"|$|(?=\s+(?:because|since)\b))[*_`]*")
+                           r"|\s*[—–]\s*|\s+-\s+|$|(?=\s+(?:because|since)\b))[*_`]*")
 _END = re.compile(rf"\.(?=\s|[*_`]+(?:\s|$)|$)[*_`]*|[{WIDE_ENDS}]|\n|$")
 
 
@@ -403,7 +420,8 @@ def _first_answer(text, choices):
             end = after.end()
         else:
             return "", whole
-        other = text[start + length:end].strip().endswith(",") and _begins_with(text[end:].lstrip(), choices)
+        listed = text[start + length:end].strip().endswith((",", "-", "–", "—"))
+        other = listed and _begins_with(text[end:].lstrip(), choices)
         if other or letter and match_choice(f"({letter[1]})", choices) != choice:
             return "", whole
         return choice, text[end:]
