@@ -394,9 +394,13 @@ def execute_job(options: argparse.Namespace) -> int:
 
 def index_experiment(options: argparse.Namespace) -> int:
     """Write the pages of an experiment as far as it has come."""
+    from kdutils.experiments.execution import RECORD
     from kdutils.experiments.loading import load_experiment
 
-    write_pages(load_experiment(options.experiment))
+    experiment = load_experiment(options.experiment)
+    if not (experiment.folder / RECORD).is_file():
+        raise StudyError(f"{experiment.folder}: this experiment was never run; run {experiment.command} first")
+    write_pages(experiment)
     return 0
 
 
@@ -514,7 +518,8 @@ def _dry_run(experiment, options):
 
     with tempfile.TemporaryDirectory() as scratch:
         record(experiment, Path(scratch) / RECORD)
-        command = snakemake_command(experiment, options, "--dry-run")
+        command = [word for word in snakemake_command(experiment, options, "--dry-run")
+                   if word not in ("--quiet", "-q")]  # the plan is read from what it prints
         if options.force or not experiment.folder.is_dir():
             command[command.index("--directory") + 1] = scratch
         done = subprocess.run(command, capture_output=True, text=True,

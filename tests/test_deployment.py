@@ -228,6 +228,13 @@ def test_a_student_of_literal_texts_is_not_exported_with_other_texts(tmp_path):
     assert not (tmp_path / "away").exists()
 
 
+def test_a_fault_of_an_asked_question_is_at_its_own_place():
+    from kdutils.deployment.asking import make_question
+
+    with pytest.raises(StudyError, match="^f.txt: line 3: field 'choices'"):
+        make_question({"question": "q", "choices": "a | | b"}, "f.txt: line 3")
+
+
 def test_hostile_texts_stay_in_their_places(tmp_path, exported):
     from kdutils.deployment.card import model_card
 

@@ -261,11 +261,16 @@ def test_the_command_fails_for_faults_and_not_for_a_good_table(tmp_path, capsys,
 def test_rows_with_an_unusual_number_of_choices_are_named(tmp_path):
     head, row = "question,A,B,C,D,answer\n", "What is {0}?,a,b,c,d,A\n"
     lines = [row.format(number) for number in range(40)]
-    lines[7], lines[9] = "What is 7?,,,,,A\n", "What is 9?,a,b,c,,A\n"
+    lines[7], lines[9] = "What is 7?,,,,,7\n", "What is 9?,a,b,c,,A\n"
     (tmp_path / "t.csv").write_text(head + "".join(lines))
     found = [line.strip() for line in check_table(tmp_path / "t.csv").lines if "look at these" in line]
     assert found == ["look at these: 1 row has no choices, the others 4: row 7",
                      "look at these: 1 row has 3 choices, the others 4: row 9"]
+    lines[8] = "What is 8?,,,,,(B)\n"
+    (tmp_path / "t.csv").write_text(head + "".join(lines))
+    checked = check_table(tmp_path / "t.csv")
+    assert checked.faulty and any("field 'choices': empty, but the answer '(B)' is the letter of a choice" in line
+                                  for line in checked.lines), "else students learn that the answer is (B)"
     lines[5] = "What is 5?,a,b,c,d,x\n"
     (tmp_path / "t.csv").write_text(head + "".join(lines))
     assert any("a spreadsheet shows row 0 in line 2" in line for line in check_table(tmp_path / "t.csv").lines)
@@ -365,7 +370,8 @@ def test_a_server_is_the_teacher(tmp_path, own_outputs):
 
 
 @pytest.mark.parametrize(("name", "more", "message"), [
-    ("mini", {}, "an experiment of this name exists"), ("a/b", {}, "may contain only letters"),
+    ("mini", {}, "an experiment of this name exists"), ("example", {}, "an experiment of this name exists"),
+    ("a/b", {}, "may contain only letters"),
     ("x", {"server": "http://localhost:1/v1"}, "which of its models"),
     ("x", {"server": "http://me:password123@host/v1", "model": "m"}, "password|user"),
     ("x", {"server": "not an address", "model": "m"}, "address|http")])
@@ -519,3 +525,7 @@ def test_a_dry_run_fails_where_the_run_would(tmp_path, own_outputs, capsys):
     (tmp_path / "free.yaml").write_text(json.dumps(settings))
     assert main(["run", str(tmp_path / "free.yaml"), "--dry-run"]) == 2
     assert "a run would fail: 1 of" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "free.yaml"), "--dry-run", "--", "--quiet"]) == 2, "the plan is read"
+    assert "a run would fail: 1 of" in capsys.readouterr().err
+    assert main(["index", str(tmp_path / "free.yaml")]) == 2 and "was never run" in capsys.readouterr().err
+    assert not (own_outputs / "free").exists(), "an index alone would stand in the way of a run"

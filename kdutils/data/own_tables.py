@@ -111,6 +111,9 @@ class OwnTable:
         if self.answers == "truth":
             return dict(zip(("true", "false"), self.truth, strict=True))[_truth_of(value)] if _truth_of(value) else \
                 str(value).strip()
+        if not choices and self.answers in ("letter", "column") and _named_by(
+                self.answers, value, LETTERS, names) is not None:  # a number may be a free answer
+            raise ValueError(f"field 'choices': empty, but the answer {shown(value)} is {ANSWERS[self.answers]}")
         found = _named_by(self.answers, value, choices, names)
         return choices[found] if found is not None else answer_text(value, choices)
 

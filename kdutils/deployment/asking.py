@@ -72,7 +72,10 @@ def make_question(record: Mapping[str, Any], where: str = "the question") -> dic
     item = to_question(replace(READERS["table"], normalise=own.question_of, columns=own.used), given, where)
     item = {"human_explanations": [], **item, "context": " ".join(item["context"].split()), "split": "test",
             "answer": next(iter(item["choices"]), NOTHING)}
-    check_questions(pd.DataFrame([item]), where)
+    try:
+        check_questions(pd.DataFrame([item]), where)
+    except StudyError as error:
+        raise StudyError(str(error).replace(f"{where}: row 0: ", f"{where}: ", 1)) from None
     return item
 
 

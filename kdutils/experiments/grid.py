@@ -45,6 +45,7 @@ from kdutils.student.protocols import protocol_parameters
 from kdutils.teacher.choices import PROMPTINGS, Prompting
 
 OUTPUTS = PROJECT / "outputs"
+EXAMPLE = "example"  # the student that ships with the project, in the place of an experiment: no name of another one
 
 # Keys of an entry that select cells of the grid; all its other keys are parameters of notebooks.
 GRID_KEYS = {"datasets": {"prompts", "labels"}, "teachers": {"promptings", "finetune"}, "promptings": {"as"},

@@ -49,7 +49,7 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     last run did.
     """
     from kdutils.experiments.execution import RECORD
-    from kdutils.experiments.grid import OUTPUTS, Experiment, make_jobs, prompting_of
+    from kdutils.experiments.grid import EXAMPLE, OUTPUTS, Experiment, make_jobs, prompting_of
     from kdutils.experiments.schema import NAME, check_settings
 
     path = experiment_file(name)
@@ -64,6 +64,8 @@ def load_experiment(name: str | Path, tiny: bool = False, ratings: list[str] | N
     check_settings(settings, path)
     if not NAME.fullmatch(path.stem):
         raise StudyError(f"{path}: the file name names a folder: use only letters, digits, '.', '_' and '-'")
+    if path.stem == EXAMPLE:
+        raise StudyError(f"{path}: {EXAMPLE} is the student that ships with the project; give the file another name")
     name = path.stem
     if tiny:
         from kdutils.experiments.tiny import make_tiny

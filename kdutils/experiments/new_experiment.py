@@ -11,7 +11,7 @@ import pandas as pd
 from kdutils.data.questions import SPLITS, format_choices, raise_faults
 from kdutils.data.readers import Examined, examine_questions
 from kdutils.errors import StudyError, refuse_secrets
-from kdutils.experiments.grid import OUTPUTS
+from kdutils.experiments.grid import EXAMPLE, OUTPUTS
 from kdutils.experiments.loading import experiment_names
 from kdutils.experiments.schema import NAME, NAMED
 from kdutils.packages import MODELS
@@ -128,7 +128,7 @@ def _block(item, quality, answer, explanation, choices=""):
 def _check_name(name):
     if not NAME.fullmatch(name):
         raise StudyError(f"{name[:80]!r}: the name {NAMED}")
-    if name in experiment_names() or (OUTPUTS / name).exists():
+    if name == EXAMPLE or name in experiment_names() or (OUTPUTS / name).exists():
         raise StudyError(f"{name}: an experiment of this name exists; choose another name")
 
 

@@ -13,11 +13,10 @@ from kdutils.errors import StudyError, short
 from kdutils.experiments import grid
 from kdutils.experiments.execution import RECORD, recorded
 from kdutils.experiments.finished import changed_input, is_finished
-from kdutils.experiments.grid import Experiment, Job
+from kdutils.experiments.grid import EXAMPLE, Experiment, Job
 from kdutils.runs import PROJECT, read_json
 from kdutils.student.methods import METHODS
 
-EXAMPLE = "example"  # the student that ships with the project, in the place of an experiment
 _EXAMPLE_FOLDER = PROJECT / "kdutils" / "mini" / "example"
 
 
