@@ -355,7 +355,8 @@ def test_a_dry_run_says_every_line_and_what_the_file_sets_in_its_place():
 
 
 def test_tiny_keeps_the_protocol_and_takes_few_steps():
-    small = make_tiny(experiment(protocol="published", methods={"multitask": {"max_steps": 40}, "counterfactual": {}}))
+    small = make_tiny(experiment(protocol="published", methods={
+        "multitask": {"max_steps": 40}, "counterfactual": {"max_steps": 40}}))
     for method in ("multitask", "counterfactual"):
         given = parameters(small, "students", method)
         assert (given["layout"], given["max_steps"], given["epochs"]) == ("published", 0, 1.0)

@@ -334,6 +334,6 @@ def test_answers_that_t5_cannot_write_are_counted_before_training(real_data):
     items = [{**SQUAD, "id": str(number), "answer": text, "other_answers": []} for number, text in enumerate(texts)]
     gaps = vocabulary_gaps(tokenizer, "label_only", items)
     assert gaps["count"] == 3 and gaps["examples"] == texts[1:4]
-    assert gaps["wrong"] == 1, "x 3 and 1, 2 are still read as right, because marks do not count"
+    assert gaps["wrong"] == 2, "1, 2 is still read as right, because brackets do not count; x 3 is not"
     [line] = gap_lines(gaps, "test ")
     assert re.match(r"3 of 5 test questions have an answer that this vocabulary cannot write, such as 'x < 3'", line)
