@@ -235,6 +235,14 @@ def measured(world, shares):
                                                 shares[row["method"]], strict=False) if value is not None])
 
 
+def test_true_explanations_of_which_many_state_no_fact_are_said_to_be_so(tmp_path):
+    world = World(tmp_path).add("label_only", right=(36, 35), explains=False).add("multitask", right=(36, 36))
+    for stating, begin in ((0.6, "Nearly all explanations that state a fact are true, but many state none: "),
+                           (1.0, "Nearly all explanations are true")):
+        said, _ = said_of(world, measures=measured(world, {"multitask": (1.0, 1.0, stating)}))
+        assert said[TRUE]["text"].startswith(begin) and "100.0 %" in said[TRUE]["text"]
+
+
 def test_students_that_answer_well_and_explain_falsely_are_said_to(tmp_path):
     world = World(tmp_path).add("label_only", right=(36, 35), explains=False)
     world.add("multitask", right=(36, 36), las=(0.3, 0.31)).add("shuffled", right=(34, 35), las=(0.3, 0.31))

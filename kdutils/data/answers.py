@@ -147,12 +147,9 @@ def same_answer(one: str, other: str) -> bool:
     first, second = parse_number(one), parse_number(other)
     if first is not None and second is not None:
         return first == second
-    if _signs(one) != _signs(other):
-        return False
-    if normalise_answer(one) == normalise_answer(other):
-        return True
-    return not (one.isascii() and other.isascii()) and (
+    alike = normalise_answer(one) == normalise_answer(other) or not (one.isascii() and other.isascii()) and (
         normalise_answer(_turkish_lower(one)) == normalise_answer(_turkish_lower(other)))
+    return alike and _signs(one) == _signs(other)
 
 
 def _signs(text):
