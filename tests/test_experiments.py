@@ -462,7 +462,7 @@ def test_an_unknown_experiment_is_named_with_those_there(capsys):
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch):
+def test_every_experiment_is_right_and_its_graph_holds(name, capsys, monkeypatch, own_outputs):
     monkeypatch.delenv("KDUTILS_DATA", raising=False)
     experiment = load_experiment(name)
     if "creak" in experiment.settings["datasets"]:  # it is on no hub: its files have to be there
